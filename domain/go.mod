@@ -1,0 +1,7 @@
+module github.com/ganglion-es/ganglion/domain
+
+go 1.26.0
+
+replace github.com/ganglion-es/ganglion/proto => ../proto
+
+replace github.com/ganglion-es/ganglion/eventstore => ../eventstore

@@ -1,0 +1,3 @@
+module github.com/ganglion-es/ganglion/eventstore
+
+go 1.26.0

@@ -1,0 +1,29 @@
+package gateway
+
+import "encoding/json"
+
+// Catalog is what a gateway knows of the application: what exists, who may do
+// what, and how stored events are shown. It is immutable and safe for
+// concurrent use. *aggregate.Catalog satisfies it.
+//
+// A caller is a client id ("" for nobody) and the claims of its token.
+type Catalog interface {
+	// HasType and HasCommand tell whether the application knows a name.
+	HasType(typ string) bool
+	HasCommand(typ, command string) bool
+
+	// MaySend tells whether a caller may send a command to an aggregate.
+	MaySend(client string, claims map[string]any, typ, id, command string) bool
+	// MayRead tells whether a caller may read an aggregate's state and events.
+	MayRead(client string, claims map[string]any, typ, id string) bool
+	// MayReadAll tells whether a caller may read every aggregate of a type,
+	// and so subscribe to its category.
+	MayReadAll(client string, claims map[string]any, typ string) bool
+
+	// Show turns a stored event into the form that clients see: upcasters
+	// have been applied. It fails for an event that the application no longer
+	// or not yet knows.
+	Show(typ, event string, form int, data json.RawMessage) (json.RawMessage, error)
+	// ShowsCaller tells whether events of a type say who caused them.
+	ShowsCaller(typ string) bool
+}
