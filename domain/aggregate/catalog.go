@@ -1,5 +1,96 @@
-// Package aggregate is the programming model.
 package aggregate
 
-// Catalog is a set of aggregate definitions.
-type Catalog struct{}
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// A Catalog is a set of aggregate types. Its zero value is empty and ready.
+//
+// Define fills it, as a rule while packages are initialized. From its first
+// other use on it is immutable and safe for concurrent use.
+type Catalog struct {
+	types    map[string]*Definition
+	names    map[string]bool // also of types that failed to register
+	problems []error
+}
+
+// Err returns everything that is wrong with the definitions, joined, or nil.
+// A program refuses to start with a catalog that has problems: the types
+// concerned are missing from it.
+func (c *Catalog) Err() error { return errors.Join(c.problems...) }
+
+// Type returns the definition of a type by its stored name.
+func (c *Catalog) Type(name string) (*Definition, bool) {
+	d, ok := c.types[name]
+	return d, ok
+}
+
+// Types returns all definitions, sorted by name.
+func (c *Catalog) Types() []*Definition {
+	types := make([]*Definition, 0, len(c.types))
+	for _, name := range slices.Sorted(maps.Keys(c.types)) {
+		types = append(types, c.types[name])
+	}
+	return types
+}
+
+// HasType tells whether there is such a type.
+func (c *Catalog) HasType(typ string) bool {
+	_, ok := c.types[typ]
+	return ok
+}
+
+// HasCommand tells whether a type has such a command.
+func (c *Catalog) HasCommand(typ, command string) bool {
+	d, ok := c.types[typ]
+	if !ok {
+		return false
+	}
+	_, ok = d.commands[command]
+	return ok
+}
+
+// MaySend tells whether a caller may send a command to an aggregate. Nobody
+// may send what does not exist.
+func (c *Catalog) MaySend(client string, claims map[string]any, typ, id, command string) bool {
+	d, ok := c.types[typ]
+	return ok && d.maySend(Caller{client, claims}, id, command)
+}
+
+// MayRead tells whether a caller may read an aggregate's state and events.
+func (c *Catalog) MayRead(client string, claims map[string]any, typ, id string) bool {
+	d, ok := c.types[typ]
+	return ok && d.access.Read.Allows(Caller{client, claims}, id)
+}
+
+// MayReadAll tells whether a caller may read every aggregate of a type, and
+// so subscribe to its category.
+func (c *Catalog) MayReadAll(client string, claims map[string]any, typ string) bool {
+	d, ok := c.types[typ]
+	if !ok {
+		return false
+	}
+	all, ok := d.access.Read.(standardRule)
+	return ok && all.allowsAll(Caller{client, claims})
+}
+
+// Show turns a stored event's data into what clients see: data of today's
+// form as it is stored, older data as the upcasters make it. The error is
+// ErrUnknownEvent for an event that the application does not know.
+func (c *Catalog) Show(typ, event string, form int, data json.RawMessage) (json.RawMessage, error) {
+	d, ok := c.types[typ]
+	if !ok {
+		return nil, fmt.Errorf("%w: there is no aggregate type %q", ErrUnknownEvent, typ)
+	}
+	return d.show(event, form, data)
+}
+
+// ShowsCaller tells whether events of a type say who caused them.
+func (c *Catalog) ShowsCaller(typ string) bool {
+	d, ok := c.types[typ]
+	return ok && d.showsCaller
+}

@@ -1,0 +1,233 @@
+package aggregate
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+var (
+	// ErrUnknownCommand reports a command that the aggregate does not have.
+	ErrUnknownCommand = errors.New("aggregate: unknown command")
+
+	// ErrUnknownEvent reports a stored event whose name or form this program
+	// does not know: a newer program wrote it. It is neither applied nor
+	// skipped.
+	ErrUnknownEvent = errors.New("aggregate: unknown event")
+)
+
+// A DataError says what is wrong with a command's data.
+type DataError struct {
+	// Field is the member concerned, such as "amount" or "lots[2].reserve";
+	// "" for the data as a whole.
+	Field string
+	// Message says what to mend, without naming the member.
+	Message string
+}
+
+func (e *DataError) Error() string {
+	if e.Field == "" {
+		return "data: " + e.Message
+	}
+	return "data." + e.Field + ": " + e.Message
+}
+
+// A Definition is a registered type without its Go types: what runs and shows
+// aggregates works with states, commands and events as opaque values. A state
+// is a *S; commands and events are values of the registered types. Handing in
+// anything else is a fault of the caller and panics.
+//
+// A Definition is immutable and safe for concurrent use; the states are not.
+type Definition struct {
+	name          string
+	doc           string
+	access        Access
+	showsCaller   bool
+	snapshotEvery int
+	fingerprint   string
+
+	commands     map[string]*commandType
+	commandNames map[reflect.Type]string
+	events       map[string]*eventType
+	eventTypes   map[reflect.Type]*eventType
+	scenarios    []Example
+
+	newState    func() any
+	decodeState func(json.RawMessage) (any, error)
+	view        func(state any) any
+	decide      func(Call, any, any) ([]any, error)
+	apply       func(state, event any)
+}
+
+type commandType struct {
+	name string
+	typ  reflect.Type
+}
+
+type eventType struct {
+	name      string
+	typ       reflect.Type
+	upcasters []Upcaster // upcasters[i] makes form i+2 of form i+1
+}
+
+func (e *eventType) form() int { return len(e.upcasters) + 1 }
+
+// Name returns the type's stored name.
+func (d *Definition) Name() string { return d.name }
+
+// Doc returns what the definition says about itself.
+func (d *Definition) Doc() string { return d.doc }
+
+// SnapshotEvery returns after how many events a snapshot is worth its cost;
+// 0 means never.
+func (d *Definition) SnapshotEvery() int { return d.snapshotEvery }
+
+// Fingerprint names the schema of the state and of the events that make it. A
+// snapshot with another fingerprint is of no use.
+func (d *Definition) Fingerprint() string { return d.fingerprint }
+
+// Commands returns the commands' stored names, sorted.
+func (d *Definition) Commands() []string { return slices.Sorted(maps.Keys(d.commands)) }
+
+// Events returns the events' stored names, sorted.
+func (d *Definition) Events() []string { return slices.Sorted(maps.Keys(d.events)) }
+
+// Form returns the number of an event's current form, 0 for an event that
+// does not exist.
+func (d *Definition) Form(event string) int {
+	if e, ok := d.events[event]; ok {
+		return e.form()
+	}
+	return 0
+}
+
+// NewState returns the state of an aggregate that nothing happened to.
+func (d *Definition) NewState() any { return d.newState() }
+
+// EncodeState returns a state as JSON, for a snapshot.
+func (d *Definition) EncodeState(state any) (json.RawMessage, error) {
+	raw, err := json.Marshal(state)
+	if err != nil {
+		return nil, fmt.Errorf("aggregate: encode the state of %s: %w", d.name, err)
+	}
+	return raw, nil
+}
+
+// DecodeState is the inverse of EncodeState.
+func (d *Definition) DecodeState(raw json.RawMessage) (any, error) {
+	state, err := d.decodeState(raw)
+	if err != nil {
+		return nil, fmt.Errorf("aggregate: decode a state of %s: %w", d.name, err)
+	}
+	return state, nil
+}
+
+// View returns what clients see of a state.
+func (d *Definition) View(state any) (json.RawMessage, error) {
+	raw, err := json.Marshal(d.view(state))
+	if err != nil {
+		return nil, fmt.Errorf("aggregate: encode the view of %s: %w", d.name, err)
+	}
+	return raw, nil
+}
+
+// DecodeCommand makes a command of the data that a client sent. The error is
+// ErrUnknownCommand, or a *DataError for data that is not exactly the
+// command's.
+func (d *Definition) DecodeCommand(name string, data json.RawMessage) (any, error) {
+	c, ok := d.commands[name]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s has no command %q, it has: %s",
+			ErrUnknownCommand, d.name, name, strings.Join(d.Commands(), ", "))
+	}
+	return c.decode(data)
+}
+
+// EncodeCommand returns a command's data in one canonical form, for hashing:
+// data that decodes to the same command gives the same bytes.
+func (d *Definition) EncodeCommand(cmd any) (json.RawMessage, error) {
+	raw, err := json.Marshal(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("aggregate: encode a command of %s: %w", d.name, err)
+	}
+	return raw, nil
+}
+
+// Decide decides a command at a state. It returns the events, in order; the
+// error is a *Rejection where a business rule says no, anything else is a
+// fault of the application. The state stays as it is.
+func (d *Definition) Decide(call Call, state, cmd any) ([]any, error) {
+	return d.decide(call, state, cmd)
+}
+
+// DecodeEvent makes an event of its stored form, older forms by way of the
+// upcasters. Form 0 means 1. The error is ErrUnknownEvent for a name or a form
+// that this program does not know.
+func (d *Definition) DecodeEvent(name string, form int, data json.RawMessage) (any, error) {
+	e, data, err := d.upcast(name, form, data)
+	if err != nil {
+		return nil, err
+	}
+	event := reflect.New(e.typ)
+	if err := json.Unmarshal(data, event.Interface()); err != nil {
+		return nil, fmt.Errorf("aggregate: decode event %s of %s: %w", name, d.name, err)
+	}
+	return event.Elem().Interface(), nil
+}
+
+// EncodeEvent returns an event's stored name, form and data.
+func (d *Definition) EncodeEvent(event any) (name string, form int, data json.RawMessage, err error) {
+	e, ok := d.eventTypes[reflect.TypeOf(event)]
+	if !ok {
+		return "", 0, nil, fmt.Errorf("aggregate: %T is emitted but not registered: add it to the Events of %s", event, d.name)
+	}
+	data, err = json.Marshal(event)
+	if err != nil {
+		return "", 0, nil, fmt.Errorf("aggregate: encode event %s of %s: %w", e.name, d.name, err)
+	}
+	return e.name, e.form(), data, nil
+}
+
+// Apply makes an event part of a state.
+func (d *Definition) Apply(state, event any) { d.apply(state, event) }
+
+func (d *Definition) maySend(c Caller, id, command string) bool {
+	_, ok := d.commands[command]
+	return ok && d.access.send(command).Allows(c, id)
+}
+
+// upcast brings stored data to the current form.
+func (d *Definition) upcast(name string, form int, data json.RawMessage) (*eventType, json.RawMessage, error) {
+	e, ok := d.events[name]
+	if !ok {
+		return nil, nil, fmt.Errorf("%w: %s has no event %q", ErrUnknownEvent, d.name, name)
+	}
+	form = max(form, 1)
+	if form > e.form() {
+		return nil, nil, fmt.Errorf("%w: %s of %s has form %d, the newest known is %d", ErrUnknownEvent, name, d.name, form, e.form())
+	}
+	for ; form < e.form(); form++ {
+		var err error
+		if data, err = e.upcasters[form-1](data); err != nil {
+			return nil, nil, fmt.Errorf("aggregate: upcast event %s of %s from form %d: %w", name, d.name, form, err)
+		}
+	}
+	return e, data, nil
+}
+
+func (d *Definition) show(name string, form int, data json.RawMessage) (json.RawMessage, error) {
+	e, ok := d.events[name]
+	if ok && max(form, 1) == e.form() {
+		return data, nil
+	}
+	event, err := d.DecodeEvent(name, form, data)
+	if err != nil {
+		return nil, err
+	}
+	_, _, data, err = d.EncodeEvent(event)
+	return data, err
+}

@@ -1,0 +1,2 @@
+// Package aggregate is the programming model.
+package aggregate
