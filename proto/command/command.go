@@ -31,6 +31,11 @@ type Command struct {
 	// the lane in which order is kept.
 	Session string
 
+	// Lane is what it was sent along with; nil if nothing. The router sets it.
+	// An executor answers with Lane.Refusal, if there is one, instead of
+	// beginning the command.
+	Lane *Lane
+
 	// Expect, if not nil, is the version that the stream must be at.
 	Expect *eventstore.Version
 

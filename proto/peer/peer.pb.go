@@ -31,8 +31,10 @@ const (
 
 // Requests is a batch; an empty one is a heartbeat.
 type Requests struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Items         []*Request             `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Items []*Request             `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	// seen counts the replies of this stream that the sender has acted on.
+	Seen          uint64 `protobuf:"varint,2,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -74,6 +76,13 @@ func (x *Requests) GetItems() []*Request {
 	return nil
 }
 
+func (x *Requests) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // unique on the stream; its reply carries it
@@ -81,7 +90,12 @@ type Request struct {
 	//
 	//	*Request_Command
 	//	*Request_Get
-	Body          isRequest_Body `protobuf_oneof:"body"`
+	Body isRequest_Body `protobuf_oneof:"body"`
+	// seen counts the replies of this stream that the sender had acted on when
+	// it handed this request in. A receiver that refused a command of a lane in
+	// its nth reply also refuses what follows on that lane with a seen below n:
+	// it was sent by somebody who did not know.
+	Seen          uint64 `protobuf:"varint,4,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -146,6 +160,13 @@ func (x *Request) GetGet() *Get {
 		}
 	}
 	return nil
+}
+
+func (x *Request) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
 }
 
 type isRequest_Body interface {
@@ -1300,13 +1321,15 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x10ganglion.peer.v1\";\n" +
+	"peer.proto\x12\x10ganglion.peer.v1\"O\n" +
 	"\bRequests\x12/\n" +
-	"\x05items\x18\x01 \x03(\v2\x19.ganglion.peer.v1.RequestR\x05items\"\x83\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.ganglion.peer.v1.RequestR\x05items\x12\x12\n" +
+	"\x04seen\x18\x02 \x01(\x04R\x04seen\"\x97\x01\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x125\n" +
 	"\acommand\x18\x02 \x01(\v2\x19.ganglion.peer.v1.CommandH\x00R\acommand\x12)\n" +
-	"\x03get\x18\x03 \x01(\v2\x15.ganglion.peer.v1.GetH\x00R\x03getB\x06\n" +
+	"\x03get\x18\x03 \x01(\v2\x15.ganglion.peer.v1.GetH\x00R\x03get\x12\x12\n" +
+	"\x04seen\x18\x04 \x01(\x04R\x04seenB\x06\n" +
 	"\x04body\"\xd7\x02\n" +
 	"\aCommand\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
