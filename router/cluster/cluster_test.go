@@ -1,0 +1,447 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// running is a Cluster under Run.
+type running struct {
+	*Cluster
+	stop func() // takes leave and waits for the end of Run
+}
+
+// run starts a node and stops it at the end of the test.
+func run(t *testing.T, cfg Config) running {
+	t.Helper()
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run of %s: %v", cfg.ID, err)
+		}
+	})
+	t.Cleanup(stop)
+	return running{c, stop}
+}
+
+// member is a ready domain node in a test.
+func member(id string, join ...string) Config {
+	return Config{
+		ID:       id,
+		Cluster:  "test",
+		BindAddr: "127.0.0.1",
+		Join:     join,
+		Self:     Member{Domain: true, State: Ready, PeerAddr: "127.0.0.1:9080"},
+	}
+}
+
+// await waits until a node's view fulfils a condition and returns that view.
+func (c *Cluster) await(t *testing.T, what string, ok func(*View) bool) *View {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var last *View
+	for last = range c.Watch(ctx) {
+		if ok(last) {
+			return last
+		}
+	}
+	t.Fatalf("%s never saw %s; its last view is %+v", c.cfg.ID, what, last.Members)
+	return nil
+}
+
+// sees is a condition: exactly these members, in order.
+func sees(ids ...string) func(*View) bool {
+	return func(v *View) bool { return slices.Equal(idsOf(v), ids) }
+}
+
+func idsOf(v *View) []string {
+	var ids []string
+	for _, m := range v.Members {
+		ids = append(ids, m.ID)
+	}
+	return ids
+}
+
+// awaitAll waits until all nodes see exactly these members.
+func awaitAll(t *testing.T, nodes []running, ids ...string) {
+	t.Helper()
+	for _, n := range nodes {
+		n.await(t, strings.Join(ids, " "), sees(ids...))
+	}
+}
+
+// hosts starts nodes n1 … in a bubble at 10.0.0.1:7946 …, with the first two as seeds.
+func hosts(t *testing.T, on *network, count int) []running {
+	t.Helper()
+	var nodes []running
+	for i := range count {
+		nodes = append(nodes, host(t, on, i+1, "10.0.0.1", "10.0.0.2"))
+	}
+	return nodes
+}
+
+func host(t *testing.T, on *network, i int, join ...string) running {
+	t.Helper()
+	cfg := member(fmt.Sprintf("n%d", i), join...)
+	cfg.Transport = on.listen(fmt.Sprintf("10.0.0.%d:7946", i))
+	cfg.Self.PeerAddr = ":9080"
+	return run(t, cfg)
+}
+
+func TestViewsAreSortedAndTheSameOnAllNodes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		nodes := hosts(t, newNetwork(t), 5)
+		awaitAll(t, nodes, "n1", "n2", "n3", "n4", "n5")
+		want := nodes[0].View()
+		for _, n := range nodes {
+			if v := n.View(); !v.equal(want) {
+				t.Errorf("%s sees %+v, n1 sees %+v", n.cfg.ID, v.Members, want.Members)
+			}
+		}
+		if m, ok := want.Member("n3"); !ok || m.PeerAddr != "10.0.0.3:9080" || !m.Domain || m.State != Ready {
+			t.Errorf("n3 is %+v", m)
+		}
+		if _, ok := want.Member("n"); ok {
+			t.Error("there is a member n")
+		}
+		if got := want.Owners(); !slices.Equal(got, []string{"n1", "n2", "n3", "n4", "n5"}) {
+			t.Errorf("owners: %v", got)
+		}
+	})
+}
+
+func TestEverybodySeesALeave(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		nodes := hosts(t, newNetwork(t), 5)
+		awaitAll(t, nodes, "n1", "n2", "n3", "n4", "n5")
+		began := time.Now()
+		nodes[0].stop() // a seed, too
+		awaitAll(t, nodes[1:], "n2", "n3", "n4", "n5")
+		if d := time.Since(began); d > time.Second { // the bubble's clock
+			t.Errorf("the leave took %v", d)
+		}
+	})
+}
+
+func TestEverybodySeesADeath(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		nodes := hosts(t, newNetwork(t), 5)
+		awaitAll(t, nodes, "n1", "n2", "n3", "n4", "n5")
+		began := time.Now()
+		nodes[4].Close()
+		awaitAll(t, nodes[:4], "n1", "n2", "n3", "n4")
+		if d := time.Since(began); d > 5*time.Second { // the bubble's clock
+			t.Errorf("the death was seen after %v", d)
+		}
+	})
+}
+
+func TestMetadataReachesEverybody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		nodes := hosts(t, newNetwork(t), 3)
+		awaitAll(t, nodes, "n1", "n2", "n3")
+		nodes[1].SetRing(42)
+		nodes[1].SetState(Draining)
+		for _, n := range nodes {
+			v := n.await(t, "n2 draining on ring 42", func(v *View) bool {
+				m, _ := v.Member("n2")
+				return m.State == Draining && m.Ring == 42
+			})
+			if got := v.Owners(); !slices.Equal(got, []string{"n1", "n3"}) {
+				t.Errorf("owners while n2 drains: %v", got)
+			}
+		}
+	})
+}
+
+func TestJoinsThoughAllSeedsWereDownAtStart(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		late := host(t, on, 3, "10.0.0.1", "10.0.0.2")
+		<-late.Joined() // alone is well enough to begin
+		awaitAll(t, []running{late}, "n3")
+		time.Sleep(time.Hour) // of the bubble's
+		nodes := []running{late, host(t, on, 1, "10.0.0.1", "10.0.0.2")}
+		awaitAll(t, nodes, "n1", "n3")
+	})
+}
+
+func TestJoinedMeansThatTheFirstRoundIsInTheView(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		began := time.Now()
+		first := host(t, on, 1) // no seeds
+		<-first.Joined()
+		if d := time.Since(began); d != 0 {
+			t.Errorf("without seeds Joined took %v", d)
+		}
+		second := host(t, on, 2, "10.0.0.1")
+		<-second.Joined()
+		if got := idsOf(second.View()); !slices.Equal(got, []string{"n1", "n2"}) {
+			t.Errorf("when joined, the view has %v", got)
+		}
+	})
+}
+
+func TestJoinedDoesNotWaitForSilentSeeds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		on.isolate([]string{"10.0.0.1"}, []string{"10.0.0.2"})
+		host(t, on, 2)
+		began := time.Now()
+		n := host(t, on, 1, "10.0.0.2", "seed.example")
+		<-n.Joined()
+		if d := time.Since(began); d > joinWait {
+			t.Errorf("Joined took %v", d)
+		}
+	})
+}
+
+func TestPartsFindTogetherAfterAPartition(t *testing.T) {
+	t.Parallel()
+	for _, length := range []time.Duration{15 * time.Second, 10 * time.Minute} {
+		t.Run(length.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				on := newNetwork(t)
+				nodes := hosts(t, on, 5)
+				all := []string{"n1", "n2", "n3", "n4", "n5"}
+				awaitAll(t, nodes, all...)
+				on.isolate([]string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, []string{"10.0.0.4", "10.0.0.5"})
+				awaitAll(t, nodes[:3], "n1", "n2", "n3")
+				awaitAll(t, nodes[3:], "n4", "n5")
+				time.Sleep(length) // of the bubble's
+				on.isolate()
+				began := time.Now()
+				awaitAll(t, nodes, all...)
+				if d := time.Since(began); d > 2*rejoinEvery {
+					t.Errorf("they found together after %v", d)
+				}
+			})
+		})
+	}
+}
+
+// The seed that they all came by may be gone for good.
+func TestPartsFindTogetherWithoutSeeds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		nodes := hosts(t, on, 5)
+		awaitAll(t, nodes, "n1", "n2", "n3", "n4", "n5")
+		nodes[0].stop()
+		nodes[1].stop()
+		nodes = nodes[2:]
+		awaitAll(t, nodes, "n3", "n4", "n5")
+		on.isolate([]string{"10.0.0.3"}, []string{"10.0.0.4", "10.0.0.5"})
+		awaitAll(t, nodes[:1], "n3")
+		awaitAll(t, nodes[1:], "n4", "n5")
+		time.Sleep(10 * time.Minute) // of the bubble's
+		on.isolate()
+		awaitAll(t, nodes, "n3", "n4", "n5")
+	})
+}
+
+func TestALivingNodeDeclaredDeadComesBackByItself(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		nodes := hosts(t, on, 3)
+		awaitAll(t, nodes, "n1", "n2", "n3")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		on.isolate([]string{"10.0.0.1", "10.0.0.2"}, []string{"10.0.0.3"})
+		gone := false
+		for v := range nodes[0].Watch(ctx) {
+			if !gone && sees("n1", "n2")(v) {
+				gone = true
+				on.isolate()
+			}
+			if gone && sees("n1", "n2", "n3")(v) {
+				return
+			}
+		}
+	})
+}
+
+func TestANodeStartedAgainElsewhereIsSeenAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		nodes := hosts(t, on, 3)
+		awaitAll(t, nodes, "n1", "n2", "n3")
+		nodes[2].Close() // dies; nobody has noticed yet
+		cfg := member("n3", "10.0.0.1")
+		cfg.Transport = on.listen("10.0.0.3:7947")
+		cfg.Self.PeerAddr = ":9999"
+		cfg.Self.Boot = nodes[2].self.Boot + 1 // the bubble's clock stands still
+		began := time.Now()
+		again := run(t, cfg)
+		for _, n := range append(nodes[:2], again) {
+			n.await(t, "n3 at its new address", func(v *View) bool {
+				m, _ := v.Member("n3")
+				return m.PeerAddr == "10.0.0.3:9999" && len(v.Members) == 3
+			})
+		}
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("it was seen after %v", d)
+		}
+		// That gossip buries the older run changes nothing.
+		time.Sleep(time.Minute)
+		awaitAll(t, append(nodes[:2], again), "n1", "n2", "n3")
+	})
+}
+
+func TestTwoNodesWithOneIDAreReportedOnBoth(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		var logs [2]logs
+		var nodes []running
+		for i := range 2 {
+			cfg := member("n1", "10.0.0.1")
+			cfg.Transport = on.listen(fmt.Sprintf("10.0.0.%d:7946", i+1))
+			cfg.Self.PeerAddr = fmt.Sprintf(":%d", 9001+i)
+			cfg.Self.Boot = uint64(i + 1)
+			cfg.Logger = slog.New(slog.NewTextHandler(&logs[i], nil))
+			nodes = append(nodes, run(t, cfg))
+		}
+		for _, n := range nodes {
+			n.await(t, "the newer one", func(v *View) bool {
+				m, _ := v.Member("n1")
+				return m.PeerAddr == "10.0.0.2:9002" && len(v.Members) == 1
+			})
+		}
+		time.Sleep(time.Minute)
+		for i := range logs {
+			if n := strings.Count(logs[i].String(), "level=ERROR msg=\"two nodes have the same id"); n != 1 {
+				t.Errorf("node %d said so %d times:\n%s", i, n, logs[i].String())
+			}
+		}
+		nodes[1].stop()
+		nodes[0].await(t, "itself again", func(v *View) bool {
+			m, _ := v.Member("n1")
+			return m.PeerAddr == "10.0.0.1:9001"
+		})
+	})
+}
+
+func TestSeedNamesAreResolvedAnewAndAllTheirAddresses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		var mu sync.Mutex
+		ips := []netip.Addr{netip.MustParseAddr("10.0.0.99")}
+		cfg := member("n1", "seeds.example")
+		cfg.Transport = on.listen("10.0.0.1:7946")
+		cfg.lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if host != "seeds.example" {
+				return nil, errors.New("no such host")
+			}
+			return slices.Clone(ips), nil
+		}
+		n := run(t, cfg)
+		<-n.Joined()
+		host(t, on, 2)
+		host(t, on, 3)
+		mu.Lock()
+		ips = []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")}
+		mu.Unlock()
+		awaitAll(t, []running{n}, "n1", "n2", "n3")
+	})
+}
+
+func TestWatchGivesTheNewestViewAndEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		first := host(t, on, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		idle := first.Watch(ctx) // nobody takes anything from it meanwhile
+		nodes := []running{first, host(t, on, 2, "10.0.0.1"), host(t, on, 3, "10.0.0.1")}
+		awaitAll(t, nodes, "n1", "n2", "n3")
+		if got := idsOf(<-idle); !slices.Equal(got, []string{"n1", "n2", "n3"}) {
+			t.Errorf("the first view taken has %v", got)
+		}
+		cancel()
+		if v, ok := <-idle; ok {
+			t.Errorf("after the end there is %v", v)
+		}
+	})
+}
+
+func TestRingSignaturesDoNotStorm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		nodes := hosts(t, newNetwork(t), 3)
+		awaitAll(t, nodes, "n1", "n2", "n3")
+		ctx, cancel := context.WithCancel(t.Context())
+		views := nodes[1].Watch(ctx)
+		const second = 100
+		for i := range second { // one new signature every 10 ms
+			nodes[0].SetRing(uint64(1000 + i))
+			time.Sleep(10 * time.Millisecond)
+		}
+		nodes[1].await(t, "the last signature", func(v *View) bool {
+			m, _ := v.Member("n1")
+			return m.Ring == 1000+second-1
+		})
+		cancel()
+		n := 0
+		for range views {
+			n++
+		}
+		if n > 10 {
+			t.Errorf("%d views in a second", n)
+		}
+	})
+}
+
+// logs is a buffer that several goroutines may write to.
+type logs struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logs) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}

@@ -1,0 +1,231 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-sockaddr"
+	"github.com/hashicorp/memberlist"
+)
+
+// DefaultPort is the gossip port of a seed that names none.
+const DefaultPort = 7946
+
+// Config configures a Cluster.
+type Config struct {
+	// ID is the node's stable name: the same across restarts, and unique in
+	// the cluster. 1 to 128 letters, digits, -, _ or . Required.
+	ID string
+
+	// Cluster names the cluster. Nodes of differently named clusters ignore
+	// each other. 1 to 64 printable ASCII characters. Required.
+	Cluster string
+
+	// BindAddr is the address that gossip listens on, with TCP and UDP.
+	//
+	// Defaults to all addresses.
+	BindAddr string
+	// BindPort is its port; 0 takes a free one.
+	BindPort int
+
+	// AdvertiseAddr is where other nodes reach this one, if that is not
+	// BindAddr: behind NAT, in a container. A host name is resolved once.
+	//
+	// Defaults to BindAddr, or to the machine's private address when that
+	// means all addresses.
+	AdvertiseAddr string
+	// AdvertisePort defaults to the port that gossip listens on.
+	AdvertisePort int
+
+	// Join lists seeds: host or host:port of nodes that may already be there.
+	// They are tried for ever, each name resolved anew, all its addresses.
+	// This node itself may be among them. Without any it waits for others.
+	Join []string
+
+	// Key encrypts and authenticates gossip with AES-256; all nodes have the
+	// same. 32 bytes, or nil: then whoever reaches the port can join.
+	Key []byte
+
+	// Self is what this node tells the others about itself. ID is taken from
+	// above, Boot defaults to the time. An address without a host, such as
+	// ":9080", or with 0.0.0.0 or ::, gets the advertised one.
+	Self Member
+
+	// Logger defaults to one that discards everything.
+	Logger *slog.Logger
+
+	// Transport replaces the network, in tests. BindAddr, BindPort,
+	// AdvertiseAddr and AdvertisePort are then the transport's affair.
+	Transport memberlist.Transport
+
+	// lookup resolves a host name.
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+// keyBytes is the only size of a key that is accepted. memberlist would also
+// take 16 and 24, and a key that was cut by mistake with them.
+const keyBytes = 32
+
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("cluster: "+format, args...)) }
+
+	if c.Self.ID != "" && c.Self.ID != c.ID {
+		fail("Self.ID is %q, ID is %q: leave Self.ID empty", c.Self.ID, c.ID)
+	}
+	c.Self.ID = c.ID
+	if err := validateID(c.ID); err != nil {
+		fail("%w", err)
+	}
+	if n := len(c.Cluster); n < 1 || n > 64 {
+		fail("the cluster's name has %d bytes: it has 1 to 64 printable ASCII characters", n)
+	}
+	for _, r := range c.Cluster {
+		if r < ' ' || r > '~' {
+			fail("the cluster's name %q has the character %q: use printable ASCII characters", c.Cluster, r)
+			break
+		}
+	}
+	if c.Key != nil && len(c.Key) != keyBytes {
+		fail("the gossip key has %d bytes: it has %d (head -c %d /dev/urandom)", len(c.Key), keyBytes, keyBytes)
+	}
+	for _, p := range []struct {
+		what string
+		port int
+	}{{"BindPort", c.BindPort}, {"AdvertisePort", c.AdvertisePort}} {
+		if p.port < 0 || p.port > 65535 {
+			fail("%s is %d: ports go up to 65535", p.what, p.port)
+		}
+	}
+	for _, s := range c.Join {
+		if _, err := parseSeed(s); err != nil {
+			fail("%w", err)
+		}
+	}
+	c.Self.Boot = cmp.Or(c.Self.Boot, uint64(time.Now().UnixNano()))
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.lookup == nil {
+		c.lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	return c, errors.Join(errs...)
+}
+
+// seed is where a node of the cluster may be.
+type seed struct {
+	name string // as configured
+	host string
+	port uint16
+}
+
+func parseSeed(s string) (seed, error) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		if _, ipErr := netip.ParseAddr(s); ipErr != nil && strings.ContainsAny(s, ":[]") {
+			return seed{}, fmt.Errorf("the seed %q is not of the form host or host:port", s)
+		}
+		host, port = s, strconv.Itoa(DefaultPort)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return seed{}, fmt.Errorf("the seed %q needs a port from 1 to 65535", s)
+	}
+	if host == "" {
+		return seed{}, fmt.Errorf("the seed %q has no host", s)
+	}
+	return seed{name: s, host: host, port: uint16(n)}, nil
+}
+
+// resolveTimeout bounds every look-up of a name.
+const resolveTimeout = 2 * time.Second
+
+// resolve returns all addresses of a host, at most once each.
+func (c *Config) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{ip.Unmap()}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	ips, err := c.lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	for i := range ips {
+		ips[i] = ips[i].Unmap()
+	}
+	return ips, nil
+}
+
+// resolveOne returns the address of a host that stands for one machine,
+// preferably IPv4.
+func (c *Config) resolveOne(host string) (netip.Addr, error) {
+	ips, err := c.resolve(context.Background(), host)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, ip := range ips {
+		if ip.Is4() {
+			return ip, nil
+		}
+	}
+	if len(ips) == 0 {
+		return netip.Addr{}, fmt.Errorf("%s has no address", host)
+	}
+	return ips[0], nil
+}
+
+// addresses returns where to listen, and what to tell others.
+func (c *Config) addresses() (bind, advertise netip.Addr, err error) {
+	bind = netip.IPv4Unspecified()
+	if c.BindAddr != "" {
+		if bind, err = c.resolveOne(c.BindAddr); err != nil {
+			return bind, advertise, fmt.Errorf("cluster: the gossip address %q: %w", c.BindAddr, err)
+		}
+	}
+	if c.AdvertiseAddr != "" {
+		if advertise, err = c.resolveOne(c.AdvertiseAddr); err != nil {
+			return bind, advertise, fmt.Errorf("cluster: the advertised address %q: %w", c.AdvertiseAddr, err)
+		}
+		if advertise.IsUnspecified() {
+			return bind, advertise, fmt.Errorf("cluster: the advertised address %q is no address that others can reach", c.AdvertiseAddr)
+		}
+		return bind, advertise, nil
+	}
+	if !bind.IsUnspecified() {
+		return bind, bind, nil
+	}
+	ip, err := sockaddr.GetPrivateIP()
+	if err == nil && ip == "" {
+		err = errors.New("the machine has no private address")
+	}
+	if err == nil {
+		advertise, err = netip.ParseAddr(ip)
+	}
+	if err != nil {
+		return bind, advertise, fmt.Errorf("cluster: which address do others reach this node at? Set the advertised address (%w)", err)
+	}
+	return bind, advertise, nil
+}
+
+// withHost gives an address that lacks a host the advertised one.
+func withHost(addr, host string) string {
+	h, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr // validate says what is wrong
+	}
+	if ip, err := netip.ParseAddr(h); h == "" || err == nil && ip.IsUnspecified() {
+		return net.JoinHostPort(host, port)
+	}
+	return addr
+}

@@ -1,0 +1,120 @@
+package cluster
+
+import (
+	"context"
+	"log"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// logEvery bounds how often one kind of memberlist's warnings is logged:
+// whoever reaches the port can provoke one with every packet.
+const logEvery = 10 * time.Second
+
+// logBridge takes memberlist's log lines to slog.
+//
+// What memberlist tells as it goes about its work is logged at debug level:
+// the cluster says itself, once, who came and went. So are the failed probes
+// that go before a member's death. Warnings and errors that are left, such as
+// of packets that can't be decrypted, keep their level, but one kind of them
+// is logged at most once in logEvery.
+type logBridge struct {
+	to *slog.Logger
+
+	mu    sync.Mutex
+	kinds map[string]*logKind
+}
+
+type logKind struct {
+	last    time.Time
+	skipped int
+}
+
+func newLogger(to *slog.Logger) *log.Logger {
+	return log.New(&logBridge{to: to, kinds: make(map[string]*logKind)}, "", 0)
+}
+
+// ordinary are the beginnings of lines that a dying or slow member causes.
+var ordinary = []string{
+	"Failed to send UDP ping",
+	"Failed to send UDP compound ping",
+	"Failed to send indirect UDP ping",
+	"Failed fallback TCP ping",
+	"Failed to send gossip",
+	"Failed to send ack",
+	"Failed to send nack",
+	"Failed to forward ack",
+	"Push/Pull with",
+	"Got ping for unexpected node",
+}
+
+// Write takes one line, such as "[WARN] memberlist: Refuting …".
+func (b *logBridge) Write(p []byte) (int, error) {
+	level, text := parseLogLine(string(p))
+	ctx := context.Background()
+	if !b.to.Enabled(ctx, level) {
+		return len(p), nil
+	}
+	if level < slog.LevelWarn {
+		b.to.Log(ctx, level, text)
+		return len(p), nil
+	}
+	skipped, ok := b.admit(text)
+	if !ok {
+		return len(p), nil
+	}
+	if skipped > 0 {
+		b.to.Log(ctx, level, text, "skipped", skipped)
+	} else {
+		b.to.Log(ctx, level, text)
+	}
+	return len(p), nil
+}
+
+func parseLogLine(line string) (slog.Level, string) {
+	line = strings.TrimSpace(line)
+	level := slog.LevelWarn // some of its lines have no level, none are good news
+	if tag, rest, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(tag, "[") {
+		line = rest
+		switch tag {
+		case "[DEBUG", "[INFO":
+			level = slog.LevelDebug
+		case "[ERR", "[ERROR":
+			level = slog.LevelError
+		}
+	}
+	text := strings.TrimPrefix(line, "memberlist: ")
+	for _, o := range ordinary {
+		if strings.HasPrefix(text, o) {
+			return slog.LevelDebug, "gossip: " + text
+		}
+	}
+	return level, "gossip: " + text
+}
+
+// admit says whether a line is to be logged, and how many of its kind were
+// not since the last.
+func (b *logBridge) admit(text string) (skipped int, ok bool) {
+	// The first words are memberlist's own; what a stranger sent comes later.
+	kind := strings.Join(strings.SplitN(text, " ", 5)[:min(4, strings.Count(text, " ")+1)], " ")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	k := b.kinds[kind]
+	if k == nil {
+		if len(b.kinds) >= 64 {
+			clear(b.kinds)
+		}
+		k = &logKind{}
+		b.kinds[kind] = k
+	}
+	now := time.Now()
+	if !k.last.IsZero() && now.Sub(k.last) < logEvery {
+		k.skipped++
+		return 0, false
+	}
+	skipped = k.skipped
+	*k = logKind{last: now}
+	return skipped, true
+}

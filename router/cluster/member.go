@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// State says what a member may be asked to do.
+type State uint8
+
+const (
+	// Starting members are reachable and own nothing yet.
+	Starting State = iota
+	// Ready members own aggregates, if they have the domain role.
+	Ready
+	// Draining members finish what they have and are about to leave.
+	Draining
+)
+
+// String returns "starting", "ready" or "draining".
+func (s State) String() string {
+	switch s {
+	case Starting:
+		return "starting"
+	case Ready:
+		return "ready"
+	case Draining:
+		return "draining"
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// MarshalText makes a State readable in JSON.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Member is a node as the cluster knows it.
+type Member struct {
+	// ID is the node's stable name: the same across restarts, and unique. The
+	// ring is made of ids.
+	ID string `json:"id"`
+	// Boot tells one run of the node from another: the time it started, in
+	// nanoseconds since 1970. Of two runs with one id, the newest counts.
+	Boot uint64 `json:"boot"`
+	// Domain nodes own aggregates, Gateway nodes serve clients.
+	Domain  bool  `json:"domain"`
+	Gateway bool  `json:"gateway"`
+	State   State `json:"state"`
+	// PeerAddr (host:port) is where other nodes reach it, HTTPAddr where
+	// clients do; empty where there is no such listener.
+	PeerAddr string `json:"peer_addr,omitempty"`
+	HTTPAddr string `json:"http_addr,omitempty"`
+	// Ring is the signature of the ring that the node last announced, 0
+	// before the first.
+	Ring uint64 `json:"ring"`
+}
+
+// View is the cluster as this node sees it at one moment, this node included.
+// It is immutable: nobody changes it or what it points to.
+type View struct {
+	Members []Member // sorted by ID, each id once
+}
+
+// Owners returns the sorted ids of the members that own aggregates: the ready
+// ones with the domain role. The slice is the caller's own.
+func (v *View) Owners() []string {
+	var ids []string
+	for _, m := range v.Members {
+		if m.Domain && m.State == Ready {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// Member returns the member with an id.
+func (v *View) Member(id string) (Member, bool) {
+	i, ok := slices.BinarySearchFunc(v.Members, id, func(m Member, id string) int {
+		return strings.Compare(m.ID, id)
+	})
+	if !ok {
+		return Member{}, false
+	}
+	return v.Members[i], true
+}

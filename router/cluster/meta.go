@@ -1,0 +1,163 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// A node's metadata travels with its gossip:
+//
+//	1 byte   version of the form, 1
+//	8 bytes  boot
+//	1 byte   roles: bit 0 domain, bit 1 gateway
+//	1 byte   state
+//	8 bytes  ring signature
+//	id, peer address, HTTP address: 1 byte length (address: 2) and the bytes
+//
+// Integers are big-endian and of fixed width, so that a node whose metadata
+// fits when it starts never outgrows the limit. A reader ignores what follows
+// the last field, so that fields can be added at the end; anything else is a
+// new version, which older nodes leave out of their view.
+const (
+	metaVersion = 1
+	metaFixed   = 1 + 8 + 1 + 1 + 8 + 1 + 2 + 2
+
+	// metaMax is memberlist's limit (MetaMaxSize), past which it panics.
+	metaMax = 512
+
+	// idMax keeps gossip messages, each of which names its node, small.
+	idMax = 128
+)
+
+const (
+	roleDomain = 1 << iota
+	roleGateway
+)
+
+// encodeMeta returns a fresh slice. The member must have passed validate.
+func encodeMeta(m Member) []byte {
+	b := make([]byte, 0, metaFixed+len(m.ID)+len(m.PeerAddr)+len(m.HTTPAddr))
+	b = append(b, metaVersion)
+	b = binary.BigEndian.AppendUint64(b, m.Boot)
+	var roles byte
+	if m.Domain {
+		roles |= roleDomain
+	}
+	if m.Gateway {
+		roles |= roleGateway
+	}
+	b = append(b, roles, byte(m.State))
+	b = binary.BigEndian.AppendUint64(b, m.Ring)
+	b = append(b, byte(len(m.ID)))
+	b = append(b, m.ID...)
+	for _, a := range []string{m.PeerAddr, m.HTTPAddr} {
+		b = binary.BigEndian.AppendUint16(b, uint16(len(a)))
+		b = append(b, a...)
+	}
+	return b
+}
+
+var errMetaShort = errors.New("the metadata is cut short")
+
+// decodeMeta reads what another node says about itself, which may be anything.
+// The member it returns passes validate.
+func decodeMeta(b []byte) (Member, error) {
+	if len(b) == 0 {
+		return Member{}, errors.New("there is no metadata: not a Ganglion node")
+	}
+	if b[0] != metaVersion {
+		return Member{}, fmt.Errorf("the metadata has version %d, this program knows %d", b[0], metaVersion)
+	}
+	if len(b) < metaFixed {
+		return Member{}, errMetaShort
+	}
+	m := Member{
+		Boot:    binary.BigEndian.Uint64(b[1:]),
+		Domain:  b[9]&roleDomain != 0,
+		Gateway: b[9]&roleGateway != 0,
+		State:   State(b[10]),
+		Ring:    binary.BigEndian.Uint64(b[11:]),
+	}
+	rest := b[19:]
+	id, rest, ok := cut(rest[1:], int(rest[0]))
+	if !ok {
+		return Member{}, errMetaShort
+	}
+	m.ID = id
+	for _, to := range []*string{&m.PeerAddr, &m.HTTPAddr} {
+		if len(rest) < 2 {
+			return Member{}, errMetaShort
+		}
+		*to, rest, ok = cut(rest[2:], int(binary.BigEndian.Uint16(rest)))
+		if !ok {
+			return Member{}, errMetaShort
+		}
+	}
+	return m, m.validate()
+}
+
+func cut(b []byte, n int) (s string, rest []byte, ok bool) {
+	if n > len(b) {
+		return "", nil, false
+	}
+	return string(b[:n]), b[n:], true
+}
+
+// validate reports everything that is wrong with a member; nil means that its
+// metadata fits and reads back as the same.
+func (m Member) validate() error {
+	errs := []error{validateID(m.ID)}
+	if m.State > Draining {
+		errs = append(errs, fmt.Errorf("%v is unknown", m.State))
+	}
+	if m.PeerAddr != "" {
+		errs = append(errs, validateAddr("peer address", m.PeerAddr))
+	} else if m.Domain {
+		errs = append(errs, errors.New("the peer address is missing: other nodes reach a domain node there"))
+	}
+	if m.HTTPAddr != "" {
+		errs = append(errs, validateAddr("HTTP address", m.HTTPAddr))
+	}
+	if n := metaFixed + len(m.ID) + len(m.PeerAddr) + len(m.HTTPAddr); n > metaMax {
+		errs = append(errs, fmt.Errorf("id, peer address and HTTP address have %d bytes together, at most %d fit into gossip: shorten them",
+			n-metaFixed, metaMax-metaFixed))
+	}
+	return errors.Join(errs...)
+}
+
+func validateID(id string) error {
+	if id == "" {
+		return fmt.Errorf("the id is empty: it has 1 to %d letters, digits, -, _ or .", idMax)
+	}
+	if len(id) > idMax {
+		return fmt.Errorf("the id has %d bytes, at most %d are allowed", len(id), idMax)
+	}
+	for _, r := range id {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.' {
+			return fmt.Errorf("the id %q has the character %q: use letters, digits, -, _ and .", id, r)
+		}
+	}
+	return nil
+}
+
+func validateAddr(what, addr string) error {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("the %s %q is not of the form host:port", what, addr)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("the %s %q needs a port from 1 to 65535", what, addr)
+	}
+	if host == "" {
+		return fmt.Errorf("the %s %q has no host", what, addr)
+	}
+	for _, r := range host {
+		if r <= ' ' || r > '~' {
+			return fmt.Errorf("the %s %q has the character %q in its host", what, addr, r)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package cluster
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// network is a small Ethernet in memory, for use in a synctest bubble: packets
+// to where nobody listens vanish, connections to there are refused, and pairs
+// of hosts can be cut off from each other.
+type network struct {
+	mu    sync.Mutex
+	ports map[string]*port // by address
+	cut   func(from, to netip.Addr) bool
+}
+
+func newNetwork(t *testing.T) *network {
+	// Some of memberlist's goroutines outlive its shutdown by a timeout, and
+	// the bubble's clock stops when the test ends.
+	t.Cleanup(func() { time.Sleep(10 * time.Second) })
+	return &network{ports: make(map[string]*port)}
+}
+
+// isolate lets hosts talk to each other only within the same set; nil sets
+// heal the network.
+func (n *network) isolate(sets ...[]string) {
+	side := make(map[netip.Addr]int)
+	for i, set := range sets {
+		for _, ip := range set {
+			side[netip.MustParseAddr(ip)] = i
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut = func(from, to netip.Addr) bool { return side[from] != side[to] }
+	if len(sets) == 0 {
+		n.cut = nil
+	}
+}
+
+// find returns the port at an address. drop says that the way is cut.
+func (n *network) find(from netip.AddrPort, to string) (p *port, drop bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cut != nil && n.cut(from.Addr(), netip.MustParseAddrPort(to).Addr()) {
+		return nil, true
+	}
+	return n.ports[to], false
+}
+
+// port is one host's place in the network: a memberlist.Transport.
+type port struct {
+	on      *network
+	addr    netip.AddrPort
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+	done    chan struct{}
+}
+
+func (n *network) listen(addr string) *port {
+	p := &port{
+		on:      n,
+		addr:    netip.MustParseAddrPort(addr),
+		packets: make(chan *memberlist.Packet, 1024),
+		streams: make(chan net.Conn),
+		done:    make(chan struct{}),
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ports[addr] = p
+	return p
+}
+
+func (p *port) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	return p.addr.Addr().AsSlice(), int(p.addr.Port()), nil
+}
+
+func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
+	now := time.Now()
+	to, drop := p.on.find(p.addr, addr)
+	if drop || to == nil {
+		return now, nil
+	}
+	packet := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(p.addr), Timestamp: now}
+	select {
+	case to.packets <- packet:
+	default: // as a full socket buffer does
+	}
+	return now, nil
+}
+
+func (p *port) PacketCh() <-chan *memberlist.Packet { return p.packets }
+
+func (p *port) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	failed := func(err error) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr)), Err: err}
+	}
+	expired := time.After(timeout)
+	to, drop := p.on.find(p.addr, addr)
+	if drop {
+		select {
+		case <-expired:
+			return failed(os.ErrDeadlineExceeded)
+		case <-p.done:
+			return failed(net.ErrClosed)
+		}
+	}
+	if to == nil {
+		return failed(syscall.ECONNREFUSED)
+	}
+	near, far := net.Pipe()
+	select {
+	case to.streams <- far:
+		return near, nil
+	case <-to.done:
+		return failed(syscall.ECONNREFUSED)
+	case <-p.done:
+		return failed(net.ErrClosed)
+	case <-expired:
+		return failed(os.ErrDeadlineExceeded)
+	}
+}
+
+func (p *port) StreamCh() <-chan net.Conn { return p.streams }
+
+func (p *port) Shutdown() error {
+	p.on.mu.Lock()
+	defer p.on.mu.Unlock()
+	if p.on.ports[p.addr.String()] != p {
+		return errors.New("shut down twice")
+	}
+	delete(p.on.ports, p.addr.String())
+	close(p.done)
+	return nil
+}

@@ -1,0 +1,211 @@
+package cluster
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// nonceBytes make each run's gossip name its own: memberlist hides a name
+	// that comes back at another address, for up to 39 s.
+	nonceBytes = 8
+
+	// rivalAfter is how long an older run of this node's id may be seen before
+	// it can't be a dead one that gossip has not yet buried.
+	rivalAfter = 10 * time.Second
+
+	// lostFor and lostMost bound the memory of members that vanished.
+	lostFor  = time.Hour
+	lostMost = 64
+)
+
+// heard is the newest that gossip told of a node.
+type heard struct {
+	gone bool
+	addr netip.AddrPort
+	meta []byte
+}
+
+// inbox collects what memberlist's callbacks tell. They run under its lock,
+// where almost anything else would deadlock or race, so they copy and return.
+// Of each node only the newest is kept: the inbox never holds more than one
+// item per node that memberlist itself knows.
+type inbox struct {
+	wake chan struct{} // capacity 1
+
+	mu    sync.Mutex
+	nodes map[string]heard
+}
+
+// NotifyJoin implements memberlist.EventDelegate.
+func (b *inbox) NotifyJoin(n *memberlist.Node) { b.put(n, false) }
+
+// NotifyUpdate implements memberlist.EventDelegate.
+func (b *inbox) NotifyUpdate(n *memberlist.Node) { b.put(n, false) }
+
+// NotifyLeave implements memberlist.EventDelegate.
+func (b *inbox) NotifyLeave(n *memberlist.Node) { b.put(n, true) }
+
+func (b *inbox) put(n *memberlist.Node, gone bool) {
+	ip, _ := netip.AddrFromSlice(n.Addr)
+	h := heard{gone: gone, addr: netip.AddrPortFrom(ip.Unmap(), n.Port), meta: bytes.Clone(n.Meta)}
+	b.mu.Lock()
+	b.nodes[n.Name] = h
+	b.mu.Unlock()
+	poke(b.wake)
+}
+
+func (b *inbox) take() map[string]heard {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	got := b.nodes
+	b.nodes = make(map[string]heard)
+	return got
+}
+
+// table is what gossip has told so far. One goroutine at a time uses it.
+type table struct {
+	name string // of this run
+	id   string
+	log  *slog.Logger
+
+	nodes  map[string]node // living, by gossip name
+	rivals map[string]*rival
+	lost   map[netip.AddrPort]time.Time
+}
+
+// node is a living node; member is zero if it is none of ours.
+type node struct {
+	addr   netip.AddrPort
+	member Member
+}
+
+// rival is another living run with this node's id.
+type rival struct {
+	since time.Time
+	newer bool
+	told  bool
+}
+
+func newTable(name, id string, log *slog.Logger) table {
+	return table{
+		name:   name,
+		id:     id,
+		log:    log,
+		nodes:  make(map[string]node),
+		rivals: make(map[string]*rival),
+		lost:   make(map[netip.AddrPort]time.Time),
+	}
+}
+
+// fold takes news in and returns all that is now known.
+func (t *table) fold(news map[string]heard, now time.Time) *sight {
+	for _, name := range slices.Sorted(maps.Keys(news)) {
+		t.learn(name, news[name], now)
+	}
+	best := make(map[string]string, len(t.nodes)) // id to gossip name
+	alive := make(map[netip.AddrPort]bool, len(t.nodes))
+	for name, n := range t.nodes {
+		alive[n.addr] = true
+		if n.member.ID == "" {
+			continue
+		}
+		if other, ok := best[n.member.ID]; !ok || t.newer(name, other) {
+			best[n.member.ID] = name
+		}
+	}
+	v := &View{Members: make([]Member, 0, len(best))}
+	for _, name := range best {
+		v.Members = append(v.Members, t.nodes[name].member)
+	}
+	slices.SortFunc(v.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	for addr, at := range t.lost {
+		if alive[addr] || now.Sub(at) > lostFor {
+			delete(t.lost, addr)
+		}
+	}
+	return &sight{view: v, alive: alive, lost: slices.SortedFunc(maps.Keys(t.lost), netip.AddrPort.Compare)}
+}
+
+// newer says which of two runs of one id counts.
+func (t *table) newer(a, b string) bool {
+	return cmp.Or(cmp.Compare(t.nodes[a].member.Boot, t.nodes[b].member.Boot), strings.Compare(a, b)) > 0
+}
+
+func (t *table) learn(name string, h heard, now time.Time) {
+	old, known := t.nodes[name]
+	if h.gone {
+		delete(t.nodes, name)
+		if r := t.rivals[name]; r != nil && r.told {
+			t.log.Info("the other node with this node's id is gone", "member", t.id, "address", old.addr)
+		}
+		delete(t.rivals, name)
+		if known && name != t.name && old.member.ID != "" {
+			left := old.member.State == Draining
+			t.log.Info("member gone", "member", old.member.ID, "address", old.addr, "left", left)
+			if !left && len(t.lost) < lostMost {
+				t.lost[old.addr] = now
+			}
+		}
+		return
+	}
+	m, err := decodeMeta(h.meta)
+	if err == nil {
+		err = checkName(name, m.ID)
+	}
+	if err != nil {
+		if !known || old.member.ID != "" {
+			t.log.Warn("a node in gossip is left out of the view", "name", name, "address", h.addr, "error", err)
+		}
+		m = Member{}
+	}
+	t.nodes[name] = node{addr: h.addr, member: m}
+	if !known && m.ID != "" && name != t.name {
+		t.log.Info("member joined", "member", m.ID, "address", h.addr, "state", m.State)
+	}
+	if m.ID == t.id && name != t.name && t.rivals[name] == nil {
+		t.rivals[name] = &rival{since: now, newer: t.newer(name, t.name)}
+		t.check(now)
+	}
+}
+
+// checkName reports whether a gossip name belongs to an id.
+func checkName(name, id string) error {
+	nonce, ok := strings.CutPrefix(name, id+".")
+	if b, err := hex.DecodeString(nonce); !ok || err != nil || len(b) != nonceBytes {
+		return fmt.Errorf("its name does not belong to the id %q", id)
+	}
+	return nil
+}
+
+// check complains, once, about another node that has this node's id. A newer
+// run is proof, since this one lives. An older one may be this node's own
+// past, whose death gossip has yet to notice.
+func (t *table) check(now time.Time) {
+	for name, r := range t.rivals {
+		if r.told || !r.newer && now.Sub(r.since) < rivalAfter {
+			continue
+		}
+		r.told = true
+		counts := "this node, which was started later, counts"
+		if r.newer {
+			counts = "that one was started later and counts, this one is ignored"
+		}
+		t.log.Error("two nodes have the same id: stop one, or give it another id; meanwhile "+counts,
+			"member", t.id, "other", t.nodes[name].addr)
+	}
+}
+
+// equal reports whether two views say the same.
+func (v *View) equal(o *View) bool { return slices.Equal(v.Members, o.Members) }
