@@ -1,0 +1,82 @@
+package domain
+
+import "github.com/ganglion-es/ganglion/domain/aggregate"
+
+// Counter is a number that clients add to. It stays within ±2^53.
+type Counter struct {
+	Value int64 `json:"value"`
+}
+
+// Add asks for a number, perhaps a negative one, to be added.
+type Add struct {
+	By int64 `json:"by"`
+}
+
+// Added records that a number was added.
+type Added struct {
+	By int64 `json:"by"`
+}
+
+var (
+	// ErrZero rejects adding nothing.
+	ErrZero = aggregate.Reject("zero", "adding 0 changes nothing")
+
+	// ErrOverflow rejects a sum that not every client could read exactly.
+	ErrOverflow = aggregate.Reject("overflow", "the sum would leave the range from -2^53 to 2^53")
+)
+
+// Decide compares with the room that is left, since the sum itself might not
+// fit an int64.
+func (c Add) Decide(_ aggregate.Call, s Counter) (aggregate.Decision[Counter], error) {
+	switch {
+	case c.By == 0:
+		return nil, ErrZero
+	case c.By > exact-s.Value, c.By < -exact-s.Value:
+		return nil, ErrOverflow
+	}
+	return aggregate.Emit(Added{By: c.By})
+}
+
+func (e Added) Apply(s *Counter) { s.Value += e.By }
+
+var _ = aggregate.Define(&Catalog, aggregate.Type[Counter]{
+	Name: "counter",
+	Doc:  "A number that clients add to.",
+	Access: aggregate.Access{
+		Send: aggregate.Authenticated,
+		Read: aggregate.Authenticated,
+	},
+	Commands: aggregate.Commands[Counter]{"add": Add{}},
+	Events:   aggregate.Events[Counter]{"added": Added{}},
+	Scenarios: aggregate.Scenarios[Counter]{
+		"a new counter is at zero": aggregate.
+			When(Add{By: 0}).
+			Reject(ErrZero).
+			Shows(`{"value": 0}`),
+		"numbers add up": aggregate.
+			Given(Added{By: 2}, Added{By: 3}).
+			When(Add{By: -7}).
+			Then(Added{By: -7}).
+			Shows(`{"value": -2}`),
+		"the limit itself can be reached": aggregate.
+			Given(Added{By: exact - 1}).
+			When(Add{By: 1}).
+			Then(Added{By: 1}).
+			Shows(`{"value": 9007199254740992}`),
+		"the limit can't be passed": aggregate.
+			Given(Added{By: exact}).
+			When(Add{By: 1}).
+			Reject(ErrOverflow),
+		"nor the one below zero": aggregate.
+			Given(Added{By: -exact}).
+			When(Add{By: -1}).
+			Reject(ErrOverflow),
+		"not even by a number that wraps around": aggregate.
+			Given(Added{By: -exact}).
+			When(Add{By: -1 << 63}).
+			Reject(ErrOverflow),
+		"who has no name adds nothing": aggregate.
+			When(Add{By: 1}).By("").
+			Forbid(),
+	},
+})
