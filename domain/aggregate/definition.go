@@ -51,10 +51,11 @@ type Definition struct {
 	fingerprint   string
 
 	commands     map[string]*commandType
-	commandNames map[reflect.Type]string
+	commandTypes map[reflect.Type]*commandType
 	events       map[string]*eventType
 	eventTypes   map[reflect.Type]*eventType
-	scenarios    []Example
+	examples     []Example
+	uncovered    []string
 
 	newState    func() any
 	decodeState func(json.RawMessage) (any, error)
@@ -64,13 +65,13 @@ type Definition struct {
 }
 
 type commandType struct {
-	name string
-	typ  reflect.Type
+	name  string
+	shape *shape
 }
 
 type eventType struct {
 	name      string
-	typ       reflect.Type
+	shape     *shape
 	upcasters []Upcaster // upcasters[i] makes form i+2 of form i+1
 }
 
@@ -144,17 +145,25 @@ func (d *Definition) DecodeCommand(name string, data json.RawMessage) (any, erro
 		return nil, fmt.Errorf("%w: %s has no command %q, it has: %s",
 			ErrUnknownCommand, d.name, name, strings.Join(d.Commands(), ", "))
 	}
-	return c.decode(data)
+	cmd, err := c.shape.strict(data)
+	if err != nil {
+		return nil, err
+	}
+	return cmd.Interface(), nil
 }
 
 // EncodeCommand returns a command's data in one canonical form, for hashing:
 // data that decodes to the same command gives the same bytes.
 func (d *Definition) EncodeCommand(cmd any) (json.RawMessage, error) {
-	raw, err := json.Marshal(cmd)
-	if err != nil {
-		return nil, fmt.Errorf("aggregate: encode a command of %s: %w", d.name, err)
+	c, ok := d.commandTypes[reflect.TypeOf(cmd)]
+	if !ok {
+		return nil, fmt.Errorf("aggregate: %T is not registered: add it to the Commands of %s", cmd, d.name)
 	}
-	return raw, nil
+	data, err := c.shape.appendCanonical(make([]byte, 0, 64), reflect.ValueOf(cmd))
+	if err != nil {
+		return nil, fmt.Errorf("aggregate: encode command %s of %s: %w", c.name, d.name, err)
+	}
+	return data, nil
 }
 
 // Decide decides a command at a state. It returns the events, in order; the
@@ -172,7 +181,7 @@ func (d *Definition) DecodeEvent(name string, form int, data json.RawMessage) (a
 	if err != nil {
 		return nil, err
 	}
-	event := reflect.New(e.typ)
+	event := reflect.New(e.shape.typ)
 	if err := json.Unmarshal(data, event.Interface()); err != nil {
 		return nil, fmt.Errorf("aggregate: decode event %s of %s: %w", name, d.name, err)
 	}
@@ -191,6 +200,13 @@ func (d *Definition) EncodeEvent(event any) (name string, form int, data json.Ra
 	}
 	return e.name, e.form(), data, nil
 }
+
+// Scenarios returns the type's scenarios, sorted by name.
+func (d *Definition) Scenarios() []Example { return slices.Clone(d.examples) }
+
+// Uncovered returns the commands that no scenario sends and the events that
+// none mentions, in words, such as «command "bid"».
+func (d *Definition) Uncovered() []string { return slices.Clone(d.uncovered) }
 
 // Apply makes an event part of a state.
 func (d *Definition) Apply(state, event any) { d.apply(state, event) }

@@ -9,14 +9,22 @@ type Scenarios[S any] map[string]Scenario[S]
 // A Scenario is one example: given these events, when this command is sent,
 // then this happens.
 type Scenario[S any] struct {
-	given  []Event[S]
-	when   Command[S]
-	call   Call
-	then   []Event[S]
-	reject *Rejection
-	forbid bool
-	shows  string
+	given   []Event[S]
+	when    Command[S]
+	call    Call
+	outcome outcome
+	then    []Event[S]
+	reject  *Rejection
+	shows   string
 }
+
+type outcome uint8
+
+const (
+	emits outcome = iota + 1
+	rejects
+	forbidden
+)
 
 // A Past is the beginning of a scenario: what has happened.
 type Past[S any] struct{ events []Event[S] }
@@ -56,21 +64,22 @@ func (a Attempt[S]) At(t time.Time) Attempt[S] { a.s.call.Time = t.UTC(); return
 
 // Then completes the scenario: the command is granted, and exactly these
 // events happen. Then() means that nothing does.
-func (a Attempt[S]) Then(events ...Event[S]) Scenario[S] { a.s.then = events; return a.s }
+func (a Attempt[S]) Then(events ...Event[S]) Scenario[S] {
+	a.s.outcome, a.s.then = emits, events
+	return a.s
+}
 
 // Reject completes the scenario: the command is rejected with this code.
-func (a Attempt[S]) Reject(r *Rejection) Scenario[S] { a.s.reject = r; return a.s }
+func (a Attempt[S]) Reject(r *Rejection) Scenario[S] {
+	a.s.outcome, a.s.reject = rejects, r
+	return a.s
+}
 
 // Forbid completes the scenario: access rules keep the sender from sending it.
-func (a Attempt[S]) Forbid() Scenario[S] { a.s.forbid = true; return a.s }
+func (a Attempt[S]) Forbid() Scenario[S] {
+	a.s.outcome = forbidden
+	return a.s
+}
 
 // Shows adds what clients see of the state in the end, as JSON.
 func (s Scenario[S]) Shows(view string) Scenario[S] { s.shows = view; return s }
-
-// An Example is a Scenario without its Go types, ready to run.
-type Example struct {
-	// Name is the scenario's name.
-	Name string
-	// Run returns what went otherwise than the scenario says.
-	Run func() error
-}
