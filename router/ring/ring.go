@@ -61,7 +61,7 @@ type lazy struct {
 
 // New returns the ring of a set of members, which may be empty; order and
 // repetitions make no difference. It takes about 0.25 ms for 3 members and
-// 4 ms for 30, and does not keep the slice.
+// 4 ms for 30 and 40 ms for 100, and does not keep the slice.
 func New(members []string) *Ring {
 	r := &Ring{members: slices.Compact(slices.Sorted(slices.Values(members)))}
 	r.owners = deal(r.members)
