@@ -22,7 +22,7 @@ const DefaultPort = 7946
 // Config configures a Cluster.
 type Config struct {
 	// ID is the node's stable name: the same across restarts, and unique in
-	// the cluster. 1 to 128 letters, digits, -, _ or . Required.
+	// the cluster. 1 to 128 letters, digits, dots, - or _. Required.
 	ID string
 
 	// Cluster names the cluster. Nodes of differently named clusters ignore

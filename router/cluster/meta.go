@@ -130,14 +130,14 @@ func (m Member) validate() error {
 
 func validateID(id string) error {
 	if id == "" {
-		return fmt.Errorf("the id is empty: it has 1 to %d letters, digits, -, _ or .", idMax)
+		return fmt.Errorf("the id is empty: it has 1 to %d letters, digits, dots, - or _", idMax)
 	}
 	if len(id) > idMax {
 		return fmt.Errorf("the id has %d bytes, at most %d are allowed", len(id), idMax)
 	}
 	for _, r := range id {
 		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.' {
-			return fmt.Errorf("the id %q has the character %q: use letters, digits, -, _ and .", id, r)
+			return fmt.Errorf("the id %q has the character %q: use letters, digits, dots, - and _", id, r)
 		}
 	}
 	return nil
