@@ -1,0 +1,154 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+)
+
+// question asks the log what is behind a position.
+type question struct {
+	epoch   uint64
+	started bool // else only the head is asked for
+	after   eventstore.Position
+	upTo    eventstore.Position // so far the log is known to go; at or below after: ask for the head first
+}
+
+// answer is what the log said.
+type answer struct {
+	question
+	commits []eventstore.Commit // dense behind after; at most a page
+	end     eventstore.Position // where the log ended, if ended is set
+	ended   bool
+	err     error
+}
+
+// answer asks the log, one question at a time, until the loop's context ends.
+func (l *loop) answer() {
+	for {
+		select {
+		case q := <-l.questions:
+			a := l.askLog(q)
+			select {
+			case l.answers <- a:
+			case <-l.ctx.Done():
+				return
+			}
+		case <-l.ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *loop) askLog(q question) (a answer) {
+	a.question = q
+	ctx, cancel := context.WithTimeout(l.ctx, askTimeout)
+	defer cancel()
+	if q.upTo <= q.after {
+		a.end, a.err = l.cfg.Store.Head(ctx)
+		if a.err != nil {
+			return a
+		}
+		a.ended = true
+		if !q.started {
+			return a
+		}
+		if a.end < q.after {
+			a.err = l.wentBack(ctx, q.after, a.end)
+			return a
+		}
+		if a.end == q.after {
+			return a
+		}
+	}
+	a.commits, a.err = l.cfg.Store.Read(ctx, q.after, pageCommits)
+	if a.err != nil {
+		return a
+	}
+	if len(a.commits) == 0 {
+		a.end, a.ended = q.after, true
+		return a
+	}
+	a.err = dense(q.after, a.commits)
+	return a
+}
+
+// wentBack makes the store find out that the log ends before what was
+// delivered. Also a store that is content with that (an operator has accepted
+// the loss) is not to be read on from there.
+func (l *loop) wentBack(ctx context.Context, w, head eventstore.Position) error {
+	if err := l.cfg.Store.Check(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("feed: position %d was delivered and the log ends at %d: %w", w, head, eventstore.ErrWentBack)
+}
+
+// dense checks that a page of the log begins behind a position and has no hole.
+func dense(after eventstore.Position, page []eventstore.Commit) error {
+	next := after + 1
+	for i := range page {
+		if first := page[i].First(); first != next || len(page[i].Events) == 0 {
+			return fmt.Errorf("feed: %w", &eventstore.DamagedError{
+				Position: next,
+				Reason:   fmt.Sprintf("the next commit holds positions %d to %d", first, page[i].Position),
+			})
+		}
+		next = page[i].Position + 1
+	}
+	return nil
+}
+
+// answered takes the log's answer. An error means that the feed is over.
+func (l *loop) answered(a answer) error {
+	l.asking = false
+	if a.epoch != l.epoch {
+		return nil // asked before a Reset
+	}
+	switch {
+	case a.err == nil:
+	case errors.Is(a.err, eventstore.ErrWentBack):
+		l.cfg.Logger.Error("the log went back; nothing is delivered until the loss is accepted", "error", a.err)
+		l.lost = a.err
+		l.Subscriber.lost.Store(&a.err)
+		return nil
+	case errors.Is(a.err, eventstore.ErrDamaged), errors.Is(a.err, eventstore.ErrClosed):
+		return a.err
+	default:
+		if !l.failing {
+			l.cfg.Logger.Warn("the log can't be read; it is tried again and again", "error", a.err)
+			l.failing, l.wait = true, 0
+		}
+		l.wait = min(max(retryMin, 2*l.wait), retryMax)
+		l.retryAt = time.Now().Add(l.wait)
+		return nil
+	}
+	if l.failing {
+		l.cfg.Logger.Info("the log can be read again")
+		l.failing = false
+	}
+	if !l.started {
+		l.begin(a.end)
+		return nil
+	}
+	if a.ended {
+		for _, src := range l.seq.end(a.end) {
+			if src != nil {
+				l.disbelieve(src, "the log does not have the positions that it named")
+			}
+		}
+		l.seq.hurry(a.end)
+	}
+	l.short = len(a.commits) < pageCommits && !a.ended
+	if len(a.commits) > 0 {
+		last := a.commits[len(a.commits)-1]
+		l.seq.offer(run{
+			from: a.commits[0].First(), to: last.Position, commits: a.commits,
+			events: int(last.Position - a.commits[0].First() + 1),
+		})
+		l.gather()
+	}
+	return nil
+}

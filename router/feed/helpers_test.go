@@ -1,0 +1,281 @@
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/router/cluster"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// history makes n commits of one to three events each, behind position after.
+func history(rng *rand.Rand, after eventstore.Position, n int) []eventstore.Commit {
+	cs := make([]eventstore.Commit, n)
+	for i := range cs {
+		events := 1 + rng.IntN(3)
+		after += eventstore.Position(events)
+		cs[i] = commit(after, events)
+	}
+	return cs
+}
+
+func commit(last eventstore.Position, events int) eventstore.Commit {
+	c := eventstore.Commit{
+		Position: last,
+		Stream:   eventstore.StreamID{Type: "counter", ID: "c" + strconv.FormatUint(uint64(last)%7, 10)},
+		Version:  eventstore.Version(last), // at least as many as there are events
+		Key:      fmt.Sprintf("key-%d", last),
+		At:       time.UnixMicro(int64(last)).UTC(),
+		Meta:     eventstore.Meta{Client: "ada"},
+	}
+	for i := range events {
+		c.Events = append(c.Events, eventstore.Event{
+			Type: "added", Form: 1, Data: json.RawMessage(fmt.Sprintf(`{"by":%d}`, i+1)),
+		})
+	}
+	return c
+}
+
+// runOf makes the run that a frame of these commits would become.
+func runOf(src *source, cs []eventstore.Commit) run {
+	r := run{from: cs[0].First(), to: cs[len(cs)-1].Position, commits: cs, src: src}
+	for i := range cs {
+		r.events += len(cs[i].Events)
+		r.bytes += weight(&cs[i])
+	}
+	return r
+}
+
+// memory is a log in memory whose faults a test chooses. Only what a
+// Subscriber uses is there; anything else would panic.
+type memory struct {
+	eventstore.Store
+
+	mu        sync.Mutex
+	log       []eventstore.Commit
+	err       error // of every question
+	accepted  bool  // Check finds nothing wrong with a log that went back
+	witnessed eventstore.Position
+	reads     int
+	heads     int
+	changed   chan struct{} // closed at each question
+}
+
+func newMemory(cs []eventstore.Commit) *memory {
+	return &memory{log: cs, changed: make(chan struct{})}
+}
+
+func (m *memory) asked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (m *memory) Head(context.Context) (eventstore.Position, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.heads++
+	m.asked()
+	return m.head(), m.err
+}
+
+func (m *memory) head() eventstore.Position {
+	if len(m.log) == 0 {
+		return 0
+	}
+	return m.log[len(m.log)-1].Position
+}
+
+func (m *memory) Read(_ context.Context, after eventstore.Position, limit int) ([]eventstore.Commit, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reads++
+	m.asked()
+	if m.err != nil {
+		return nil, m.err
+	}
+	i := slices.IndexFunc(m.log, func(c eventstore.Commit) bool { return c.Position > after })
+	if i < 0 {
+		return nil, nil
+	}
+	return slices.Clone(m.log[i:min(i+limit, len(m.log))]), nil
+}
+
+func (m *memory) Check(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.head() < m.witnessed && !m.accepted {
+		return eventstore.ErrWentBack
+	}
+	return m.err
+}
+
+func (m *memory) Witness(p eventstore.Position, _ string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.witnessed = max(m.witnessed, p)
+}
+
+func (m *memory) append(cs ...eventstore.Commit) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.log = append(m.log, cs...)
+}
+
+func (m *memory) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.err = err
+}
+
+// cutTo makes the log go back.
+func (m *memory) cutTo(p eventstore.Position) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.log = slices.DeleteFunc(slices.Clone(m.log), func(c eventstore.Commit) bool { return c.Position > p })
+}
+
+// witness checks what a Subscriber delivers: dense, in order, once.
+type witness struct {
+	mu      sync.Mutex
+	begun   bool
+	w       eventstore.Position
+	commits []eventstore.Commit
+	faults  []error
+	changed chan struct{}
+}
+
+func newWitness() *witness { return &witness{changed: make(chan struct{})} }
+
+func (d *witness) begin(w eventstore.Position) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun, d.w = true, w
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+func (d *witness) deliver(cs []eventstore.Commit) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.begun {
+		d.faults = append(d.faults, errors.New("Deliver was called before Begin"))
+	}
+	for i := range cs {
+		if cs[i].First() != d.w+1 {
+			d.faults = append(d.faults, fmt.Errorf("behind %d came the commit %d to %d", d.w, cs[i].First(), cs[i].Position))
+		}
+		d.w = cs[i].Position
+	}
+	d.commits = append(d.commits, cs...)
+	close(d.changed)
+	d.changed = make(chan struct{})
+}
+
+// wait returns when everything up to p was delivered.
+func (d *witness) wait(t testing.TB, p eventstore.Position) {
+	t.Helper()
+	for {
+		d.mu.Lock()
+		w, changed := d.w, d.changed
+		d.mu.Unlock()
+		if w >= p {
+			break
+		}
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatalf("delivered up to %d, waited for %d", w, p)
+		}
+	}
+	d.check(t)
+}
+
+func (d *witness) check(t testing.TB) {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, err := range d.faults {
+		t.Error(err)
+	}
+	d.faults = nil
+}
+
+func (d *witness) watermark() eventstore.Position {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.w
+}
+
+// start runs a subscriber until the test ends.
+func start(t testing.TB, cfg SubscriberConfig) *Subscriber {
+	t.Helper()
+	if cfg.Self == "" {
+		cfg.Self = "gateway"
+	}
+	s, err := NewSubscriber(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, eventstore.ErrDamaged) {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return s
+}
+
+// views is a cluster whose membership a test chooses.
+type views struct {
+	mu   sync.Mutex
+	view *cluster.View
+	subs map[chan *cluster.View]struct{}
+}
+
+func (v *views) set(members ...cluster.Member) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.view = &cluster.View{Members: members}
+	for c := range v.subs {
+		select {
+		case <-c:
+		default:
+		}
+		c <- v.view
+	}
+}
+
+func (v *views) watch(ctx context.Context) <-chan *cluster.View {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c := make(chan *cluster.View, 1)
+	if v.subs == nil {
+		v.subs = make(map[chan *cluster.View]struct{})
+	}
+	v.subs[c] = struct{}{}
+	if v.view != nil {
+		c <- v.view
+	}
+	context.AfterFunc(ctx, func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		delete(v.subs, c)
+		close(c)
+	})
+	return c
+}

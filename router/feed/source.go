@@ -1,0 +1,213 @@
+package feed
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/cluster"
+)
+
+// errSilent ends a stream that has said nothing for too long.
+var errSilent = fmt.Errorf("feed: nothing heard for %v", giveUp)
+
+// source is one run of a publisher that this node listens to: the stream to a
+// peer, or the node's own ring.
+type source struct {
+	member cluster.Member
+	local  bool
+	epoch  uint64 // the loop's when it was made
+	cancel context.CancelFunc
+
+	made      time.Time
+	heard     atomic.Int64 // nanoseconds after made; 0: never
+	connected atomic.Bool
+	bye       atomic.Bool
+	drop      atomic.Pointer[context.CancelCauseFunc] // ends the stream that is open
+}
+
+// arrival is what a source heard at once.
+type arrival struct {
+	src    *source
+	runs   []run
+	skip   eventstore.Position // up to here it was too slow; 0: it wasn't
+	head   eventstore.Position // the publisher's; 0: not told
+	bye    bool
+	opened bool // it is the first of a stream
+	ended  bool // nothing more comes on this stream
+}
+
+func (src *source) hear() {
+	src.heard.Store(max(1, int64(time.Since(src.made))))
+}
+
+// healthy tells whether everything that the publisher commits can be expected
+// to arrive by itself.
+func (src *source) healthy(now time.Time, silence time.Duration) bool {
+	return src.bye.Load() || src.connected.Load() &&
+		(src.local || now.Sub(src.made)-time.Duration(src.heard.Load()) <= silence)
+}
+
+// refuse ends the open stream, because of what came on it.
+func (src *source) refuse(err error) {
+	if drop := src.drop.Load(); drop != nil {
+		(*drop)(err)
+	}
+}
+
+func (src *source) stats(now time.Time, silence time.Duration) StreamStats {
+	st := StreamStats{
+		Member:   src.member.ID,
+		Healthy:  src.healthy(now, silence),
+		Bye:      src.bye.Load(),
+		SilentMS: -1,
+	}
+	if !src.local {
+		st.Addr = src.member.PeerAddr
+	}
+	if heard := src.heard.Load(); heard > 0 {
+		st.SilentMS = (now.Sub(src.made) - time.Duration(heard)).Milliseconds()
+	}
+	return st
+}
+
+// hand gives an arrival to the goroutine that delivers. It waits while 32 of
+// them wait: then streams are not read, and the publishers' rings overrun.
+func (s *Subscriber) hand(ctx context.Context, a arrival) bool {
+	select {
+	case s.arrivals <- a:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// follow keeps a stream to the source open until ctx ends or the publisher
+// says BYE.
+func (s *Subscriber) follow(ctx context.Context, src *source) {
+	receive := s.receive
+	if src.local {
+		receive = s.receiveLocal
+	}
+	log := s.cfg.Logger.With("member", src.member.ID)
+	wait := retryMin
+	for {
+		err := receive(ctx, src)
+		opened := src.connected.Swap(false)
+		if ctx.Err() != nil {
+			return
+		}
+		if opened && !s.hand(ctx, arrival{src: src, ended: true}) {
+			return
+		}
+		if src.bye.Load() {
+			return
+		}
+		switch {
+		case errors.Is(err, errRefused):
+			wait = distrust
+			log.Warn("a peer's feed makes no sense; the log is read instead", "error", err, "again_in", wait)
+		case opened:
+			wait = retryMin
+			log.Info("a feed stream ended; the log is read until it is back", "error", err)
+		default:
+			wait = min(2*wait, retryMax)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// receive opens a stream and hands in what comes on it, until it ends.
+func (s *Subscriber) receive(ctx context.Context, src *source) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	src.drop.Store(&cancel)
+	watchdog := time.AfterFunc(giveUp, func() { cancel(errSilent) })
+	defer watchdog.Stop()
+
+	conn, err := s.cfg.Conn(src.member.PeerAddr)
+	if err != nil {
+		return err
+	}
+	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{Node: s.cfg.Self},
+		grpc.MaxCallRecvMsgSize(receiveBytes))
+	if err != nil {
+		return err
+	}
+	for {
+		b, err := stream.Recv()
+		if err != nil {
+			return cmp.Or(context.Cause(ctx), err)
+		}
+		// While this node is busy, the peer is not silent.
+		watchdog.Stop()
+		src.hear()
+		a := arrival{src: src, opened: !src.connected.Load()}
+		bad := decode(b, &a)
+		src.bye.Store(a.bye)
+		src.connected.Store(true)
+		s.counters.batches.Add(1)
+		if !s.hand(ctx, a) {
+			return context.Cause(ctx)
+		}
+		if bad != nil {
+			s.counters.refused.Add(1)
+			return bad
+		}
+		src.hear()
+		watchdog.Reset(giveUp)
+	}
+}
+
+// receiveLocal reads the node's own ring, as a stream would.
+func (s *Subscriber) receiveLocal(ctx context.Context, src *source) error {
+	c := s.cfg.Local.subscribe()
+	defer c.close()
+	for {
+		d := c.take()
+		a := arrival{src: src, skip: d.skipTo, opened: !src.connected.Load(), bye: d.finished}
+		for _, f := range d.frames {
+			if f.commits == nil {
+				a.skip = max(a.skip, f.to)
+				continue
+			}
+			a.runs = append(a.runs, run{
+				from: f.from, to: f.to, commits: f.commits, src: src,
+				events: int(f.to - f.from + 1), bytes: f.bytes,
+			})
+		}
+		if d.caughtUp {
+			a.head = d.head
+		}
+		src.hear()
+		src.bye.Store(a.bye)
+		src.connected.Store(true)
+		if a.opened || a.bye || a.skip != 0 || len(a.runs) > 0 {
+			s.counters.batches.Add(1)
+			if !s.hand(ctx, a) {
+				return ctx.Err()
+			}
+		}
+		if a.bye {
+			return nil
+		}
+		if d.caughtUp {
+			select {
+			case <-d.wake:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
