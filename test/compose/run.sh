@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Proves docker-compose.yml: starts the cluster, has this folder's program load
+# it through the load balancer while a domain node is killed, checks every
+# event, and takes all of it down again, whatever happens.
+#
+# On Debian it installs what is missing, and says so; as root it starts a
+# Docker daemon for the while if none is running. Images that can't be pulled
+# are replaced by stand-ins (standins.sh). GANGLION_PUBLISH moves the port.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+say() { echo "test-compose: $*"; }
+
+work=$(mktemp -d)
+daemon=""
+# The project, the volume and the secrets are its own: a cluster of yours and
+# its log stay as they are.
+export COMPOSE_PROJECT_NAME=ganglion-test GANGLION_SECRETS=$work/secrets GANGLION_STANDINS=${GANGLION_STANDINS:-1}
+
+finish() {
+	local code=$?
+	trap - EXIT
+	if docker info >/dev/null 2>&1; then
+		if [ $code != 0 ]; then
+			say "failed; the last lines of each log:"
+			deploy/cluster.sh compose logs --no-color --tail 40 || true
+		fi
+		deploy/cluster.sh down --volumes >/dev/null 2>&1 || say "could not take the cluster down: docker ps -a"
+	fi
+	[ -z "$daemon" ] || stop_daemon
+	rm -rf "$work"
+	[ $code != 0 ] || say "passed"
+	exit $code
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+need=""
+command -v docker >/dev/null || need="docker.io"
+docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || need="$need docker-compose"
+docker info >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || command -v dockerd >/dev/null || need="$need docker.io"
+# shellcheck disable=SC2086
+[ -z "$need" ] || test/compose/install.sh $need iptables
+
+# start_daemon DRIVER starts a Docker daemon and returns when it answers.
+start_daemon() {
+	dockerd --storage-driver="$1" >"$work/dockerd.log" 2>&1 &
+	daemon=$!
+	for _ in $(seq 100); do
+		docker info >/dev/null 2>&1 && say "started a Docker daemon, $1" && return
+		kill -0 "$daemon" 2>/dev/null || break
+		sleep 0.2
+	done
+	stop_daemon
+	return 1
+}
+stop_daemon() {
+	kill "$daemon" 2>/dev/null || true
+	wait "$daemon" 2>/dev/null || true
+	daemon=""
+}
+if ! docker info >/dev/null 2>&1; then
+	[ "$(id -u)" = 0 ] || { say "Docker does not answer, and only root can start it"; exit 1; }
+	start_daemon overlay2 || start_daemon vfs || { tail -n 20 "$work/dockerd.log"; exit 1; }
+fi
+
+# What a run that was killed has left has another password.
+deploy/cluster.sh down --volumes >/dev/null 2>&1
+# docker-compose 1.29 waits for ever for a node that starts again and again.
+timeout 600 deploy/cluster.sh up
+
+victim=domain-2
+address=$(deploy/cluster.sh compose port balancer 8080)
+go build -o "$work/load" ./test/compose
+timeout 300 "$work/load" -url "http://$address" -victim "$victim" -container "$(deploy/cluster.sh compose ps -q $victim)"
