@@ -143,8 +143,10 @@ func create(cfg Config, mc *memberlist.Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: the advertised address: %w", err)
 	}
-	cfg.Self.PeerAddr = withHost(cfg.Self.PeerAddr, ip.String())
-	cfg.Self.HTTPAddr = withHost(cfg.Self.HTTPAddr, ip.String())
+	// A configured name stays a name: certificates are made out to it.
+	reach := cmp.Or(cfg.AdvertiseAddr, ip.String())
+	cfg.Self.PeerAddr = withHost(cfg.Self.PeerAddr, reach)
+	cfg.Self.HTTPAddr = withHost(cfg.Self.HTTPAddr, reach)
 	if err := cfg.Self.validate(); err != nil {
 		return nil, fmt.Errorf("cluster: what the node would tell the others about itself: %w", err)
 	}
@@ -229,8 +231,11 @@ func (c *Cluster) follow(ctx context.Context, round <-chan struct{}) {
 		case <-join.C:
 			joined()
 		case <-check.C:
-			c.table.check(time.Now())
 			c.fold()
+			c.table.check(time.Now())
+			if c.outdated() {
+				poke(c.stateChanged)
+			}
 		case <-c.inbox.wake:
 			if !pause(ctx, gather) {
 				return
@@ -362,6 +367,14 @@ func (c *Cluster) change(edit func(*Member)) bool {
 	before := c.self
 	edit(&c.self)
 	return c.self != before
+}
+
+// outdated reports whether gossip still tells something old about this node:
+// memberlist drops an update that crosses with the refutation of a suspicion.
+func (c *Cluster) outdated() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.table.nodes[c.name].member != c.self
 }
 
 func poke(ch chan struct{}) {

@@ -56,14 +56,15 @@ type Config struct {
 
 	// Self is what this node tells the others about itself. ID is taken from
 	// above, Boot defaults to the time. An address without a host, such as
-	// ":9080", or with 0.0.0.0 or ::, gets the advertised one.
+	// ":9080", or with 0.0.0.0 or ::, gets AdvertiseAddr or what it defaults to.
 	Self Member
 
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 
 	// Transport replaces the network, in tests. BindAddr, BindPort,
-	// AdvertiseAddr and AdvertisePort are then the transport's affair.
+	// AdvertiseAddr and AdvertisePort are then the transport's affair. It is
+	// shut down in the end, and also when New fails to start.
 	Transport memberlist.Transport
 
 	// lookup resolves a host name.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
@@ -83,6 +84,9 @@ func (s *seeker) round(ctx context.Context, turn int) {
 			}
 			defer func() { <-slots }()
 			_, err := s.c.list.Join([]string{addr.String()})
+			if inner := errors.Unwrap(err); inner != nil {
+				err = inner // of a list of one
+			}
 			mu.Lock()
 			results[addr] = err
 			mu.Unlock()

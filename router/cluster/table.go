@@ -151,7 +151,7 @@ func (t *table) learn(name string, h heard, now time.Time) {
 			t.log.Info("the other node with this node's id is gone", "member", t.id, "address", old.addr)
 		}
 		delete(t.rivals, name)
-		if known && name != t.name && old.member.ID != "" {
+		if known && name != t.name && old.member.ID != "" && !t.runs(old.member.ID) {
 			left := old.member.State == Draining
 			t.log.Info("member gone", "member", old.member.ID, "address", old.addr, "left", left)
 			if !left && len(t.lost) < lostMost {
@@ -180,6 +180,16 @@ func (t *table) learn(name string, h heard, now time.Time) {
 	}
 }
 
+// runs reports whether a node with this id lives.
+func (t *table) runs(id string) bool {
+	for _, n := range t.nodes {
+		if n.member.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
 // checkName reports whether a gossip name belongs to an id.
 func checkName(name, id string) error {
 	nonce, ok := strings.CutPrefix(name, id+".")
@@ -191,8 +201,12 @@ func checkName(name, id string) error {
 
 // check complains, once, about another node that has this node's id. A newer
 // run is proof, since this one lives. An older one may be this node's own
-// past, whose death gossip has yet to notice.
+// past, whose death gossip has yet to notice; and a node that drains may well
+// have been started again elsewhere.
 func (t *table) check(now time.Time) {
+	if t.nodes[t.name].member.State == Draining {
+		return
+	}
 	for name, r := range t.rivals {
 		if r.told || !r.newer && now.Sub(r.since) < rivalAfter {
 			continue

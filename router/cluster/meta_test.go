@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"strings"
+	"testing"
+)
+
+var plain = Member{
+	ID: "n1", Boot: 1<<63 + 5, Domain: true, State: Draining, Ring: 1<<64 - 1,
+	PeerAddr: "10.0.0.1:9080", HTTPAddr: "[2001:db8::1]:8080",
+}
+
+func TestMetadataReadsBackAsTheSame(t *testing.T) {
+	t.Parallel()
+	gateway := Member{ID: "gw-1.eu", Gateway: true}
+	for _, m := range []Member{plain, gateway} {
+		if err := m.validate(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := decodeMeta(encodeMeta(m)); err != nil || got != m {
+			t.Errorf("%+v became %+v, %v", m, got, err)
+		}
+		// A later program may add fields at the end.
+		if got, err := decodeMeta(append(encodeMeta(m), "more"...)); err != nil || got != m {
+			t.Errorf("with a field more, %+v became %+v, %v", m, got, err)
+		}
+	}
+}
+
+func TestMetadataNeverOutgrowsItsLimit(t *testing.T) {
+	t.Parallel()
+	m := plain
+	m.ID = strings.Repeat("i", idMax)
+	m.HTTPAddr = ""
+	m.PeerAddr = strings.Repeat("h", metaMax-metaFixed-idMax-len(":9080")) + ":9080"
+	if err := m.validate(); err != nil {
+		t.Fatalf("just fits, but: %v", err)
+	}
+	if n := len(encodeMeta(m)); n != metaMax {
+		t.Errorf("%d bytes, want %d", n, metaMax)
+	}
+	m.State, m.Ring, m.Boot = Starting, 0, 0 // the size does not depend on these
+	if n := len(encodeMeta(m)); n != metaMax {
+		t.Errorf("%d bytes, want %d", n, metaMax)
+	}
+	m.PeerAddr = "h" + m.PeerAddr
+	if err := m.validate(); err == nil || !strings.Contains(err.Error(), "shorten") {
+		t.Errorf("one byte too many: %v", err)
+	}
+}
+
+func TestStrangeMetadataIsRefused(t *testing.T) {
+	t.Parallel()
+	good := encodeMeta(plain)
+	for n := range good {
+		if _, err := decodeMeta(good[:n]); err == nil {
+			t.Errorf("the first %d bytes were accepted", n)
+		}
+	}
+	for name, spoil := range map[string]func(*Member){
+		"no id":              func(m *Member) { m.ID = "" },
+		"a space in the id":  func(m *Member) { m.ID = "a b" },
+		"a long id":          func(m *Member) { m.ID = strings.Repeat("x", idMax+1) },
+		"an unknown state":   func(m *Member) { m.State = 3 },
+		"no peer address":    func(m *Member) { m.PeerAddr = "" },
+		"no port":            func(m *Member) { m.PeerAddr = "10.0.0.1" },
+		"port 0":             func(m *Member) { m.PeerAddr = "10.0.0.1:0" },
+		"a port's name":      func(m *Member) { m.PeerAddr = "10.0.0.1:http" },
+		"no host":            func(m *Member) { m.HTTPAddr = ":8080" },
+		"a line break":       func(m *Member) { m.HTTPAddr = "a\nb:8080" },
+		"an unknown version": nil,
+	} {
+		m := plain
+		b := good
+		if spoil != nil {
+			spoil(&m)
+			b = encodeMeta(m)
+		} else {
+			b = append([]byte{2}, good[1:]...)
+		}
+		if got, err := decodeMeta(b); err == nil {
+			t.Errorf("%s: accepted as %+v", name, got)
+		}
+	}
+}
+
+func FuzzDecodeMeta(f *testing.F) {
+	f.Add(encodeMeta(plain))
+	f.Add(encodeMeta(Member{ID: "g", Gateway: true}))
+	f.Add([]byte{metaVersion})
+	f.Add([]byte(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := decodeMeta(b)
+		if err != nil {
+			return
+		}
+		if err := m.validate(); err != nil {
+			t.Fatalf("%+v was accepted: %v", m, err)
+		}
+		again := encodeMeta(m)
+		if len(again) > metaMax {
+			t.Fatalf("%+v has %d bytes", m, len(again))
+		}
+		if got, err := decodeMeta(again); err != nil || got != m {
+			t.Fatalf("%+v became %+v, %v", m, got, err)
+		}
+	})
+}
