@@ -350,14 +350,14 @@ func (s *shape) unknown(name string) *DataError {
 	names := make([]string, len(s.members))
 	for i, m := range s.members {
 		if strings.EqualFold(m.name, name) {
-			return wrong("there is no such member: write %q", m.name).in(name)
+			return wrong("unknown member: write %q", m.name).in(name)
 		}
 		names[i] = m.name
 	}
 	if len(names) == 0 {
-		return wrong("there is no such member: there are none here").in(name)
+		return wrong("unknown member: there are none here").in(name)
 	}
-	return wrong("there is no such member: there are %s", strings.Join(names, ", ")).in(name)
+	return wrong("unknown member: use %s", strings.Join(names, ", ")).in(name)
 }
 
 // dictionary walks over an object whose members all have one shape, or any.
