@@ -1,0 +1,84 @@
+package batch
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+)
+
+// recognise finds, among the units that were refused because their keys are
+// known, those that a former attempt of this very batch has stored, and where
+// they are.
+//
+// Known keys alone don't prove it: another node may have executed the same
+// commands in the meantime, at another time of day and with other events. The
+// unit was stored as it is exactly when all that it leaves in the database is
+// there, at its versions, with its content.
+func (c *Committer) recognise(units []*stored.Unit, result Result) ([]*eventstore.Appended, error) {
+	mine := make([]*eventstore.Appended, len(units))
+	for i, u := range units {
+		known := result.Verdicts[i].Known
+		if len(known) == 0 {
+			continue
+		}
+		found, err := c.cfg.Backend.Find(u)
+		if err != nil {
+			return nil, err
+		}
+		mine[i] = same(u, found)
+	}
+	return mine, nil
+}
+
+func same(u *stored.Unit, found map[int]Found) *eventstore.Appended {
+	a := eventstore.Appended{Commands: make([]eventstore.Place, len(u.Rows))}
+	var last eventstore.Position
+	for i := range u.Rows {
+		r := &u.Rows[i]
+		if r.Leaves() {
+			f, ok := found[i]
+			if !ok || f.Version != r.Version || f.Hash != r.Hash || !f.At.Equal(r.At) ||
+				!bytes.Equal(f.Meta, r.Meta) || !bytes.Equal(f.Events, r.Events) || !bytes.Equal(f.Answer, r.Answer) {
+				return nil
+			}
+			if r.N > 0 {
+				last = f.Position
+			}
+		}
+		a.Commands[i] = eventstore.Place{Version: r.Version, Position: last}
+	}
+	return &a
+}
+
+// announce tells the watermark and Committed of commits. A batch that was
+// recognised after a lost connection lies where its former attempt has put
+// it; so what is told is sorted, and told in runs without a hole.
+func (c *Committer) announce(commits []eventstore.Commit) {
+	slices.SortFunc(commits, func(a, b eventstore.Commit) int { return int(int64(a.Position) - int64(b.Position)) })
+	// Only a commit that another node has stored with the very same content
+	// can lie before what was told earlier. That node has told of it.
+	for len(commits) > 0 && commits[0].First() <= c.announced {
+		commits = commits[1:]
+	}
+	if len(commits) == 0 {
+		return
+	}
+	last := &commits[len(commits)-1]
+	c.announced = last.Position
+	if err := c.cfg.Saw(last.Position, last.Key); err != nil {
+		c.cfg.Logger.Error("the log went back", "position", last.Position, "err", err)
+	}
+	if c.cfg.Committed == nil {
+		return
+	}
+	for start := 0; start < len(commits); {
+		end := start + 1
+		for end < len(commits) && commits[end].First() == commits[end-1].Position+1 {
+			end++
+		}
+		c.cfg.Committed(commits[start:end:end])
+		start = end
+	}
+}

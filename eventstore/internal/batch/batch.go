@@ -1,0 +1,428 @@
+// Package batch gathers what many callers append into few transactions.
+//
+// A Committer sends one batch at a time to its Backend, a database. What
+// callers hand in meanwhile waits and becomes the next batch, so a batch is
+// as large as the database is slow, and nobody waits for a timer. A batch
+// holds at most one unit of a stream; further ones wait for the next, in the
+// order in which they came.
+//
+// A unit is refused without harm to its neighbours. When the database refuses
+// a whole batch because of somebody's data, and has proved that nothing of it
+// was stored, the batch is sent again in halves until the culprit is alone.
+// When the database goes away between question and answer, the same batch is
+// sent again until its fate is known or a deadline has passed: units that a
+// former attempt has stored are recognised by their content and count as
+// stored, so every caller gets the one true answer or eventstore.ErrUnknown.
+package batch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+)
+
+// Bounds of one batch and of what may wait.
+const (
+	// MaxCommands in a batch: past it, a larger batch costs latency and gains
+	// next to nothing, because the flush of the disk is already shared.
+	MaxCommands = 1_000
+	// MaxBytes in a batch of several units.
+	MaxBytes = 8 << 20
+	// MaxWaiting is how many bytes of units may wait or be in flight. Past
+	// it, Append waits for room.
+	MaxWaiting = 128 << 20
+)
+
+// Backend is the database. The Committer calls it from one goroutine.
+type Backend interface {
+	// Append stores those units that nothing speaks against, in order and
+	// in one transaction, and says of each unit what became of it. An error
+	// is a *Failure and concerns all of them.
+	//
+	// again says that a former attempt to append the same units may have
+	// succeeded. Then the answer must be as durable as a commit, also
+	// when there was nothing left to store.
+	Append(units []*stored.Unit, again bool) (Result, error)
+
+	// Find returns what the log holds under the keys of a unit, by the index
+	// of the command. An error is a *Failure.
+	Find(u *stored.Unit) (map[int]Found, error)
+}
+
+// Result is what became of a batch.
+type Result struct {
+	// Base is the position that the first stored event of the batch follows.
+	Base eventstore.Position
+	// Verdicts has one element per unit.
+	Verdicts []Verdict
+}
+
+// Verdict is what became of a unit: it was stored, unless Known or Moved say
+// why not.
+type Verdict struct {
+	// Known are keys of the unit that the log knows, by rising Index.
+	Known []eventstore.First
+	// Moved says that the stream is not at the unit's expected version but
+	// at Actual.
+	Moved  bool
+	Actual eventstore.Version
+}
+
+// Refused reports whether the unit was not stored.
+func (v *Verdict) Refused() bool { return v.Moved || len(v.Known) > 0 }
+
+// Found is a commit or an outcome that is in the log.
+type Found struct {
+	Version  eventstore.Version
+	Position eventstore.Position // 0 for an outcome
+	Hash     eventstore.Hash
+	At       time.Time
+	Meta     []byte
+	Events   []byte // nil for an outcome
+	Answer   []byte
+}
+
+// Kind tells failures apart by what is known of the batch.
+type Kind uint8
+
+const (
+	// Down: the batch was not sent; nothing was stored.
+	Down Kind = iota
+	// Lost: the batch was sent, and its fate is unknown.
+	Lost
+	// Busy: rolled back for a passing reason; nothing was stored.
+	Busy
+	// Refused: rolled back because of somebody's data; nothing was stored.
+	Refused
+	// Broken: rolled back for a reason that sending it again won't mend.
+	Broken
+	// WentBack: rolled back because the log is older than it was.
+	WentBack
+)
+
+// Failure is a Backend's error.
+type Failure struct {
+	Kind Kind
+	// Reason is fit for a caller's eyes: no secrets, no data.
+	Reason string
+}
+
+func (f *Failure) Error() string { return f.Reason }
+
+// Config configures a Committer.
+type Config struct {
+	// Backend is required.
+	Backend Backend
+	// Committed is told of what was stored. Optional.
+	Committed eventstore.Committed
+	// Saw is told of the newest commit of each batch, before Committed.
+	// Required.
+	Saw func(eventstore.Position, string) error
+	// Deadline is how long the Committer tries to find out what became of a
+	// batch. Defaults to 10 seconds.
+	Deadline time.Duration
+	// Logger defaults to one that discards everything.
+	Logger *slog.Logger
+}
+
+// Committer is the one writer of a store. Use New; it is safe for concurrent
+// use.
+type Committer struct {
+	cfg  Config
+	room *semaphore.Weighted
+	wake chan struct{} // holds a token when there may be something to send
+	stop chan struct{} // closed by Close
+	done chan struct{} // closed when run has ended
+
+	mu      sync.Mutex
+	waiting []*pending
+	closed  bool
+
+	announced eventstore.Position // of the newest commit that Committed was told of; run's own
+}
+
+type pending struct {
+	unit   *stored.Unit
+	answer chan answer
+}
+
+type answer struct {
+	appended eventstore.Appended
+	err      error
+}
+
+// New starts a Committer. Close ends it.
+func New(cfg Config) *Committer {
+	cfg.Deadline = cmp.Or(cfg.Deadline, 10*time.Second)
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	c := &Committer{
+		cfg:  cfg,
+		room: semaphore.NewWeighted(MaxWaiting),
+		wake: make(chan struct{}, 1),
+		stop: make(chan struct{}),
+		done: make(chan struct{}),
+	}
+	go c.run()
+	return c
+}
+
+// Append implements eventstore.Store.
+func (c *Committer) Append(ctx context.Context, u eventstore.Unit) (eventstore.Appended, error) {
+	unit, err := stored.Prepare(u)
+	if err != nil {
+		return eventstore.Appended{}, err
+	}
+	waited := func() error {
+		return fmt.Errorf("eventstore: append to %s: nothing was stored: %w", u.Stream, context.Cause(ctx))
+	}
+	if ctx.Err() != nil {
+		return eventstore.Appended{}, waited()
+	}
+	if err := c.room.Acquire(ctx, int64(unit.Bytes)); err != nil {
+		return eventstore.Appended{}, waited()
+	}
+	defer c.room.Release(int64(unit.Bytes))
+
+	p := &pending{unit: unit, answer: make(chan answer, 1)}
+	if !c.enter(p) {
+		return eventstore.Appended{}, eventstore.ErrClosed
+	}
+	select {
+	case a := <-p.answer:
+		return a.appended, a.err
+	case <-ctx.Done():
+		if c.withdraw(p) {
+			return eventstore.Appended{}, waited()
+		}
+		a := <-p.answer // under way: its outcome is not the context's to end
+		return a.appended, a.err
+	}
+}
+
+// Waiting returns how many units wait for the next batch.
+func (c *Committer) Waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting)
+}
+
+// Close answers what was not yet sent with eventstore.ErrClosed, waits for
+// the batch in flight, and ends.
+func (c *Committer) Close() {
+	c.mu.Lock()
+	first := !c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if first {
+		close(c.stop)
+	}
+	<-c.done
+}
+
+func (c *Committer) enter(p *pending) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.waiting = append(c.waiting, p)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+func (c *Committer) withdraw(p *pending) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, q := range c.waiting {
+		if q == p {
+			c.waiting = append(c.waiting[:i], c.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// take removes the next batch from what waits. A unit that has to wait holds
+// back those that follow it on its stream, and no others.
+func (c *Committer) take() []*pending {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil
+	}
+	var (
+		taken, kept []*pending
+		streams     = make(map[eventstore.StreamID]struct{}, min(len(c.waiting), MaxCommands))
+		commands    int
+		bytes       int
+	)
+	for i, p := range c.waiting {
+		if commands == MaxCommands {
+			kept = append(kept, c.waiting[i:]...)
+			break
+		}
+		_, held := streams[p.unit.Stream]
+		streams[p.unit.Stream] = struct{}{}
+		n := len(p.unit.Rows)
+		if held || commands+n > MaxCommands || len(taken) > 0 && bytes+p.unit.Bytes > MaxBytes {
+			kept = append(kept, p)
+			continue
+		}
+		taken = append(taken, p)
+		commands += n
+		bytes += p.unit.Bytes
+	}
+	c.waiting = kept
+	return taken
+}
+
+func (c *Committer) run() {
+	defer close(c.done)
+	for {
+		select {
+		case <-c.stop:
+			c.mu.Lock()
+			left := c.waiting
+			c.waiting = nil
+			c.mu.Unlock()
+			refuse(left, eventstore.ErrClosed)
+			return
+		case <-c.wake:
+		}
+		for {
+			batch := c.take()
+			if len(batch) == 0 {
+				break
+			}
+			c.store(batch, false)
+		}
+	}
+}
+
+func refuse(batch []*pending, err error) {
+	for _, p := range batch {
+		p.answer <- answer{err: err}
+	}
+}
+
+// store sends a batch until its fate is known. maybe says that a former
+// attempt may have stored it.
+func (c *Committer) store(batch []*pending, maybe bool) {
+	units := make([]*stored.Unit, len(batch))
+	for i, p := range batch {
+		units[i] = p.unit
+	}
+	var (
+		end   = time.Now().Add(c.cfg.Deadline)
+		pause = 10 * time.Millisecond
+	)
+	for {
+		result, err := c.cfg.Backend.Append(units, maybe)
+		var mine []*eventstore.Appended
+		if err == nil && maybe {
+			mine, err = c.recognise(units, result)
+		}
+		if err == nil {
+			c.settle(batch, result, mine)
+			return
+		}
+		failure := new(Failure)
+		if !errors.As(err, &failure) {
+			failure = &Failure{Kind: Lost, Reason: err.Error()}
+		}
+		switch failure.Kind {
+		case Lost:
+			if !maybe {
+				c.cfg.Logger.Warn("the database went away during an append: asking again what became of it",
+					"commands", len(units), "reason", failure.Reason)
+			}
+			maybe = true
+		case Refused:
+			if len(batch) > 1 {
+				c.store(batch[:len(batch)/2], maybe)
+				c.store(batch[len(batch)/2:], maybe)
+				return
+			}
+			refuse(batch, &eventstore.InvalidError{Stream: units[0].Stream, Reason: failure.Reason})
+			return
+		case Down, Broken:
+			if !maybe {
+				refuse(batch, fmt.Errorf("%w: %s", eventstore.ErrUnavailable, failure.Reason))
+				return
+			}
+		case WentBack:
+			if !maybe {
+				refuse(batch, eventstore.ErrWentBack)
+				return
+			}
+		case Busy:
+		}
+		if !c.sleep(min(pause, time.Until(end))) {
+			// Nothing is lost by saying so: the same keys find it out.
+			if maybe {
+				refuse(batch, fmt.Errorf("%w (%s)", eventstore.ErrUnknown, failure.Reason))
+			} else {
+				refuse(batch, fmt.Errorf("%w: %s", eventstore.ErrUnavailable, failure.Reason))
+			}
+			return
+		}
+		pause = min(2*pause, 500*time.Millisecond)
+	}
+}
+
+// sleep waits before the next attempt, and reports whether there is to be one.
+func (c *Committer) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.stop:
+		return false
+	}
+}
+
+// settle announces what was stored and answers everybody.
+func (c *Committer) settle(batch []*pending, result Result, mine []*eventstore.Appended) {
+	var (
+		answers = make([]answer, len(batch))
+		commits = make([]eventstore.Commit, 0, len(batch))
+		base    = result.Base
+	)
+	for i, p := range batch {
+		v := &result.Verdicts[i]
+		switch {
+		case mine != nil && mine[i] != nil:
+			answers[i].appended = *mine[i]
+		case len(v.Known) > 0:
+			answers[i].err = &eventstore.KnownKeysError{Stream: p.unit.Stream, Known: v.Known}
+			continue
+		case v.Moved:
+			answers[i].err = &eventstore.ConflictError{Stream: p.unit.Stream, Expected: p.unit.Expected, Actual: v.Actual}
+			continue
+		default:
+			answers[i].appended = p.unit.Appended(base)
+			base += eventstore.Position(p.unit.Events)
+		}
+		commits = p.unit.Commits(commits, answers[i].appended)
+	}
+	c.announce(commits)
+	for i, p := range batch {
+		p.answer <- answers[i]
+	}
+}

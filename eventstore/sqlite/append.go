@@ -1,0 +1,279 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	sqlite3 "modernc.org/sqlite"
+	sqlite3lib "modernc.org/sqlite/lib"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/batch"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
+	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+)
+
+// statements of the writer, prepared once.
+type statements struct {
+	mark, free, commit, outcome, version, find *sql.Stmt
+}
+
+const (
+	// base, incarnation, and the key at the watermark.
+	markSQL = `select coalesce((select pos from "commit" order by pos desc limit 1), 0),
+		(select id from log), (select key from "commit" where pos = ?1)`
+
+	// freeSQL checks a command that has no events.
+	freeSQL = `select ?4 = coalesce((select version from "commit" where agg_id = ?1 and agg_type = ?2 order by version desc limit 1), 0)
+		and not exists (select 1 from "commit" where agg_id = ?1 and agg_type = ?2 and key = ?3)
+		and not exists (select 1 from outcome where agg_id = ?1 and agg_type = ?2 and key = ?3)`
+
+	// commitSQL checks and inserts in one: no row goes in when the stream is
+	// not at the version before the command's first event, or when its key is
+	// known.
+	commitSQL = `insert into "commit" (pos, n, agg_type, agg_id, version, key, hash, at, meta, events)
+		select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+		where ?5 - ?2 = coalesce((select version from "commit" where agg_id = ?4 and agg_type = ?3 order by version desc limit 1), 0)
+		and not exists (select 1 from outcome where agg_id = ?4 and agg_type = ?3 and key = ?6)
+		on conflict do nothing`
+
+	outcomeSQL = `insert into outcome (agg_id, agg_type, key, hash, version, at, answer, stored) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)`
+
+	versionSQL = `select coalesce((select version from "commit" where agg_id = ?1 and agg_type = ?2 order by version desc limit 1), 0)`
+
+	findSQL = `select pos, version, hash, at, meta, events, null from "commit" where agg_id = ?1 and agg_type = ?2 and key = ?3
+		union all select 0, version, hash, at, null, null, answer from outcome where agg_id = ?1 and agg_type = ?2 and key = ?3`
+)
+
+func (s *statements) prepare(ctx context.Context, c *sql.Conn) error {
+	for _, p := range []struct {
+		stmt **sql.Stmt
+		sql  string
+	}{
+		{&s.mark, markSQL},
+		{&s.free, freeSQL},
+		{&s.commit, commitSQL},
+		{&s.outcome, outcomeSQL},
+		{&s.version, versionSQL},
+		{&s.find, findSQL},
+	} {
+		stmt, err := c.PrepareContext(ctx, p.sql)
+		if err != nil {
+			return fmt.Errorf("sqlite: prepare: %w", err)
+		}
+		*p.stmt = stmt
+	}
+	return nil
+}
+
+func (s *statements) close() {
+	for _, stmt := range []*sql.Stmt{s.mark, s.free, s.commit, s.outcome, s.version, s.find} {
+		if stmt != nil {
+			stmt.Close()
+		}
+	}
+}
+
+// backend is the side of the database that a Store's Committer talks to.
+type backend struct {
+	db    *database
+	guard *guard.Guard
+}
+
+// Append implements batch.Backend: one transaction per batch.
+func (b *backend) Append(units []*stored.Unit, _ bool) (batch.Result, error) {
+	d := b.db
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// A commit can't be undone by a context, and SQLite needs none to end.
+	ctx := context.Background()
+	if _, err := d.conn.ExecContext(ctx, "begin immediate"); err != nil {
+		return batch.Result{}, failure("begin", err)
+	}
+	result, err := b.inTransaction(ctx, units)
+	if err == nil {
+		if _, err = d.conn.ExecContext(ctx, "commit"); err != nil {
+			// It may be on the disk nevertheless.
+			err = &batch.Failure{Kind: batch.Lost, Reason: failure("commit", err).Reason}
+		}
+	}
+	if err != nil {
+		// SQLite has ended the transaction by itself after some errors; then
+		// there is nothing left to roll back, and this fails.
+		_, _ = d.conn.ExecContext(ctx, "rollback")
+	}
+	return result, err
+}
+
+func (b *backend) inTransaction(ctx context.Context, units []*stored.Unit) (batch.Result, error) {
+	var (
+		mark = b.guard.Mark()
+		base int64
+		id   string
+		key  sql.NullString
+	)
+	if err := b.db.appends.mark.QueryRowContext(ctx, int64(mark.Position)).Scan(&base, &id, &key); err != nil {
+		return batch.Result{}, failure("read the head", err)
+	}
+	if err := b.guard.Compare(mark, guard.Log{ID: id, Found: key.Valid, Key: key.String}); err != nil {
+		return batch.Result{}, &batch.Failure{Kind: batch.WentBack, Reason: err.Error()}
+	}
+	result := batch.Result{Base: eventstore.Position(base), Verdicts: make([]batch.Verdict, len(units))}
+	for i, u := range units {
+		verdict, err := b.unit(ctx, u, base)
+		if err != nil {
+			return batch.Result{}, err
+		}
+		result.Verdicts[i] = verdict
+		if !verdict.Refused() {
+			base += int64(u.Events)
+		}
+	}
+	return result, nil
+}
+
+// unit stores a unit after base, or says why not.
+func (b *backend) unit(ctx context.Context, u *stored.Unit, base int64) (batch.Verdict, error) {
+	several := len(u.Rows) > 1
+	if several {
+		if _, err := b.db.conn.ExecContext(ctx, "savepoint unit"); err != nil {
+			return batch.Verdict{}, failure("begin a unit", err)
+		}
+	}
+	ok := true
+	for i := 0; ok && i < len(u.Rows); i++ {
+		var err error
+		base += int64(u.Rows[i].N)
+		if ok, err = b.row(ctx, u, &u.Rows[i], base); err != nil {
+			return batch.Verdict{}, err
+		}
+	}
+	if several {
+		end := "release unit"
+		if !ok {
+			end = "rollback to unit; release unit"
+		}
+		if _, err := b.db.conn.ExecContext(ctx, end); err != nil {
+			return batch.Verdict{}, failure("end a unit", err)
+		}
+	}
+	if ok {
+		return batch.Verdict{}, nil
+	}
+	return b.why(ctx, u)
+}
+
+// row stores a command whose last event is to be at pos, and reports false if
+// its key or its version speaks against it.
+func (b *backend) row(ctx context.Context, u *stored.Unit, r *stored.Row, pos int64) (bool, error) {
+	if r.N > 0 {
+		res, err := b.db.appends.commit.ExecContext(ctx, pos, r.N, u.Stream.Type, u.Stream.ID, int64(r.Version),
+			r.Key, r.Hash[:], r.At.UnixMicro(), text(r.Meta), text(r.Events))
+		if err != nil {
+			return false, failure("insert", err)
+		}
+		n, err := res.RowsAffected()
+		return n == 1, err
+	}
+	var free bool
+	if err := b.db.appends.free.QueryRowContext(ctx, u.Stream.ID, u.Stream.Type, r.Key, int64(r.Version)).Scan(&free); err != nil {
+		return false, failure("check", err)
+	}
+	if !free || !r.Keep {
+		return free, nil
+	}
+	if _, err := b.db.appends.outcome.ExecContext(ctx, u.Stream.ID, u.Stream.Type, r.Key, r.Hash[:], int64(r.Version),
+		r.At.UnixMicro(), text(r.Answer), time.Now().UnixMicro()); err != nil {
+		return false, failure("insert an outcome", err)
+	}
+	return true, nil
+}
+
+// why finds out what speaks against a unit: its keys first, then its version.
+func (b *backend) why(ctx context.Context, u *stored.Unit) (batch.Verdict, error) {
+	found, err := b.find(ctx, u)
+	if err != nil {
+		return batch.Verdict{}, err
+	}
+	var v batch.Verdict
+	for i := range u.Rows {
+		f, ok := found[i]
+		if !ok {
+			continue
+		}
+		first := eventstore.First{Index: i, Reused: f.Hash != u.Rows[i].Hash}
+		if !first.Reused {
+			first.Place = eventstore.Place{Version: f.Version, Position: f.Position}
+			first.Answer = f.Answer
+		}
+		v.Known = append(v.Known, first)
+	}
+	if v.Known != nil {
+		return v, nil
+	}
+	var actual int64
+	if err := b.db.appends.version.QueryRowContext(ctx, u.Stream.ID, u.Stream.Type).Scan(&actual); err != nil {
+		return batch.Verdict{}, failure("read a version", err)
+	}
+	if v.Actual = eventstore.Version(actual); v.Actual == u.Expected {
+		return batch.Verdict{}, &batch.Failure{Kind: batch.Broken, Reason: "an insert was refused for no reason: check the file with «ganglion verify»"}
+	}
+	v.Moved = true
+	return v, nil
+}
+
+// Find implements batch.Backend.
+func (b *backend) Find(u *stored.Unit) (map[int]batch.Found, error) {
+	b.db.mu.Lock()
+	defer b.db.mu.Unlock()
+	return b.find(context.Background(), u)
+}
+
+func (b *backend) find(ctx context.Context, u *stored.Unit) (map[int]batch.Found, error) {
+	found := make(map[int]batch.Found)
+	for i := range u.Rows {
+		var (
+			f            batch.Found
+			pos, ver, at int64
+			hash         []byte
+		)
+		err := b.db.appends.find.QueryRowContext(ctx, u.Stream.ID, u.Stream.Type, u.Rows[i].Key).
+			Scan(&pos, &ver, &hash, &at, &f.Meta, &f.Events, &f.Answer)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return nil, failure("look for a key", err)
+		}
+		f.Position, f.Version, f.At = eventstore.Position(pos), eventstore.Version(ver), stored.FromMicros(at)
+		copy(f.Hash[:], hash)
+		found[i] = f
+	}
+	return found, nil
+}
+
+// text passes bytes as SQLite text, nil as null.
+func text(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return string(b)
+}
+
+// failure says what an error within a transaction means for the batch.
+func failure(op string, err error) *batch.Failure {
+	f := &batch.Failure{Kind: batch.Broken, Reason: "sqlite: " + op + ": " + err.Error()}
+	var e *sqlite3.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff {
+		case sqlite3lib.SQLITE_CONSTRAINT, sqlite3lib.SQLITE_TOOBIG, sqlite3lib.SQLITE_MISMATCH, sqlite3lib.SQLITE_RANGE:
+			f.Kind = batch.Refused
+		case sqlite3lib.SQLITE_BUSY, sqlite3lib.SQLITE_LOCKED:
+			f.Kind = batch.Busy
+		}
+	}
+	return f
+}

@@ -1,0 +1,189 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+)
+
+const columns = `pos, n, agg_type, agg_id, version, key, at, meta, events`
+
+// ReadStream implements eventstore.Store.
+func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after eventstore.Version, limit int) ([]eventstore.Commit, error) {
+	page, err := s.page(ctx, "read a stream", `select `+columns+` from "commit"
+		where agg_id = ?1 and agg_type = ?2 and version > ?3 order by version limit ?4`, id.ID, id.Type, signed(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	return page, stored.Contiguous(page, after)
+}
+
+// Read implements eventstore.Store.
+func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Commit, error) {
+	page, err := s.page(ctx, "read the log", `select `+columns+` from "commit" where pos > ?1 order by pos limit ?2`, signed(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	return page, s.dense(page, after)
+}
+
+// dense checks a page of the log, and remembers its newest commit.
+func (s *Store) dense(page []eventstore.Commit, after eventstore.Position) error {
+	if err := stored.Dense(page, after); err != nil || len(page) == 0 {
+		return err
+	}
+	last := &page[len(page)-1]
+	return s.guard.Saw(last.Position, last.Key)
+}
+
+// ReadType implements eventstore.Store. It reads every row of the positions
+// that it looks at: an index on the type would cost every append, and this
+// is bounded by scan.
+func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
+	done, err := s.useSafely()
+	if err != nil {
+		return nil, after, err
+	}
+	var first, upTo, sum sql.NullInt64
+	err = s.db.read.QueryRowContext(ctx, `select min(pos - n), max(pos), sum(n) from "commit" where pos > ?1 and pos <=
+		coalesce((select pos from "commit" where pos >= ?1 + ?2 order by pos limit 1), 9223372036854775807)`,
+		signed(after), max(scan, 1)).Scan(&first, &upTo, &sum)
+	done()
+	if err != nil {
+		return nil, after, s.failed(ctx, "read a type", err)
+	}
+	if !upTo.Valid {
+		return nil, after, nil
+	}
+	if err := stored.Window(after, first.Int64, upTo.Int64, sum.Int64); err != nil {
+		return nil, after, err
+	}
+	page, err := s.page(ctx, "read a type", `select `+columns+` from "commit" where pos > ?1 and pos <= ?2 and agg_type = ?3
+		order by pos limit ?4`, signed(after), upTo.Int64, typ, limit)
+	if err != nil {
+		return nil, after, err
+	}
+	if len(page) > 0 && len(page) == limit {
+		return page, page[len(page)-1].Position, nil
+	}
+	return page, eventstore.Position(upTo.Int64), nil
+}
+
+// Head implements eventstore.Store.
+func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
+	done, err := s.useSafely()
+	if err != nil {
+		return 0, err
+	}
+	defer done()
+	mark := s.guard.Mark()
+	log, err := s.db.look(ctx, mark.Position)
+	if err != nil {
+		return 0, s.failed(ctx, "read the head", err)
+	}
+	if err := s.guard.Compare(mark, log); err != nil {
+		return 0, err
+	}
+	return log.Head, s.guard.Saw(log.Head, log.HeadKey)
+}
+
+// StreamHead implements eventstore.Store.
+func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventstore.Head, error) {
+	done, err := s.useSafely()
+	if err != nil {
+		return eventstore.Head{}, err
+	}
+	defer done()
+	var version, pos int64
+	err = s.db.read.QueryRowContext(ctx, `select version, pos from "commit" where agg_id = ?1 and agg_type = ?2
+		order by version desc limit 1`, id.ID, id.Type).Scan(&version, &pos)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return eventstore.Head{}, s.failed(ctx, "read a stream's head", err)
+	}
+	return eventstore.Head{Version: eventstore.Version(version), Position: eventstore.Position(pos)}, nil
+}
+
+// LoadSnapshot implements eventstore.Store.
+func (s *Store) LoadSnapshot(ctx context.Context, id eventstore.StreamID) (*eventstore.Snapshot, error) {
+	done, err := s.useSafely()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	var (
+		snap             = eventstore.Snapshot{Stream: id}
+		version, pos, at int64
+		state            []byte
+	)
+	// A snapshot of a log that went back may be newer than its stream.
+	err = s.db.read.QueryRowContext(ctx, `select s.version, s.pos, s.at, s.fingerprint, s.state
+		from snapshot s join "commit" c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version
+		where s.agg_id = ?1 and s.agg_type = ?2`,
+		id.ID, id.Type).Scan(&version, &pos, &at, &snap.Fingerprint, &state)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, s.failed(ctx, "load a snapshot", err)
+	}
+	snap.Version, snap.Position, snap.At = eventstore.Version(version), eventstore.Position(pos), stored.FromMicros(at)
+	snap.State = state
+	return &snap, nil
+}
+
+// SaveSnapshot implements eventstore.Store.
+func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
+	if err := stored.CheckSnapshot(snap); err != nil {
+		return err
+	}
+	done, err := s.useSafely()
+	if err != nil {
+		return err
+	}
+	defer done()
+	if _, err := s.db.exec(ctx, `insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state)
+		values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+		on conflict (agg_id, agg_type) do update
+		set version = excluded.version, pos = excluded.pos, at = excluded.at, fingerprint = excluded.fingerprint, state = excluded.state
+		where excluded.version >= snapshot.version`,
+		snap.Stream.ID, snap.Stream.Type, int64(snap.Version), int64(snap.Position), snap.At.UnixMicro(),
+		snap.Fingerprint, string(snap.State)); err != nil {
+		return s.failed(ctx, "save a snapshot", err)
+	}
+	return nil
+}
+
+func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
+	done, err := s.useSafely()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	rows, err := s.db.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, s.failed(ctx, op, err)
+	}
+	defer rows.Close()
+	var page []eventstore.Commit
+	for rows.Next() {
+		var f stored.Fields
+		if err := rows.Scan(&f.Position, &f.N, &f.Type, &f.ID, &f.Version, &f.Key, &f.Micros, &f.Meta, &f.Events); err != nil {
+			return nil, s.failed(ctx, op, err)
+		}
+		c, err := f.Commit()
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, c)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, s.failed(ctx, op, err)
+	}
+	return page, nil
+}
+
+// signed fits a position or version into SQL's integers.
+func signed[T ~uint64](n T) int64 { return int64(min(uint64(n), 1<<63-1)) }

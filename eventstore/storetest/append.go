@@ -1,0 +1,315 @@
+package storetest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+)
+
+func testRoundTrip(t *testing.T, log Log) {
+	f := open(t, log)
+	c := eventstore.Command{
+		Key:  "0190b5c0-0000-7000-8000-000000000001",
+		Hash: eventstore.Hash{255, 0, 1},
+		At:   epoch.Add(789), // nanoseconds are not kept
+		Meta: eventstore.Meta{Client: `o'"hara\ 日本`, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		Events: []eventstore.Event{
+			{Type: "opened", Data: json.RawMessage(`{"item":"a \"lamp\" \\ \u00e9 😀 \ud83d\ude00","n":[1,-2.5e10,true,null,{}],"o":{"}":"]"}}`)},
+			{Type: "closed", Form: 3, Data: json.RawMessage(`null`)},
+			{Type: "odd name \"<&>\\ é", Form: 1, Data: json.RawMessage(`12345678901234567890.123`)},
+		},
+	}
+	id := eventstore.StreamID{Type: "auction", ID: `it's "42" \ é%_`}
+	equal(t, "places", f.append(unit(id, 0, c)), []eventstore.Place{{Version: 3, Position: 3}})
+
+	want := []eventstore.Commit{{
+		Position: 3, Stream: id, Version: 3, Key: c.Key, At: epoch, Meta: c.Meta,
+		Events: []eventstore.Event{c.Events[0], c.Events[1], c.Events[2]},
+	}}
+	want[0].Events[0].Form = 1
+	for name, read := range map[string]func() ([]eventstore.Commit, error){
+		"Read":       func() ([]eventstore.Commit, error) { return f.Read(t.Context(), 0, 10) },
+		"ReadStream": func() ([]eventstore.Commit, error) { return f.ReadStream(t.Context(), id, 0, 10) },
+		"ReadType": func() ([]eventstore.Commit, error) {
+			list, _, err := f.ReadType(t.Context(), "auction", 0, 10, 10)
+			return list, err
+		},
+	} {
+		got, err := read()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		equal(t, name, got, want)
+		if len(got) == 1 && (!got[0].At.Equal(epoch) || got[0].At.Location() != time.UTC) {
+			t.Errorf("%s: the time is %v, want %v", name, got[0].At, epoch)
+		}
+	}
+
+	// The same id under another type is another stream.
+	other := eventstore.StreamID{Type: "counter", ID: id.ID}
+	equal(t, "places", f.append(unit(other, 0, command("k", 1))), []eventstore.Place{{Version: 1, Position: 4}})
+}
+
+func testConflictInBatch(t *testing.T, log Log) {
+	units := []eventstore.Unit{
+		unit(stream(1), 0, command("a", 2)),
+		unit(stream(2), 7, command("b", 1)), // not there
+		unit(stream(3), 0, command("c", 1)),
+	}
+	f, appended, errs := inOneBatch(t, log, units...)
+	var conflict *eventstore.ConflictError
+	if !errors.As(errs[1], &conflict) || !errors.Is(errs[1], eventstore.ErrConflict) {
+		t.Fatalf("the offender got %v, want a conflict", errs[1])
+	}
+	equal(t, "conflict", conflict, &eventstore.ConflictError{Stream: stream(2), Expected: 7, Actual: 0})
+	if errs[0] != nil || errs[2] != nil {
+		t.Fatalf("the neighbours got %v and %v", errs[0], errs[2])
+	}
+	equal(t, "places", []eventstore.Place{appended[0].Commands[0], appended[2].Commands[0]},
+		[]eventstore.Place{{Version: 2, Position: 3}, {Version: 1, Position: 4}})
+	f.wantKeys("gate", "a", "c")
+}
+
+func testUnitWhole(t *testing.T, log Log) {
+	f := open(t, log)
+	equal(t, "places", f.append(unit(stream(1), 0, command("a", 1), command("none", 0), command("b", 2))),
+		[]eventstore.Place{{Version: 1, Position: 1}, {Version: 1, Position: 1}, {Version: 3, Position: 3}})
+	equal(t, "places", f.append(unit(stream(2), 0, command("none", 0), command("c", 1))),
+		[]eventstore.Place{{Version: 0, Position: 0}, {Version: 1, Position: 4}})
+
+	// The third command's key is known: nothing of the unit is stored, and
+	// the next unit takes the very next position.
+	_, err := f.Append(t.Context(), unit(stream(1), 3, command("d", 1), command("e", 1), command("b", 1)))
+	var known *eventstore.KnownKeysError
+	if !errors.As(err, &known) || !errors.Is(err, eventstore.ErrKnownKeys) {
+		t.Fatalf("got %v, want known keys", err)
+	}
+	equal(t, "known", known.Known, []eventstore.First{{Index: 2, Place: eventstore.Place{Version: 3, Position: 3}}})
+	equal(t, "places", f.append(unit(stream(1), 3, command("d", 1), command("e", 1))),
+		[]eventstore.Place{{Version: 4, Position: 5}, {Version: 5, Position: 6}})
+	f.wantKeys("a", "b", "c", "d", "e")
+
+	// Two commands of one unit can't share a key: whoever decided them knew.
+	if _, err := f.Append(t.Context(), unit(stream(1), 5, command("x", 1), command("x", 1))); !errors.Is(err, eventstore.ErrInvalid) {
+		t.Errorf("a key twice in a unit: got %v, want invalid data", err)
+	}
+	if _, err := f.Append(t.Context(), unit(stream(1), 5)); !errors.Is(err, eventstore.ErrInvalid) {
+		t.Errorf("an empty unit: got %v, want invalid data", err)
+	}
+}
+
+func testStreamOrder(t *testing.T, log Log) {
+	// All wait at once; a batch takes one unit of the stream, the others
+	// wait in the order in which they came, and all succeed.
+	var units []eventstore.Unit
+	for i := range 5 {
+		units = append(units, unit(stream(1), eventstore.Version(i), command(fmt.Sprint("k", i), 1)))
+	}
+	f, _, errs := inOneBatch(t, log, units...)
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	f.wantKeys("gate", "k0", "k1", "k2", "k3", "k4")
+}
+
+func testHoleRefused(t *testing.T, log Log) {
+	f := open(t, log)
+	f.append(unit(stream(1), 0, command("a", 1)))
+	for _, expected := range []eventstore.Version{0, 2, 3, math.MaxInt64, math.MaxUint64} {
+		_, err := f.Append(t.Context(), unit(stream(1), expected, command("b", 1)))
+		if !errors.Is(err, eventstore.ErrConflict) && !(expected > 1<<62 && errors.Is(err, eventstore.ErrInvalid)) {
+			t.Errorf("expected version %d: got %v, want a conflict", expected, err)
+		}
+	}
+	f.wantKeys("a")
+}
+
+func testPoison(t *testing.T, log Log) {
+	ok := func(i int) eventstore.Unit { return unit(stream(i), 0, command("k", 1)) }
+	with := func(change func(*eventstore.Unit)) eventstore.Unit {
+		u := ok(0)
+		change(&u)
+		return u
+	}
+	data := func(s string) eventstore.Unit {
+		return with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Data = json.RawMessage(s) })
+	}
+	f := open(t, log)
+	for name, u := range map[string]eventstore.Unit{
+		"NUL in the key":             with(func(u *eventstore.Unit) { u.Commands[0].Key = "a\x00b" }),
+		"NUL in the id":              with(func(u *eventstore.Unit) { u.Stream.ID = "a\x00b" }),
+		"NUL in an event's name":     with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Type = "a\x00b" }),
+		"NUL in the client":          with(func(u *eventstore.Unit) { u.Commands[0].Meta.Client = "a\x00b" }),
+		"no UTF-8 in the key":        with(func(u *eventstore.Unit) { u.Commands[0].Key = "\xff" }),
+		"no UTF-8 in the client":     with(func(u *eventstore.Unit) { u.Commands[0].Meta.Client = "\xff" }),
+		"no key":                     with(func(u *eventstore.Unit) { u.Commands[0].Key = "" }),
+		"a key without end":          with(func(u *eventstore.Unit) { u.Commands[0].Key = strings.Repeat("k", 5000) }),
+		"an event without a name":    with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Type = "" }),
+		"a form below 0":             with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Form = -1 }),
+		"a time beyond the calendar": with(func(u *eventstore.Unit) { u.Commands[0].At = time.Date(300000, 1, 1, 0, 0, 0, 0, time.UTC) }),
+		"an answer that is no JSON": with(func(u *eventstore.Unit) {
+			u.Commands[0] = eventstore.Command{Key: "k", At: epoch, Keep: true, Answer: json.RawMessage(`{`)}
+		}),
+		"data with U+0000":             data(`{"a":"\u0000"}`),
+		"data with half a character":   data(`{"a":"\ud800"}`),
+		"data with the wrong half":     data(`{"a":"\udc00\ud800"}`),
+		"data that is no UTF-8":        data("{\"a\":\"\xff\"}"),
+		"data that is no JSON":         data(`{"a":`),
+		"data that closes its own row": data(`1}]`),
+		"no data":                      data(``),
+	} {
+		_, err := f.Append(t.Context(), u)
+		var invalid *eventstore.InvalidError
+		if !errors.As(err, &invalid) || !errors.Is(err, eventstore.ErrInvalid) || invalid.Reason == "" {
+			t.Errorf("%s: got %v, want invalid data", name, err)
+		}
+	}
+	if _, err := f.Append(t.Context(), data(`{"a":"\\u0000","b":"\ud83d\ude00"}`)); err != nil {
+		t.Errorf("data that only looks poisonous: %v", err)
+	}
+}
+
+func testDatabaseRefuses(t *testing.T, log Log) {
+	opened := open(t, log) // makes the tables
+	log.Poison(t)
+	_ = opened
+	var units []eventstore.Unit
+	for i := range 20 {
+		units = append(units, unit(stream(i), 0, command("k", 1)))
+	}
+	for _, i := range []int{3, 11} {
+		units[i].Stream.ID = "poison"
+		units[i].Stream.Type = fmt.Sprint("t", i)
+	}
+	f, _, errs := inOneBatch(t, log, units...)
+	for i, err := range errs {
+		switch poisoned := i == 3 || i == 11; {
+		case poisoned && !errors.Is(err, eventstore.ErrInvalid):
+			t.Errorf("the poisoned unit got %v, want invalid data", err)
+		case !poisoned && err != nil:
+			t.Errorf("a neighbour got %v", err)
+		}
+	}
+	if n := len(f.all()); n != 19 {
+		t.Errorf("the log holds %d commits, want 19", n)
+	}
+}
+
+func testCommitted(t *testing.T, log Log) {
+	var told []eventstore.Commit // the callback's alone until the store has answered
+	g := newGate()
+	first := true
+	f := openWith(t, log, func(batch []eventstore.Commit) {
+		told = append(told, batch...)
+		if first {
+			first = false
+			close(g.entered)
+			<-g.release
+		}
+	})
+	answered := make(chan error, 1)
+	go func() {
+		_, err := f.Append(t.Context(), unit(stream(1), 0, command("a", 2), command("none", 0), command("b", 1)))
+		answered <- err
+	}()
+	<-g.entered
+	select {
+	case err := <-answered:
+		t.Errorf("answered before the batch was told: %v", err)
+	default:
+	}
+	if head, err := open(t, log).Head(t.Context()); err != nil || head != 3 {
+		t.Errorf("the batch was told at head %d, %v; want it stored", head, err)
+	}
+	close(g.release)
+	if err := <-answered; err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		f.append(unit(stream(2+i%3), eventstore.Version(i/3), command(fmt.Sprint("k", i), 1)))
+	}
+	if _, err := f.Append(t.Context(), unit(stream(1), 9, command("refused", 1))); !errors.Is(err, eventstore.ErrConflict) {
+		t.Fatalf("got %v, want a conflict", err)
+	}
+	equal(t, "what was told", told, f.all())
+}
+
+func testContext(t *testing.T, log Log) {
+	g := newGate()
+	f := openWith(t, log, g.once())
+	first := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		_, err := f.Append(ctx, unit(stream(1), 0, command("under way", 1)))
+		first <- err
+	}()
+	<-g.entered
+	second := make(chan error, 1)
+	go func() {
+		_, err := f.Append(ctx, unit(stream(2), 0, command("waiting", 1)))
+		second <- err
+	}()
+	waiting(t, f.Store, 1)
+	cancel()
+	if err := <-second; !errors.Is(err, context.Canceled) {
+		t.Errorf("who waited got %v, want its context's end", err)
+	}
+	close(g.release)
+	if err := <-first; err != nil {
+		t.Errorf("who was under way got %v, want its answer", err)
+	}
+	if _, err := f.Append(ctx, unit(stream(2), 0, command("late", 1))); !errors.Is(err, context.Canceled) {
+		t.Errorf("an ended context: got %v", err)
+	}
+	f.wantKeys("under way")
+}
+
+func testClose(t *testing.T, log Log) {
+	g := newGate()
+	f := openWith(t, log, g.once())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() {
+		_, err := f.Append(t.Context(), unit(stream(1), 0, command("under way", 1)))
+		first <- err
+	}()
+	<-g.entered
+	go func() {
+		_, err := f.Append(t.Context(), unit(stream(2), 0, command("waiting", 1)))
+		second <- err
+	}()
+	waiting(t, f.Store, 1)
+	closed := make(chan error, 1)
+	go func() { closed <- f.Close() }()
+	close(g.release)
+	if err := <-first; err != nil {
+		t.Errorf("who was under way got %v, want its answer", err)
+	}
+	// Close and the next batch race; either way the answer is true.
+	err := <-second
+	if err != nil && !errors.Is(err, eventstore.ErrClosed) {
+		t.Errorf("who waited got %v", err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Errorf("a second close: %v", err)
+	}
+	if _, err := f.Append(t.Context(), unit(stream(3), 0, command("late", 1))); !errors.Is(err, eventstore.ErrClosed) {
+		t.Errorf("append after close: %v", err)
+	}
+	if _, err := f.Read(t.Context(), 0, 1); !errors.Is(err, eventstore.ErrClosed) {
+		t.Errorf("read after close: %v", err)
+	}
+	again := open(t, log)
+	if got := len(again.all()); (err == nil) != (got == 2) {
+		t.Errorf("who waited got %v, and the log holds %d commits", err, got)
+	}
+}

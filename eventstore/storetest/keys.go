@@ -1,0 +1,110 @@
+package storetest
+
+import (
+	"encoding/json"
+	"errors"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+)
+
+// known appends a unit whose keys are known, and returns their first answers.
+func (f fixture) known(u eventstore.Unit) []eventstore.First {
+	f.t.Helper()
+	_, err := f.Append(f.t.Context(), u)
+	var known *eventstore.KnownKeysError
+	if !errors.As(err, &known) {
+		f.t.Fatalf("append: got %v, want known keys", err)
+	}
+	return known.Known
+}
+
+func testKeys(t *testing.T, log Log) {
+	f := open(t, log)
+	f.append(unit(stream(1), 0, command("a", 2)))
+	f.append(unit(stream(2), 0, command("a", 1))) // a key belongs to its stream
+	f.append(unit(stream(1), 2, command("b", 1)))
+
+	want := []eventstore.First{
+		{Index: 0, Place: eventstore.Place{Version: 3, Position: 4}},
+		{Index: 2, Place: eventstore.Place{Version: 2, Position: 2}},
+	}
+	again := unit(stream(1), 3, command("b", 1), command("c", 1), command("a", 0))
+	equal(t, "first answers", f.known(again), want)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f = open(t, log)
+	equal(t, "first answers after a restart", f.known(again), want)
+	f.wantKeys("a", "a", "b")
+}
+
+func testReused(t *testing.T, log Log) {
+	f := open(t, log)
+	f.append(unit(stream(1), 0, command("a", 1)))
+	kept := eventstore.Command{Key: "no", Hash: eventstore.Hash{1}, At: epoch, Keep: true, Answer: json.RawMessage(`{"secret":1}`)}
+	f.append(unit(stream(1), 1, kept))
+
+	other := command("a", 1)
+	other.Hash = eventstore.Hash{9} // another client, command or data
+	otherKept := kept
+	otherKept.Hash = eventstore.Hash{9}
+	equal(t, "reused", f.known(unit(stream(1), 1, other, otherKept)),
+		[]eventstore.First{{Index: 0, Reused: true}, {Index: 1, Reused: true}})
+	f.wantKeys("a")
+}
+
+func testKeyBeforeVersion(t *testing.T, log Log) {
+	f := open(t, log)
+	f.append(unit(stream(1), 0, command("a", 1)))
+	for _, expected := range []eventstore.Version{0, 1, 5} {
+		equal(t, "first answer", f.known(unit(stream(1), expected, command("a", 1))),
+			[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 1, Position: 1}}})
+	}
+}
+
+func testKeep(t *testing.T, log Log) {
+	f := open(t, log)
+	f.append(unit(stream(1), 0, command("a", 1)))
+	no := eventstore.Command{Key: "no", Hash: eventstore.Hash{7}, At: epoch, Keep: true, Answer: json.RawMessage(`{"code": "too_low"}`)}
+	mute := eventstore.Command{Key: "mute", Hash: eventstore.Hash{7}, At: epoch, Keep: true}
+	passing := eventstore.Command{Key: "passing", Hash: eventstore.Hash{7}, At: epoch, Answer: json.RawMessage(`{"code": "too_low"}`)}
+	equal(t, "places", f.append(unit(stream(1), 1, no, mute, passing, command("b", 1))),
+		[]eventstore.Place{{Version: 1}, {Version: 1}, {Version: 1}, {Version: 2, Position: 2}})
+
+	// The stream has moved, and what was refused once stays refused, word by word.
+	want := []eventstore.First{
+		{Index: 0, Place: eventstore.Place{Version: 1}},
+		{Index: 1, Place: eventstore.Place{Version: 1}, Answer: json.RawMessage(`{"code": "too_low"}`)},
+	}
+	emits := command("no", 1) // even if it would be granted now
+	emits.Hash = no.Hash
+	again := unit(stream(1), 2, mute, emits)
+	equal(t, "first answers", f.known(again), want)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f = open(t, log)
+	equal(t, "first answers after a restart", f.known(again), want)
+
+	// An outcome that was not kept may come out differently.
+	f.append(unit(stream(1), 2, eventstore.Command{Key: "passing", Hash: eventstore.Hash{7}, At: epoch, Events: command("", 1).Events}))
+	f.wantKeys("a", "b", "passing")
+}
+
+func testOutcomeMoved(t *testing.T, log Log) {
+	f := open(t, log)
+	f.append(unit(stream(1), 0, command("a", 1)))
+	for _, keep := range []bool{false, true} {
+		no := eventstore.Command{Key: "no", At: epoch, Keep: keep, Answer: json.RawMessage(`1`)}
+		_, err := f.Append(t.Context(), unit(stream(1), 0, no))
+		var conflict *eventstore.ConflictError
+		if !errors.As(err, &conflict) || conflict.Actual != 1 {
+			t.Errorf("keep %v: got %v, want a conflict with version 1", keep, err)
+		}
+		equal(t, "places", f.append(unit(stream(1), 1, no)), []eventstore.Place{{Version: 1}})
+	}
+	// It was kept once, and only once the stream stood still.
+	equal(t, "first answer", f.known(unit(stream(1), 1, eventstore.Command{Key: "no", At: epoch})),
+		[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 1}, Answer: json.RawMessage(`1`)}})
+}

@@ -1,0 +1,215 @@
+package storetest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+)
+
+// fill appends 30 commits: 1, 2, 3, 1, 2, 3, … events, streams c0, c1, c2 in
+// turn, every fourth of type "other".
+func (f fixture) fill() []eventstore.Commit {
+	f.t.Helper()
+	at := make(map[eventstore.StreamID]eventstore.Version)
+	for i := range 30 {
+		s := stream(i % 3)
+		if i%4 == 3 {
+			s.Type = "other"
+		}
+		f.append(unit(s, at[s], command(fmt.Sprint("k", i), i%3+1)))
+		at[s] += eventstore.Version(i%3 + 1)
+	}
+	return f.all()
+}
+
+func testReads(t *testing.T, log Log) {
+	f := open(t, log)
+	if head, err := f.Head(t.Context()); err != nil || head != 0 {
+		t.Errorf("an empty log's head is %d, %v", head, err)
+	}
+	if page, err := f.Read(t.Context(), 0, 10); err != nil || len(page) != 0 {
+		t.Errorf("an empty log reads %v, %v", page, err)
+	}
+	all := f.fill()
+	if len(all) != 30 || all[29].Position != 60 {
+		t.Fatalf("%d commits up to %d, want 30 up to 60", len(all), all[len(all)-1].Position)
+	}
+	if head, err := f.Head(t.Context()); err != nil || head != 60 {
+		t.Errorf("the head is %d, %v; want 60", head, err)
+	}
+	// From every position, also within a commit, and past the end.
+	for _, after := range []eventstore.Position{0, 1, 2, 3, 4, 5, 6, 58, 59, 60, 61, math.MaxUint64} {
+		for _, limit := range []int{1, 2, 1000} {
+			page, err := f.Read(t.Context(), after, limit)
+			if err != nil {
+				t.Fatalf("read after %d: %v", after, err)
+			}
+			equal(t, fmt.Sprintf("read %d after %d", limit, after), keysOf(page),
+				keysOf(matching(all, limit, func(c eventstore.Commit) bool { return c.Position > after })))
+		}
+	}
+	s := stream(2)
+	mine := matching(all, 1000, func(c eventstore.Commit) bool { return c.Stream == s })
+	for after := range eventstore.Version(25) {
+		page, err := f.ReadStream(t.Context(), s, after, 3)
+		if err != nil {
+			t.Fatalf("read stream after %d: %v", after, err)
+		}
+		equal(t, fmt.Sprintf("read stream after %d", after), keysOf(page),
+			keysOf(matching(mine, 3, func(c eventstore.Commit) bool { return c.Version > after })))
+	}
+	last := mine[len(mine)-1]
+	head, err := f.StreamHead(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "stream head", head, eventstore.Head{Version: last.Version, Position: last.Position})
+	head, err = f.StreamHead(t.Context(), stream(99))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "head of an unused stream", head, eventstore.Head{})
+	if page, err := f.ReadStream(t.Context(), stream(99), 0, 5); err != nil || len(page) != 0 {
+		t.Errorf("an unused stream reads %v, %v", page, err)
+	}
+}
+
+func matching(list []eventstore.Commit, limit int, want func(eventstore.Commit) bool) []eventstore.Commit {
+	var out []eventstore.Commit
+	for _, c := range list {
+		if len(out) < limit && want(c) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func keysOf(list []eventstore.Commit) []string {
+	keys := []string{}
+	for _, c := range list {
+		keys = append(keys, c.Key)
+	}
+	return keys
+}
+
+func testReadType(t *testing.T, log Log) {
+	f := open(t, log)
+	if page, upTo, err := f.ReadType(t.Context(), "other", 0, 10, 10); err != nil || len(page) != 0 || upTo != 0 {
+		t.Errorf("an empty log reads %v up to %d, %v", page, upTo, err)
+	}
+	all := f.fill()
+	want := keysOf(matching(all, 1000, func(c eventstore.Commit) bool { return c.Stream.Type == "other" }))
+	for _, limit := range []int{1, 2, 1000} {
+		for _, scan := range []int{1, 2, 7, 60, 1000} {
+			var (
+				got   []string
+				after eventstore.Position
+				calls int
+			)
+			for after < 60 {
+				page, upTo, err := f.ReadType(t.Context(), "other", after, limit, scan)
+				if err != nil {
+					t.Fatalf("limit %d, scan %d: after %d: %v", limit, scan, after, err)
+				}
+				if upTo <= after || len(page) > limit {
+					t.Fatalf("limit %d, scan %d: after %d: %d commits up to %d", limit, scan, after, len(page), upTo)
+				}
+				// A commit is never cut in two, so up to 2 positions more than asked for.
+				if upTo > after+eventstore.Position(scan)+2 {
+					t.Fatalf("limit %d, scan %d: after %d: looked up to %d", limit, scan, after, upTo)
+				}
+				got = append(got, keysOf(page)...)
+				after = upTo
+				calls++
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("limit %d, scan %d: got %q, want %q", limit, scan, got, want)
+			}
+			if scan == 1 && calls < 29 {
+				t.Errorf("scan 1 read the log in %d calls", calls)
+			}
+		}
+	}
+	if page, upTo, err := f.ReadType(t.Context(), "other", 60, 10, 10); err != nil || len(page) != 0 || upTo != 60 {
+		t.Errorf("at the head: %v up to %d, %v; want nothing up to 60", page, upTo, err)
+	}
+}
+
+func testSnapshots(t *testing.T, log Log) {
+	f := open(t, log)
+	s := stream(1)
+	f.append(unit(s, 0, command("a", 2)))
+	f.append(unit(s, 2, command("b", 1)))
+	if snap, err := f.LoadSnapshot(t.Context(), s); err != nil || snap != nil {
+		t.Fatalf("no snapshot: got %v, %v", snap, err)
+	}
+	want := eventstore.Snapshot{Stream: s, Version: 3, Position: 3, At: epoch, Fingerprint: "f1", State: json.RawMessage(`{"value": 3}`)}
+	older := want
+	older.Version, older.Position, older.State = 2, 2, json.RawMessage(`{"value": 2}`)
+	again := want
+	again.Fingerprint = "f2" // the state's schema changed
+	for i, step := range []struct{ save, want eventstore.Snapshot }{
+		{older, older}, {want, want}, {older, want}, {again, again},
+	} {
+		if err := f.SaveSnapshot(t.Context(), step.save); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		got, err := f.LoadSnapshot(t.Context(), s)
+		if err != nil || got == nil {
+			t.Fatalf("step %d: got %v, %v", i, got, err)
+		}
+		equal(t, fmt.Sprint("snapshot after step ", i), *got, step.want)
+	}
+	bad := want
+	bad.State = json.RawMessage(`{`)
+	if err := f.SaveSnapshot(t.Context(), bad); !errors.Is(err, eventstore.ErrInvalid) {
+		t.Errorf("a state that is no JSON: got %v", err)
+	}
+	// One that no commit stands behind is of a log that was lost.
+	lost := want
+	lost.Stream, lost.Version, lost.Position = stream(2), 9, 99
+	if err := f.SaveSnapshot(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := f.LoadSnapshot(t.Context(), stream(2)); err != nil || got != nil {
+		t.Errorf("a snapshot of nothing: got %v, %v", got, err)
+	}
+}
+
+func testHole(t *testing.T, log Log) {
+	f := open(t, log)
+	all := f.fill()
+	missing := all[10]
+	log.Exec(t, fmt.Sprintf(`delete from "commit" where pos = %d`, missing.Position))
+	var damaged *eventstore.DamagedError
+	isDamaged := func(what string, at eventstore.Position, err error) {
+		t.Helper()
+		if !errors.As(err, &damaged) || !errors.Is(err, eventstore.ErrDamaged) {
+			t.Errorf("%s: got %v, want a damaged log", what, err)
+		} else if damaged.Position != at {
+			t.Errorf("%s: the damage is at %d, want %d", what, damaged.Position, at)
+		}
+	}
+	_, err := f.Read(t.Context(), 0, 100)
+	isDamaged("Read", missing.First(), err)
+	_, err = f.Read(t.Context(), missing.First()-1, 100)
+	isDamaged("Read from the hole", missing.First(), err)
+	_, _, err = f.ReadType(t.Context(), "other", 0, 100, 100)
+	isDamaged("ReadType", 1, err)
+	_, err = f.ReadStream(t.Context(), missing.Stream, 0, 100)
+	if !errors.As(err, &damaged) {
+		t.Errorf("ReadStream: got %v, want a damaged log", err)
+	}
+	if _, err := f.Read(t.Context(), missing.Position, 100); err != nil {
+		t.Errorf("Read behind the hole: %v", err)
+	}
+	// Damage that is no hole.
+	log.Exec(t, fmt.Sprintf(`update "commit" set events = '[{"t":"x"}]' where pos = %d`, all[0].Position))
+	_, err = f.Read(t.Context(), 0, 1)
+	isDamaged("an event without data", 1, err)
+}

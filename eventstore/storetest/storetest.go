@@ -1,0 +1,260 @@
+// Package storetest is the conformance suite of eventstore.Store: every
+// promise that the package eventstore makes, as a test that any
+// implementation can run against itself.
+package storetest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/verify"
+)
+
+// Log is one empty log, for one test. All functions are required.
+type Log struct {
+	// Open opens a store on the log. Every call gives another one on the same
+	// log; the suite closes them.
+	Open func(t *testing.T, committed eventstore.Committed) Store
+
+	// Exec changes the tables behind the store's back, as nobody should be
+	// able to: no trigger or privilege stops it. Tables and columns are named
+	// alike in all implementations.
+	Exec func(t *testing.T, sql string)
+
+	// Poison makes the database itself refuse commits of an aggregate with
+	// the id "poison".
+	Poison func(t *testing.T)
+
+	// Unconstrain drops the constraints that keep positions, versions and
+	// keys unique.
+	Unconstrain func(t *testing.T)
+
+	// SetBack takes away every commit after a position under open stores, as
+	// an older copy of the log would that is put in its place.
+	SetBack func(t *testing.T, to eventstore.Position)
+}
+
+// Store is what the suite needs of a store besides the contract.
+type Store interface {
+	eventstore.Store
+	verify.Source
+	AcceptLoss(ctx context.Context) (string, error)
+	Waiting() int
+}
+
+// Run runs the suite. newLog makes a log of its own for each test.
+func Run(t *testing.T, newLog func(t *testing.T) Log) {
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, Log)
+	}{
+		{"what is appended is read", testRoundTrip},
+		{"reads begin and end where they are asked to", testReads},
+		{"reads by type are bounded by what they look at", testReadType},
+		{"a conflict in a batch refuses only its unit", testConflictInBatch},
+		{"a unit is whole or nothing", testUnitWhole},
+		{"units of one stream keep their order", testStreamOrder},
+		{"a key gives its first answer", testKeys},
+		{"a key that was used for something else is refused", testReused},
+		{"keys come before versions", testKeyBeforeVersion},
+		{"a kept outcome is final", testKeep},
+		{"an outcome is not given out on a stream that moved", testOutcomeMoved},
+		{"holes are refused", testHoleRefused},
+		{"a poisoned command fails alone", testPoison},
+		{"data that the database refuses fails alone", testDatabaseRefuses},
+		{"committed batches are told before they are answered", testCommitted},
+		{"writers that fight double nothing and leave no hole", testFight},
+		{"a context ends the wait and not the append", testContext},
+		{"a closed store says so", testClose},
+		{"snapshots", testSnapshots},
+		{"a hole in the log is loud", testHole},
+		{"a log that went back is noticed", testWentBack},
+		{"a log that went back is fenced from appends", testWentBackAppend},
+		{"a loss is accepted under running stores", testAcceptLossElsewhere},
+		{"verify finds every kind of fault", testVerify},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, newLog(t))
+		})
+	}
+}
+
+// fixture is a log with a store and short names for what tests do with it.
+type fixture struct {
+	t   *testing.T
+	log Log
+	Store
+}
+
+func open(t *testing.T, log Log) fixture { return openWith(t, log, nil) }
+
+func openWith(t *testing.T, log Log, committed eventstore.Committed) fixture {
+	t.Helper()
+	s := log.Open(t, committed)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return fixture{t, log, s}
+}
+
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
+
+func stream(i int) eventstore.StreamID {
+	return eventstore.StreamID{Type: "counter", ID: fmt.Sprint("c", i)}
+}
+
+// command makes a command that emits n events.
+func command(key string, n int) eventstore.Command {
+	c := eventstore.Command{
+		Key:  key,
+		Hash: eventstore.Hash{1, 2, 3},
+		At:   epoch,
+		Meta: eventstore.Meta{Client: "ada"},
+	}
+	for i := range n {
+		c.Events = append(c.Events, eventstore.Event{Type: "added", Form: 1, Data: json.RawMessage(fmt.Sprintf(`{"by": %d}`, i+1))})
+	}
+	return c
+}
+
+func unit(s eventstore.StreamID, expected eventstore.Version, commands ...eventstore.Command) eventstore.Unit {
+	return eventstore.Unit{Stream: s, Expected: expected, Commands: commands}
+}
+
+func (f fixture) append(u eventstore.Unit) []eventstore.Place {
+	f.t.Helper()
+	a, err := f.Append(f.t.Context(), u)
+	if err != nil {
+		f.t.Fatalf("append: %v", err)
+	}
+	if len(a.Commands) != len(u.Commands) {
+		f.t.Fatalf("append: %d places for %d commands", len(a.Commands), len(u.Commands))
+	}
+	return a.Commands
+}
+
+// all reads the whole log.
+func (f fixture) all() []eventstore.Commit {
+	f.t.Helper()
+	var (
+		list  []eventstore.Commit
+		after eventstore.Position
+	)
+	for {
+		page, err := f.Read(f.t.Context(), after, 100)
+		if err != nil {
+			f.t.Fatalf("read: %v", err)
+		}
+		if len(page) == 0 {
+			return list
+		}
+		list = append(list, page...)
+		after = page[len(page)-1].Position
+	}
+}
+
+// keys returns the keys of the whole log, in order.
+func (f fixture) keys() []string {
+	f.t.Helper()
+	var keys []string
+	for _, c := range f.all() {
+		keys = append(keys, c.Key)
+	}
+	return keys
+}
+
+func (f fixture) wantKeys(want ...string) {
+	f.t.Helper()
+	if got := f.keys(); !slices.Equal(got, want) {
+		f.t.Errorf("the log holds the keys %q, want %q", got, want)
+	}
+}
+
+func equal(t *testing.T, what string, got, want any) {
+	t.Helper()
+	g, err := json.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(g) != string(w) {
+		t.Errorf("%s:\n got %s\nwant %s", what, g, w)
+	}
+}
+
+// gate holds a store between two batches, so that what is appended meanwhile
+// forms the next one.
+type gate struct {
+	entered chan struct{} // a batch was told
+	release chan struct{} // it may go on
+}
+
+func newGate() *gate {
+	return &gate{entered: make(chan struct{}), release: make(chan struct{})}
+}
+
+// once is a Committed that stops at the first batch.
+func (g *gate) once() eventstore.Committed {
+	first := true
+	return func([]eventstore.Commit) {
+		if first {
+			first = false
+			close(g.entered)
+			<-g.release
+		}
+	}
+}
+
+// inOneBatch appends units so that they are in one batch, in order, and
+// returns what each caller was told. The log gets one commit before them.
+func inOneBatch(t *testing.T, log Log, units ...eventstore.Unit) (fixture, []eventstore.Appended, []error) {
+	t.Helper()
+	g := newGate()
+	f := openWith(t, log, g.once())
+	var (
+		appended = make([]eventstore.Appended, len(units))
+		errs     = make([]error, len(units))
+		done     = make(chan int)
+	)
+	first := make(chan error, 1)
+	go func() {
+		_, err := f.Append(t.Context(), unit(eventstore.StreamID{Type: "counter", ID: "gate"}, 0, command("gate", 1)))
+		first <- err
+	}()
+	<-g.entered
+	for i, u := range units {
+		go func() {
+			appended[i], errs[i] = f.Append(t.Context(), u)
+			done <- i
+		}()
+		waiting(t, f.Store, i+1)
+	}
+	close(g.release)
+	if err := <-first; err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	for range units {
+		<-done
+	}
+	return f, appended, errs
+}
+
+// waiting returns when n units wait for the next batch.
+func waiting(t *testing.T, s Store, n int) {
+	t.Helper()
+	for s.Waiting() < n && t.Context().Err() == nil {
+		runtime.Gosched()
+	}
+}
