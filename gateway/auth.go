@@ -1,0 +1,74 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+)
+
+// Identity is who a client is. The zero Identity is nobody: it passes only
+// the access rules of Anyone.
+type Identity struct {
+	// Client is the client id: the token's subject.
+	Client string
+	// Claims are those of its token.
+	Claims map[string]any
+	// Expires is when the identity ends; zero if it does not.
+	Expires time.Time
+}
+
+// Authenticator tells who a client is. It is safe for concurrent use. The
+// text of its errors reaches the client: it says what is wrong with the token
+// and never repeats it.
+type Authenticator interface {
+	// Token returns who a bearer token speaks for.
+	Token(ctx context.Context, token string) (Identity, error)
+	// Trust returns the identity of a client that only says its own name.
+	Trust(ctx context.Context, client string) (Identity, error)
+}
+
+// Development returns an Authenticator that believes whatever a client says:
+// a client id by itself, or a token of the form dev:<client id>. It warns.
+func Development(logger *slog.Logger) Authenticator {
+	logger.Warn("DEVELOPMENT AUTHENTICATION: every client id is taken on trust; do not expose this node to anybody you don't trust")
+	return development{}
+}
+
+type development struct{}
+
+func (development) Token(_ context.Context, token string) (Identity, error) {
+	client, ok := strings.CutPrefix(token, "dev:")
+	if !ok {
+		return Identity{}, errors.New("this gateway runs with development authentication: the token is dev: and a client id, such as dev:ada")
+	}
+	if err := eventstore.ValidateID(client); err != nil {
+		return Identity{}, fmt.Errorf("the token's client id: %w", err)
+	}
+	return Identity{Client: client}, nil
+}
+
+func (development) Trust(_ context.Context, client string) (Identity, error) {
+	if err := eventstore.ValidateID(client); err != nil {
+		return Identity{}, err
+	}
+	return Identity{Client: client}, nil
+}
+
+// bearer reads the Authorization header. Without one the identity is nobody.
+func (g *Gateway) bearer(r *http.Request) (Identity, error) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		return Identity{}, nil
+	}
+	scheme, token, _ := strings.Cut(header, " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return Identity{}, errors.New("the Authorization header must be: Bearer and a token")
+	}
+	return g.cfg.Auth.Token(r.Context(), strings.TrimSpace(token))
+}

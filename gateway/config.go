@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+// Router carries requests to the node that owns their aggregate.
+// *router.Router satisfies it.
+type Router interface {
+	// Send hands in a command. Commands with the same Session and Stream are
+	// executed in the order of the calls. Send never blocks; reply is called
+	// exactly once, on any goroutine, perhaps before Send returns.
+	Send(c command.Command, reply func(command.Outcome))
+	// Get answers with an aggregate's public state. The error is a
+	// *command.Failure.
+	Get(ctx context.Context, g command.Get) (command.State, error)
+}
+
+// Config configures a Gateway.
+type Config struct {
+	// Node identifies this node to clients and in the log. Required.
+	Node string
+
+	// Version is that of the software, as shown in the welcome frame.
+	//
+	// Defaults to "devel".
+	Version string
+
+	// Catalog says what exists and who may do what. Required.
+	Catalog Catalog
+
+	// Store is where history is read. Required.
+	Store eventstore.Store
+
+	// Router is where commands go. Required.
+	Router Router
+
+	// Auth tells who a client is. Required; Development trusts everybody.
+	Auth Authenticator
+
+	// Origins are the hosts whose pages may connect from a browser, besides
+	// the gateway's own: patterns of path.Match for a host, or for
+	// scheme://host.
+	Origins []string
+
+	// FrameBytes bounds one WebSocket message of a client, and one body of an
+	// HTTP request. A command's data is at most 64 KiB, and its frame needs
+	// some room besides.
+	//
+	// Defaults to 96 KiB.
+	FrameBytes int
+
+	// OpenRequests bounds the requests of a session that are under way or
+	// whose answer was not yet written. Past it the gateway stops reading
+	// that socket.
+	//
+	// Defaults to 256.
+	OpenRequests int
+
+	// Subscriptions bounds the subscriptions of a session. Past it a
+	// subscribe is refused with rate_limited.
+	//
+	// Defaults to 1,000.
+	Subscriptions int
+
+	// QueueBytes bounds the event frames that wait for a session's socket.
+	// Past it the session is demoted: it reads the log at its own pace.
+	//
+	// Defaults to 512 KiB.
+	QueueBytes int
+
+	// SendBuffer is the kernel's send buffer for one socket, in bytes, so
+	// that a slow client is noticed: Linux would let it grow to 4 MB.
+	//
+	// Defaults to 64 KiB.
+	SendBuffer int
+
+	// WindowEvents and WindowBytes bound the newest events that are kept
+	// encoded, so that most catching up does not touch the store.
+	//
+	// Default to 65,536 events and 32 MiB.
+	WindowEvents int
+	WindowBytes  int
+
+	// PageCommits is how many commits one read of the log asks for, and
+	// PageReads how many such reads are under way at once.
+	//
+	// Default to 100 and 8.
+	PageCommits int
+	PageReads   int
+
+	// Heartbeat is the time between two heartbeats. A session from which
+	// nothing came for three of them ends.
+	//
+	// Defaults to 25 seconds.
+	Heartbeat time.Duration
+
+	// HelloTimeout is how long a session may take to say hello.
+	//
+	// Defaults to 10 seconds.
+	HelloTimeout time.Duration
+
+	// ReadGrace is how long a client may read nothing at all while something
+	// waits for it, before it is closed with 4102.
+	//
+	// Defaults to 60 seconds.
+	ReadGrace time.Duration
+
+	// ReconnectSpread is the time over which sessions are told to reconnect
+	// when the gateway drains.
+	//
+	// Defaults to 5 seconds.
+	ReconnectSpread time.Duration
+
+	// Cluster returns the body of /v1/cluster. Without it there is none.
+	Cluster func() any
+
+	// Ready says why the node is not ready to serve, for /readyz; nil if it
+	// is. The gateway adds its own reasons.
+	Ready func() error
+
+	// Logger defaults to one that discards everything.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	require := func(ok bool, name string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("gateway: %s is required", name))
+		}
+	}
+	require(c.Node != "", "Node")
+	require(c.Catalog != nil, "Catalog")
+	require(c.Store != nil, "Store")
+	require(c.Router != nil, "Router")
+	require(c.Auth != nil, "Auth")
+	positive := func(n *int, byDefault int, name string) {
+		if *n < 0 {
+			errs = append(errs, fmt.Errorf("gateway: %s is negative", name))
+		}
+		*n = cmp.Or(*n, byDefault)
+	}
+	positive(&c.FrameBytes, 96<<10, "FrameBytes")
+	positive(&c.OpenRequests, 256, "OpenRequests")
+	positive(&c.Subscriptions, 1000, "Subscriptions")
+	positive(&c.QueueBytes, 512<<10, "QueueBytes")
+	positive(&c.SendBuffer, 64<<10, "SendBuffer")
+	positive(&c.WindowEvents, 65536, "WindowEvents")
+	positive(&c.WindowBytes, 32<<20, "WindowBytes")
+	positive(&c.PageCommits, 100, "PageCommits")
+	positive(&c.PageReads, 8, "PageReads")
+	lasting := func(d *time.Duration, byDefault time.Duration, name string) {
+		if *d < 0 {
+			errs = append(errs, fmt.Errorf("gateway: %s is negative", name))
+		}
+		*d = cmp.Or(*d, byDefault)
+	}
+	lasting(&c.Heartbeat, 25*time.Second, "Heartbeat")
+	lasting(&c.HelloTimeout, 10*time.Second, "HelloTimeout")
+	lasting(&c.ReadGrace, time.Minute, "ReadGrace")
+	lasting(&c.ReconnectSpread, 5*time.Second, "ReconnectSpread")
+	for _, pattern := range c.Origins {
+		if _, err := path.Match(pattern, ""); err != nil {
+			errs = append(errs, fmt.Errorf("gateway: Origins has the malformed pattern %q", pattern))
+		}
+	}
+	c.Version = cmp.Or(c.Version, "devel")
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, errors.Join(errs...)
+}

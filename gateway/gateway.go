@@ -1,0 +1,281 @@
+// Package gateway is what clients meet: WebSocket sessions that speak
+// ganglion.v1, and the same over HTTP.
+//
+// A gateway keeps nothing that a client would miss. Commands go to the router,
+// which finds the owner; events come from the feed, dense and in order, and
+// from the log. A subscription gets each matching event exactly once and in
+// order: it reads the log up to some position, and what comes after that live.
+// Cursors are positions, so that a client may resume at any gateway.
+//
+// No session slows another, nor the feed: Deliver puts events into bounded
+// queues. A session whose socket takes less than it should get is demoted: the
+// queued events are dropped, and it reads the log at the pace of its socket
+// until it has caught up, without a gap and without a repeat. What is owed to
+// a client (answers) is never dropped; instead the gateway stops reading from
+// a client that does not take its answers.
+//
+// When the store can't be read, catching up waits and what is live goes on.
+// When an event can't be shown, because this node is older than the event's
+// form, the subscription ends with its cursor (unsubscribed, unavailable) and
+// others go on. When the node loses its way, Suspend closes all sessions with
+// a code that tells them to come back at once, to another gateway.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+// Gateway serves clients. Its methods are safe for concurrent use, except
+// that Deliver is called by one goroutine.
+type Gateway struct {
+	cfg   Config
+	hub   *hub
+	mux   *http.ServeMux
+	reads chan struct{} // places for concurrent reads of the log
+	stats counters
+
+	mu        sync.Mutex
+	sessions  map[*session]struct{}
+	idle      chan struct{} // closed while there are no sessions
+	started   bool
+	suspended bool
+	draining  bool
+	stopped   bool
+}
+
+type counters struct {
+	sessions, commands, delivered, demotions, pages atomic.Uint64
+}
+
+// Stats counts what a gateway has done since it started.
+type Stats struct {
+	Sessions  int    // open now
+	Accepted  uint64 // sessions
+	Commands  uint64 // sent to the router
+	Delivered uint64 // event frames written to sockets
+	Demotions uint64 // sessions that could not keep up
+	PageReads uint64 // reads of the log for subscriptions
+	Head      eventstore.Position
+}
+
+// New returns a gateway, which refuses sessions until Start.
+func New(cfg Config) (*Gateway, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		cfg:      cfg,
+		reads:    make(chan struct{}, cfg.PageReads),
+		sessions: make(map[*session]struct{}),
+		idle:     make(chan struct{}),
+	}
+	close(g.idle)
+	g.hub = &hub{
+		encode: g.encode,
+		window: newWindow(cfg.WindowEvents, cfg.WindowBytes),
+		topics: make(map[topic][]*subscription),
+	}
+	g.mux = g.routes()
+	return g, nil
+}
+
+// stopGrace is how long a stopping gateway waits for its clients to take the
+// close frame.
+const stopGrace = 2 * time.Second
+
+// Run serves until ctx ends; then it closes all sessions with 1001 and returns
+// when they have ended. Drain before that to part on better terms.
+func (g *Gateway) Run(ctx context.Context) error {
+	<-ctx.Done()
+	g.mu.Lock()
+	g.stopped = true
+	g.mu.Unlock()
+	for _, s := range g.all() {
+		s.suspend(frame.CloseGoingAway, "the node stops")
+	}
+	g.wait(time.After(stopGrace))
+	return nil
+}
+
+// wait waits until all sessions have ended. From a signal on they are ended
+// without ceremony.
+func (g *Gateway) wait(impatient <-chan time.Time) {
+	for {
+		g.mu.Lock()
+		idle := g.idle
+		g.mu.Unlock()
+		select {
+		case <-idle:
+			return
+		case <-impatient:
+			for _, s := range g.all() {
+				s.end()
+			}
+			<-idle
+			return
+		}
+	}
+}
+
+func (g *Gateway) all() []*session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make([]*session, 0, len(g.sessions))
+	for s := range g.sessions {
+		all = append(all, s)
+	}
+	return all
+}
+
+// errRefused says why new sessions are not taken, or nil.
+func (g *Gateway) errRefused() error {
+	switch {
+	case g.stopped:
+		return errors.New("the node stops")
+	case g.draining:
+		return errors.New("the node is draining")
+	case g.suspended:
+		return errors.New("the node lost its way to the cluster or to the log")
+	case !g.started:
+		return errors.New("the node is starting")
+	}
+	return nil
+}
+
+// admit takes a session in, or says why not.
+func (g *Gateway) admit(s *session) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err := g.errRefused(); err != nil {
+		return err
+	}
+	if len(g.sessions) == 0 {
+		g.idle = make(chan struct{})
+	}
+	g.sessions[s] = struct{}{}
+	g.stats.sessions.Add(1)
+	return nil
+}
+
+func (g *Gateway) dismiss(s *session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.sessions, s)
+	if len(g.sessions) == 0 {
+		close(g.idle)
+	}
+}
+
+// Deliver takes committed events in, dense and in order, from one goroutine.
+// It never blocks on a session. Should there be a hole all the same, the
+// sessions are closed with 4200: they resume from the log.
+func (g *Gateway) Deliver(commits []eventstore.Commit) {
+	if _, dense := g.hub.deliver(commits); !dense {
+		g.cfg.Logger.Error("the feed delivered events with a hole between them; sessions resume from the log", "position", g.hub.position())
+		for _, s := range g.all() {
+			s.suspend(frame.CloseLost, "this gateway missed events")
+		}
+	}
+}
+
+// Start begins live delivery after head, and takes sessions in.
+func (g *Gateway) Start(head eventstore.Position) {
+	g.hub.reset(head)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.started = true
+}
+
+// Suspend closes all sessions with a code, such as 4200, and refuses new ones
+// until Resume.
+func (g *Gateway) Suspend(code int, reason string) {
+	g.mu.Lock()
+	g.suspended = true
+	g.mu.Unlock()
+	g.cfg.Logger.Warn("sessions are closed", "code", code, "reason", reason)
+	for _, s := range g.all() {
+		s.suspend(code, reason)
+	}
+}
+
+// Resume takes sessions in again. Live delivery goes on after head, which may
+// be lower than before if the log went back.
+func (g *Gateway) Resume(head eventstore.Position) {
+	g.hub.reset(head)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.suspended = false
+}
+
+// Drain refuses new sessions, answers what is open, and closes each session
+// with goodbye and 1012. When ctx ends it closes the rest without ceremony,
+// and reports ctx's error.
+func (g *Gateway) Drain(ctx context.Context) error {
+	g.mu.Lock()
+	g.draining = true
+	g.mu.Unlock()
+	for _, s := range g.all() {
+		s.drain()
+	}
+	for {
+		g.mu.Lock()
+		idle := g.idle
+		g.mu.Unlock()
+		select {
+		case <-idle:
+			return nil
+		case <-ctx.Done():
+			for _, s := range g.all() {
+				s.end()
+			}
+			<-idle
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// reconnectIn deals out the times at which sessions should come back.
+func (g *Gateway) reconnectIn() time.Duration { return rand.N(g.cfg.ReconnectSpread) }
+
+// Stats returns what the gateway has done.
+func (g *Gateway) Stats() Stats {
+	g.mu.Lock()
+	open := len(g.sessions)
+	g.mu.Unlock()
+	return Stats{
+		Sessions: open, Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
+		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(),
+		Head: g.hub.position(),
+	}
+}
+
+// newID returns a UUIDv7 (RFC 9562): its time-ordered head is kind to an
+// index, its 74 random bits keep it apart from others.
+func newID() string {
+	var b [16]byte
+	ms := uint64(time.Now().UnixMilli())
+	hi, lo := ms<<16|0x7000|rand.Uint64()&0x0fff, rand.Uint64()&(1<<62-1)|1<<63
+	for i := range 8 {
+		b[i], b[8+i] = byte(hi>>(56-8*i)), byte(lo>>(56-8*i))
+	}
+	const hex = "0123456789abcdef"
+	out := make([]byte, 0, 36)
+	for i, c := range b {
+		if slices.Contains([]int{4, 6, 8, 10}, i) {
+			out = append(out, '-')
+		}
+		out = append(out, hex[c>>4], hex[c&15])
+	}
+	return string(out)
+}

@@ -1,0 +1,249 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+// scanPositions bounds how much of the log one filtered read looks at.
+const scanPositions = 10_000
+
+// start is where a subscription begins.
+type start struct {
+	head eventstore.Position // as «subscribed» says it
+	// Every matching event at or below at is known to the client, or of no
+	// interest to it; version is that of the stream there.
+	at      eventstore.Position
+	version eventstore.Version
+
+	state    json.RawMessage // with State: at version, of position
+	position eventstore.Position
+}
+
+// reading takes a place among the concurrent reads of the log.
+func (g *Gateway) reading(ctx context.Context) (done func(), err error) {
+	select {
+	case g.reads <- struct{}{}:
+		return func() { <-g.reads }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// locate finds where a subscription begins.
+func (g *Gateway) locate(ctx context.Context, t topic, req frame.Subscribe) (start, *command.Failure) {
+	ctx, cancel := context.WithTimeout(ctx, frame.DefaultTimeout)
+	defer cancel()
+	newest, head := g.hub.newest(t)
+	s := start{head: head, at: head}
+	if req.State {
+		return g.locateState(ctx, t, s)
+	}
+	if req.Cursor != "" {
+		p, ok := parseCursor(req.Cursor)
+		if !ok {
+			return s, &command.Failure{
+				Code: command.BadRequest, Field: "cursor", Retry: command.RetryNo,
+				Message: "cursor is not one that this gateway gave out: hand back a cursor, the position of an event, or \"0\" for the beginning",
+			}
+		}
+		s.at = p
+	}
+	if t.category != "" && s.at <= head {
+		return s, nil
+	}
+	done, err := g.reading(ctx)
+	if err != nil {
+		return s, readFailure(err)
+	}
+	defer done()
+	switch {
+	case t.category != "":
+		err = g.checkAhead(ctx, s.at, head)
+	case req.Cursor != "":
+		if err = g.checkAhead(ctx, s.at, head); err == nil && s.at > 0 {
+			s.version, err = g.versionAt(ctx, t.stream, s.at)
+		}
+	case req.After != nil:
+		if newest != nil && newest.version == *req.After {
+			s.version = newest.version
+		} else {
+			s.version = *req.After
+			s.at, err = g.positionOf(ctx, t.stream, s.version, head)
+		}
+	case req.Last > 0:
+		var newest eventstore.Head
+		if newest, err = g.cfg.Store.StreamHead(ctx, t.stream); err == nil {
+			s.version = newest.Version - min(newest.Version, eventstore.Version(req.Last))
+			s.at, err = g.positionOf(ctx, t.stream, s.version, head)
+		}
+	case newest != nil:
+		s.version = newest.version
+	default: // from now on, on a stream that the window does not know
+		var newest eventstore.Head
+		newest, err = g.cfg.Store.StreamHead(ctx, t.stream)
+		s.version, s.at = newest.Version, max(head, newest.Position)
+		s.head = s.at
+	}
+	if err != nil {
+		return s, readFailure(err)
+	}
+	return s, nil
+}
+
+// locateState begins with the state of an aggregate, which must know of
+// everything that this gateway has delivered.
+func (g *Gateway) locateState(ctx context.Context, t topic, s start) (start, *command.Failure) {
+	deadline, _ := ctx.Deadline()
+	state, err := g.cfg.Router.Get(ctx, command.Get{
+		Stream: t.stream, AtLeast: s.head, Strong: s.head == 0, Deadline: deadline,
+	})
+	if err != nil {
+		return s, asFailure(err, command.RetryLater)
+	}
+	s.state, s.version, s.position = state.Data, state.Version, state.Position
+	s.at = max(s.head, state.Position)
+	return s, nil
+}
+
+// checkAhead reports a cursor past the head of the log. The log may be ahead
+// of what has arrived here.
+func (g *Gateway) checkAhead(ctx context.Context, at, head eventstore.Position) error {
+	if at <= head {
+		return nil
+	}
+	newest, err := g.cfg.Store.Head(ctx)
+	if err == nil && at > newest {
+		err = aheadError{fmt.Sprintf("the cursor %d lies past the head of the log, %d", at, newest)}
+	}
+	return err
+}
+
+// aheadError says that a client knows more than the log.
+type aheadError struct{ what string }
+
+func (e aheadError) Error() string { return e.what }
+
+// positionOf returns the position up to which a stream has no more events
+// than version says. head is a position that had been delivered before.
+func (g *Gateway) positionOf(ctx context.Context, s eventstore.StreamID, version eventstore.Version, head eventstore.Position) (eventstore.Position, error) {
+	for {
+		next, err := g.cfg.Store.ReadStream(ctx, s, version, 1)
+		if err != nil {
+			return 0, err
+		}
+		if len(next) > 0 {
+			c := &next[0]
+			return c.Position - eventstore.Position(c.Version-version), nil
+		}
+		newest, err := g.cfg.Store.StreamHead(ctx, s)
+		switch {
+		case err != nil:
+			return 0, err
+		case newest.Version < version:
+			return 0, aheadError{fmt.Sprintf("version %d lies past the newest of %s, %d", version, s, newest.Version)}
+		case newest.Version == version:
+			return max(head, newest.Position), nil
+		} // an event came between the two: look again
+	}
+}
+
+// versionAt returns a stream's version at a position: that of its last event
+// at or below it. The log has no index for that, but the positions of a
+// stream rise with its versions.
+func (g *Gateway) versionAt(ctx context.Context, s eventstore.StreamID, at eventstore.Position) (eventstore.Version, error) {
+	if version, ok := g.hub.versionAt(topic{stream: s}, at); ok {
+		return version, nil
+	}
+	newest, err := g.cfg.Store.StreamHead(ctx, s)
+	if err != nil || newest.Position <= at {
+		return newest.Version, err
+	}
+	// Most cursors are the position of an event of this stream.
+	if c, err := g.cfg.Store.Read(ctx, at-1, 1); err == nil && len(c) == 1 && c[0].Stream == s && c[0].First() <= at {
+		return c[0].FirstVersion() + eventstore.Version(at-c[0].First()), nil
+	}
+	low, high := eventstore.Version(0), newest.Version // at low or above, below high
+	for high-low > 1 {
+		middle := low + (high-low)/2
+		c, err := g.cfg.Store.ReadStream(ctx, s, middle-1, 1)
+		if err != nil {
+			return 0, err
+		}
+		if len(c) == 0 {
+			return 0, &eventstore.DamagedError{Position: at, Reason: fmt.Sprintf("version %d of %s is gone", middle, s)}
+		}
+		switch first := c[0].First(); {
+		case c[0].Position <= at:
+			low = c[0].Version
+		case first > at:
+			high = min(high, max(c[0].FirstVersion(), low+1))
+		default:
+			return c[0].FirstVersion() + eventstore.Version(at-first), nil
+		}
+	}
+	return low, nil
+}
+
+// readPage reads one page of the log: events of a topic past at, none past
+// head. Every event of the topic at or below upTo is then known.
+func (g *Gateway) readPage(ctx context.Context, t topic, at eventstore.Position, version eventstore.Version, head eventstore.Position) (entries []*entry, upTo eventstore.Position, err error) {
+	done, err := g.reading(ctx)
+	if err != nil {
+		return nil, at, err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, frame.DefaultTimeout)
+	defer cancel()
+	g.stats.pages.Add(1)
+
+	var commits []eventstore.Commit
+	limit := g.cfg.PageCommits
+	if t.category != "" {
+		commits, upTo, err = g.cfg.Store.ReadType(ctx, t.category, at, limit, scanPositions)
+		upTo = min(upTo, head)
+	} else if commits, err = g.cfg.Store.ReadStream(ctx, t.stream, version, limit); err == nil {
+		if upTo = head; len(commits) == limit { // else that was all of it at the head, or later
+			upTo = min(head, commits[limit-1].Position)
+		}
+	}
+	if err != nil {
+		return nil, at, err
+	}
+	for i := range commits {
+		c := &commits[i]
+		for j := range c.Events {
+			p := c.First() + eventstore.Position(j)
+			if p > at && p <= head {
+				entries = append(entries, g.encode(c, j))
+			}
+		}
+	}
+	return entries, max(at, upTo), nil
+}
+
+// readFailure turns a failed read of the log into an answer.
+func readFailure(err error) *command.Failure {
+	f := &command.Failure{Code: command.Internal, Message: "internal error: the node's log has the details", Retry: command.RetryLater}
+	var ahead aheadError
+	switch {
+	case errors.As(err, &ahead):
+		return &command.Failure{
+			Code: command.CursorAhead, Retry: command.RetryNo,
+			Message: ahead.what + ": what you know was lost here; start again without it",
+		}
+	case errors.Is(err, context.DeadlineExceeded):
+		f.Code, f.Message = command.Timeout, "the log did not answer in time: try again"
+	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrWentBack), errors.Is(err, eventstore.ErrClosed),
+		errors.Is(err, context.Canceled):
+		f.Code, f.Message, f.After = command.Unavailable, "the log can't be read at the moment: try again", 500*time.Millisecond
+	}
+	return f
+}

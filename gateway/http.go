@@ -1,0 +1,347 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/coder/websocket"
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+// Handler serves the gateway's paths. It may be mounted beside others.
+func (g *Gateway) Handler() http.Handler { return g.mux }
+
+func (g *Gateway) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/ws", g.serveWebSocket)
+	mux.HandleFunc("POST /v1/commands", g.serveCommand)
+	mux.HandleFunc("GET /v1/aggregates/{type}/{id}", g.serveAggregate)
+	mux.HandleFunc("GET /v1/streams/{type}/{id}/events", g.serveStream)
+	mux.HandleFunc("GET /v1/categories/{type}/events", g.serveCategory)
+	mux.HandleFunc("POST /v1/queries/{name}", func(w http.ResponseWriter, _ *http.Request) {
+		writeFailure(w, "", "", &command.Failure{Code: command.Unsupported, Message: "this gateway answers no queries yet"})
+	})
+	mux.HandleFunc("GET /v1/cluster", g.serveCluster)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, []byte(`{"status":"alive"}`))
+	})
+	mux.HandleFunc("GET /readyz", g.serveReady)
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		writeFailure(w, "", "", &command.Failure{Code: command.NotFound, Message: "there is no " + r.Method + " " + clip(r.URL.Path)})
+	})
+	return mux
+}
+
+// serveWebSocket is the handshake of a session, and then the session.
+func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	if offered := r.Header.Values("Sec-WebSocket-Protocol"); len(offered) > 0 && !offers(offered, frame.Subprotocol) {
+		writeFailure(w, "", "", &command.Failure{
+			Code: command.BadRequest, Message: "none of the offered subprotocols is known: offer " + frame.Subprotocol + ", or none",
+		})
+		return
+	}
+	if !g.originAllowed(r) {
+		writeFailure(w, "", "", &command.Failure{Code: command.Forbidden, Message: "pages of this origin may not connect: the operator lists allowed origins"})
+		return
+	}
+	identity, err := g.bearer(r)
+	if err != nil {
+		writeFailure(w, "", "", &command.Failure{Code: command.Unauthenticated, Message: err.Error()})
+		return
+	}
+	g.mu.Lock()
+	err = g.errRefused()
+	g.mu.Unlock()
+	if err != nil {
+		writeFailure(w, "", "", &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: err.Error() + ": connect to another gateway"})
+		return
+	}
+	s := newSession(g, identity)
+	defer s.cancel()
+	hijack := &hijacker{ResponseWriter: w, grace: g.cfg.ReadGrace, sendBuffer: g.cfg.SendBuffer}
+	s.conn, err = websocket.Accept(hijack, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{frame.Subprotocol},
+		InsecureSkipVerify: true, // checked above, to answer in our words
+		OnPingReceived: func(_ context.Context, payload []byte) bool {
+			s.pong(payload)
+			return false
+		},
+	})
+	if err != nil {
+		g.cfg.Logger.Debug("handshake failed", "error", err)
+		return
+	}
+	s.socket = hijack.socket
+	s.conn.SetReadLimit(int64(g.cfg.FrameBytes))
+	if err := g.admit(s); err != nil { // it changed its mind during the handshake
+		_, _ = s.socket.Write(closeFrame(frame.CloseLost, err.Error()))
+		_ = s.conn.CloseNow()
+		return
+	}
+	defer g.dismiss(s)
+	s.run()
+}
+
+func offers(headers []string, subprotocol string) bool {
+	for _, h := range headers {
+		for p := range strings.SplitSeq(h, ",") {
+			if strings.TrimSpace(p) == subprotocol {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// originAllowed protects people whose browser is led here by someone else's
+// page. Requests without an Origin come from no browser.
+func (g *Gateway) originAllowed(r *http.Request) bool {
+	origin := strings.ToLower(r.Header.Get("Origin"))
+	if origin == "" {
+		return true
+	}
+	_, host, ok := strings.Cut(origin, "://")
+	if ok && host == strings.ToLower(r.Host) {
+		return true
+	}
+	for _, pattern := range g.cfg.Origins {
+		target := host
+		if strings.Contains(pattern, "://") {
+			target = origin
+		}
+		if match, _ := path.Match(strings.ToLower(pattern), target); ok && match {
+			return true
+		}
+	}
+	return false
+}
+
+// serveCommand is a command over HTTP. Each request is a lane of its own.
+func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
+	identity, err := g.bearer(r)
+	if err != nil {
+		writeFailure(w, "", "", &command.Failure{Code: command.Unauthenticated, Message: err.Error()})
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.FrameBytes)))
+	if err != nil {
+		f := &command.Failure{Code: command.BadRequest, Message: "the body could not be read"}
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			f = &command.Failure{Code: command.TooLarge, Message: "the body is larger than " + strconv.Itoa(g.cfg.FrameBytes) + " bytes"}
+		}
+		writeFailure(w, "", "", f)
+		return
+	}
+	f, err := frame.ParseCommand(body)
+	if err != nil {
+		var bad *frame.Error
+		if !errors.As(err, &bad) {
+			bad = &frame.Error{Code: command.BadRequest, Message: "the body is not JSON in UTF-8: send the body of a command frame"}
+		}
+		writeFailure(w, bad.ID, bad.Key, &command.Failure{Code: bad.Code, Field: bad.Field, Message: bad.Message})
+		return
+	}
+	c, failure := g.prepare(f, identity, newID())
+	if failure != nil {
+		writeFailure(w, f.ID, f.Key, failure)
+		return
+	}
+	g.stats.commands.Add(1)
+	outcome := make(chan command.Outcome, 1)
+	g.cfg.Router.Send(c, func(o command.Outcome) { outcome <- o })
+	ctx, cancel := context.WithDeadline(r.Context(), c.Deadline.Add(patience))
+	defer cancel()
+	select {
+	case o := <-outcome:
+		if o.Failure != nil {
+			writeFailure(w, f.ID, c.Key, o.Failure)
+			return
+		}
+		writeFrame(w, http.StatusOK, answer(f.ID, c.Key, o))
+	case <-ctx.Done():
+		writeFailure(w, f.ID, c.Key, lateCommand())
+	}
+}
+
+func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request) {
+	identity, s, failure := g.reader(r, r.PathValue("id"))
+	f := frame.Get{Aggregate: s}
+	query := r.URL.Query()
+	if at := query.Get("at_least"); at != "" && failure == nil {
+		n, err := strconv.ParseUint(at, 10, 64)
+		if err != nil {
+			failure = badParameter("at_least", "must be a position: a whole number")
+		}
+		f.AtLeast = eventstore.Position(n)
+	}
+	if strong := query.Get("strong"); query.Has("strong") && failure == nil {
+		var err error
+		if f.Strong, err = strconv.ParseBool(strong); err != nil && strong != "" {
+			failure = badParameter("strong", "must be true or false")
+		}
+		f.Strong = f.Strong || strong == ""
+	}
+	var state command.State
+	if failure == nil {
+		state, failure = g.state(r.Context(), f, identity)
+	}
+	if failure != nil {
+		writeFailure(w, "", "", failure)
+		return
+	}
+	writeFrame(w, http.StatusOK, frame.Result{Version: state.Version, Position: state.Position, Data: state.Data})
+}
+
+// reader reads who asks, and for what.
+func (g *Gateway) reader(r *http.Request, id string) (Identity, eventstore.StreamID, *command.Failure) {
+	s := eventstore.StreamID{Type: r.PathValue("type"), ID: id}
+	identity, err := g.bearer(r)
+	if err != nil {
+		return identity, s, &command.Failure{Code: command.Unauthenticated, Message: err.Error()}
+	}
+	if err := s.Validate(); err != nil {
+		return identity, s, &command.Failure{Code: command.BadRequest, Field: "aggregate", Message: err.Error()}
+	}
+	return identity, s, nil
+}
+
+func badParameter(name, what string) *command.Failure {
+	return &command.Failure{Code: command.BadRequest, Field: name, Message: "the parameter " + name + " " + what}
+}
+
+func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
+	identity, s, failure := g.reader(r, r.PathValue("id"))
+	g.serveEvents(w, r, identity, topic{stream: s}, failure)
+}
+
+func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request) {
+	identity, s, failure := g.reader(r, "all")
+	g.serveEvents(w, r, identity, topic{category: s.Type}, failure)
+}
+
+// serveEvents writes the events of a topic up to the head, one JSON object a
+// line. A response that is cut off short has no final chunk: clients see that.
+func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, failure *command.Failure) {
+	query := r.URL.Query()
+	req := frame.Subscribe{Stream: t.stream, Category: t.category, Cursor: query.Get("cursor")}
+	switch after := query.Get("after"); {
+	case failure != nil:
+	case strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
+		failure = &command.Failure{Code: command.Unsupported, Message: "this gateway sends no Server-Sent Events yet: use a WebSocket for what is live"}
+	case after != "" && (t.category != "" || req.Cursor != ""):
+		failure = badParameter("after", "is for streams, and excludes cursor")
+	case after != "":
+		n, err := strconv.ParseUint(after, 10, 64)
+		if err != nil {
+			failure = badParameter("after", "must be a version: a whole number")
+		}
+		v := eventstore.Version(n)
+		req.After = &v
+	case req.Cursor == "":
+		req.Cursor = "0"
+	}
+	if failure == nil {
+		failure = g.mayRead(identity, t)
+	}
+	var from start
+	if failure == nil {
+		from, failure = g.locate(r.Context(), t, req)
+	}
+	if failure != nil {
+		writeFailure(w, "", "", failure)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
+	at, version := from.at, from.version
+	for at < from.head {
+		entries, upTo, err := g.readPage(r.Context(), t, at, version, from.head)
+		var page []byte
+		for _, e := range entries {
+			if e.err != nil {
+				err = e.err
+				break
+			}
+			page = append(append(append(page, '{'), e.tail...), '\n')
+			version = e.version
+		}
+		if _, werr := w.Write(page); err == nil {
+			err = werr
+		}
+		if err != nil {
+			g.cfg.Logger.Debug("a response was cut off", "error", err)
+			panic(http.ErrAbortHandler) // the way to tell the client that there was more
+		}
+		at = upTo
+	}
+}
+
+func (g *Gateway) serveCluster(w http.ResponseWriter, _ *http.Request) {
+	if g.cfg.Cluster == nil {
+		writeFailure(w, "", "", &command.Failure{Code: command.NotFound, Message: "this node tells nothing of its cluster"})
+		return
+	}
+	body, err := json.MarshalIndent(g.cfg.Cluster(), "", "  ")
+	if err != nil {
+		g.cfg.Logger.Error("the cluster's description can't be written", "error", err)
+		writeFailure(w, "", "", &command.Failure{Code: command.Internal, Message: "internal error"})
+		return
+	}
+	writeJSON(w, http.StatusOK, body)
+}
+
+func (g *Gateway) serveReady(w http.ResponseWriter, _ *http.Request) {
+	g.mu.Lock()
+	err := g.errRefused()
+	g.mu.Unlock()
+	if err == nil && g.cfg.Ready != nil {
+		err = g.cfg.Ready()
+	}
+	if err != nil {
+		body := append([]byte(`{"status":"not ready","reason":`), frame.AppendString(nil, err.Error())...)
+		writeJSON(w, http.StatusServiceUnavailable, append(body, '}'))
+		return
+	}
+	writeJSON(w, http.StatusOK, []byte(`{"status":"ready"}`))
+}
+
+// statuses are those of the protocol; what is not listed is 500.
+var statuses = map[command.Code]int{
+	command.BadRequest: 400, command.Unsupported: 400, command.Unauthenticated: 401, command.Forbidden: 403, command.NotFound: 404,
+	command.Conflict: 409, command.KeyReused: 409, command.CursorAhead: 409, command.TooLarge: 413, command.Rejected: 422,
+	command.RateLimited: 429, command.Busy: 429, command.Unavailable: 503, command.Timeout: 504,
+}
+
+func writeFailure(w http.ResponseWriter, id, key string, f *command.Failure) {
+	status, ok := statuses[f.Code]
+	if !ok {
+		status = http.StatusInternalServerError
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	if f.After > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(max(1, f.After.Seconds()))))
+	}
+	writeFrame(w, status, fault(id, key, f))
+}
+
+func writeFrame(w http.ResponseWriter, status int, f frame.Frame) {
+	writeJSON(w, status, f.Append(nil))
+}
+
+func writeJSON(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // the client may have gone
+}

@@ -1,0 +1,363 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+// session is one WebSocket connection: a reader, a bounded queue of what is to
+// be written, and a writer while there is something in it.
+//
+// The queue is bounded in two ways. What is owed (answers and the like) is
+// bounded by the requests that may be open and the subscriptions that may
+// exist; past that the reader stops reading. Events are bounded by bytes; past
+// that they are dropped and read again from the log.
+type session struct {
+	g      *Gateway
+	id     string
+	conn   *websocket.Conn
+	socket *socket
+	ctx    context.Context // ends with the session
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+
+	slots chan struct{} // one for each request that is open or whose answer is unwritten
+	turn  chan struct{} // held by the subscription that reads a page
+	room  chan struct{} // signalled when half of the queue is free
+
+	mu       sync.Mutex
+	identity Identity
+	greeted  bool
+	draining bool
+	closing  bool // nothing is queued any more
+	ended    bool // nothing is written any more
+	paused   bool // the reader waits for a slot: silence is not the client's
+	open     map[string]*request
+	subs     map[string]*subscription
+
+	queue      []item
+	eventBytes int
+	writing    bool
+	pingDue    bool
+	pongDue    []byte
+
+	heartbeat *time.Timer
+	hello     *time.Timer
+	expiry    *time.Timer
+	overdue   *time.Timer
+	overdueAt time.Time
+}
+
+// request is one that has not been answered.
+type request struct {
+	op       string
+	key      string
+	deadline time.Time // for commands: past it, and some patience, the answer is timeout
+}
+
+func newSession(g *Gateway, identity Identity) *session {
+	s := &session{
+		g: g, id: newID(), identity: identity,
+		slots: make(chan struct{}, g.cfg.OpenRequests),
+		turn:  make(chan struct{}, 1),
+		room:  make(chan struct{}, 1),
+		open:  make(map[string]*request),
+		subs:  make(map[string]*subscription),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// run serves the session until it has ended.
+func (s *session) run() {
+	s.mu.Lock()
+	s.hello = time.AfterFunc(s.g.cfg.HelloTimeout, s.noHello)
+	s.setExpiry()
+	s.mu.Unlock()
+
+	code, reason := s.read()
+	if code != 0 {
+		s.closeAfter(code, reason)
+	}
+	s.mu.Lock()
+	orderly := s.closing
+	s.mu.Unlock()
+	if !orderly {
+		s.end()
+	}
+	s.tasks.Wait()
+	s.end()
+
+	s.mu.Lock()
+	subs := make([]*subscription, 0, len(s.subs))
+	for _, sub := range s.subs {
+		subs = append(subs, sub)
+	}
+	for _, t := range []*time.Timer{s.heartbeat, s.hello, s.expiry, s.overdue} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	s.mu.Unlock()
+	s.g.hub.leave(subs...)
+	_ = s.conn.CloseNow()
+}
+
+// end stops the session without ceremony. It may be called more than once.
+func (s *session) end() {
+	s.mu.Lock()
+	s.ended, s.closing = true, true
+	s.mu.Unlock()
+	s.cancel()
+	_ = s.socket.Close()
+}
+
+// spawn runs f beside the session, which waits for it. The caller holds s.mu.
+func (s *session) spawn(f func()) {
+	if s.ended {
+		return
+	}
+	s.tasks.Add(1)
+	go func() {
+		defer s.tasks.Done()
+		f()
+	}()
+}
+
+func (s *session) client() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity.Client
+}
+
+// read handles what the client sends. It returns with what code the session
+// is to be closed; 0 if that was decided elsewhere, or the client has gone.
+func (s *session) read() (code int, reason string) {
+	for {
+		typ, r, err := s.conn.Reader(context.Background())
+		if err != nil {
+			return 0, ""
+		}
+		if typ == websocket.MessageBinary {
+			return frame.CloseBinary, "binary messages are not part of " + frame.Subprotocol
+		}
+		message, err := io.ReadAll(r)
+		if err != nil {
+			if errors.Is(err, websocket.ErrMessageTooBig) {
+				s.discard()
+			}
+			return 0, ""
+		}
+		for line := range frame.Lines(message) {
+			if !s.acquire() {
+				return 0, ""
+			}
+			f, err := frame.ParseRequest(line)
+			switch {
+			case errors.Is(err, frame.ErrNotJSON):
+				return frame.CloseBadFrame, "bad frame: not JSON in UTF-8, one object a line"
+			case err != nil:
+				s.refuse(err)
+			default:
+				s.handle(f)
+			}
+		}
+	}
+}
+
+// acquire waits until another request may be open. It returns false once no
+// more are taken.
+func (s *session) acquire() bool {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		s.setPaused(true)
+		defer s.setPaused(false)
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closing && !s.draining
+}
+
+func (s *session) setPaused(paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = paused
+	s.socket.lastRead.Store(time.Now().UnixNano())
+}
+
+// discard reads on for a moment after the library has closed the connection
+// for a message too large: a socket that is closed with unread input resets
+// the connection, and the client would not see why.
+func (s *session) discard() {
+	_ = s.socket.SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = io.Copy(io.Discard, io.LimitReader(s.socket.Conn, 64<<20))
+}
+
+// answer enqueues a frame that settles what a slot was taken for.
+func (s *session) answer(f frame.Frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.enqueue(item{frame: f.Append(nil), slot: true})
+}
+
+// refuse answers a frame that is not valid. If its id names something that is
+// open, the answer must not settle that.
+func (s *session) refuse(err error) {
+	var bad *frame.Error
+	if !errors.As(err, &bad) {
+		bad = &frame.Error{Code: command.Internal, Message: "internal error"}
+	}
+	s.mu.Lock()
+	taken := s.taken(bad.ID)
+	s.mu.Unlock()
+	f := frame.Fault{ID: bad.ID, Key: bad.Key, Code: bad.Code, Message: bad.Message, Field: bad.Field, Retry: command.RetryNo}
+	if taken {
+		f.ID, f.Key = "", ""
+		f.Message = "frame with the id " + bad.ID + ", which is in use: " + bad.Message
+	}
+	s.answer(f)
+}
+
+// taken tells whether an id is in use. The caller holds s.mu.
+func (s *session) taken(id string) bool {
+	_, open := s.open[id]
+	_, sub := s.subs[id]
+	return open || sub
+}
+
+// claim registers a request under its id. If the id is in use it answers so,
+// and returns nil.
+func (s *session) claim(f frame.Request) *request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := f.RequestID()
+	if s.taken(id) {
+		s.enqueue(item{frame: duplicate(id).Append(nil), slot: true})
+		return nil
+	}
+	r := &request{op: f.Op()}
+	s.open[id] = r
+	return r
+}
+
+func duplicate(id string) frame.Fault {
+	return frame.Fault{
+		Code: command.BadRequest, Field: "id", Retry: command.RetryNo,
+		Message: "the id \"" + id + "\" is in use by an open request or a subscription: choose another",
+	}
+}
+
+// settle answers a request, unless it was answered already.
+func (s *session) settle(id string, r *request, f frame.Frame) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[id] != r {
+		return
+	}
+	delete(s.open, id)
+	s.enqueue(item{frame: f.Append(nil), slot: true})
+	s.settled()
+}
+
+// settled says goodbye once everything that was owed has been answered. The
+// caller holds s.mu.
+func (s *session) settled() {
+	if !s.draining || len(s.open) > 0 || s.closing {
+		return
+	}
+	s.sayGoodbye()
+}
+
+func (s *session) sayGoodbye() {
+	s.enqueue(item{frame: frame.Goodbye{Reason: "draining", ReconnectInMS: s.g.reconnectIn().Milliseconds()}.Append(nil)})
+	s.enqueue(item{close: &closing{frame.CloseDraining, "draining"}})
+}
+
+// drain takes no more requests and closes the session after what is owed.
+func (s *session) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	s.settled()
+}
+
+// suspend closes the session now; its events are in the log.
+func (s *session) suspend(code int, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(func(it *item) bool { return it.isEvent() || it.beat || it.sub != nil })
+	s.enqueue(item{close: &closing{code, reason}})
+}
+
+func (s *session) noHello() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.greeted {
+		s.enqueue(item{close: &closing{frame.CloseNoHello, "no hello in time"}})
+	}
+}
+
+// beat sends a heartbeat, or ends a session that has been silent for three.
+func (s *session) beat() {
+	interval := s.g.cfg.Heartbeat
+	s.mu.Lock()
+	silent := time.Since(time.Unix(0, s.socket.lastRead.Load()))
+	dead := silent >= 3*interval && !s.paused
+	over := s.closing
+	if !over {
+		s.heartbeat.Reset(interval)
+	}
+	s.mu.Unlock()
+	switch {
+	case over:
+	case dead:
+		s.g.cfg.Logger.Info("session ended: silent for three heartbeats", "session", s.id)
+		s.closeAfter(frame.CloseGoingAway, "silent for three heartbeats")
+	default:
+		s.g.hub.beat(s)
+	}
+}
+
+// expiryWarning is how long before the end of its token a session is warned.
+const expiryWarning = time.Minute
+
+// setExpiry arms the timer for the end of the identity. The caller holds s.mu.
+func (s *session) setExpiry() {
+	if s.expiry != nil {
+		s.expiry.Stop()
+		s.expiry = nil
+	}
+	expires := s.identity.Expires
+	if expires.IsZero() {
+		return
+	}
+	warn := max(0, time.Until(expires)-expiryWarning)
+	var timer *time.Timer
+	timer = time.AfterFunc(warn, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.expiry != timer {
+			return // renewed
+		}
+		if left := time.Until(expires); left > 0 {
+			s.enqueue(item{frame: frame.Expiring{InMS: left.Milliseconds()}.Append(nil)})
+			timer.Reset(left)
+			return
+		}
+		s.enqueue(item{close: &closing{frame.CloseUnauthenticated, "the token has expired"}})
+	})
+	s.expiry = timer
+}

@@ -1,0 +1,466 @@
+package gateway_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/sqlite"
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait of a test that ought to succeed at once.
+const patience = 20 * time.Second
+
+// world is a log, the owner of all aggregates, and gateways in front of them.
+type world struct {
+	t      testing.TB
+	store  *sqlite.Store
+	router *owner
+	feeds  *feeds
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, feeds: &feeds{}}
+	store, err := sqlite.Open(context.Background(), sqlite.Config{Dir: t.TempDir(), Committed: w.feeds.publish})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store = store
+	w.router = newOwner(store)
+	t.Cleanup(func() {
+		w.router.stop()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// node is one gateway, listening.
+type node struct {
+	*gateway.Gateway
+	w    *world
+	url  string
+	feed *feed
+}
+
+func (w *world) node(change ...func(*gateway.Config)) *node {
+	w.t.Helper()
+	cfg := gateway.Config{
+		Node: "n1", Version: "v0.0.1", Catalog: catalog{}, Store: w.store, Router: w.router,
+		Auth: gateway.Development(slog.New(slog.DiscardHandler)),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	g, err := gateway.New(cfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	n := &node{Gateway: g, w: w}
+	n.feed = w.feeds.subscribe(w.store, g)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = g.Run(ctx) })
+	srv := httptest.NewServer(g.Handler())
+	n.url = srv.URL
+	w.t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		srv.Close()
+		n.feed.stop()
+	})
+	return n
+}
+
+// feeds brings what the store commits to gateways, as the cluster's feed does:
+// dense, in order, from one goroutine each.
+type feeds struct {
+	mu  sync.Mutex
+	all []*feed
+}
+
+type feed struct {
+	mu     sync.Mutex
+	cond   *sync.Cond
+	queue  []eventstore.Commit
+	held   bool
+	closed bool
+	done   sync.WaitGroup
+}
+
+func (f *feeds) publish(batch []eventstore.Commit) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.all {
+		one.mu.Lock()
+		one.queue = append(one.queue, batch...)
+		one.cond.Signal()
+		one.mu.Unlock()
+	}
+}
+
+func (f *feeds) subscribe(store eventstore.Store, g *gateway.Gateway) *feed {
+	one := &feed{}
+	one.cond = sync.NewCond(&one.mu)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	head, err := store.Head(context.Background())
+	if err != nil {
+		panic(err)
+	}
+	g.Start(head)
+	f.all = append(f.all, one)
+	one.done.Go(func() { one.run(g) })
+	return one
+}
+
+func (f *feed) run(g *gateway.Gateway) {
+	for {
+		f.mu.Lock()
+		for !f.closed && (len(f.queue) == 0 || f.held) {
+			f.cond.Wait()
+		}
+		if f.closed {
+			f.mu.Unlock()
+			return
+		}
+		batch := f.queue
+		f.queue = nil
+		f.mu.Unlock()
+		g.Deliver(batch)
+	}
+}
+
+func (f *feed) hold(held bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.held = held
+	f.cond.Signal()
+}
+
+func (f *feed) stop() {
+	f.mu.Lock()
+	f.closed = true
+	f.cond.Signal()
+	f.mu.Unlock()
+	f.done.Wait()
+}
+
+// catalog is a small application: counters that the authenticated may use,
+// auctions that anyone may read, clients that only they themselves may read.
+type catalog struct{}
+
+func (catalog) HasType(typ string) bool {
+	return typ == "counter" || typ == "auction" || typ == "client"
+}
+
+func (catalog) HasCommand(_, name string) bool {
+	return name == "add" || name == "fail" || name == "wait"
+}
+
+func (catalog) MaySend(client string, _ map[string]any, _, _, _ string) bool { return client != "" }
+
+func (catalog) MayRead(client string, _ map[string]any, typ, id string) bool {
+	return typ == "auction" || typ == "counter" && client != "" || typ == "client" && client == id && client != ""
+}
+
+func (catalog) MayReadAll(client string, _ map[string]any, typ string) bool {
+	return typ == "auction" || typ == "counter" && client != ""
+}
+
+func (catalog) Show(_, _ string, form int, data json.RawMessage) (json.RawMessage, error) {
+	if form > 1 {
+		return nil, errors.New("a form from the future")
+	}
+	return data, nil
+}
+
+func (catalog) ShowsCaller(typ string) bool { return typ == "auction" }
+
+// owner executes commands one after another per stream, and keeps their events
+// in the log. It decides little: add adds, fail is refused, wait waits for
+// release.
+type owner struct {
+	store eventstore.Store
+
+	mu      sync.Mutex
+	lanes   map[eventstore.StreamID]chan func()
+	order   []string // ids of the commands as they came: session and data
+	release chan struct{}
+	stopped bool
+	running sync.WaitGroup
+}
+
+func newOwner(store eventstore.Store) *owner {
+	return &owner{store: store, lanes: make(map[eventstore.StreamID]chan func()), release: make(chan struct{})}
+}
+
+func (o *owner) stop() {
+	o.mu.Lock()
+	o.stopped = true
+	for _, lane := range o.lanes {
+		close(lane)
+	}
+	o.mu.Unlock()
+	o.running.Wait()
+}
+
+func (o *owner) Send(c command.Command, reply func(command.Outcome)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.order = append(o.order, string(c.Data))
+	lane := o.lanes[c.Stream]
+	if lane == nil && !o.stopped {
+		lane = make(chan func(), 100_000)
+		o.lanes[c.Stream] = lane
+		o.running.Go(func() {
+			for run := range lane {
+				run()
+			}
+		})
+	}
+	if o.stopped {
+		reply(command.Failed(&command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: "stopped"}))
+		return
+	}
+	lane <- func() { reply(o.execute(c)) }
+}
+
+func (o *owner) execute(c command.Command) command.Outcome {
+	ctx := context.Background()
+	if c.Name == "wait" {
+		<-o.release
+	}
+	head, err := o.store.StreamHead(ctx, c.Stream)
+	if err != nil {
+		return command.Failed(&command.Failure{Code: command.Internal, Message: err.Error()})
+	}
+	if c.Expect != nil && *c.Expect != head.Version {
+		return command.Failed(&command.Failure{Code: command.Conflict, Message: "the stream moved on", Retry: command.RetryNo, Version: &head.Version})
+	}
+	cmd := eventstore.Command{
+		Key: c.Key, At: time.Now(), Meta: eventstore.Meta{Client: c.Client},
+		Hash:   eventstore.Hash([]byte(fmt.Sprintf("%-16.16s", c.Client+c.Name+string(c.Data)))),
+		Events: []eventstore.Event{{Type: "added", Form: 1, Data: c.Data}},
+	}
+	if c.Name == "fail" {
+		return command.Failed(&command.Failure{Code: command.Rejected, Reason: "zero", Message: "add something", Retry: command.RetryNo})
+	}
+	done, err := o.store.Append(ctx, eventstore.Unit{Stream: c.Stream, Expected: head.Version, Commands: []eventstore.Command{cmd}})
+	var known *eventstore.KnownKeysError
+	switch {
+	case errors.As(err, &known) && known.Known[0].Reused:
+		return command.Failed(&command.Failure{Code: command.KeyReused, Message: "the key was used for something else", Retry: command.RetryNo})
+	case errors.As(err, &known):
+		p := known.Known[0].Place
+		return command.Outcome{Result: command.Result{Key: c.Key, Version: p.Version, Position: p.Position, Replayed: true}}
+	case err != nil:
+		return command.Failed(&command.Failure{Code: command.Internal, Message: err.Error(), Retry: command.RetrySameKey})
+	}
+	p := done.Commands[0]
+	return command.Outcome{Result: command.Result{Key: c.Key, Version: p.Version, Position: p.Position, Data: json.RawMessage(`{"ok":true}`)}}
+}
+
+func (o *owner) Get(ctx context.Context, g command.Get) (command.State, error) {
+	head, err := o.store.StreamHead(ctx, g.Stream)
+	if err != nil {
+		return command.State{}, err
+	}
+	return command.State{Version: head.Version, Position: head.Position, Data: fmt.Appendf(nil, `{"version":%d}`, head.Version)}, nil
+}
+
+// add commits events to a stream without a gateway.
+func (w *world) add(stream string, n int) {
+	w.t.Helper()
+	s, err := eventstore.ParseStreamID(stream)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Add(1)
+		w.router.Send(command.Command{Stream: s, Name: "add", Key: fmt.Sprint(stream, time.Now().UnixNano(), i), Client: "seed", Data: fmt.Appendf(nil, `{"by":%d}`, i)}, func(o command.Outcome) {
+			if o.Failure != nil {
+				w.t.Error(o.Failure)
+			}
+			wait.Done()
+		})
+	}
+	wait.Wait()
+}
+
+// store appends one commit with the given events.
+func (w *world) append(stream eventstore.StreamID, events ...eventstore.Event) {
+	w.t.Helper()
+	head, err := w.store.StreamHead(w.t.Context(), stream)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, err = w.store.Append(w.t.Context(), eventstore.Unit{Stream: stream, Expected: head.Version, Commands: []eventstore.Command{
+		{Key: fmt.Sprint(time.Now().UnixNano()), At: time.Now(), Events: events},
+	}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// client is a WebSocket client that looks at every frame.
+type client struct {
+	t    testing.TB
+	conn *websocket.Conn
+	got  []frame.Frame // read and not yet looked at
+}
+
+func (n *node) dial(header ...string) *client {
+	n.w.t.Helper()
+	c, _, err := n.tryDial(header...)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	return c
+}
+
+func (n *node) tryDial(header ...string) (*client, *http.Response, error) {
+	return dialWith(n.w.t, n.url, nil, header...)
+}
+
+func dialWith(t testing.TB, url string, hc *http.Client, header ...string) (*client, *http.Response, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	opts := &websocket.DialOptions{HTTPHeader: http.Header{}, HTTPClient: hc, Subprotocols: []string{frame.Subprotocol}}
+	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Sec-WebSocket-Protocol" {
+			opts.Subprotocols = strings.Fields(header[i+1])
+			continue
+		}
+		opts.HTTPHeader.Set(header[i], header[i+1])
+	}
+	conn, resp, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(url, "http")+"/v1/ws", opts)
+	if err != nil {
+		return nil, resp, err
+	}
+	conn.SetReadLimit(16 << 20)
+	c := &client{t: t, conn: conn}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	return c, resp, nil
+}
+
+// join dials and says hello.
+func (n *node) join(who string) *client {
+	n.w.t.Helper()
+	c := n.dial()
+	c.sendf(`{"op":"hello","id":"hello","client":%q}`, who)
+	want[frame.Welcome](c)
+	return c
+}
+
+func (c *client) sendf(format string, args ...any) {
+	c.t.Helper()
+	c.send(fmt.Sprintf(format, args...))
+}
+
+func (c *client) send(message string) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := c.conn.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
+		c.t.Fatalf("send %.100s: %v", message, err)
+	}
+}
+
+// next returns the next frame.
+func (c *client) next() (frame.Frame, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for len(c.got) == 0 {
+		_, message, err := c.conn.Read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for line := range frame.Lines(message) {
+			f, err := frame.ParseAnswer(line)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", line, err)
+			}
+			c.got = append(c.got, f)
+		}
+	}
+	f := c.got[0]
+	c.got = c.got[1:]
+	return f, nil
+}
+
+func (c *client) read() frame.Frame {
+	c.t.Helper()
+	f, err := c.next()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return f
+}
+
+// want reads the next frame, which must be an F.
+func want[F frame.Frame](c *client) F {
+	c.t.Helper()
+	f := c.read()
+	w, ok := f.(F)
+	if !ok {
+		c.t.Fatalf("got %s, want %s", f.Append(nil), w.Op())
+	}
+	return w
+}
+
+func (c *client) wantFault(id string, code command.Code) frame.Fault {
+	c.t.Helper()
+	f := want[frame.Fault](c)
+	if f.ID != id || f.Code != code {
+		c.t.Fatalf("got %s, want the code %s for the id %q", f.Append(nil), code, id)
+	}
+	if f.Message == "" || f.Retry == "" {
+		c.t.Errorf("%s says neither what is wrong nor whether to retry", f.Append(nil))
+	}
+	return f
+}
+
+func (c *client) wantEvents(sub string, versions ...int) (last frame.Event) {
+	c.t.Helper()
+	for _, v := range versions {
+		if last = want[frame.Event](c); last.Sub != sub || int(last.Version) != v {
+			c.t.Fatalf("got %s, want version %d on %s", last.Append(nil), v, sub)
+		}
+	}
+	return last
+}
+
+func (c *client) wantClose(code int) {
+	c.t.Helper()
+	for {
+		f, err := c.next()
+		if err == nil {
+			c.t.Logf("before the close: %.200s", f.Append(nil))
+			continue
+		}
+		if got := websocket.CloseStatus(err); int(got) != code {
+			c.t.Fatalf("closed with %d (%v), want %d", got, err, code)
+		}
+		return
+	}
+}
