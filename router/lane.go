@@ -1,0 +1,304 @@
+package router
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/router/link"
+)
+
+// call is a command on its way, from Send or a peer's stream until it is
+// answered and no executor or link has it any more. What follows lane is
+// guarded by the shard's lock.
+type call struct {
+	cmd    command.Command
+	claims []byte // cmd.Claims as JSON, once it was needed or as it came
+	lane   *lane
+	order  uint64 // in the lane
+
+	// Where the answer goes: to reply, or as the answer to request id of the
+	// lane's inbound stream. hop is that request's.
+	reply func(command.Outcome)
+	id    uint64
+	hop   uint32
+
+	at      place     // who has it; zero: nobody, it waits
+	turn    uint64    // of the current or last handing over
+	tried   []string  // nodes that refused it or whose answer will never come
+	unknown bool      // one of those may have executed it
+	search  time.Time // when it stops waiting for a candidate
+	timer   *time.Timer
+
+	refused  *command.Failure // something ahead of it was refused: it must not be sent again
+	answered bool
+}
+
+// place is where a call was handed to: this node's executor, or a link.
+type place struct {
+	node string
+	link *link.Link // nil: the executor
+}
+
+// lane holds the calls of one session to one aggregate, in order.
+type lane struct {
+	key   laneKey
+	calls []*call
+	// placed is how many of calls are handed over. Unless broken, they are
+	// the first ones. A lane is broken when calls came back unanswered while
+	// others were still out; nothing is sent until those are back as well.
+	placed int
+	broken bool
+	order  uint64 // of the newest call
+
+	mark    *command.Lane // of the newest call handed to the executor
+	pumping bool          // a goroutine hands over its calls
+
+	// A lane of this node's session is busy until pausedUntil. One of a
+	// peer's refuses requests whose sender had not acted on reply refusedBy.
+	pausedUntil time.Time
+	refusedBy   uint64
+	refusal     *command.Failure
+}
+
+// laneKey names a lane. Calls without a session have a lane each, which is in
+// no map.
+type laneKey struct {
+	peer    *inbound // nil: this node's own session
+	session string
+	stream  eventstore.StreamID
+}
+
+// shard is a part of the router's lanes, under one lock. Nothing is called
+// with it held but links and streams, which take requests and replies without
+// blocking: executors and reply functions are called after it is released.
+//
+// Lock order: shard.mu, then inbound.mu, then those inside package link.
+type shard struct {
+	router *Router
+
+	mu      sync.Mutex
+	lanes   map[laneKey]*lane
+	waiting map[*lane]struct{} // for a candidate
+	paused  int                // lanes that are busy for a while
+	full    time.Time          // when too many are, the whole shard is, until then
+	answers []answer           // to be given when the lock is released
+}
+
+// answer is a reply function about to be called.
+type answer struct {
+	reply   func(command.Outcome)
+	outcome command.Outcome
+}
+
+var seed = maphash.MakeSeed()
+
+func (r *Router) shard(key *laneKey) *shard {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	h.WriteString(key.session)
+	h.WriteString(key.stream.Type)
+	h.WriteString(key.stream.ID)
+	return &r.shards[h.Sum64()%uint64(len(r.shards))]
+}
+
+// unlock releases the lock and gives the answers that came up under it.
+func (s *shard) unlock() {
+	answers := s.answers
+	s.answers = nil
+	s.mu.Unlock()
+	for _, a := range answers {
+		a.reply(a.outcome)
+	}
+}
+
+// lane returns the lane of a key.
+func (s *shard) lane(key laneKey) *lane {
+	if key.session == "" {
+		return &lane{key: key}
+	}
+	l := s.lanes[key]
+	if l == nil {
+		l = &lane{key: key}
+		s.lanes[key] = l
+	}
+	return l
+}
+
+// tidy forgets a lane that has nothing to remember.
+func (s *shard) tidy(l *lane) {
+	if len(l.calls) == 0 && !l.pumping && l.pausedUntil.IsZero() && l.refusedBy == 0 && l.key.session != "" {
+		delete(s.lanes, l.key)
+	}
+}
+
+// kick looks again at the lanes that wait for a candidate.
+func (s *shard) kick() {
+	s.mu.Lock()
+	defer s.unlock()
+	waiting := s.waiting
+	if len(waiting) == 0 {
+		return
+	}
+	s.waiting = make(map[*lane]struct{})
+	for l := range waiting {
+		s.pump(l)
+		s.tidy(l)
+	}
+}
+
+// enter takes a call into its lane, or refuses it. seen is how many replies
+// the sender of an inbound call had acted on.
+func (r *Router) enter(key laneKey, c *call, seen uint64) {
+	s := r.shard(&key)
+	now := time.Now()
+	c.search = now.Add(r.cfg.Search)
+	over := r.count.unanswered.Add(1) > int64(r.cfg.MaxUnanswered)
+	s.mu.Lock()
+	defer s.unlock()
+	l := s.lane(key)
+	l.order++
+	c.lane, c.order = l, l.order
+	l.calls = append(l.calls, c)
+	if f := s.known(l, now, seen); f != nil {
+		s.answer(c, command.Failed(f), true)
+	} else if over {
+		s.answer(c, command.Failed(busy("this node has %d unanswered commands", r.cfg.MaxUnanswered)), false)
+	} else if len(l.calls) > r.cfg.MaxLane {
+		s.answer(c, command.Failed(busy("this session has %d unanswered commands for %v", r.cfg.MaxLane, key.stream)), false)
+	} else {
+		c.timer = time.AfterFunc(min(r.cfg.Search, c.cmd.Deadline.Sub(now)), func() { r.expire(s, c) })
+		s.pump(l)
+	}
+	s.tidy(l)
+}
+
+// known returns the refusal that the sender of a new call on a lane could not
+// know of when it sent it; nil if there is none.
+func (s *shard) known(l *lane, now time.Time, seen uint64) *command.Failure {
+	if l.key.session == "" {
+		return nil
+	}
+	if p := l.key.peer; p != nil {
+		if seen < l.refusedBy {
+			return l.refusal
+		}
+		return p.refusesAll(seen)
+	}
+	until := l.pausedUntil
+	if s.full.After(until) {
+		until = s.full
+	}
+	if !now.Before(until) {
+		return nil
+	}
+	f := busy("a command that this session sent to %v before this one was refused as busy", l.key.stream)
+	f.After = until.Sub(now)
+	return f
+}
+
+// answer gives a call its outcome, and refuses what is behind it if it was
+// refused. again says that it is refused because another one was.
+func (s *shard) answer(c *call, out command.Outcome, again bool) {
+	if c.answered {
+		return
+	}
+	c.answered = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	r, l := s.router, c.lane
+	r.count.unanswered.Add(-1)
+	refused := false
+	if f := out.Failure; f != nil {
+		refused = f.Code == command.Busy || f.Elsewhere
+		out.Failure = r.final(c, f)
+		if f.Code == command.Busy && out.Failure.After == 0 {
+			out.Failure.After = r.cfg.BusyPause
+		}
+	}
+	if p := l.key.peer; p != nil {
+		n := p.answer(c.id, out)
+		if refused && !again && l.key.session != "" && p.remember(l, n) {
+			l.refusedBy, l.refusal = n, out.Failure
+		}
+		r.own.add(-1)
+	} else {
+		s.answers = append(s.answers, answer{c.reply, out})
+		if refused && !again && l.key.session != "" {
+			s.pause(l, out.Failure.After)
+		}
+	}
+	if c.at == (place{}) {
+		l.remove(c)
+	}
+	if refused && !again {
+		s.refuseBehind(c, out.Failure)
+	}
+}
+
+// refuseBehind refuses all calls of a lane that came after c. Those that
+// somebody has are answered when they come back: somebody who keeps to the
+// rules has refused them as well.
+func (s *shard) refuseBehind(c *call, f *command.Failure) {
+	for _, d := range slices.Clone(c.lane.calls) {
+		if d.order <= c.order || d.answered || d.refused != nil {
+			continue
+		}
+		d.refused = f
+		if d.at == (place{}) {
+			s.answer(d, command.Failed(f), true)
+		}
+	}
+}
+
+// remove takes a call that nobody has out of its lane.
+func (l *lane) remove(c *call) {
+	switch i := slices.Index(l.calls, c); i {
+	case -1:
+	case 0:
+		l.calls[0] = nil
+		l.calls = l.calls[1:]
+	default:
+		l.calls = slices.Delete(l.calls, i, i+1)
+	}
+}
+
+// maxPaused bounds the lanes of a shard that stay busy for a while. When there
+// are more, the whole shard is.
+const maxPaused = 1024
+
+// pause keeps a lane busy for a while.
+func (s *shard) pause(l *lane, d time.Duration) {
+	until := time.Now().Add(d)
+	switch {
+	case !l.pausedUntil.IsZero():
+		if until.After(l.pausedUntil) {
+			l.pausedUntil = until // resume sees that it comes too early
+		}
+	case s.paused >= maxPaused:
+		if until.After(s.full) {
+			s.full = until
+		}
+	default:
+		s.paused++
+		l.pausedUntil = until
+		time.AfterFunc(d, func() { s.resume(l) })
+	}
+}
+
+// resume ends a lane's pause.
+func (s *shard) resume(l *lane) {
+	s.mu.Lock()
+	defer s.unlock()
+	if left := time.Until(l.pausedUntil); left > 0 {
+		time.AfterFunc(left, func() { s.resume(l) })
+		return
+	}
+	l.pausedUntil = time.Time{}
+	s.paused--
+	s.tidy(l)
+}

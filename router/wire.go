@@ -1,0 +1,247 @@
+package router
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/link"
+)
+
+// This file turns commands, gets and answers into what travels between nodes,
+// and back. What comes from a peer is checked as if a stranger had sent it;
+// what goes to one is checked for what would break the stream for everybody
+// else on it: gRPC can't carry strings that are not UTF-8.
+
+// maxBudget bounds how long a peer may say that its client waits. Clients are
+// held to 30 seconds; more than this is a mistake, or mischief.
+const maxBudget = 10 * time.Minute
+
+const (
+	maxKey  = 64
+	maxText = 512 // for a session, a trace
+)
+
+// requestOf is the request to execute a call.
+func requestOf(c *call, hop uint32, now time.Time) (*peer.Request, *command.Failure) {
+	cmd := &c.cmd
+	if c.claims == nil && len(cmd.Claims) > 0 {
+		claims, err := json.Marshal(cmd.Claims)
+		if err != nil {
+			return nil, malformed("claims", "the claims can't be written as JSON: %v", err)
+		}
+		c.claims = claims
+	}
+	for _, text := range []struct{ name, value string }{
+		{"aggregate", cmd.Stream.Type},
+		{"aggregate", cmd.Stream.ID},
+		{"command", cmd.Name},
+		{"key", cmd.Key},
+		{"client", cmd.Client},
+		{"session", cmd.Session},
+		{"trace", cmd.Trace},
+	} {
+		if !utf8.ValidString(text.value) {
+			return nil, malformed("", "the command's %s is not valid UTF-8", text.name)
+		}
+	}
+	msg := &peer.Command{
+		Type: cmd.Stream.Type, Id: cmd.Stream.ID, Name: cmd.Name, Data: cmd.Data,
+		Key: cmd.Key, ClientKey: cmd.ClientKey, Client: cmd.Client, Claims: c.claims, Session: cmd.Session,
+		BudgetUs: cmd.Deadline.Sub(now).Microseconds(), Attempt: uint32(cmd.Attempt), Trace: cmd.Trace, Hop: hop,
+	}
+	if cmd.Expect != nil {
+		msg.Expect = new(uint64(*cmd.Expect))
+	}
+	return &peer.Request{Body: &peer.Request_Command{Command: msg}}, nil
+}
+
+// callOf is the call that a peer's request asks for.
+func callOf(msg *peer.Command, now time.Time) (*call, *command.Failure) {
+	stream, deadline, f := common(msg.GetType(), msg.GetId(), msg.GetBudgetUs(), now)
+	if f != nil {
+		return nil, f
+	}
+	switch {
+	case msg.GetName() == "" || len(msg.GetName()) > eventstore.MaxIDBytes:
+		return nil, malformed("", "the command's name has %d bytes, it has 1 to %d", len(msg.GetName()), eventstore.MaxIDBytes)
+	case len(msg.GetKey()) == 0 || len(msg.GetKey()) > maxKey:
+		return nil, malformed("", "the key has %d bytes, it has 1 to %d", len(msg.GetKey()), maxKey)
+	case len(msg.GetClient()) > eventstore.MaxIDBytes:
+		return nil, malformed("", "the client id has %d bytes, at most %d are allowed", len(msg.GetClient()), eventstore.MaxIDBytes)
+	case len(msg.GetSession()) > maxText || len(msg.GetTrace()) > maxText:
+		return nil, malformed("", "the session or the trace has more than %d bytes", maxText)
+	case msg.GetAttempt() < 1 || msg.GetAttempt() > 100:
+		return nil, malformed("", "the attempt is %d, it is 1 to 100", msg.GetAttempt())
+	}
+	c := &call{claims: msg.GetClaims(), hop: msg.GetHop()}
+	c.cmd = command.Command{
+		Stream: stream, Name: msg.GetName(), Data: msg.GetData(),
+		Key: msg.GetKey(), ClientKey: msg.GetClientKey(), Client: msg.GetClient(), Session: msg.GetSession(),
+		Deadline: deadline, Attempt: int(msg.GetAttempt()), Trace: msg.GetTrace(),
+	}
+	if len(c.claims) > 0 {
+		if err := json.Unmarshal(c.claims, &c.cmd.Claims); err != nil {
+			return nil, malformed("", "the claims are no JSON object: %v", err)
+		}
+	}
+	if msg.Expect != nil {
+		c.cmd.Expect = new(eventstore.Version(msg.GetExpect()))
+	}
+	return c, nil
+}
+
+// getRequest is the request for an aggregate's state.
+func getRequest(g command.Get, hop uint32, now time.Time) (*peer.Request, *command.Failure) {
+	if !utf8.ValidString(g.Stream.Type) || !utf8.ValidString(g.Stream.ID) {
+		return nil, malformed("", "the aggregate's name is not valid UTF-8")
+	}
+	return &peer.Request{Body: &peer.Request_Get{Get: &peer.Get{
+		Type: g.Stream.Type, Id: g.Stream.ID, AtLeast: uint64(g.AtLeast), Strong: g.Strong,
+		BudgetUs: g.Deadline.Sub(now).Microseconds(), Hop: hop,
+	}}}, nil
+}
+
+// getOf is the get that a peer's request asks for.
+func getOf(msg *peer.Get, now time.Time) (command.Get, *command.Failure) {
+	stream, deadline, f := common(msg.GetType(), msg.GetId(), msg.GetBudgetUs(), now)
+	return command.Get{
+		Stream: stream, AtLeast: eventstore.Position(msg.GetAtLeast()), Strong: msg.GetStrong(), Deadline: deadline,
+	}, f
+}
+
+// common checks what commands and gets have in common.
+func common(typ, id string, budget int64, now time.Time) (eventstore.StreamID, time.Time, *command.Failure) {
+	s := eventstore.StreamID{Type: typ, ID: id}
+	if err := s.Validate(); err != nil {
+		return s, now, malformed("", "%v", err)
+	}
+	if budget > maxBudget.Microseconds() {
+		return s, now, malformed("", "the budget is %d µs, at most %v are allowed", budget, maxBudget)
+	}
+	// What has no time left is answered so, like anything that comes late.
+	return s, now.Add(time.Duration(max(0, budget)) * time.Microsecond), nil
+}
+
+// outcomeReply is the reply with the answer to a command, and its size.
+func outcomeReply(id uint64, out command.Outcome) (*peer.Reply, int) {
+	if out.Failure != nil {
+		return failureReply(id, out.Failure)
+	}
+	res := out.Result
+	reply := &peer.Reply{Id: id, Body: &peer.Reply_Result{Result: &peer.Result{
+		Key: clean(res.Key), Version: uint64(res.Version), Position: uint64(res.Position), Replayed: res.Replayed, Data: res.Data,
+	}}}
+	size := proto.Size(reply)
+	if size > link.MaxMessage {
+		f := tooLarge("the command was executed (version %d), but its answer has %d bytes, more than a message between nodes may have: read the state with get", res.Version, size)
+		f.Key, f.Replayed = res.Key, res.Replayed
+		return failureReply(id, f)
+	}
+	return reply, size
+}
+
+// stateReply is the reply with the answer to a get, and its size.
+func stateReply(id uint64, state command.State, f *command.Failure) (*peer.Reply, int) {
+	if f != nil {
+		return failureReply(id, f)
+	}
+	reply := &peer.Reply{Id: id, Body: &peer.Reply_State{State: &peer.State{
+		Version: uint64(state.Version), Position: uint64(state.Position), Data: state.Data,
+	}}}
+	size := proto.Size(reply)
+	if size > link.MaxMessage {
+		return failureReply(id, tooLarge("the state has %d bytes, more than a message between nodes may have", size))
+	}
+	return reply, size
+}
+
+func failureReply(id uint64, f *command.Failure) (*peer.Reply, int) {
+	msg := &peer.Failure{
+		Code: string(f.Code), Reason: clean(f.Reason), Message: clean(f.Message), Retry: string(f.Retry), AfterUs: f.After.Microseconds(),
+		Field: clean(f.Field), Key: clean(f.Key), Replayed: f.Replayed, Elsewhere: f.Elsewhere,
+	}
+	if f.Version != nil {
+		msg.Version = new(uint64(*f.Version))
+	}
+	reply := &peer.Reply{Id: id, Body: &peer.Reply_Failure{Failure: msg}}
+	return reply, proto.Size(reply)
+}
+
+// clean makes a text of ours fit for the wire: valid, and of a size that no
+// failure needs to exceed.
+func clean(s string) string {
+	const most = 4 << 10
+	if len(s) > most {
+		s = s[:most]
+	}
+	return strings.ToValidUTF8(s, "�")
+}
+
+// outcomeOf is the answer to a command in a reply.
+func outcomeOf(reply *peer.Reply) command.Outcome {
+	switch body := reply.GetBody().(type) {
+	case *peer.Reply_Result:
+		res := body.Result
+		return command.Outcome{Result: command.Result{
+			Key: res.GetKey(), Version: eventstore.Version(res.GetVersion()), Position: eventstore.Position(res.GetPosition()),
+			Replayed: res.GetReplayed(), Data: res.GetData(),
+		}}
+	case *peer.Reply_Failure:
+		return command.Failed(failureOf(body.Failure))
+	}
+	return command.Failed(senseless())
+}
+
+// stateOf is the answer to a get in a reply.
+func stateOf(reply *peer.Reply) (command.State, *command.Failure) {
+	switch body := reply.GetBody().(type) {
+	case *peer.Reply_State:
+		s := body.State
+		return command.State{
+			Version: eventstore.Version(s.GetVersion()), Position: eventstore.Position(s.GetPosition()), Data: s.GetData(),
+		}, nil
+	case *peer.Reply_Failure:
+		return command.State{}, failureOf(body.Failure)
+	}
+	return command.State{}, senseless()
+}
+
+func failureOf(msg *peer.Failure) *command.Failure {
+	f := &command.Failure{
+		Code: command.Code(msg.GetCode()), Reason: msg.GetReason(), Message: msg.GetMessage(), Retry: command.Retry(msg.GetRetry()),
+		After: time.Duration(min(max(0, msg.GetAfterUs()), maxBudget.Microseconds())) * time.Microsecond,
+		Field: msg.GetField(), Key: msg.GetKey(), Replayed: msg.GetReplayed(), Elsewhere: msg.GetElsewhere(),
+	}
+	if msg.Version != nil {
+		f.Version = new(eventstore.Version(msg.GetVersion()))
+	}
+	if f.Code == "" {
+		f.Code = command.Internal
+	}
+	switch f.Retry {
+	case command.RetryNo, command.RetryLater, command.RetrySameKey:
+	default:
+		f.Retry = command.RetrySameKey // the one that is always safe
+	}
+	return f
+}
+
+// senseless is the failure for a reply that answers something else.
+func senseless() *command.Failure {
+	return &command.Failure{
+		Code: command.Internal, Retry: command.RetrySameKey,
+		Message: "a node answered in a way that this one does not understand",
+	}
+}
+
+func malformed(field, format string, args ...any) *command.Failure {
+	return &command.Failure{Code: command.BadRequest, Retry: command.RetryNo, Field: field, Message: fmt.Sprintf(format, args...)}
+}
