@@ -23,7 +23,7 @@ var ErrSeatTaken = aggregate.Reject("seat_taken", "another guest holds this seat
 func (c ReserveSeat) Decide(_ aggregate.Call, s Seat) (aggregate.Decision[Seat], error) {
 	switch s.Guest {
 	case "":
-		return aggregate.Emit(SeatReserved(c))
+		return aggregate.Emit(SeatReserved{Guest: c.Guest})
 	case c.Guest:
 		return aggregate.Emit[Seat]() // asking twice changes nothing
 	}
