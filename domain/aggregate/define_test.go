@@ -126,6 +126,7 @@ func TestProblems(t *testing.T) {
 		"half a codec":          {box[encodesOnly](nil), "can't decode itself: give it UnmarshalJSON"},
 		"the other half":        {box[decodesOnly](nil), "can't encode itself: give it MarshalJSON"},
 		"pointer receivers":     {box[big.Int](nil), "use a pointer, or encoding a value passes them by"},
+		"a json.Number":         {box[json.Number](nil), "use int64, float64 or string"},
 		"deep inside":           {box[map[string][]struct{ X *untagged }](nil), "Value.X has no json tag"},
 	}
 	for name, test := range tests {
@@ -135,6 +136,7 @@ func TestProblems(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"nothing wrong": box[int](nil), "a big number": box[*big.Int](nil), "a tree": box[*Tree](nil), "a type of bytes": box[[]byte](nil),
+		"optional JSON": box[*json.RawMessage](nil),
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -20,6 +21,7 @@ func FuzzDecodeCommand(f *testing.F) {
 	f.Add("reorder", []byte(`{"zebra": 1, "Ant": 2}`))
 	f.Add("reorder", []byte("{\"\\u0061nt\":\"\xff\\ud800\\u0000\"}"))
 	f.Add("fill", []byte(nil))
+	f.Add("fill", []byte(strings.Replace(full, `00Z"`, `00+24:00"`, 1)))
 	f.Fuzz(func(t *testing.T, name string, data []byte) {
 		cmd, err := sink.DecodeCommand(name, data)
 		if err != nil {

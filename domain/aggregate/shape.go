@@ -55,6 +55,7 @@ var kindNames = [...]string{
 
 var (
 	rawType             = reflect.TypeFor[json.RawMessage]()
+	numberType          = reflect.TypeFor[json.Number]()
 	timeType            = reflect.TypeFor[time.Time]()
 	marshalerType       = reflect.TypeFor[json.Marshaler]()
 	unmarshalerType     = reflect.TypeFor[json.Unmarshaler]()
@@ -100,6 +101,10 @@ func (c *compiler) compile(t reflect.Type, path string) *shape {
 
 func (c *compiler) compileKind(s *shape, path string) {
 	t := s.typ
+	if t == numberType {
+		c.problem(path, "is a %s, which is neither quite a number nor a string: use int64, float64 or string", t)
+		return
+	}
 	switch t.Kind() {
 	case reflect.Bool:
 		s.kind = kindBoolean
@@ -131,7 +136,7 @@ func (c *compiler) compileKind(s *shape, path string) {
 		switch elem := t.Elem(); {
 		case elem.Kind() == reflect.Pointer:
 			c.problem(path, "is a %s: a pointer to a pointer can't be told from null", t)
-		case encodesItself(t) && decodesItself(t):
+		case elem != rawType && encodesItself(t) && decodesItself(t):
 			s.kind, s.elem = kindNullable, &shape{kind: kindCustom, typ: elem}
 		default:
 			s.kind, s.elem = kindNullable, c.compile(elem, path)
