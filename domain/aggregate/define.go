@@ -43,7 +43,7 @@ func Upcast[Old, New any](f func(Old) New) Upcaster {
 
 // DefaultSnapshotEvery is after how many events a snapshot is made, unless a
 // type says otherwise. A thousand events are one page of the log, which takes
-// about 2 ms to read and less than 1 ms to decode and apply (BenchmarkReplay),
+// about 2 ms to read and 1 ms to decode and apply (BenchmarkReplay),
 // so rehydration stays far below what a client notices; and one snapshot in a
 // thousand events adds a tenth of a percent to the writes.
 const DefaultSnapshotEvery = 1000
