@@ -1,0 +1,425 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+const (
+	// conflictsMost is how often a unit may find that its stream has moved
+	// before its commands are refused as busy.
+	conflictsMost = 3
+	// conflictPause bounds the pause before the stream is read again. It
+	// doubles, and the actual pause is random, so that two nodes that fight
+	// for an aggregate come apart.
+	conflictPause = 2 * time.Millisecond
+)
+
+// serve answers everything that was taken from a cell's mailbox.
+func (h *Host) serve(c *cell, jobs []*job, reads []*read) {
+	round := h.prepare(c, jobs)
+	if len(round) == 0 && len(reads) == 0 {
+		return
+	}
+	err := h.ctx.Err()
+	if err == nil {
+		err = h.load(c)
+	}
+	h.answer(c, reads, err)
+	if len(round) == 0 {
+		return
+	}
+	if err != nil {
+		refuse(round, h.failure(c.stream, "reading the aggregate", err))
+		return
+	}
+	h.counters.drained(len(round))
+	h.execute(c, round)
+}
+
+// prepare decodes the jobs, and returns those that can be decided. Where one
+// drain has a key several times, the later ones wait for the first one's
+// answer.
+func (h *Host) prepare(c *cell, jobs []*job) []*job {
+	round := make([]*job, 0, len(jobs))
+	var first map[string]*job
+	if len(jobs) > 1 {
+		first = make(map[string]*job, len(jobs))
+	}
+	for _, j := range h.due(jobs) {
+		if f := h.decode(c, j); f != nil {
+			j.settle(f)
+			continue
+		}
+		if leader := first[j.Key]; leader != nil {
+			leader.again = append(leader.again, j)
+			leader.keep = leader.keep || j.keep
+			continue
+		}
+		if first != nil {
+			first[j.Key] = j
+		}
+		round = append(round, j)
+	}
+	return round
+}
+
+// decode makes a command of the job's data, and the hash that its key stands
+// for.
+func (h *Host) decode(c *cell, j *job) *command.Failure {
+	var canonical []byte
+	err := guarded(func() (err error) {
+		if j.body, err = c.def.DecodeCommand(j.Name, j.Data); err == nil {
+			canonical, err = c.def.EncodeCommand(j.body)
+		}
+		return err
+	})
+	var data *aggregate.DataError
+	switch {
+	case err == nil:
+		j.hash = digest(j.Client, j.Name, canonical)
+		return nil
+	case errors.Is(err, aggregate.ErrUnknownCommand):
+		return unknownCommand(c.def, j.Name)
+	case errors.As(err, &data):
+		return badRequest(data.Message, data.Field)
+	}
+	return h.failure(c.stream, "decoding command "+j.Name, err)
+}
+
+func refuse(jobs []*job, f *command.Failure) {
+	for _, j := range jobs {
+		j.settle(f)
+	}
+}
+
+// execute decides the jobs and stores what comes of them, until each has its
+// answer. The state is loaded when it is called.
+func (h *Host) execute(c *cell, round []*job) {
+	conflicts, limit := 0, len(round)
+	for first := true; ; first = false {
+		if round = h.due(round); len(round) == 0 {
+			return
+		}
+		if !first {
+			if err := h.load(c); err != nil {
+				refuse(round, h.failure(c.stream, "reading the aggregate", err))
+				return
+			}
+		}
+		d := h.decide(c, round[:min(limit, len(round))])
+		appended, err := h.append(d)
+		if err == nil && len(appended.Commands) != len(d.jobs) {
+			err = fmt.Errorf("the store answered %d of %d commands", len(appended.Commands), len(d.jobs))
+		}
+		if err == nil {
+			h.commit(c, d, appended)
+			round = round[len(d.jobs):]
+			continue
+		}
+
+		expected := d.unit.Expected
+		h.discard(c)
+		var known *eventstore.KnownKeysError
+		var conflict *eventstore.ConflictError
+		switch {
+		case errors.As(err, &known) && len(known.Known) > 0:
+			round = h.replay(c, round, known.Known)
+
+		case errors.As(err, &conflict):
+			h.counters.conflicts.Add(1)
+			// A log that is behind our state has lost events; the snapshot
+			// may have been made from those.
+			c.fromScratch = conflict.Actual < expected
+			if conflicts++; conflicts == conflictsMost {
+				h.counters.busy.Add(uint64(len(round)))
+				refuse(round, busy(c.stream.String()+" is being changed on another node as well"))
+				return
+			}
+			h.pause(rand.N(conflictPause << conflicts))
+
+		case errors.Is(err, eventstore.ErrInvalid) && len(d.jobs) > 1:
+			limit = 1 // one of them is at fault: the others go without it
+
+		case errors.Is(err, eventstore.ErrInvalid):
+			round[0].settle(h.failure(c.stream, "storing", err))
+			round = round[1:]
+
+		default:
+			refuse(round, h.uncertain(c, err))
+			return
+		}
+	}
+}
+
+// uncertain is the failure for an append that ended with an error which does
+// not say what became of the unit.
+func (h *Host) uncertain(c *cell, err error) *command.Failure {
+	f := h.failure(c.stream, "storing", err)
+	if f.Code == command.Internal {
+		f.Retry = command.RetrySameKey
+	}
+	return f
+}
+
+// due returns the jobs that may be begun, and answers the others: those whose
+// time is over, and those sent along with one that was refused.
+func (h *Host) due(round []*job) []*job {
+	now := time.Now()
+	kept := round[:0]
+	for _, j := range round {
+		if f := j.Lane.Refusal(); f != nil {
+			j.settle(f)
+		} else if j.expired(now) {
+			h.counters.late.Add(1)
+			j.settle(late())
+		} else {
+			kept = append(kept, j)
+		}
+	}
+	return kept
+}
+
+// pause waits, or until the host ends.
+func (h *Host) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-h.ctx.Done():
+	}
+}
+
+// draft is a unit that was decided and not yet stored.
+type draft struct {
+	unit     eventstore.Unit
+	jobs     []*job             // one for each command of the unit
+	failures []*command.Failure // for each: why it has no events; nil if it was granted
+	at       time.Time          // of the newest event
+	spoilt   bool               // application code panicked, so that the state can't be kept
+}
+
+// decide lets the aggregate decide jobs one after another, applying events to
+// the state as if they were stored. After a panic it stops: the state may be
+// half changed.
+func (h *Host) decide(c *cell, jobs []*job) draft {
+	d := draft{
+		unit:     eventstore.Unit{Stream: c.stream, Expected: c.version, Commands: make([]eventstore.Command, 0, len(jobs))},
+		failures: make([]*command.Failure, 0, len(jobs)),
+		at:       c.at,
+	}
+	version := c.version
+	for _, j := range jobs {
+		at := h.now()
+		if d.at.After(at) {
+			at = d.at
+		}
+		cmd := eventstore.Command{
+			Key: j.Key, Hash: j.hash, At: at,
+			Meta: eventstore.Meta{Client: j.Client, Trace: j.Trace},
+		}
+		var f *command.Failure
+		cmd.Events, f, d.spoilt = h.decideOne(c, j, version, at)
+		if len(cmd.Events) > 0 {
+			version += eventstore.Version(len(cmd.Events))
+			d.at = at
+		} else {
+			cmd.Answer = encodeAnswer(f)
+			// A fault of the program is not final: mended, it may succeed.
+			cmd.Keep = j.keep && (f == nil || f.Code != command.Internal)
+		}
+		d.unit.Commands = append(d.unit.Commands, cmd)
+		d.failures = append(d.failures, f)
+		if d.spoilt {
+			break
+		}
+	}
+	d.jobs = jobs[:len(d.unit.Commands)]
+	return d
+}
+
+// now is the host's clock, as precise as the store.
+func (h *Host) now() time.Time { return h.config.Now().UTC().Truncate(time.Microsecond) }
+
+// decideOne decides one command at a version. It returns the events in their
+// stored form, applied to the state; or why there are none; and whether the
+// state was spoilt.
+func (h *Host) decideOne(c *cell, j *job, version eventstore.Version, at time.Time) (
+	stored []eventstore.Event, f *command.Failure, spoilt bool,
+) {
+	if j.Expect != nil && *j.Expect != version {
+		return nil, &command.Failure{
+			Code:    command.Conflict,
+			Message: fmt.Sprintf("%s is at version %d, not %d: get its state and decide again", c.stream, version, *j.Expect),
+			Retry:   command.RetryNo, Version: &version,
+		}, false
+	}
+	var events []any
+	size := 0
+	err := guarded(func() (err error) {
+		events, err = c.def.Decide(aggregate.Call{
+			ID: c.stream.ID, Client: j.Client, Claims: j.Claims, Key: j.Key, Time: at,
+		}, c.state, j.body)
+		if err != nil || len(events) == 0 {
+			return err
+		}
+		stored = make([]eventstore.Event, len(events))
+		for i, e := range events {
+			s := &stored[i]
+			if s.Type, s.Form, s.Data, err = c.def.EncodeEvent(e); err != nil {
+				return err
+			}
+			size += len(s.Type) + len(s.Data)
+		}
+		if size > MaxCommitBytes {
+			return nil
+		}
+		for _, e := range events {
+			c.def.Apply(c.state, e)
+		}
+		return nil
+	})
+	var rejection *aggregate.Rejection
+	var panicked *panicError
+	switch {
+	case errors.As(err, &rejection):
+		return nil, &command.Failure{
+			Code: command.Rejected, Reason: rejection.Code, Message: rejection.Message, Retry: command.RetryNo,
+		}, false
+	case err != nil:
+		return nil, h.failure(c.stream, "deciding command "+j.Name, err), errors.As(err, &panicked)
+	case size > MaxCommitBytes:
+		return nil, &command.Failure{
+			Code:    command.TooLarge,
+			Message: fmt.Sprintf("the command's events have %d bytes, at most %d are allowed", size, MaxCommitBytes),
+			Retry:   command.RetryNo,
+		}, false
+	}
+	return stored, nil, false
+}
+
+// append hands a unit to the store.
+func (h *Host) append(d draft) (eventstore.Appended, error) {
+	deadline := time.Time{}
+	for _, j := range d.jobs {
+		if j.Deadline.After(deadline) {
+			deadline = j.Deadline
+		}
+	}
+	if deadline.IsZero() {
+		deadline = time.Now().Add(h.config.AppendTimeout)
+	}
+	ctx, cancel := context.WithDeadline(h.ctx, deadline)
+	defer cancel()
+	return h.store.Append(ctx, d.unit)
+}
+
+// commit makes the speculative state the state, shows it, and only then
+// answers: whoever has an answer can read what it did.
+func (h *Host) commit(c *cell, d draft, appended eventstore.Appended) {
+	before := c.position
+	for _, p := range appended.Commands {
+		c.version = p.Version
+		if p.Position > 0 {
+			c.position = p.Position
+		}
+	}
+	c.at = d.at
+	h.counters.units.Add(1)
+	h.counters.confirmed.Add(uint64(len(d.jobs)))
+	if c.position > before {
+		h.tip.saw(c.position)
+	}
+	if v := h.render(c); v == nil || d.spoilt {
+		h.discard(c)
+	} else {
+		h.publish(c, v, c.version)
+	}
+	position := before
+	for i, j := range d.jobs {
+		place := appended.Commands[i]
+		if place.Position > 0 {
+			position = place.Position
+		}
+		if len(d.unit.Commands[i].Events) > 0 {
+			h.counters.commits.Add(1)
+		}
+		if f := d.failures[i]; f != nil {
+			if f.Code == command.Rejected {
+				h.counters.rejected.Add(1)
+			}
+			f.Key = j.Key
+			j.confirm(command.Failed(f))
+			continue
+		}
+		j.confirm(command.Outcome{Result: command.Result{Key: j.Key, Version: place.Version, Position: position}})
+	}
+	h.offerSnapshot(c)
+}
+
+// replay answers those jobs whose keys the log knew, and returns the others.
+func (h *Host) replay(c *cell, round []*job, known []eventstore.First) []*job {
+	left := make([]*job, 0, len(round))
+	next := 0
+	for _, first := range known {
+		if first.Index < next || first.Index >= len(round) {
+			continue
+		}
+		left = append(left, round[next:first.Index]...)
+		next = first.Index + 1
+		j := round[first.Index]
+		if first.Reused {
+			if other := j.reused(); other != nil {
+				left = append(left, other)
+			}
+			continue
+		}
+		o, err := h.firstAnswer(c, j, first)
+		if err != nil {
+			// It was executed; only its answer can't be told now.
+			f := h.failure(c.stream, "reading a first answer", err)
+			f.Retry, f.Elsewhere = command.RetrySameKey, false
+			j.settle(f)
+			continue
+		}
+		h.counters.replays.Add(1)
+		j.confirm(replayed(o))
+	}
+	return append(left, round[next:]...)
+}
+
+// firstAnswer is what a known key was first answered with.
+func (h *Host) firstAnswer(c *cell, j *job, first eventstore.First) (command.Outcome, error) {
+	result := command.Result{Key: j.Key, Version: first.Place.Version, Position: first.Place.Position}
+	if first.Answer == nil {
+		return command.Outcome{Result: result}, nil
+	}
+	f, err := decodeAnswer(first.Answer)
+	if err != nil {
+		return command.Outcome{}, fmt.Errorf("decode the kept answer: %w", err)
+	}
+	if f != nil {
+		f.Key = j.Key
+		return command.Failed(f), nil
+	}
+	if result.Position == 0 && result.Version > 0 {
+		// It changed nothing, and stood at the position of the event before it.
+		ctx, cancel := context.WithTimeout(h.ctx, h.config.LoadTimeout)
+		defer cancel()
+		commits, err := h.store.ReadStream(ctx, c.stream, result.Version-1, 1)
+		if err != nil {
+			return command.Outcome{}, err
+		}
+		if len(commits) == 1 {
+			result.Position = commits[0].First() + eventstore.Position(result.Version-commits[0].FirstVersion())
+		}
+	}
+	return command.Outcome{Result: result}, nil
+}

@@ -1,0 +1,126 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+func badRequest(message, field string) *command.Failure {
+	return &command.Failure{Code: command.BadRequest, Message: message, Field: field, Retry: command.RetryNo}
+}
+
+// unknownType and unknownCommand say Elsewhere: the gateway knew the name when
+// it sent the command here, so this node is the older one.
+func unknownType(typ string) *command.Failure {
+	return &command.Failure{
+		Code: command.NotFound, Message: fmt.Sprintf("there is no aggregate type %q", typ),
+		Retry: command.RetryNo, Elsewhere: true,
+	}
+}
+
+func unknownCommand(def *aggregate.Definition, name string) *command.Failure {
+	return &command.Failure{
+		Code:    command.NotFound,
+		Message: fmt.Sprintf("%s has no command %q; it has: %s", def.Name(), name, strings.Join(def.Commands(), ", ")),
+		Retry:   command.RetryNo, Elsewhere: true,
+	}
+}
+
+func busy(why string) *command.Failure {
+	return &command.Failure{Code: command.Busy, Message: why + ": send the command again in a moment", Retry: command.RetryLater}
+}
+
+func late() *command.Failure {
+	return &command.Failure{
+		Code: command.Timeout, Message: "the command waited until its time was over, and was not begun",
+		Retry: command.RetryLater,
+	}
+}
+
+func leaving() *command.Failure {
+	return &command.Failure{
+		Code: command.Unavailable, Message: "this node is leaving and takes no more requests",
+		Retry: command.RetryLater, Elsewhere: true,
+	}
+}
+
+func keyReused(key string) *command.Failure {
+	return &command.Failure{
+		Code:    command.KeyReused,
+		Message: "the key was used before, with another client, command or data: use a new key for each command",
+		Key:     key, Retry: command.RetryNo,
+	}
+}
+
+func internal() *command.Failure {
+	return &command.Failure{
+		Code: command.Internal, Message: "the node failed at this request; its log says why", Retry: command.RetryNo,
+	}
+}
+
+// failure says to a client what an error from the store, or from reading an
+// aggregate, means. It is internal, and logged, when there is nothing that a
+// client could know.
+func (h *Host) failure(s eventstore.StreamID, doing string, err error) *command.Failure {
+	unavailable := func(message string, retry command.Retry) *command.Failure {
+		return &command.Failure{Code: command.Unavailable, Message: message, Retry: retry}
+	}
+	var invalid *eventstore.InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		return badRequest("the database refuses the data: "+invalid.Reason, "")
+	case errors.Is(err, eventstore.ErrUnknown):
+		h.counters.unknown.Add(1)
+		return unavailable("the database went away while it stored the command, so the outcome is not known: "+
+			"send it again with the same key", command.RetrySameKey)
+	case errors.Is(err, eventstore.ErrUnavailable):
+		h.counters.unavailable.Add(1)
+		return unavailable("the database can't be reached", command.RetryLater)
+	case errors.Is(err, eventstore.ErrWentBack):
+		h.counters.unavailable.Add(1)
+		return unavailable("the log has lost events that were seen before; it serves again once an operator has decided about them",
+			command.RetryLater)
+	case errors.Is(err, eventstore.ErrClosed), h.ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return leaving()
+	case errors.Is(err, aggregate.ErrUnknownEvent):
+		h.log.Warn("an event is newer than this program: leaving the aggregate to other nodes", "stream", s, "err", err)
+		f := unavailable(fmt.Sprintf("%s has events that this node's version of the program does not know", s), command.RetryLater)
+		f.Elsewhere = true
+		return f
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return late()
+	}
+	var p *panicError
+	if errors.As(err, &p) {
+		h.log.Error(doing+": application code panicked", "stream", s, "panic", p.value, "stack", string(p.stack))
+	} else {
+		h.log.Error(doing+" failed", "stream", s, "err", err)
+	}
+	h.counters.internal.Add(1)
+	return internal()
+}
+
+// panicError is a panic of application code.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// guarded calls application code and turns a panic into a panicError.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{value: v, stack: debug.Stack()}
+		}
+	}()
+	return f()
+}

@@ -1,0 +1,218 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+// Get answers with an aggregate's public state, as of the newest commit that
+// this host knows of. The error is a *command.Failure.
+//
+// A strong get, and one with AtLeast past what is cached, compares with the
+// log first: its answer has every event that was stored before the call, and
+// with AtLeast every event at or below that position. A get of a position
+// that the log has not reached waits for it until the deadline.
+//
+// An unused aggregate is at version 0, with the view of the empty state.
+func (h *Host) Get(ctx context.Context, g command.Get) (command.State, error) {
+	h.counters.gets.Add(1)
+	def, ok := h.catalog.Type(g.Stream.Type)
+	if !ok {
+		return command.State{}, unknownType(g.Stream.Type)
+	}
+	if !g.Strong {
+		if v := h.cachedView(g.Stream, g.AtLeast); v != nil {
+			return v.state(), nil
+		}
+	}
+	if !g.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, g.Deadline)
+		defer cancel()
+	}
+	var need eventstore.Version
+	if g.Strong || g.AtLeast > 0 {
+		head, err := h.headPast(ctx, g.Stream, g.AtLeast)
+		if err != nil {
+			return command.State{}, h.getFailure(g.Stream, err)
+		}
+		need = head.Version
+	}
+
+	done := make(chan readResult, 1)
+	h.mu.Lock()
+	if h.draining || h.closed {
+		h.mu.Unlock()
+		return command.State{}, leaving()
+	}
+	c, f := h.cell(def, g.Stream)
+	switch {
+	case f != nil:
+	case c.view != nil && c.view.version >= max(need, c.known):
+		v := c.view
+		h.idle.used(c)
+		h.mu.Unlock()
+		h.counters.hits.Add(1)
+		return v.state(), nil
+	case len(c.reads) >= h.config.MailboxCommands:
+		f = busy(g.Stream.String() + " has as many requests waiting as it takes")
+	default:
+		c.known = max(c.known, need)
+		c.reads = append(c.reads, &read{need: need, done: done})
+		h.start(c)
+	}
+	h.mu.Unlock()
+	if f != nil {
+		return command.State{}, f
+	}
+
+	select {
+	case r := <-done:
+		if r.failure != nil {
+			return command.State{}, r.failure
+		}
+		return r.view.state(), nil
+	case <-ctx.Done():
+		return command.State{}, h.getFailure(g.Stream, ctx.Err())
+	}
+}
+
+// cachedView returns the newest view in memory, if it is not known to be
+// behind and is at or past a position.
+func (h *Host) cachedView(s eventstore.StreamID, atLeast eventstore.Position) *view {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c, ok := h.cells[s]
+	if !ok || h.draining || h.closed || c.view == nil || c.view.version < c.known || c.view.position < atLeast {
+		return nil
+	}
+	h.idle.used(c)
+	h.counters.hits.Add(1)
+	return c.view
+}
+
+// answer answers gets from the state as it was just loaded.
+func (h *Host) answer(c *cell, reads []*read, err error) {
+	if len(reads) == 0 {
+		return
+	}
+	h.mu.Lock()
+	v := c.view
+	h.mu.Unlock()
+	var f *command.Failure
+	switch {
+	case err != nil:
+		f = h.getFailure(c.stream, err)
+	case v == nil:
+		f = internal() // publish has logged why
+	}
+	for _, r := range reads {
+		result := readResult{view: v, failure: f}
+		if f == nil && v.version < r.need {
+			result = readResult{failure: h.getFailure(c.stream, eventstore.ErrWentBack)}
+		}
+		r.done <- result
+	}
+}
+
+func (h *Host) getFailure(s eventstore.StreamID, err error) *command.Failure {
+	f := h.failure(s, "reading the aggregate", err)
+	if f.Code == command.Timeout {
+		f.Message = "the state could not be read in time"
+	}
+	return f
+}
+
+// headPast returns the head of a stream, as of a log that has reached a
+// position.
+func (h *Host) headPast(ctx context.Context, s eventstore.StreamID, p eventstore.Position) (eventstore.Head, error) {
+	if err := h.tip.reach(ctx, p, h.store.Head); err != nil {
+		return eventstore.Head{}, fmt.Errorf("wait for position %d: %w", p, err)
+	}
+	head, err := h.store.StreamHead(ctx, s)
+	if err != nil {
+		return eventstore.Head{}, fmt.Errorf("read the stream's head: %w", err)
+	}
+	return head, nil
+}
+
+// tip is the newest position that the host knows the log to have, and lets
+// gets wait for a later one.
+type tip struct {
+	position atomic.Uint64
+	waiting  atomic.Int64
+	asking   atomic.Bool // somebody asks the log for its head
+
+	mu    sync.Mutex
+	moved chan struct{} // closed when position rises
+}
+
+// askEvery is how often the log is asked for its head while gets wait for a
+// position. As a rule the feed tells of it sooner.
+const askEvery = 50 * time.Millisecond
+
+func (t *tip) init() { t.moved = make(chan struct{}) }
+
+// saw says that the log has reached a position.
+func (t *tip) saw(p eventstore.Position) {
+	for {
+		old := t.position.Load()
+		if uint64(p) <= old {
+			return
+		}
+		if t.position.CompareAndSwap(old, uint64(p)) {
+			break
+		}
+	}
+	// Whoever waits has counted itself before it looked at position.
+	if t.waiting.Load() > 0 {
+		t.mu.Lock()
+		close(t.moved)
+		t.moved = make(chan struct{})
+		t.mu.Unlock()
+	}
+}
+
+func (t *tip) reset() { t.position.Store(0) }
+
+// reach returns once the log has reached a position, by what saw was told or
+// by asking for its head.
+func (t *tip) reach(ctx context.Context, p eventstore.Position, head func(context.Context) (eventstore.Position, error)) error {
+	if t.position.Load() >= uint64(p) {
+		return nil
+	}
+	t.waiting.Add(1)
+	defer t.waiting.Add(-1)
+	ticker := time.NewTicker(askEvery)
+	defer ticker.Stop()
+	for {
+		t.mu.Lock()
+		moved := t.moved
+		t.mu.Unlock()
+		if t.position.Load() >= uint64(p) {
+			return nil
+		}
+		if t.asking.CompareAndSwap(false, true) {
+			newest, err := head(ctx)
+			t.asking.Store(false)
+			if err != nil {
+				return err
+			}
+			if t.saw(newest); newest >= p {
+				return nil
+			}
+		}
+		select {
+		case <-moved:
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

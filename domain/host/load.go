@@ -1,0 +1,248 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+)
+
+// page is how many commits are read at once. A commit has at most
+// MaxCommitBytes, as a rule a few hundred bytes.
+const page = 256
+
+// errForgotten reports that the log was found to have gone back again and
+// again while an aggregate was read.
+var errForgotten = errors.New("host: the log changed while the aggregate was read")
+
+// load makes the cell's state one that is at or past every version that the
+// host knows of, and shows it. What is in memory already is only caught up.
+//
+// Reading takes its own time and not that of the request that set it off:
+// whoever comes next finds the state there.
+func (h *Host) load(c *cell) error {
+	for range 3 {
+		h.mu.Lock()
+		if c.forget {
+			c.forget = false
+			c.drop()
+		}
+		known := c.known
+		h.mu.Unlock()
+		if c.state != nil && c.version >= known {
+			h.counters.hits.Add(1)
+			return nil
+		}
+		if err := h.read(c); err != nil {
+			h.discard(c)
+			return err
+		}
+		if h.publish(c, h.render(c), known) {
+			h.offerSnapshot(c)
+			return nil
+		}
+	}
+	return errForgotten
+}
+
+// read reads what the cell's state lacks from the log.
+func (h *Host) read(c *cell) error {
+	ctx, cancel := context.WithTimeout(h.ctx, h.config.LoadTimeout)
+	defer cancel()
+	select {
+	case h.loads <- struct{}{}:
+		defer func() { <-h.loads }()
+	case <-ctx.Done():
+		if h.ctx.Err() == nil {
+			return fmt.Errorf("%w: %d aggregates are being read, and none of them has ended in %s",
+				eventstore.ErrUnavailable, h.config.Loads, h.config.LoadTimeout)
+		}
+		return ctx.Err()
+	}
+	h.counters.loads.Add(1)
+	if c.state == nil {
+		if err := h.begin(ctx, c); err != nil {
+			return err
+		}
+	}
+	for {
+		commits, err := h.store.ReadStream(ctx, c.stream, c.version, page)
+		if err != nil {
+			return fmt.Errorf("read after version %d: %w", c.version, err)
+		}
+		for i := range commits {
+			if err := h.apply(c, &commits[i]); err != nil {
+				return err
+			}
+		}
+		if len(commits) < page {
+			return nil
+		}
+	}
+}
+
+// begin gives the cell the state to start from: the snapshot, if there is one
+// that this program understands, else that of an unused aggregate.
+func (h *Host) begin(ctx context.Context, c *cell) error {
+	c.drop()
+	if c.def.SnapshotEvery() > 0 && !c.fromScratch {
+		s, err := h.store.LoadSnapshot(ctx, c.stream)
+		if err != nil {
+			return fmt.Errorf("load the snapshot: %w", err)
+		}
+		if s != nil && s.Fingerprint == c.def.Fingerprint() {
+			err := guarded(func() (err error) {
+				c.state, err = c.def.DecodeState(s.State)
+				return err
+			})
+			if err == nil {
+				c.version, c.position, c.at = s.Version, s.Position, s.At
+				c.snapshot, c.stateBytes = s.Version, len(s.State)
+				h.counters.snapshotsUsed.Add(1)
+				return nil
+			}
+			h.log.Warn("a snapshot can't be decoded: reading the aggregate from its first event", "stream", c.stream, "err", err)
+		}
+	}
+	return guarded(func() error {
+		c.state = c.def.NewState()
+		return nil
+	})
+}
+
+// apply applies those events of a commit that the state does not have.
+func (h *Host) apply(c *cell, commit *eventstore.Commit) error {
+	first := commit.FirstVersion()
+	if first > c.version+1 || commit.Version < first {
+		return &eventstore.DamagedError{
+			Position: commit.Position,
+			Reason:   fmt.Sprintf("%s has versions %d to %d after version %d", c.stream, first, commit.Version, c.version),
+		}
+	}
+	for i, e := range commit.Events {
+		if first+eventstore.Version(i) <= c.version {
+			continue
+		}
+		err := guarded(func() error {
+			event, err := c.def.DecodeEvent(e.Type, e.Form, e.Data)
+			if err == nil {
+				c.def.Apply(c.state, event)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("event %s at version %d: %w", e.Type, first+eventstore.Version(i), err)
+		}
+		c.version++
+		h.counters.eventsLoaded.Add(1)
+	}
+	c.position = commit.Position
+	if commit.At.After(c.at) {
+		c.at = commit.At
+	}
+	return nil
+}
+
+// render makes the state's view; nil if the application fails at that. Such
+// an aggregate still takes commands, and reads its state anew for each drain.
+func (h *Host) render(c *cell) *view {
+	v := &view{version: c.version, position: c.position}
+	err := guarded(func() (err error) {
+		v.data, err = c.def.View(c.state)
+		return err
+	})
+	if err != nil {
+		h.failure(c.stream, "rendering the view", err)
+		return nil
+	}
+	return v
+}
+
+// publish shows the state. It reports false, and drops the state, if that is
+// to be forgotten. known is what was known before the state was read: if the
+// log has less, it was wrong.
+func (h *Host) publish(c *cell, v *view, known eventstore.Version) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c.forget {
+		c.forget = false
+		c.drop()
+		h.show(c, nil)
+		return false
+	}
+	if c.known == known {
+		c.known = c.version
+	}
+	h.show(c, v)
+	return true
+}
+
+// discard drops the state and what gets are answered from.
+func (h *Host) discard(c *cell) {
+	c.drop()
+	h.mu.Lock()
+	h.show(c, nil)
+	h.mu.Unlock()
+}
+
+const (
+	// snapshotQueue bounds the snapshots that wait to be written. One that
+	// finds no place is dropped: the next commit makes another.
+	snapshotQueue   = 64
+	snapshotTimeout = 5 * time.Second
+)
+
+// offerSnapshot makes a snapshot of the state and hands it to the writer, if
+// enough has happened since the last one.
+func (h *Host) offerSnapshot(c *cell) {
+	every := eventstore.Version(c.def.SnapshotEvery())
+	if every == 0 || c.state == nil || c.version < c.snapshot+every {
+		return
+	}
+	if len(h.snapshots) == cap(h.snapshots) {
+		h.counters.snapshotsDropped.Add(1)
+		return
+	}
+	s := eventstore.Snapshot{
+		Stream: c.stream, Version: c.version, Position: c.position, At: c.at, Fingerprint: c.def.Fingerprint(),
+	}
+	err := guarded(func() (err error) {
+		s.State, err = c.def.EncodeState(c.state)
+		return err
+	})
+	c.snapshot = c.version // also if it failed: the same state fails again
+	if err != nil {
+		h.log.Warn("a snapshot can't be made", "stream", c.stream, "version", c.version, "err", err)
+		return
+	}
+	c.stateBytes = len(s.State)
+	select {
+	case h.snapshots <- s:
+	default:
+		h.counters.snapshotsDropped.Add(1)
+	}
+}
+
+// writeSnapshots writes snapshots one after another. What still waits in the
+// end is dropped: a snapshot is a cache.
+func (h *Host) writeSnapshots() {
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case s := <-h.snapshots:
+			ctx, cancel := context.WithTimeout(h.ctx, snapshotTimeout)
+			err := h.store.SaveSnapshot(ctx, s)
+			cancel()
+			switch {
+			case err == nil:
+				h.counters.snapshots.Add(1)
+			case h.ctx.Err() == nil:
+				h.counters.snapshotsDropped.Add(1)
+				h.log.Warn("a snapshot was not written", "stream", s.Stream, "version", s.Version, "err", err)
+			}
+		}
+	}
+}
