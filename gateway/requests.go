@@ -332,6 +332,7 @@ func (s *session) unsubscribe(f frame.Unsubscribe, r *request) {
 	sub := s.subs[f.Sub]
 	if sub != nil {
 		s.forget(sub)
+		s.drop(func(it *item) bool { return it.sub == sub })
 	}
 	s.mu.Unlock()
 	if sub == nil {

@@ -80,7 +80,7 @@ func (s *session) demote(sub *subscription, e *entry) {
 	s.g.stats.demotions.Add(1)
 	behind := map[*subscription]*entry{}
 	for i := range s.queue {
-		if it := &s.queue[i]; it.isEvent() && behind[it.sub] == nil {
+		if it := &s.queue[i]; it.isEvent() && !it.sub.ended && behind[it.sub] == nil {
 			behind[it.sub] = it.entry
 		}
 	}
@@ -88,7 +88,7 @@ func (s *session) demote(sub *subscription, e *entry) {
 		behind[sub] = e
 	}
 	s.drop(func(it *item) bool {
-		return it.isEvent() || it.beat || it.sub != nil && behind[it.sub] != nil
+		return it.beat || it.sub != nil && behind[it.sub] != nil
 	})
 	for sub, first := range behind {
 		sub.at, sub.version = first.position-1, first.version-1
@@ -102,8 +102,8 @@ func (s *session) demote(sub *subscription, e *entry) {
 
 // withdraw ends a subscription at an event that this gateway can't show: it
 // is older than the event's form, or the application forgot the event.
-// Nothing is skipped in silence; other subscriptions go on. The caller holds
-// s.mu.
+// Nothing is skipped in silence; what is queued is still written, and other
+// subscriptions go on. The caller holds s.mu.
 func (s *session) withdraw(sub *subscription, e *entry) {
 	s.g.cfg.Logger.Error("an event can't be shown", "stream", e.stream, "version", e.version, "position", e.position, "error", e.err)
 	s.forget(sub)
@@ -114,12 +114,11 @@ func (s *session) withdraw(sub *subscription, e *entry) {
 	}.Append(nil)})
 }
 
-// forget ends a subscription: no frame of it follows what is being written.
-// The caller holds s.mu; the hub drops the subscription when it next meets it.
+// forget ends a subscription; the hub drops it when it next meets it. The
+// caller holds s.mu.
 func (s *session) forget(sub *subscription) {
 	sub.ended, sub.live = true, false
 	delete(s.subs, sub.id)
-	s.drop(func(it *item) bool { return it.sub == sub })
 }
 
 // goLive makes a subscription live at the hub's head, called by the hub. It

@@ -1,0 +1,218 @@
+package frame_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+func TestWhatIsWrongWithAFrameIsSaid(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 65)
+	for _, c := range []struct {
+		line, id, field string
+		code            command.Code
+	}{
+		{`{"op":"ping","id":"1","unknown":{"a":[]}}`, "1", "", ""},
+		{`{"\u006fp":"ping","id":"\u0031"}`, "1", "", ""},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{"a":"\\u0000"}}`, "1", "", ""},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{"a\\\u0000":1}}`, "1", "data", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{"a":"\u0000"}}`, "1", "data", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"key":null,"expect":null}`, "1", "", ""},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"key":""}`, "1", "key", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"key":"` + long + `"}`, "1", "key", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"expect":1.5}`, "1", "expect", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"expect":18446744073709551616}`, "1", "expect", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":null}`, "1", "data", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"Counter/a","command":"add","data":{}}`, "1", "aggregate", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a/b","command":"add","data":{}}`, "1", "aggregate", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"timeout_ms":30000}`, "1", "", ""},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"timeout_ms":30001}`, "1", "timeout_ms", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"data":{}}`, "1", "data", command.BadRequest},
+		{`{"op":"query","id":"1","query":"q","data":"` + strings.Repeat("x", 64<<10) + `"}`, "1", "data", command.TooLarge},
+		{`{"op":"hello","id":"1","token":"t","client":"c"}`, "1", "client", command.BadRequest},
+		{`{"op":"hello","id":"1","client":"a/b"}`, "1", "client", command.BadRequest},
+		{`{"op":"hello","id":"1","subscriptions":{}}`, "1", "subscriptions", command.BadRequest},
+		{`{"op":"subscribe","id":"1","stream":"counter/a","last":1,"state":true}`, "1", "cursor", command.BadRequest},
+		{`{"op":"subscribe","id":"1","stream":"counter/a","cursor":""}`, "1", "cursor", command.BadRequest},
+		{`{"id":"1","op":""}`, "1", "op", command.BadRequest},
+		{`{"op":"ping","id":"` + long + `"}`, "", "id", command.BadRequest},
+		{`{"op":"ping","id":""}`, "", "id", command.BadRequest},
+		{`{"op":"ping","id":"a\tb"}`, "", "id", command.BadRequest},
+		{`{}`, "", "id", command.BadRequest},
+		{`7`, "", "", command.BadRequest},
+	} {
+		f, err := frame.ParseRequest([]byte(c.line))
+		var bad *frame.Error
+		switch {
+		case c.code == "" && (err != nil || f.RequestID() != c.id):
+			t.Errorf("%.90s: got %v", c.line, err)
+		case c.code == "":
+		case !errors.As(err, &bad):
+			t.Errorf("%.90s: got %v, want an Error", c.line, err)
+		case bad.ID != c.id || bad.Field != c.field || bad.Code != c.code || bad.Message == "":
+			t.Errorf("%.90s: got %+v", c.line, bad)
+		}
+	}
+	for _, line := range []string{`{"op":"ping"`, "", `{"op":"ping","id":"` + "\xff" + `"}`, "{}{}", "\x00"} {
+		if _, err := frame.ParseRequest([]byte(line)); !errors.Is(err, frame.ErrNotJSON) {
+			t.Errorf("%q: got %v, want ErrNotJSON", line, err)
+		}
+	}
+}
+
+func TestASubscriptionInHelloIsRefusedByItself(t *testing.T) {
+	t.Parallel()
+	f, err := frame.ParseRequest([]byte(`{"op":"hello","id":"1","subscriptions":[{"id":"2","stream":"counter/a"},{"id":"3"},7,{"stream":"counter/a"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := f.(frame.Hello)
+	if len(hello.Subscriptions) != 1 || hello.Subscriptions[0].ID != "2" || len(hello.Refused) != 3 || hello.Refused[0].ID != "3" {
+		t.Errorf("got %+v", hello)
+	}
+}
+
+func TestTheBodyOfACommandOverHTTPNeedsNoOp(t *testing.T) {
+	t.Parallel()
+	c, err := frame.ParseCommand([]byte("{\n\"aggregate\":\"counter/a\",\"command\":\"add\",\"data\":{}}"))
+	if err != nil || c.Command != "add" {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for _, body := range []string{`{"op":"get","aggregate":"counter/a","command":"add","data":{}}`, `{}`, `[]`} {
+		if _, err := frame.ParseCommand([]byte(body)); err == nil {
+			t.Errorf("%s was taken for a command", body)
+		}
+	}
+}
+
+func TestAnUnknownFrameOfAGatewayIsToldApart(t *testing.T) {
+	t.Parallel()
+	_, err := frame.ParseAnswer([]byte(`{"op":"future"}`))
+	var bad *frame.Error
+	if !errors.As(err, &bad) || bad.Code != command.Unsupported {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzParseRequest(f *testing.F) {
+	for _, g := range frames {
+		if _, ok := g.frame.(frame.Request); ok {
+			f.Add(g.frame.Append(nil))
+		}
+	}
+	f.Add([]byte(`{"op":"hello","id":"1","subscriptions":[{"id":"\ud800"},[],null]}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		before := bytes.Clone(line)
+		got, err := frame.ParseRequest(line)
+		if !bytes.Equal(line, before) {
+			t.Fatal("reading changed the line")
+		}
+		if notJSON := errors.Is(err, frame.ErrNotJSON); notJSON != !(json.Valid(line) && utf8.Valid(line)) {
+			t.Fatalf("got %v", err)
+		}
+		if err != nil {
+			return
+		}
+		// What was read can be written, and says the same when it is read again.
+		if hello, ok := got.(frame.Hello); ok {
+			hello.Refused = nil
+			got = hello
+		}
+		written := got.Append(nil)
+		again, err := frame.ParseRequest(written)
+		if err != nil {
+			t.Fatalf("%s: %v", written, err)
+		}
+		if rewritten := again.Append(nil); !bytes.Equal(written, rewritten) {
+			t.Fatalf("\n   wrote %s\nthen %s", written, rewritten)
+		}
+	})
+}
+
+func FuzzParseAnswer(f *testing.F) {
+	for _, g := range frames {
+		if _, ok := g.frame.(frame.Request); !ok {
+			f.Add(g.frame.Append(nil))
+		}
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		got, err := frame.ParseAnswer(line)
+		if err != nil {
+			return
+		}
+		written := got.Append(nil)
+		if !json.Valid(written) || bytes.IndexByte(written, '\n') >= 0 {
+			t.Fatalf("%q is not one line of JSON", written)
+		}
+	})
+}
+
+func FuzzAppendString(f *testing.F) {
+	f.Add("plain")
+	f.Add("\x00\x1f\"\\ä\u2028\xff\xed\xa0\x80")
+	f.Fuzz(func(t *testing.T, s string) {
+		var got string
+		if err := json.Unmarshal(frame.AppendString(nil, s), &got); err != nil {
+			t.Fatal(err)
+		}
+		if want := string([]rune(s)); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+func BenchmarkParseCommand(b *testing.B) {
+	line := frames["command"].frame.Append(nil)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(line)))
+	for b.Loop() {
+		if _, err := frame.ParseRequest(line); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAppendEvent(b *testing.B) {
+	f := frames["event"].frame.(frame.Event)
+	var buf []byte
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = f.Append(buf[:0])
+	}
+}
+
+func ExampleParseRequest() {
+	f, err := frame.ParseRequest([]byte(`{"op":"get","id":"1","aggregate":"auction/42","strong":true}`))
+	fmt.Println(f.(frame.Get).Aggregate, err)
+
+	_, err = frame.ParseRequest([]byte(`{"op":"get","id":"1","aggregate":"auction/.."}`))
+	fmt.Println(err)
+	// Output:
+	// auction/42 <nil>
+	// frame: aggregate: the id may not be ".."
+}
+
+func ExampleResult_Append() {
+	fmt.Println(string(frame.Result{ID: "1", Key: "k", Version: 18, Position: 1051}.Append(nil)))
+	// Output: {"op":"result","id":"1","key":"k","version":18,"position":1051}
+}
+
+func TestEveryTypeHasItsGoldenFrame(t *testing.T) {
+	t.Parallel()
+	ops := map[string]reflect.Type{}
+	for _, g := range frames {
+		ops[g.frame.Op()] = reflect.TypeOf(g.frame)
+	}
+	if len(ops) != 20 {
+		t.Errorf("there are golden frames for %d ops, want 20", len(ops))
+	}
+}
