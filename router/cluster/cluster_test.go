@@ -216,8 +216,14 @@ func TestJoinedDoesNotWaitForSilentSeeds(t *testing.T) {
 		on := newNetwork(t)
 		on.isolate([]string{"10.0.0.1"}, []string{"10.0.0.2"})
 		host(t, on, 2)
+		cfg := member("n1", "10.0.0.2", "seed.example")
+		cfg.Transport = on.listen("10.0.0.1:7946")
+		cfg.lookup = func(ctx context.Context, _ string) ([]netip.Addr, error) {
+			<-ctx.Done() // no answer
+			return nil, ctx.Err()
+		}
 		began := time.Now()
-		n := host(t, on, 1, "10.0.0.2", "seed.example")
+		n := run(t, cfg)
 		<-n.Joined()
 		if d := time.Since(began); d > joinWait {
 			t.Errorf("Joined took %v", d)
@@ -308,6 +314,22 @@ func TestANodeStartedAgainElsewhereIsSeenAtOnce(t *testing.T) {
 		// That gossip buries the older run changes nothing.
 		time.Sleep(time.Minute)
 		awaitAll(t, append(nodes[:2], again), "n1", "n2", "n3")
+	})
+}
+
+// memberlist drops an update that crosses with a refutation.
+func TestAnUpdateThatGossipLostIsToldAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		nodes := hosts(t, newNetwork(t), 2)
+		awaitAll(t, nodes, "n1", "n2")
+		nodes[1].change(func(m *Member) { m.State = Draining }) // and nobody is told
+		for _, n := range nodes {
+			n.await(t, "n2 draining", func(v *View) bool {
+				m, _ := v.Member("n2")
+				return m.State == Draining
+			})
+		}
 	})
 }
 

@@ -186,12 +186,15 @@ func (c *Config) resolveOne(host string) (netip.Addr, error) {
 	return ips[0], nil
 }
 
-// addresses returns where to listen, and what to tell others.
+// addresses returns where to listen (the zero Addr: at all addresses, IPv6 and
+// IPv4) and what to tell others.
 func (c *Config) addresses() (bind, advertise netip.Addr, err error) {
-	bind = netip.IPv4Unspecified()
 	if c.BindAddr != "" {
 		if bind, err = c.resolveOne(c.BindAddr); err != nil {
 			return bind, advertise, fmt.Errorf("cluster: the gossip address %q: %w", c.BindAddr, err)
+		}
+		if bind == netip.IPv6Unspecified() {
+			bind = netip.Addr{}
 		}
 	}
 	if c.AdvertiseAddr != "" {
@@ -203,20 +206,29 @@ func (c *Config) addresses() (bind, advertise netip.Addr, err error) {
 		}
 		return bind, advertise, nil
 	}
-	if !bind.IsUnspecified() {
+	if bind.IsValid() && !bind.IsUnspecified() {
 		return bind, bind, nil
 	}
-	ip, err := sockaddr.GetPrivateIP()
-	if err == nil && ip == "" {
-		err = errors.New("the machine has no private address")
-	}
-	if err == nil {
-		advertise, err = netip.ParseAddr(ip)
+	if advertise, err = privateAddr(); err == nil && bind.Is4() && !advertise.Is4() {
+		err = fmt.Errorf("its private address %s can't be reached through %s", advertise, bind)
 	}
 	if err != nil {
-		return bind, advertise, fmt.Errorf("cluster: which address do others reach this node at? Set the advertised address (%w)", err)
+		return bind, advertise, fmt.Errorf("cluster: the machine has no address to tell the others: set the advertised address (%w)", err)
 	}
 	return bind, advertise, nil
+}
+
+// privateAddr returns the private address of the interface that the default
+// route uses.
+func privateAddr() (netip.Addr, error) {
+	ip, err := sockaddr.GetPrivateIP()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if ip == "" {
+		return netip.Addr{}, errors.New("no private address found")
+	}
+	return netip.ParseAddr(ip)
 }
 
 // withHost gives an address that lacks a host the advertised one.

@@ -11,7 +11,7 @@ import (
 
 // logEvery bounds how often one kind of memberlist's warnings is logged:
 // whoever reaches the port can provoke one with every packet.
-const logEvery = 10 * time.Second
+const logEvery = time.Minute
 
 // logBridge takes memberlist's log lines to slog.
 //

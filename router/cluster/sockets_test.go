@@ -77,6 +77,32 @@ func TestATakenPortIsOneClearError(t *testing.T) {
 	}
 }
 
+func TestNodesThatListenOnAllAddressesReachEachOther(t *testing.T) {
+	t.Parallel()
+	config := func(i int, join ...string) Config {
+		cfg := member(fmt.Sprintf("n%d", i), join...)
+		cfg.BindAddr = ""
+		return cfg
+	}
+	if _, err := privateAddr(); err != nil {
+		c, err := New(config(1))
+		if err == nil {
+			c.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "set the advertised address") {
+			t.Errorf("without a private address: %v", err)
+		}
+	} else {
+		first := run(t, config(1))
+		awaitAll(t, []running{first, run(t, config(2, first.Addr()))}, "n1", "n2")
+	}
+
+	cfg := config(3)
+	cfg.AdvertiseAddr = "127.0.0.1"
+	first := run(t, cfg)
+	awaitAll(t, []running{first, run(t, member("n4", first.Addr()))}, "n3", "n4")
+}
+
 func TestTheEndDoesNotWaitForASilentSeed(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

@@ -6,6 +6,7 @@ import (
 	"log"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,6 +29,10 @@ type transport struct {
 
 // listen opens the sockets. The only likely error is that the port is taken.
 func listen(bind netip.Addr, port int, logger *log.Logger) (*transport, error) {
+	host := "" // memberlist then listens on all addresses, IPv6 and IPv4
+	if bind.IsValid() {
+		host = bind.String()
+	}
 	// A free port is free for TCP; somebody else may hold it for UDP.
 	attempts := 1
 	if port == 0 {
@@ -37,7 +42,7 @@ func listen(bind netip.Addr, port int, logger *log.Logger) (*transport, error) {
 	var err error
 	for range attempts {
 		nt, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{bind.String()},
+			BindAddrs: []string{host},
 			BindPort:  port,
 			Logger:    logger,
 		})
@@ -48,7 +53,7 @@ func listen(bind netip.Addr, port int, logger *log.Logger) (*transport, error) {
 	if err != nil {
 		if strings.Contains(err.Error(), "address already in use") {
 			return nil, fmt.Errorf("cluster: the gossip address %s is taken by another process: stop it, or choose another port (%w)",
-				netip.AddrPortFrom(bind, uint16(port)), err)
+				net.JoinHostPort(host, strconv.Itoa(port)), err)
 		}
 		return nil, fmt.Errorf("cluster: listen for gossip: %w", err)
 	}
