@@ -40,7 +40,7 @@ func (s *session) handle(f frame.Request) {
 	case frame.Get:
 		s.get(f, r)
 	case frame.Subscribe:
-		s.subscribe(f, true)
+		s.subscribe(f, r, true)
 	case frame.Unsubscribe:
 		s.unsubscribe(f, r)
 	case frame.Ping:
@@ -102,12 +102,14 @@ func (s *session) greet(f frame.Hello, r *request) {
 		s.refuseSubscription(bad)
 	}
 	for _, sub := range f.Subscriptions {
+		var r *request
 		s.mu.Lock()
 		taken := s.taken(sub.ID)
 		if taken {
 			s.enqueue(item{frame: duplicate(sub.ID).Append(nil)})
 		} else {
-			s.open[sub.ID] = &request{op: sub.Op()}
+			r = &request{}
+			s.open[sub.ID] = r
 		}
 		s.mu.Unlock()
 		switch {
@@ -118,7 +120,7 @@ func (s *session) greet(f frame.Hello, r *request) {
 				Message: "your cursors belong to the log " + f.Log + ", this is " + log + ": what you know was lost here; start again",
 			}, false)
 		default:
-			s.subscribe(sub, false)
+			s.subscribe(sub, r, false)
 		}
 	}
 }
@@ -293,7 +295,7 @@ func (g *Gateway) mayRead(identity Identity, t topic) *command.Failure {
 
 // subscribe begins a subscription, whose id has been claimed. slot says that a
 // slot was taken for it; those in hello have none.
-func (s *session) subscribe(f frame.Subscribe, slot bool) {
+func (s *session) subscribe(f frame.Subscribe, r *request, slot bool) {
 	t := topic{stream: f.Stream, category: f.Category}
 	s.mu.Lock()
 	identity, count := s.identity, len(s.subs)
@@ -311,7 +313,7 @@ func (s *session) subscribe(f frame.Subscribe, slot bool) {
 		s.refuseStart(f.ID, failure, slot)
 		return
 	}
-	sub := &subscription{session: s, id: f.ID, topic: t, head: frame.AppendEventHead(nil, f.ID)}
+	sub := &subscription{session: s, id: f.ID, request: r, topic: t, head: frame.AppendEventHead(nil, f.ID)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subs[f.ID] = sub
@@ -332,6 +334,9 @@ func (s *session) unsubscribe(f frame.Unsubscribe, r *request) {
 	sub := s.subs[f.Sub]
 	if sub != nil {
 		s.forget(sub)
+		if s.open[sub.id] == sub.request {
+			delete(s.open, sub.id) // unsubscribed settles it
+		}
 		s.drop(func(it *item) bool { return it.sub == sub })
 	}
 	s.mu.Unlock()

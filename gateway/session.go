@@ -57,7 +57,6 @@ type session struct {
 
 // request is one that has not been answered.
 type request struct {
-	op       string
 	key      string
 	deadline time.Time // for commands: past it, and some patience, the answer is timeout
 }
@@ -187,8 +186,13 @@ func (s *session) acquire() bool {
 		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return !s.closing && !s.draining
+	closing, draining := s.closing, s.draining
+	s.mu.Unlock()
+	if draining && !closing { // what is owed is still to be written
+		<-s.ctx.Done()
+		return false
+	}
+	return !closing
 }
 
 func (s *session) setPaused(paused bool) {
@@ -248,7 +252,7 @@ func (s *session) claim(f frame.Request) *request {
 		s.enqueue(item{frame: duplicate(id).Append(nil), slot: true})
 		return nil
 	}
-	r := &request{op: f.Op()}
+	r := &request{}
 	s.open[id] = r
 	return r
 }

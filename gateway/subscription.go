@@ -21,7 +21,8 @@ type subscription struct {
 	session *session
 	id      string
 	topic   topic
-	head    []byte // what its event frames begin with
+	head    []byte   // what its event frames begin with
+	request *request // the subscribe, open until it is answered
 
 	joined bool // in the hub's lists; guarded by hub.mu
 
@@ -144,7 +145,9 @@ func (s *session) goLive(sub *subscription, at eventstore.Position, rewinds int,
 func (s *session) begin(sub *subscription, req frame.Subscribe, slot bool) {
 	start, failure := s.g.locate(s.ctx, sub.topic, req)
 	s.mu.Lock()
-	delete(s.open, sub.id)
+	if s.open[sub.id] == sub.request {
+		delete(s.open, sub.id)
+	}
 	switch {
 	case sub.ended: // unsubscribed meanwhile
 		if slot {

@@ -524,8 +524,11 @@ func TestDrainAnswersWhatIsOpenAndSaysGoodbye(t *testing.T) {
 	if _, resp, err := n.tryDial(); err == nil || resp.StatusCode != 503 {
 		t.Errorf("a new session while draining: got %v, want 503", err)
 	}
+	busy.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"add","data":{}}`) // too late: not read
 	close(w.router.release)
-	want[frame.Result](busy)
+	if f := want[frame.Result](busy); f.ID != "1" {
+		t.Errorf("got %s", f.Append(nil))
+	}
 	want[frame.Goodbye](busy)
 	busy.wantClose(1012)
 	if err := <-drained; err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -65,7 +64,7 @@ func (w *world) node(change ...func(*gateway.Config)) *node {
 	w.t.Helper()
 	cfg := gateway.Config{
 		Node: "n1", Version: "v0.0.1", Catalog: catalog{}, Store: w.store, Router: w.router,
-		Auth: gateway.Development(slog.New(slog.DiscardHandler)),
+		Auth: gateway.Development(nolog),
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -205,12 +204,19 @@ type owner struct {
 	lanes   map[eventstore.StreamID]chan func()
 	order   []string // ids of the commands as they came: session and data
 	release chan struct{}
+	refused command.Code // what every command is answered with, if set
 	stopped bool
 	running sync.WaitGroup
 }
 
 func newOwner(store eventstore.Store) *owner {
 	return &owner{store: store, lanes: make(map[eventstore.StreamID]chan func()), release: make(chan struct{})}
+}
+
+func (o *owner) refuse(code command.Code) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refused = code
 }
 
 func (o *owner) stop() {
@@ -236,6 +242,10 @@ func (o *owner) Send(c command.Command, reply func(command.Outcome)) {
 				run()
 			}
 		})
+	}
+	if o.refused != "" {
+		reply(command.Failed(&command.Failure{Code: o.refused, Message: "no", Retry: command.RetryNo}))
+		return
 	}
 	if o.stopped {
 		reply(command.Failed(&command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: "stopped"}))

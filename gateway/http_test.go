@@ -1,0 +1,165 @@
+package gateway_test
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/coder/websocket"
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+// oneShot keeps no connections that a test would have to wait for.
+var oneShot = &http.Transport{DisableKeepAlives: true}
+
+var nolog = slog.New(slog.DiscardHandler)
+
+func closeCode(err error) int { return int(websocket.CloseStatus(err)) }
+
+func (n *node) do(method, path, who, body string) (int, string) {
+	n.w.t.Helper()
+	req, err := http.NewRequestWithContext(n.w.t.Context(), method, n.url+path, strings.NewReader(body))
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	if who != "" {
+		req.Header.Set("Authorization", "Bearer dev:"+who)
+	}
+	resp, err := oneShot.RoundTrip(req)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	got, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	return resp.StatusCode, string(got)
+}
+
+func TestTheSameOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node(func(c *gateway.Config) { c.Cluster = func() any { return map[string]int{"members": 1} } })
+	add := `{"aggregate":"counter/a","command":"add","data":{"by":1},"key":"k1"}`
+	for _, c := range []struct {
+		method, path, who, body string
+		status                  int
+		has                     string
+	}{
+		{"POST", "/v1/commands", "ada", add, 200, `"key":"k1","version":1,"position":1`},
+		{"POST", "/v1/commands", "ada", add, 200, `"replayed":true`},
+		{"POST", "/v1/commands", "", add, 401, `"code":"unauthenticated"`},
+		{"POST", "/v1/commands", "ada", strings.Replace(add, ":1}", ":2}", 1), 409, `"code":"key_reused"`},
+		{"POST", "/v1/commands", "ada", `{"aggregate":"counter/a","command":"add","data":{},"expect":9}`, 409, `"code":"conflict"`},
+		{"POST", "/v1/commands", "ada", `{"aggregate":"counter/a","command":"fail","data":{},"id":"7"}`, 422, `"id":"7"`},
+		{"POST", "/v1/commands", "ada", `{"aggregate":"unicorn/a","command":"add","data":{}}`, 404, `"code":"not_found"`},
+		{"POST", "/v1/commands", "ada", `{"aggregate":"counter/a","command":"add"}`, 400, `"field":"data"`},
+		{"POST", "/v1/commands", "ada", `nonsense`, 400, `"code":"bad_request"`},
+		{"POST", "/v1/commands", "ada", strings.Repeat(" ", 97<<10), 413, `"code":"too_large"`},
+		{"POST", "/v1/commands", "ada", `{"aggregate":"counter/w","command":"wait","data":{},"timeout_ms":1}`, 504, `"retry":"same_key"`},
+		{"GET", "/v1/aggregates/counter/a", "ada", "", 200, `"version":1,"position":1,"data":{"version":1}`},
+		{"GET", "/v1/aggregates/counter/a?at_least=1&strong=true", "ada", "", 200, `"version":1`},
+		{"GET", "/v1/aggregates/counter/a?at_least=x", "ada", "", 400, `"field":"at_least"`},
+		{"GET", "/v1/aggregates/counter/%2e%2e", "ada", "", 400, `"code":"bad_request"`},
+		{"GET", "/v1/aggregates/counter/a%2Fb", "ada", "", 400, `"code":"bad_request"`},
+		{"GET", "/v1/aggregates/client/bob", "ada", "", 403, `"code":"forbidden"`},
+		{"GET", "/v1/aggregates/auction/%C3%A4%20b", "", "", 200, `"version":0`},
+		{"GET", "/v1/streams/counter/a/events", "ada", "", 200, `{"stream":"counter/a","version":1,"position":1,"event":"added"`},
+		{"GET", "/v1/streams/counter/a/events?after=2", "ada", "", 409, `"code":"cursor_ahead"`},
+		{"GET", "/v1/streams/counter/a/events?after=x", "ada", "", 400, `"field":"after"`},
+		{"GET", "/v1/categories/counter/events?cursor=9", "ada", "", 409, `"code":"cursor_ahead"`},
+		{"GET", "/v1/categories/client/events", "ada", "", 403, `"code":"forbidden"`},
+		{"POST", "/v1/queries/q", "ada", "{}", 400, `"code":"unsupported"`},
+		{"GET", "/v1/nothing", "ada", "", 404, `"code":"not_found"`},
+		{"GET", "/v1/cluster", "", "", 200, `"members": 1`},
+		{"GET", "/healthz", "", "", 200, `alive`},
+		{"GET", "/readyz", "", "", 200, `ready`},
+	} {
+		status, body := n.do(c.method, c.path, c.who, c.body)
+		if status != c.status || !strings.Contains(body, c.has) {
+			t.Errorf("%s %s %.60s:\n got %d %s\nwant %d with %s", c.method, c.path, c.body, status, body, c.status, c.has)
+		}
+	}
+	close(w.router.release)
+}
+
+func TestEventsOverHTTPAreAllThatIsThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node(small)
+	for range 10 {
+		w.add("auction/1", 2)
+		w.add("auction/2", 1)
+	}
+	waitFor(t, func() bool { return n.Stats().Head == 30 })
+	for path, events := range map[string]int{
+		"/v1/streams/auction/1/events":            20,
+		"/v1/streams/auction/1/events?after=15":   5,
+		"/v1/streams/auction/1/events?cursor=30":  0,
+		"/v1/categories/auction/events":           30,
+		"/v1/categories/auction/events?cursor=7":  23,
+		"/v1/categories/auction/events?cursor=30": 0,
+	} {
+		status, body := n.do("GET", path, "", "")
+		if got := strings.Count(body, "\n"); status != 200 || got != events {
+			t.Errorf("%s: got %d with %d events, want %d", path, status, got, events)
+		}
+	}
+}
+
+func TestANodeThatIsNotReadySaysWhy(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var why error
+	n := w.node(func(c *gateway.Config) { c.Ready = func() error { return why } })
+	for _, step := range []struct {
+		change func()
+		status int
+		says   string
+	}{
+		{func() {}, 200, "ready"},
+		{func() { why = errors.New("the store is away") }, 503, "the store is away"},
+		{func() { why = nil; n.Suspend(4200, "lost") }, 503, "lost its way"},
+		{func() { n.Resume(0) }, 200, "ready"},
+		{func() { _ = n.Drain(t.Context()) }, 503, "draining"},
+	} {
+		step.change()
+		if status, body := n.do("GET", "/readyz", "", ""); status != step.status || !strings.Contains(body, step.says) {
+			t.Errorf("got %d %s, want %d with %q", status, body, step.status, step.says)
+		}
+	}
+}
+
+func TestAConfigReportsEveryProblemAtOnce(t *testing.T) {
+	t.Parallel()
+	_, err := gateway.New(gateway.Config{QueueBytes: -1, Heartbeat: -1, Origins: []string{"["}})
+	for _, problem := range []string{"Node", "Catalog", "Store", "Router", "Auth", "QueueBytes", "Heartbeat", "Origins"} {
+		if err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("%v does not mention %s", err, problem)
+		}
+	}
+}
+
+func TestStatusesAreThoseOfTheProtocol(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node()
+	for code, status := range map[command.Code]int{
+		command.BadRequest: 400, command.Unsupported: 400, command.Unauthenticated: 401, command.Forbidden: 403, command.NotFound: 404,
+		command.Conflict: 409, command.KeyReused: 409, command.CursorAhead: 409, command.TooLarge: 413, command.Rejected: 422,
+		command.RateLimited: 429, command.Busy: 429, command.Internal: 500, command.Unavailable: 503, command.Timeout: 504,
+	} {
+		w.router.refuse(code)
+		got, body := n.do("POST", "/v1/commands", "ada", `{"aggregate":"counter/a","command":"add","data":{}}`)
+		f, err := frame.ParseAnswer([]byte(body))
+		if err != nil || got != status || f.(frame.Fault).Code != code {
+			t.Errorf("%s: got %d %s (%v), want %d", code, got, body, err, status)
+		}
+	}
+}

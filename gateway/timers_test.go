@@ -1,0 +1,205 @@
+package gateway_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+// pipes is a network in memory, whose waiting a synctest bubble understands.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "memory"} }
+
+func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case p.conns <- server:
+		return client, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// nothing is a log without events: what timers do needs none.
+type nothing struct{ eventstore.Store }
+
+func (nothing) LogID() string                                     { return "log" }
+func (nothing) Head(context.Context) (eventstore.Position, error) { return 0, nil }
+func (nothing) StreamHead(context.Context, eventstore.StreamID) (eventstore.Head, error) {
+	return eventstore.Head{}, nil
+}
+
+func (nothing) ReadStream(context.Context, eventstore.StreamID, eventstore.Version, int) ([]eventstore.Commit, error) {
+	return nil, nil
+}
+
+// expiring gives out identities that end.
+type expiring struct {
+	gateway.Authenticator
+	after time.Duration
+}
+
+func (e expiring) Trust(ctx context.Context, client string) (gateway.Identity, error) {
+	id, err := e.Authenticator.Trust(ctx, client)
+	id.Expires = time.Now().Add(e.after)
+	return id, err
+}
+
+// bubble runs a test against a gateway in memory, with time of its own.
+func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, dial func() *client)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := gateway.Config{
+			Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}),
+			Auth: gateway.Development(nolog),
+		}
+		if change != nil {
+			change(&cfg)
+		}
+		g, err := gateway.New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Start(0)
+		network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+		srv := &http.Server{Handler: g.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { _ = srv.Serve(network) })
+		running.Go(func() { _ = g.Run(ctx) })
+		transport := &http.Transport{DialContext: network.dial}
+		test(t, g, func() *client {
+			c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		})
+		cancel()
+		_ = srv.Close()
+		transport.CloseIdleConnections()
+		running.Wait()
+	})
+}
+
+// eventually reads the next frame, however long that takes in the bubble.
+func (c *client) eventually() frame.Frame {
+	c.t.Helper()
+	if len(c.got) == 0 {
+		_, message, err := c.conn.Read(context.Background())
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		for line := range frame.Lines(message) {
+			f, err := frame.ParseAnswer(line)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			c.got = append(c.got, f)
+		}
+	}
+	f := c.got[0]
+	c.got = c.got[1:]
+	return f
+}
+
+func TestNoHelloInTimeClosesTheSession(t *testing.T) {
+	t.Parallel()
+	bubble(t, nil, func(t *testing.T, _ *gateway.Gateway, dial func() *client) {
+		began := time.Now()
+		c := dial()
+		c.send(`{"op":"ping","id":"1"}`) // is no hello
+		want[frame.Pong](c)
+		c.wantClose(4003)
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("closed after %v, want 10s", took)
+		}
+	})
+}
+
+func TestHeartbeatsComeEvery25Seconds(t *testing.T) {
+	t.Parallel()
+	bubble(t, nil, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
+		c := dial()
+		c.send(`{"op":"hello","id":"h","client":"ada","subscriptions":[{"id":"s","stream":"counter/a"}]}`)
+		for range 3 {
+			c.read()
+		}
+		g.Deliver([]eventstore.Commit{{
+			Position: 7, Stream: eventstore.StreamID{Type: "auction", ID: "1"}, Version: 7, At: time.Now(),
+			Events: make([]eventstore.Event, 7),
+		}})
+		began := time.Now()
+		for i := range 20 { // the library answers the pings: the session lives
+			f, ok := c.eventually().(frame.Heartbeat)
+			if !ok || f.Cursor != "7" || len(f.Behind) > 0 {
+				t.Errorf("got %+v", f)
+			}
+			if at := time.Since(began); at != time.Duration(i+1)*25*time.Second {
+				t.Errorf("heartbeat %d came after %v", i+1, at)
+			}
+		}
+	})
+}
+
+func TestSilenceForThreeHeartbeatsEndsTheSession(t *testing.T) {
+	t.Parallel()
+	bubble(t, nil, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
+		c := dial()
+		c.send(`{"op":"hello","id":"h","client":"ada"}`)
+		want[frame.Welcome](c)
+		began := time.Now()
+		// Nobody reads on the client's side, so that no ping is answered; in
+		// memory that also means that writes wait, until the grace is over.
+		for g.Stats().Sessions > 0 {
+			time.Sleep(time.Second)
+		}
+		if took := time.Since(began); took < 75*time.Second || took > 100*time.Second {
+			t.Errorf("ended after %v, want three heartbeats of 25s", took)
+		}
+	})
+}
+
+func TestATokenThatExpiresEndsTheSessionAfterAWarning(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(c *gateway.Config) {
+		c.Auth = expiring{c.Auth, 10 * time.Minute}
+		c.Heartbeat = time.Hour
+	}, func(t *testing.T, _ *gateway.Gateway, dial func() *client) {
+		began := time.Now()
+		c := dial()
+		c.send(`{"op":"hello","id":"h","client":"ada"}`)
+		want[frame.Welcome](c)
+		if f, ok := c.eventually().(frame.Expiring); !ok || f.InMS != 60000 || time.Since(began) != 9*time.Minute {
+			t.Errorf("got %+v after %v", f, time.Since(began))
+		}
+		_, _, err := c.conn.Read(context.Background())
+		if closeCode(err) != 4001 || time.Since(began) != 10*time.Minute {
+			t.Errorf("got %v after %v, want 4001 after 10m", err, time.Since(began))
+		}
+	})
+}
