@@ -147,14 +147,16 @@ func (h *Host) headPast(ctx context.Context, s eventstore.StreamID, p eventstore
 type tip struct {
 	position atomic.Uint64
 	waiting  atomic.Int64
-	asking   atomic.Bool // somebody asks the log for its head
 
-	mu    sync.Mutex
-	moved chan struct{} // closed when position rises
+	mu     sync.Mutex
+	moved  chan struct{} // closed when position rises
+	asking bool          // somebody asks the log for its head
+	asked  time.Time
 }
 
-// askEvery is how often the log is asked for its head while gets wait for a
-// position. As a rule the feed tells of it sooner.
+// askEvery is how often a get that waits for a position looks whether it is
+// its turn to ask the log for its head. All that wait share what one is told,
+// and no two ask within half of that. As a rule the feed tells of it sooner.
 const askEvery = 50 * time.Millisecond
 
 func (t *tip) init() { t.moved = make(chan struct{}) }
@@ -194,19 +196,23 @@ func (t *tip) reach(ctx context.Context, p eventstore.Position, head func(contex
 	for {
 		t.mu.Lock()
 		moved := t.moved
-		t.mu.Unlock()
-		if t.position.Load() >= uint64(p) {
-			return nil
+		turn := !t.asking && time.Since(t.asked) >= askEvery/2
+		if turn {
+			t.asking, t.asked = true, time.Now()
 		}
-		if t.asking.CompareAndSwap(false, true) {
+		t.mu.Unlock()
+		if turn {
 			newest, err := head(ctx)
-			t.asking.Store(false)
+			t.mu.Lock()
+			t.asking = false
+			t.mu.Unlock()
 			if err != nil {
 				return err
 			}
-			if t.saw(newest); newest >= p {
-				return nil
-			}
+			t.saw(newest)
+		}
+		if t.position.Load() >= uint64(p) {
+			return nil
 		}
 		select {
 		case <-moved:

@@ -288,8 +288,6 @@ const (
 func (h *Host) watchForPauses() {
 	ticker := time.NewTicker(pauseTick)
 	defer ticker.Stop()
-	// Wall-clock time is compared as well: the monotonic clock stands still
-	// while a machine is suspended.
 	last := time.Now()
 	for {
 		select {
@@ -298,11 +296,18 @@ func (h *Host) watchForPauses() {
 		case <-ticker.C:
 		}
 		now := time.Now()
-		if now.Sub(last) > pauseMost || now.Round(0).Sub(last.Round(0)) > pauseMost {
+		if paused(last, now) {
 			h.counters.pauses.Add(1)
 			h.log.Warn("this process was paused: forgetting every aggregate's state", "pause", now.Sub(last))
 			h.forget()
 		}
 		last = now
 	}
+}
+
+// paused tells whether the process did not run between two ticks. Wall-clock
+// time is compared as well: the monotonic clock stands still while a machine
+// is suspended.
+func paused(last, now time.Time) bool {
+	return now.Sub(last) > pauseMost || now.Round(0).Sub(last.Round(0)) > pauseMost
 }

@@ -21,6 +21,8 @@ type memlog struct {
 	before, after func(eventstore.Unit) error
 	// reading is called ahead of each ReadStream; an error refuses it.
 	reading func(eventstore.StreamID) error
+	// saving is called ahead of each SaveSnapshot.
+	saving func()
 
 	mu        sync.Mutex
 	commits   []eventstore.Commit
@@ -191,6 +193,9 @@ func (l *memlog) LoadSnapshot(_ context.Context, s eventstore.StreamID) (*events
 }
 
 func (l *memlog) SaveSnapshot(_ context.Context, s eventstore.Snapshot) error {
+	if l.saving != nil {
+		l.saving()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.Version > l.snapshots[s.Stream].Version {
@@ -208,4 +213,10 @@ func (l *memlog) counts() (appends, reads int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.appends, l.reads
+}
+
+func (l *memlog) headsAsked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.heads
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -393,4 +394,17 @@ func eachStore(t *testing.T, test func(t *testing.T, log opener)) {
 			return store
 		})
 	})
+}
+
+// waitStats waits until the host's figures are as wanted.
+func waitStats(t testing.TB, h *Host, want func(Stats) bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !want(h.Stats()) {
+		select {
+		case <-deadline:
+			t.Fatalf("it does not come to that: %+v", h.Stats())
+		case <-time.After(time.Millisecond):
+		}
+	}
 }

@@ -1,0 +1,318 @@
+package host
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+// The hash is stored for as long as the log lives: these must never change.
+func TestDigestIsPermanentAndUnambiguous(t *testing.T) {
+	t.Parallel()
+	h := digest("ada", "bid", []byte(`{"amount":700}`))
+	if got, want := hex.EncodeToString(h[:]), "fcb8093619570776e1748773618d1155"; got != want {
+		t.Errorf("digest is %s, was %s when it was first stored", got, want)
+	}
+	seen := map[eventstore.Hash]string{}
+	for _, in := range [][3]string{
+		{"ada", "bid", "{}"}, {"adab", "id", "{}"}, {"ad", "abid", "{}"}, {"ada", "bid{", "}"}, {"", "adabid", "{}"},
+	} {
+		h := digest(in[0], in[1], []byte(in[2]))
+		if other, ok := seen[h]; ok {
+			t.Errorf("%q and %s have the same digest", in, other)
+		}
+		seen[h] = fmt.Sprintf("%q", in)
+	}
+}
+
+func TestResentKeyIsReplayedOnAnyHost(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
+		first := granted(t, do(t, one, cmd("a", "1", "repeat", m{"times": 3})), 3)
+		granted(t, do(t, two, cmd("a", "2", "put", m{"by": 4})), 4)
+		for _, h := range []*Host{one, two, start(t, Config{Store: log(nil)})} {
+			again := cmd("a", "1", "repeat", m{"times": 3})
+			again.Data = json.RawMessage(" { \"times\" : 3 } ") // the same data, written otherwise
+			r := granted(t, do(t, h, again), 3)
+			if !r.Replayed || r.Position != first.Position || r.Key != "1" {
+				t.Errorf("replayed: %+v, first: %+v", r, first)
+			}
+			if value, version := get(t, h, command.Get{Stream: box("a"), Strong: true}); value != 7 || version != 4 {
+				t.Errorf("the box shows %d at version %d", value, version)
+			}
+		}
+	})
+}
+
+func TestRejectionUnderAClientsKeyIsFinal(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
+		empty := cmd("a", "no", "put", m{"by": 0})
+		first := failed(t, do(t, one, empty), command.Rejected, command.RetryNo)
+		if first.Reason != "empty" || first.Message != "the box has 0" || first.Replayed {
+			t.Errorf("rejected: %+v", first)
+		}
+		granted(t, do(t, two, cmd("a", "1", "put", m{"by": 5})), 1)
+		for _, h := range []*Host{one, two} {
+			again := failed(t, do(t, h, empty), command.Rejected, command.RetryNo)
+			if again.Message != first.Message || again.Reason != first.Reason || !again.Replayed || again.Key != "no" {
+				t.Errorf("rejected again: %+v", again)
+			}
+		}
+	})
+}
+
+func TestOutcomeIsKeptForClientsKeysAndSecondAttempts(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		h := start(t, Config{Store: log(nil)})
+		c := cmd("a", "gateway-made", "put", m{"by": 0})
+		c.ClientKey = false
+		failed(t, do(t, h, c), command.Rejected, command.RetryNo)
+		c.Attempt = 2
+		if f := failed(t, do(t, h, c), command.Rejected, command.RetryNo); f.Replayed {
+			t.Error("a rejection that nobody can ask for again was kept")
+		}
+		c.Attempt = 3
+		if f := failed(t, do(t, h, c), command.Rejected, command.RetryNo); !f.Replayed {
+			t.Error("the rejection of a second attempt was not kept")
+		}
+	})
+}
+
+func TestKeyBelongsToClientCommandAndData(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		h := start(t, Config{Store: log(nil)})
+		granted(t, do(t, h, cmd("a", "k", "put", m{"by": 1})), 1)
+		bob := cmd("a", "k", "put", m{"by": 1})
+		bob.Client = "bob"
+		for _, c := range []command.Command{bob, cmd("a", "k", "put", m{"by": 2}), cmd("a", "k", "idle", m{})} {
+			if f := failed(t, do(t, h, c), command.KeyReused, command.RetryNo); f.Key != "k" {
+				t.Errorf("%+v", f)
+			}
+		}
+		granted(t, do(t, h, cmd("b", "k", "put", m{"by": 2})), 1) // another aggregate's keys are its own
+		if value, version := get(t, h, command.Get{Stream: box("a")}); value != 1 || version != 1 {
+			t.Errorf("the box shows %d at version %d", value, version)
+		}
+	})
+}
+
+func TestSameKeyInOneDrain(t *testing.T) {
+	t.Parallel()
+	log := newMemlog()
+	held := holdFirst(t, log)
+	h := start(t, Config{Store: log})
+	zero := submit(t, h, cmd("a", "0", "put", m{"by": 1}))
+	<-held.arrived
+	var answers []<-chan command.Outcome
+	for _, c := range []command.Command{
+		cmd("a", "k", "put", m{"by": 1}), // 0: the first
+		cmd("a", "k", "put", m{"by": 1}), // 1: the same again
+		cmd("a", "k", "put", m{"by": 2}), // 2: another
+		cmd("a", "l", "put", m{"by": 1}), // 3: goes on
+		cmd("a", "n", "put", m{"by": 0}), // 4: rejected
+		cmd("a", "n", "put", m{"by": 0}), // 5: the same again
+		cmd("a", "0", "put", m{"by": 9}), // 6: the log knows the key from another command
+		cmd("a", "0", "put", m{"by": 9}), // 7: the same again
+		cmd("a", "0", "put", m{"by": 1}), // 8: the one that it knows
+	} {
+		answers = append(answers, submit(t, h, c))
+	}
+	held.open()
+	granted(t, <-zero, 1)
+	if r := granted(t, <-answers[0], 2); r.Replayed {
+		t.Error("the first is called replayed")
+	}
+	if r := granted(t, <-answers[1], 2); !r.Replayed {
+		t.Error("the second is not called replayed")
+	}
+	failed(t, <-answers[2], command.KeyReused, command.RetryNo)
+	granted(t, <-answers[3], 3)
+	if f := failed(t, <-answers[4], command.Rejected, command.RetryNo); f.Replayed {
+		t.Error("the first rejection is called replayed")
+	}
+	if f := failed(t, <-answers[5], command.Rejected, command.RetryNo); !f.Replayed {
+		t.Error("the second rejection is not called replayed")
+	}
+	failed(t, <-answers[6], command.KeyReused, command.RetryNo)
+	failed(t, <-answers[7], command.KeyReused, command.RetryNo)
+	if r := granted(t, <-answers[8], 1); !r.Replayed {
+		t.Error("the known one is not called replayed")
+	}
+	if value, version := get(t, h, command.Get{Stream: box("a")}); value != 3 || version != 3 {
+		t.Errorf("the box shows %d at version %d", value, version)
+	}
+	assertLog(t, log)
+}
+
+func TestKnownKeysLeaveTheRestOfTheUnitInOrder(t *testing.T) {
+	t.Parallel()
+	log := newMemlog()
+	other := start(t, Config{Store: log})
+	granted(t, do(t, other, cmd("a", "x", "put", m{"by": 1})), 1)
+	failed(t, do(t, other, cmd("a", "y", "put", m{"by": 0})), command.Rejected, command.RetryNo)
+	held := holdFirst(t, log)
+	h := start(t, Config{Store: log})
+	zero := submit(t, h, cmd("a", "0", "put", m{"by": 1}))
+	<-held.arrived
+	var answers []<-chan command.Outcome
+	for _, c := range []command.Command{
+		cmd("a", "1", "put", m{"by": 1}), cmd("a", "x", "put", m{"by": 1}), cmd("a", "2", "put", m{"by": 1}),
+		cmd("a", "y", "put", m{"by": 0}), cmd("a", "3", "put", m{"by": 1}),
+	} {
+		answers = append(answers, submit(t, h, c))
+	}
+	held.open()
+	granted(t, <-zero, 2)
+	granted(t, <-answers[0], 3)
+	granted(t, <-answers[1], 1)
+	granted(t, <-answers[2], 4)
+	failed(t, <-answers[3], command.Rejected, command.RetryNo)
+	granted(t, <-answers[4], 5)
+	if s := h.Stats(); s.Replays != 2 || s.Units != 2 {
+		t.Errorf("%+v", s)
+	}
+	assertLog(t, log)
+}
+
+func TestUnknownOutcomeIsFoundOutByTheSameKey(t *testing.T) {
+	t.Parallel()
+	for _, stored := range []bool{true, false} {
+		t.Run(fmt.Sprintf("stored %v", stored), func(t *testing.T) {
+			t.Parallel()
+			log := newMemlog()
+			var once sync.Once
+			lose := func(eventstore.Unit) (err error) {
+				once.Do(func() { err = eventstore.ErrUnknown })
+				return err
+			}
+			if stored {
+				log.after = lose
+			} else {
+				log.before = lose
+			}
+			h := start(t, Config{Store: log})
+			c := cmd("a", "1", "put", m{"by": 1})
+			failed(t, do(t, h, c), command.Unavailable, command.RetrySameKey)
+			if r := granted(t, do(t, h, c), 1); r.Replayed != stored {
+				t.Errorf("replayed %v", r.Replayed)
+			}
+			granted(t, do(t, h, cmd("a", "2", "put", m{"by": 1})), 2)
+			if n := len(assertLog(t, log)); n != 2 {
+				t.Errorf("%d commits", n)
+			}
+		})
+	}
+}
+
+func TestConflictIsDecidedAgain(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
+		granted(t, do(t, one, cmd("a", "1", "put", m{"by": 1})), 1)
+		granted(t, do(t, two, cmd("a", "2", "put", m{"by": 2})), 2)
+		// A rejection is not given out from a state that has moved on.
+		if f := failed(t, do(t, one, cmd("a", "3", "put", m{"by": 0})), command.Rejected, command.RetryNo); f.Message != "the box has 3" {
+			t.Errorf("the answer came from stale state: %s", f.Message)
+		}
+		if s := one.Stats(); s.Conflicts != 1 {
+			t.Errorf("%d conflicts", s.Conflicts)
+		}
+		granted(t, do(t, one, cmd("a", "4", "put", m{"by": 3})), 3)
+		// Nor is a decision to do nothing.
+		if r := granted(t, do(t, two, cmd("a", "5", "idle", m{})), 3); r.Position != 3 {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestConflictStormEndsAsBusy(t *testing.T) {
+	t.Parallel()
+	log := newMemlog()
+	n := 0
+	log.before = func(u eventstore.Unit) error {
+		n++ // one aggregate, so one at a time
+		return &eventstore.ConflictError{Stream: u.Stream, Expected: u.Expected, Actual: u.Expected + 1}
+	}
+	h := start(t, Config{Store: log})
+	c := cmd("a", "1", "put", m{"by": 1})
+	failed(t, do(t, h, c), command.Busy, command.RetryLater)
+	if n != conflictsMost {
+		t.Errorf("tried %d times", n)
+	}
+	c.Attempt = 2
+	failed(t, do(t, h, c), command.Busy, command.RetrySameKey)
+	if s := h.Stats(); s.Conflicts != 6 || s.Busy != 2 || s.Cached != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Two hosts that both believe they own the same aggregates, told of each
+// other's commits or not, cost each other retries and nothing else.
+func TestTwoHostsFightForTheSameAggregates(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		var hosts [2]*Host
+		var mu sync.Mutex // the hosts are made one after the other
+		feed := func(commits []eventstore.Commit) {
+			mu.Lock()
+			defer mu.Unlock()
+			hosts[0].Observe(commits) // the other one is told nothing
+		}
+		mu.Lock()
+		for i := range hosts {
+			hosts[i] = start(t, Config{Store: log(feed)})
+		}
+		mu.Unlock()
+
+		const boxes, senders, each = 3, 8, 40
+		var wg sync.WaitGroup
+		for sender := range senders {
+			wg.Go(func() {
+				for i := range each {
+					c := cmd(fmt.Sprint(i%boxes), fmt.Sprintf("%d-%d", sender, i), "put", m{"by": 1})
+					h := hosts[rand.N(2)]
+					for {
+						o := do(t, h, c)
+						if o.Failure == nil {
+							break
+						}
+						if o.Failure.Retry == command.RetryNo {
+							t.Errorf("%s: %v", c.Key, o.Failure)
+							return
+						}
+						h = hosts[rand.N(2)]
+					}
+					if i%5 == 0 { // what is acknowledged is seen by a strong get anywhere
+						if _, version := get(t, hosts[rand.N(2)], command.Get{Stream: c.Stream, Strong: true}); version == 0 {
+							t.Errorf("%s: nothing is there after an acknowledged command", c.Stream)
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+		store := log(nil)
+		if n := len(assertLog(t, store)); n != senders*each {
+			t.Errorf("%d commits for %d commands", n, senders*each)
+		}
+		for b := range boxes {
+			for i, h := range hosts {
+				want := senders * ((each - b + boxes - 1) / boxes)
+				if value, version := get(t, h, command.Get{Stream: box(fmt.Sprint(b)), Strong: true}); value != want || int(version) != want {
+					t.Errorf("host %d shows %d at version %d for box %d, want %d", i, value, version, b, want)
+				}
+			}
+		}
+	})
+}
