@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -110,7 +111,10 @@ func TestTheEndDoesNotWaitForASilentSeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	n := run(t, member("n1", silent.Addr().String()))
+	var said logs
+	cfg := member("n1", silent.Addr().String())
+	cfg.Logger = said.logger(slog.LevelDebug)
+	n := run(t, cfg)
 	conn, err := silent.Accept() // it tries, and will get no answer
 	if err != nil {
 		t.Fatal(err)
@@ -119,6 +123,9 @@ func TestTheEndDoesNotWaitForASilentSeed(t *testing.T) {
 	n.stop()
 	if _, err := io.Copy(io.Discard, conn); err != nil { // the connection was closed
 		t.Error(err)
+	}
+	if got := said.String(); !strings.Contains(got, "failed to join") || strings.Contains(got, "timeout") {
+		t.Errorf("the attempt did not end with the node: %s", said.String())
 	}
 }
 
