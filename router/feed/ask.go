@@ -15,6 +15,7 @@ type question struct {
 	started bool // else only the head is asked for
 	after   eventstore.Position
 	upTo    eventstore.Position // so far the log is known to go; at or below after: ask for the head first
+	patient bool                // the head will do: what is behind after may be on its way
 }
 
 // answer is what the log said.
@@ -60,7 +61,7 @@ func (l *loop) askLog(q question) (a answer) {
 			a.err = l.wentBack(ctx, q.after, a.end)
 			return a
 		}
-		if a.end == q.after {
+		if a.end == q.after || q.patient {
 			return a
 		}
 	}
@@ -139,7 +140,9 @@ func (l *loop) answered(a answer) error {
 				l.disbelieve(src, "the log does not have the positions that it named")
 			}
 		}
-		l.seq.hurry(a.end)
+		if !a.patient {
+			l.seq.hurry(a.end)
+		}
 	}
 	l.short = len(a.commits) < pageCommits && !a.ended
 	if len(a.commits) > 0 {

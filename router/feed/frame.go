@@ -160,6 +160,7 @@ func decode(b *peer.FeedBatch, a *arrival) error {
 			if err != nil {
 				return err
 			}
+			r.src = a.src
 			a.runs = append(a.runs, r)
 		case *peer.FeedFrame_Skip:
 			from, to := body.Skip.GetFrom(), body.Skip.GetTo()

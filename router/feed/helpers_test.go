@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -70,23 +71,27 @@ type memory struct {
 	witnessed eventstore.Position
 	reads     int
 	heads     int
-	changed   chan struct{} // closed at each question
 }
 
-func newMemory(cs []eventstore.Commit) *memory {
-	return &memory{log: cs, changed: make(chan struct{})}
+func newMemory(cs []eventstore.Commit) *memory { return &memory{log: cs} }
+
+// asked tells how often the log was asked for its head, and read.
+func (m *memory) asked() (heads, reads int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.heads, m.reads
 }
 
-func (m *memory) asked() {
-	close(m.changed)
-	m.changed = make(chan struct{})
+func (m *memory) end() eventstore.Position {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.head()
 }
 
 func (m *memory) Head(context.Context) (eventstore.Position, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.heads++
-	m.asked()
 	return m.head(), m.err
 }
 
@@ -101,14 +106,12 @@ func (m *memory) Read(_ context.Context, after eventstore.Position, limit int) (
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.reads++
-	m.asked()
 	if m.err != nil {
 		return nil, m.err
 	}
-	i := slices.IndexFunc(m.log, func(c eventstore.Commit) bool { return c.Position > after })
-	if i < 0 {
-		return nil, nil
-	}
+	i, _ := slices.BinarySearchFunc(m.log, after+1, func(c eventstore.Commit, p eventstore.Position) int {
+		return cmp.Compare(c.Position, p)
+	})
 	return slices.Clone(m.log[i:min(i+limit, len(m.log))]), nil
 }
 
@@ -133,10 +136,23 @@ func (m *memory) append(cs ...eventstore.Commit) {
 	m.log = append(m.log, cs...)
 }
 
+func (m *memory) seen() eventstore.Position {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.witnessed
+}
+
 func (m *memory) fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.err = err
+}
+
+// accept makes Check content with a log that went back.
+func (m *memory) accept() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.accepted = true
 }
 
 // cutTo makes the log go back.

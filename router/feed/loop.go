@@ -326,12 +326,15 @@ func (l *loop) plan(now time.Time) time.Duration {
 			l.discover = l.discover[1:]
 			ask = true
 		}
+		ask = ask || l.lookNow
+		l.lookNow = false
 		every := headEvery
 		if l.tailing(now) {
 			every = tailEvery
+		} else {
+			q.patient = !ask
 		}
-		ask = due(l.lastAsk.Add(every)) || ask || l.lookNow
-		l.lookNow = false
+		ask = due(l.lastAsk.Add(every)) || ask
 	}
 	if !ask {
 		return next.Sub(now)

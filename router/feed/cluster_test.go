@@ -1,0 +1,253 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/sqlite"
+	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/cluster"
+)
+
+// Three nodes commit to one log, over real connections that are cut, and
+// behind servers that are killed and started anew. Every subscriber delivers
+// the log, whole and in order, however it came to know it.
+func TestEverySubscriberDeliversTheLog(t *testing.T) {
+	for _, push := range []bool{true, false} {
+		t.Run(fmt.Sprintf("push=%v", push), func(t *testing.T) {
+			t.Parallel()
+			const nodes, rounds = 3, 60
+			dir := t.TempDir()
+			net := newNetwork(t, true)
+			members := new(views)
+			var (
+				stores [nodes]*sqlite.Store
+				pubs   [nodes]*Publisher
+				view   [nodes]cluster.Member
+			)
+			for i := range nodes {
+				pubs[i] = NewPublisher(PublisherConfig{})
+				stores[i] = open(t, dir, pubs[i].Publish)
+				view[i] = domain(fmt.Sprintf("n%d", i), net.serve(pubs[i]))
+			}
+			members.set(slices.Clone(view[:])...)
+
+			var got []*witness
+			var subs []*Subscriber
+			subscribe := func(cfg SubscriberConfig) {
+				w := newWitness()
+				cfg.Begin, cfg.Deliver = w.begin, w.deliver
+				cfg.Push, cfg.Watch, cfg.Conn = push, members.watch, net.conn
+				got, subs = append(got, w), append(subs, start(t, cfg))
+			}
+			for i := range nodes {
+				subscribe(SubscriberConfig{Self: fmt.Sprintf("n%d", i), Store: stores[i], Local: pubs[i]})
+			}
+			subscribe(SubscriberConfig{Self: "g1", Store: open(t, dir, nil)})
+			subscribe(SubscriberConfig{Self: "g2", Store: open(t, dir, nil)})
+			for _, s := range subs {
+				<-s.Started()
+			}
+
+			// Each round every node appends, and in some of them something
+			// breaks meanwhile.
+			rng := rand.New(rand.NewPCG(7, 8))
+			for round := range rounds {
+				var appending sync.WaitGroup
+				for i, s := range stores {
+					for lane := range 1 + rng.IntN(4) {
+						u := unit(fmt.Sprintf("s%d-%d-%d", i, lane, round), 1+rng.IntN(4), 1+rng.IntN(3))
+						appending.Go(func() {
+							if _, err := s.Append(t.Context(), u); err != nil {
+								t.Error(err)
+							}
+						})
+					}
+				}
+				switch i := rng.IntN(nodes); rng.IntN(8) {
+				case 0, 1:
+					net.drop(view[i].PeerAddr)
+				case 2:
+					net.stop(view[i].PeerAddr)
+					view[i].Boot++
+					view[i].PeerAddr = net.serve(pubs[i])
+					members.set(slices.Clone(view[:])...)
+				}
+				appending.Wait()
+			}
+
+			log := read(t, stores[0])
+			head := log[len(log)-1].Position
+			for i, w := range got {
+				w.wait(t, head)
+				st := subs[i].Stats()
+				t.Logf("%d: pushed %d, read %d, holes %d, skips %d", i, st.Pushed, st.Read, st.Holes, st.Skips)
+				if st.Refused != 0 || push && st.Pushed == 0 || !push && st.Pushed != 0 {
+					t.Errorf("subscriber %d: %+v", i, st)
+				}
+				w.mu.Lock()
+				if !reflect.DeepEqual(w.commits, log) {
+					t.Errorf("subscriber %d delivered other commits than the log has", i)
+				}
+				w.mu.Unlock()
+			}
+		})
+	}
+}
+
+func open(t testing.TB, dir string, committed eventstore.Committed) *sqlite.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), sqlite.Config{Dir: dir, Committed: committed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// unit makes the first commands of a stream.
+func unit(id string, commands, events int) eventstore.Unit {
+	u := eventstore.Unit{Stream: eventstore.StreamID{Type: "counter", ID: id}}
+	for i := range commands {
+		c := eventstore.Command{
+			Key: fmt.Sprintf("%s-%d", id, i), At: time.UnixMicro(1_700_000_000_000_000).UTC(),
+			Meta: eventstore.Meta{Client: "ada"},
+		}
+		for range events {
+			c.Events = append(c.Events, eventstore.Event{Type: "added", Form: 1, Data: []byte(`{"by":1}`)})
+		}
+		u.Commands = append(u.Commands, c)
+	}
+	return u
+}
+
+func read(t testing.TB, s eventstore.Store) []eventstore.Commit {
+	t.Helper()
+	var log []eventstore.Commit
+	for after := eventstore.Position(0); ; after = log[len(log)-1].Position {
+		page, err := s.Read(t.Context(), after, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			return log
+		}
+		log = append(log, page...)
+	}
+}
+
+// scrambler is a peer that pushes a log as no publisher would: in frames that
+// overlap, twice, out of order, with some left out, on streams that break.
+type scrambler struct {
+	log     []eventstore.Commit
+	seed    uint64
+	streams atomic.Uint64 // each says something else
+}
+
+func (s *scrambler) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+	rng := rand.New(rand.NewPCG(s.seed, s.streams.Add(1)))
+	for {
+		var wire []byte
+		for range 1 + rng.IntN(8) {
+			i := rng.IntN(len(s.log))
+			n := min(1+rng.IntN(12), len(s.log)-i)
+			for _, f := range frames(s.log[i : i+n]) {
+				wire = append(wire, f.encoded()...)
+			}
+			switch rng.IntN(200) {
+			case 0:
+				wire = append(wire, encodeHead(s.log[i].Position)...)
+			case 1:
+				wire = append(wire, encodeSkip(s.log[0].Position, s.log[i].Position)...)
+			}
+		}
+		if err := stream.Send(preencoded(wire)); err != nil {
+			return err
+		}
+		if rng.IntN(20) == 0 {
+			return errors.New("this stream breaks")
+		}
+	}
+}
+
+// Duplicated, reordered and overlapping frames from several peers at once
+// come out dense, in order and once; with half of the seeds without any help
+// of the log, which can't be reached.
+func TestScrambledFramesComeOutInOrder(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(seed, 9))
+			begin := history(rng, 0, 3)
+			rest := history(rng, begin[2].Position, 600)
+			log := newMemory(begin)
+			net, members, got := newNetwork(t, true), new(views), newWitness()
+			s := start(t, SubscriberConfig{
+				Store: log, Push: true, Watch: members.watch, Conn: net.conn, Begin: got.begin, Deliver: got.deliver,
+			})
+			<-s.Started()
+			log.append(rest...)
+			if seed%2 == 1 {
+				log.fail(eventstore.ErrUnavailable)
+			}
+			var ms []cluster.Member
+			for i := range 3 {
+				ms = append(ms, domain(fmt.Sprintf("n%d", i), net.serve(&scrambler{log: rest, seed: seed + uint64(i)})))
+			}
+			members.set(ms...)
+			got.wait(t, rest[len(rest)-1].Position)
+			st := s.Stats()
+			t.Logf("pushed %d, read %d, holes %d, skips %d", st.Pushed, st.Read, st.Holes, st.Skips)
+			if st.Refused != 0 || st.Parked > parkedEvents || seed%2 == 1 && st.Read != 0 {
+				t.Errorf("%+v", st)
+			}
+			got.mu.Lock()
+			defer got.mu.Unlock()
+			if !reflect.DeepEqual(got.commits, rest) {
+				t.Error("other commits were delivered than the log has")
+			}
+		})
+	}
+}
+
+// A stream whose subscriber has gone ends, and its place is free.
+func TestStreamsEndWithTheirSubscriber(t *testing.T) {
+	t.Parallel()
+	net := newNetwork(t, true)
+	p := NewPublisher(PublisherConfig{})
+	addr := net.serve(p)
+	conn, err := net.conn(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{Node: "gateway"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil { // the head, at once
+		t.Fatal(err)
+	}
+	cancel()
+	net.finish(addr) // returns when the stream has ended, for its server knows no other reason to wait
+	if n := p.Stats().Subscribers; n != 0 {
+		t.Errorf("%d streams are open", n)
+	}
+}
