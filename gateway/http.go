@@ -256,6 +256,12 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 	if failure == nil {
 		from, failure = g.locate(r.Context(), t, req)
 	}
+	if failure == nil { // up to the log's own head: who just wrote finds it here
+		var err error
+		if from.head, err = g.cfg.Store.Head(r.Context()); err != nil {
+			failure = readFailure(err)
+		}
+	}
 	if failure != nil {
 		writeFailure(w, "", "", failure)
 		return

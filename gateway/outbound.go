@@ -63,13 +63,6 @@ func (s *session) kick() {
 	go s.write()
 }
 
-// send enqueues a frame that is owed.
-func (s *session) send(f frame.Frame) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.enqueue(item{frame: f.Append(nil)})
-}
-
 // closeAfter ends the session once all that is queued has been written.
 func (s *session) closeAfter(code int, reason string) {
 	s.mu.Lock()

@@ -44,7 +44,7 @@ func (s *session) handle(f frame.Request) {
 	case frame.Unsubscribe:
 		s.unsubscribe(f, r)
 	case frame.Ping:
-		s.settle(f.ID, r, frame.Pong{ID: f.ID})
+		s.settle(f.ID, r, frame.Pong(f))
 	case frame.Hello:
 		s.greet(f, r)
 	case frame.Auth:

@@ -206,7 +206,7 @@ func (s *session) setPaused(paused bool) {
 // for a message too large: a socket that is closed with unread input resets
 // the connection, and the client would not see why.
 func (s *session) discard() {
-	_ = s.socket.SetReadDeadline(time.Now().Add(time.Second))
+	_ = s.socket.SetReadDeadline(time.Now().Add(5 * time.Second))
 	_, _ = io.Copy(io.Discard, io.LimitReader(s.socket.Conn, 64<<20))
 }
 

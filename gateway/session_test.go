@@ -18,6 +18,7 @@ func TestHelloIsAnsweredWithAWelcome(t *testing.T) {
 	w := newWorld(t)
 	n := w.node()
 	w.add("counter/a", 3)
+	n.settle()
 	for name, c := range map[string]func() (*client, string){
 		"a client id on trust": func() (*client, string) {
 			c := n.dial()
@@ -271,12 +272,12 @@ func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.node().join("ada")
-	const commands = 2000
+	const commands = 500
 	var sent []string
 	go func() {
 		var batch strings.Builder
 		for i := range commands {
-			fmt.Fprintf(&batch, `{"op":"command","id":"%d","aggregate":"counter/a","command":"add","data":{"by":%d}}`+"\n", i, i)
+			fmt.Fprintf(&batch, `{"op":"command","id":"%d","aggregate":"counter/a","command":"add","data":{"by":%d},"timeout_ms":30000}`+"\n", i, i)
 			if i%7 == 6 || i == commands-1 {
 				_ = c.conn.Write(context.Background(), websocket.MessageText, []byte(batch.String()))
 				batch.Reset()

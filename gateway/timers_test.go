@@ -166,6 +166,35 @@ func TestHeartbeatsComeEvery25Seconds(t *testing.T) {
 	})
 }
 
+// further is a log that has more than has arrived at the gateway.
+type further struct{ nothing }
+
+func (further) Head(context.Context) (eventstore.Position, error) { return 9, nil }
+
+func TestAHeartbeatNamesTheSubscriptionsThatAreBehind(t *testing.T) {
+	t.Parallel()
+	bubble(t, func(c *gateway.Config) { c.Store = further{} }, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
+		c := dial()
+		c.send(`{"op":"hello","id":"h","client":"ada","subscriptions":[{"id":"s","category":"auction","cursor":"5"}]}`)
+		want[frame.Welcome](c)
+		want[frame.Subscribed](c)
+		f, ok := c.eventually().(frame.Heartbeat)
+		if !ok || f.Cursor != "0" || len(f.Behind) != 1 || f.Behind[0] != (frame.Behind{Sub: "s", Cursor: "5"}) {
+			t.Errorf("got %+v", f)
+		}
+		g.Deliver([]eventstore.Commit{{
+			Position: 6, Stream: eventstore.StreamID{Type: "auction", ID: "1"}, Version: 6, At: time.Now(),
+			Events: make([]eventstore.Event, 6),
+		}})
+		if e, ok := c.eventually().(frame.Event); !ok || e.Position != 6 {
+			t.Errorf("got %+v, want position 6 and nothing before it", e)
+		}
+		if l, ok := c.eventually().(frame.Live); !ok || l.Cursor != "6" {
+			t.Errorf("got %+v", l)
+		}
+	})
+}
+
 func TestSilenceForThreeHeartbeatsEndsTheSession(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(t *testing.T, g *gateway.Gateway, dial func() *client) {

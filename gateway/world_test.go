@@ -89,6 +89,16 @@ func (w *world) node(change ...func(*gateway.Config)) *node {
 	return n
 }
 
+// settle waits until the gateway has what the log has.
+func (n *node) settle() {
+	n.w.t.Helper()
+	head, err := n.w.store.Head(n.w.t.Context())
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	waitFor(n.w.t, func() bool { return n.Stats().Head == head })
+}
+
 // feeds brings what the store commits to gateways, as the cluster's feed does:
 // dense, in order, from one goroutine each.
 type feeds struct {
