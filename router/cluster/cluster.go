@@ -11,8 +11,8 @@
 // wait for that: whoever talks to a member finds out sooner that it doesn't
 // answer. Two nodes may see different members for a while, or, cut off from
 // each other, for as long as that lasts. A Cluster goes on looking for its
-// seeds, and for members that it lost, for ever, so that the parts of a
-// cluster find together again within seconds of being able to.
+// seeds for ever, and for members that it lost for an hour, so that the parts
+// of a cluster find together again within seconds of being able to.
 //
 // A node is known by its id. Each run of it has a boot time besides, and only
 // the newest run counts, so that a node which is started again at once, on

@@ -186,7 +186,7 @@ func TestJoinsThoughAllSeedsWereDownAtStart(t *testing.T) {
 		late := host(t, on, 3, "10.0.0.1", "10.0.0.2")
 		<-late.Joined() // alone is well enough to begin
 		awaitAll(t, []running{late}, "n3")
-		time.Sleep(time.Hour) // of the bubble's
+		time.Sleep(10 * time.Minute) // of the bubble's
 		nodes := []running{late, host(t, on, 1, "10.0.0.1", "10.0.0.2")}
 		awaitAll(t, nodes, "n1", "n3")
 	})
@@ -233,7 +233,7 @@ func TestJoinedDoesNotWaitForSilentSeeds(t *testing.T) {
 
 func TestPartsFindTogetherAfterAPartition(t *testing.T) {
 	t.Parallel()
-	for _, length := range []time.Duration{15 * time.Second, 2 * time.Minute} {
+	for _, length := range []time.Duration{15 * time.Second, 70 * time.Second} {
 		t.Run(length.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -270,7 +270,7 @@ func TestPartsFindTogetherWithoutSeeds(t *testing.T) {
 		on.isolate([]string{"10.0.0.3"}, []string{"10.0.0.4", "10.0.0.5"})
 		awaitAll(t, nodes[:1], "n3")
 		awaitAll(t, nodes[1:], "n4", "n5")
-		time.Sleep(2 * time.Minute) // of the bubble's
+		time.Sleep(70 * time.Second) // of the bubble's: gossip has forgotten the dead
 		on.isolate()
 		awaitAll(t, nodes, "n3", "n4", "n5")
 	})
@@ -312,7 +312,7 @@ func TestANodeStartedAgainElsewhereIsSeenAtOnce(t *testing.T) {
 			t.Errorf("it was seen after %v", d)
 		}
 		// That gossip buries the older run changes nothing.
-		time.Sleep(time.Minute)
+		time.Sleep(5 * time.Second)
 		awaitAll(t, append(nodes[:2], again), "n1", "n2", "n3")
 	})
 }
@@ -353,7 +353,7 @@ func TestTwoNodesWithOneIDAreReportedOnBoth(t *testing.T) {
 				return m.PeerAddr == "10.0.0.2:9002" && len(v.Members) == 1
 			})
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(2 * rivalAfter)
 		for i := range logs {
 			if n := strings.Count(logs[i].String(), "level=ERROR msg=\"two nodes have the same id"); n != 1 {
 				t.Errorf("node %d said so %d times:\n%s", i, n, logs[i].String())

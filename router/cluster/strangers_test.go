@@ -40,7 +40,7 @@ func TestWhoLacksTheKeyOrTheNameStaysOut(t *testing.T) {
 				spoil(&cfg)
 				stranger := run(t, cfg)
 				<-stranger.Joined()
-				time.Sleep(time.Minute) // of the bubble's: a dozen attempts
+				time.Sleep(4 * rejoinEvery) // of the bubble's
 				awaitAll(t, ours, "n1", "n2")
 				awaitAll(t, []running{stranger}, "n3")
 				if !strings.Contains(said.String(), `msg="a seed is out of reach`) {
