@@ -52,7 +52,9 @@ const (
 	ringPause = 200 * time.Millisecond
 
 	// leaveWait bounds how long a leaving node waits until it has told others.
-	leaveWait = 2 * time.Second
+	// That takes 0.2 s among five and 0.4 s among a hundred; nodes that all
+	// leave at once find nobody left to tell, and wait in vain.
+	leaveWait = time.Second
 )
 
 // Cluster is this node's part in the cluster. It is safe for concurrent use.
@@ -290,7 +292,7 @@ func (c *Cluster) leave() {
 
 // Close ends the node's part in the cluster at once, without taking leave:
 // the others find out as if it had died. It is safe to call at any time and
-// more than once. While Run takes leave it waits for that (two seconds at
+// more than once. While Run takes leave it waits for that (a second at
 // most), and after Run has returned it does nothing.
 func (c *Cluster) Close() {
 	c.ending.Lock()
