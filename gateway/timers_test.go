@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -92,6 +93,12 @@ func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, 
 		running.Go(func() { _ = srv.Serve(network) })
 		running.Go(func() { _ = g.Run(ctx) })
 		transport := &http.Transport{DialContext: network.dial}
+		defer func() {
+			cancel()
+			_ = srv.Close()
+			transport.CloseIdleConnections()
+			running.Wait()
+		}()
 		test(t, g, func() *client {
 			c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport})
 			if err != nil {
@@ -99,10 +106,6 @@ func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, 
 			}
 			return c
 		})
-		cancel()
-		_ = srv.Close()
-		transport.CloseIdleConnections()
-		running.Wait()
 	})
 }
 
@@ -184,7 +187,7 @@ func TestAHeartbeatNamesTheSubscriptionsThatAreBehind(t *testing.T) {
 		}
 		g.Deliver([]eventstore.Commit{{
 			Position: 6, Stream: eventstore.StreamID{Type: "auction", ID: "1"}, Version: 6, At: time.Now(),
-			Events: make([]eventstore.Event, 6),
+			Events: slices.Repeat([]eventstore.Event{{Type: "added", Data: []byte(`{}`)}}, 6),
 		}})
 		if e, ok := c.eventually().(frame.Event); !ok || e.Position != 6 {
 			t.Errorf("got %+v, want position 6 and nothing before it", e)
