@@ -104,27 +104,27 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, s := range g.all() {
 		s.suspend(frame.CloseGoingAway, "the node stops")
 	}
-	g.wait(time.After(stopGrace))
+	grace, cancel := context.WithTimeout(context.Background(), stopGrace)
+	defer cancel()
+	_ = g.wait(grace) // whoever did not take the close frame has lost nothing
 	return nil
 }
 
-// wait waits until all sessions have ended. From a signal on they are ended
+// wait waits until all sessions have ended. When ctx ends, the rest are ended
 // without ceremony.
-func (g *Gateway) wait(impatient <-chan time.Time) {
-	for {
-		g.mu.Lock()
-		idle := g.idle
-		g.mu.Unlock()
-		select {
-		case <-idle:
-			return
-		case <-impatient:
-			for _, s := range g.all() {
-				s.end()
-			}
-			<-idle
-			return
+func (g *Gateway) wait(ctx context.Context) error {
+	g.mu.Lock()
+	idle := g.idle // nobody new is admitted, so that this is the last one
+	g.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		for _, s := range g.all() {
+			s.end()
 		}
+		<-idle
+		return context.Cause(ctx)
 	}
 }
 
@@ -228,21 +228,7 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	for _, s := range g.all() {
 		s.drain()
 	}
-	for {
-		g.mu.Lock()
-		idle := g.idle
-		g.mu.Unlock()
-		select {
-		case <-idle:
-			return nil
-		case <-ctx.Done():
-			for _, s := range g.all() {
-				s.end()
-			}
-			<-idle
-			return context.Cause(ctx)
-		}
-	}
+	return g.wait(ctx)
 }
 
 // reconnectIn deals out the times at which sessions should come back.
