@@ -223,7 +223,7 @@ func (s *shard) returned(c *call, turn uint64, out command.Outcome, fate link.Fa
 	case c.answered:
 		l.remove(c) // it was too late
 	case fate == link.Answered && (f == nil || !f.Elsewhere):
-		s.answer(c, out, c.refused != nil)
+		s.answer(c, out, false)
 	default:
 		s.again(c, at, fate, f)
 	}
@@ -246,16 +246,13 @@ func (s *shard) again(c *call, at place, fate link.Fate, f *command.Failure) {
 		c.cmd.Attempt++
 	}
 	l.broken = l.placed > 0
-	switch {
-	case c.refused != nil:
-		s.answer(c, command.Failed(c.refused), true)
-	case l.key.peer != nil && at.link == nil:
+	if l.key.peer != nil && at.link == nil {
 		s.answer(c, command.Failed(f), false) // the sender finds another node
-	default:
-		now := time.Now()
-		c.search = now.Add(r.cfg.Search)
-		c.timer.Reset(min(r.cfg.Search, c.cmd.Deadline.Sub(now)))
+		return
 	}
+	now := time.Now()
+	c.search = now.Add(r.cfg.Search)
+	c.timer.Reset(min(r.cfg.Search, c.cmd.Deadline.Sub(now)))
 }
 
 // expire answers a call whose time is over.

@@ -33,7 +33,6 @@ type call struct {
 	search  time.Time // when it stops waiting for a candidate
 	timer   *time.Timer
 
-	refused  *command.Failure // something ahead of it was refused: it must not be sent again
 	answered bool
 }
 
@@ -240,17 +239,20 @@ func (s *shard) answer(c *call, out command.Outcome, again bool) {
 	}
 }
 
-// refuseBehind refuses all calls of a lane that came after c. Those that
-// somebody has are answered when they come back: somebody who keeps to the
-// rules has refused them as well.
+// refuseBehind refuses all calls of a lane that came after c, at once. Of those
+// that somebody has, the answer does not vouch that they were not executed:
+// somebody who keeps to the rules has refused them as well, but the client is
+// told to use the same key again all the same.
 func (s *shard) refuseBehind(c *call, f *command.Failure) {
+	placed := *f
+	placed.Retry = command.RetrySameKey
 	for _, d := range slices.Clone(c.lane.calls) {
-		if d.order <= c.order || d.answered || d.refused != nil {
-			continue
-		}
-		d.refused = f
-		if d.at == (place{}) {
+		switch {
+		case d.order <= c.order || d.answered:
+		case d.at == (place{}):
 			s.answer(d, command.Failed(f), true)
+		default:
+			s.answer(d, command.Failed(&placed), true)
 		}
 	}
 }

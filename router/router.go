@@ -44,7 +44,7 @@
 // in ignorance of that, wherever it is by then; else a pipelined second
 // command would be executed without the first:
 //
-//   - What waits in a lane is answered the same.
+//   - What is behind it in the lane is answered the same, at once.
 //   - What an executor has is kept from beginning by Command.Lane.
 //   - What is on its way over a link carries the number of replies that its
 //     sender had acted on (Request.seen). A receiver remembers which of its

@@ -196,9 +196,10 @@ type world struct {
 	journal *journal
 	nodes   map[string]*node
 
-	mu   sync.Mutex
-	view *cluster.View
-	news broadcast
+	mu    sync.Mutex
+	view  *cluster.View
+	views map[string]*cluster.View // of nodes that see another one
+	news  broadcast
 }
 
 type node struct {
@@ -217,7 +218,7 @@ type option func(*Config)
 // newWorld starts domain nodes, and gateways (ids that begin with "g").
 func newWorld(t testing.TB, ids []string, opts ...option) *world {
 	w := &world{t: t, journal: newJournal(), nodes: make(map[string]*node)}
-	w.view = &cluster.View{}
+	w.view, w.views = &cluster.View{}, make(map[string]*cluster.View)
 	for _, id := range ids {
 		w.start(id, opts...)
 	}
@@ -245,7 +246,7 @@ func (w *world) start(id string, opts ...option) *node {
 	n.proxy = newProxy(w.t, listener.Addr().String())
 	n.pool = link.NewPool(link.PoolConfig{})
 	cfg := Config{
-		Self: id, Pool: n.pool, Watch: func(ctx context.Context) <-chan *cluster.View { return w.watch(ctx) },
+		Self: id, Pool: n.pool, Watch: func(ctx context.Context) <-chan *cluster.View { return w.watch(ctx, id) },
 	}
 	if os.Getenv("CI") != "" {
 		cfg.Suspect = time.Second
@@ -281,19 +282,35 @@ func (w *world) start(id string, opts ...option) *node {
 
 // setReady makes exactly these nodes the members, all ready.
 func (w *world) setReady(ids ...string) {
-	v := &cluster.View{}
-	for _, id := range slices.Sorted(slices.Values(ids)) {
-		v.Members = append(v.Members, cluster.Member{
-			ID: id, Domain: w.nodes[id].executor != nil, Gateway: true, State: cluster.Ready, PeerAddr: w.nodes[id].proxy.addr,
-		})
-	}
+	v := w.viewOf(ids...)
 	w.mu.Lock()
 	w.view = v
 	w.mu.Unlock()
 	w.news.send()
 }
 
-func (w *world) watch(ctx context.Context) <-chan *cluster.View {
+// setSight makes one node see these members, whatever the others see.
+func (w *world) setSight(node string, ids ...string) {
+	v := w.viewOf(ids...)
+	w.mu.Lock()
+	w.views[node] = v
+	w.mu.Unlock()
+	w.news.send()
+	n := w.nodes[node]
+	n.waitFor("its own view", func() bool { return slices.Equal(n.router.Ring().Members(), v.Owners()) })
+}
+
+func (w *world) viewOf(ids ...string) *cluster.View {
+	v := &cluster.View{}
+	for _, id := range slices.Sorted(slices.Values(ids)) {
+		v.Members = append(v.Members, cluster.Member{
+			ID: id, Domain: w.nodes[id].executor != nil, Gateway: true, State: cluster.Ready, PeerAddr: w.nodes[id].proxy.addr,
+		})
+	}
+	return v
+}
+
+func (w *world) watch(ctx context.Context, id string) <-chan *cluster.View {
 	views := make(chan *cluster.View)
 	go func() {
 		defer close(views)
@@ -302,6 +319,9 @@ func (w *world) watch(ctx context.Context) <-chan *cluster.View {
 			news := w.news.wait()
 			w.mu.Lock()
 			v := w.view
+			if own := w.views[id]; own != nil {
+				v = own
+			}
 			w.mu.Unlock()
 			if v != last {
 				select {

@@ -43,6 +43,7 @@ type Inbound struct {
 
 	mu       sync.Mutex
 	spoke    time.Time // when the last batch had been passed to gRPC
+	heard    uint64    // batches received
 	draining bool
 	closing  bool // end the stream once the queue is empty
 	ended    bool // nothing can be sent any more
@@ -112,6 +113,7 @@ func (in *Inbound) Close() {
 
 var (
 	errPaused  = status.Error(codes.Aborted, "this node was paused, and its peer has given the stream up")
+	errQuiet   = status.Error(codes.Aborted, "this node has not heard its peer for too long")
 	errAborted = status.Error(codes.Unavailable, "this node is stopping")
 	errClosed  = errors.New("link: the stream is closing")
 )
@@ -134,6 +136,7 @@ func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), heard 
 
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
+	last, quiet := uint64(0), time.Duration(0)
 	for {
 		batch, more, end := in.batch()
 		if end {
@@ -159,8 +162,20 @@ func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), heard 
 			return err
 		case <-in.wake:
 		case <-beat.C:
+			if n := in.batches(); n != last {
+				last, quiet = n, 0
+			} else if quiet += Heartbeat; quiet > in.silence {
+				return errQuiet
+			}
 		}
 	}
+}
+
+// batches returns how many were received.
+func (in *Inbound) batches() uint64 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.heard
 }
 
 // batch takes what fits into one batch out of the queue. It tells whether more
@@ -220,6 +235,7 @@ func (in *Inbound) alive() error {
 // receive handles requests until the stream ends.
 func (in *Inbound) receive(handle func(*peer.Request), heard func(seen uint64)) error {
 	for {
+		asked := time.Now()
 		batch, err := in.stream.Recv()
 		if err != nil {
 			return err
@@ -227,6 +243,12 @@ func (in *Inbound) receive(handle func(*peer.Request), heard func(seen uint64)) 
 		if err := in.alive(); err != nil {
 			return err
 		}
+		if time.Since(asked) > in.silence {
+			return errQuiet
+		}
+		in.mu.Lock()
+		in.heard++
+		in.mu.Unlock()
 		for _, request := range batch.GetItems() {
 			if err := in.admit(); err != nil {
 				return err

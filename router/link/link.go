@@ -26,17 +26,18 @@
 // # Signs of life
 //
 // Both sides send a batch at least every 100 ms, an empty one if there is
-// nothing to say. A link that hears nothing for 500 ms gives its stream up
-// and opens another one, which is up only once the peer has spoken on it.
-// Silence is counted in ticks of our own clock, so that a pause of this
-// process is not taken for one of every peer.
+// nothing to say, and either side gives a stream up when it has heard nothing
+// for 500 ms. The link opens another one, which is up only once the peer has
+// spoken on it. Silence is counted in ticks of our own clock, so that a pause
+// of this process is not taken for one of every peer.
 //
-// The peer knows the same rule: a process that could not send for 500 ms (it
-// was stopped, or its machine was) knows that it has been given up, ends the
-// stream, and begins nothing that was waiting on it. So an owner that was
-// frozen does not wake up and execute commands that have been answered
-// elsewhere. It is a courtesy that saves conflicts; what makes a command's
-// effect happen once is its key.
+// What comes after such a silence is not begun. A receiver drops a batch that
+// it had to wait for too long, and one that it finds when it could itself not
+// speak for that long (it was stopped, or its machine was): its peer has given
+// the stream up, and what waited on it has been answered elsewhere. So a
+// frozen owner that wakes up, or the far end of a mended cable, starts nothing
+// old. It is a courtesy that saves conflicts; what makes a command's effect
+// happen once is its key.
 //
 // # Bounds
 //

@@ -1,0 +1,217 @@
+package router
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+// A lane's commands as its client saw them.
+type history struct {
+	mu      sync.Mutex
+	sent    int
+	answers map[int][]command.Outcome
+	// barred are the commands that were handed in before the answer of an
+	// earlier one that was busy.
+	barred map[int]int
+}
+
+// TestOrderAndOneAnswerUnderRandomFaults pipelines commands on many lanes from
+// every node while links are cut and frozen, views differ, executors refuse,
+// and a node dies and comes back; GANGLION_SEED repeats a run.
+func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	if s := os.Getenv("GANGLION_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("GANGLION_SEED=%d", seed)
+	domains := []string{"a", "b", "c"}
+	w := newWorld(t, []string{"a", "b", "c", "g", "gg"}, func(c *Config) { c.BusyPause = 5 * time.Millisecond })
+	for _, id := range domains {
+		w.nodes[id].executor.set(func(e *executor) { e.refuse, e.instead = moody(seed+1), moody(seed+2) })
+	}
+
+	const perLane, streams = 150, 8
+	var senders, faults sync.WaitGroup
+	lanes := make(map[string]map[eventstore.StreamID]*history)
+	for i, from := range []string{"g", "gg", "a", "b", "c"} {
+		for j := range 4 {
+			session := fmt.Sprintf("%s-%d", from, j)
+			lanes[session] = make(map[eventstore.StreamID]*history)
+			for k := range streams {
+				s := eventstore.StreamID{Type: "counter", ID: fmt.Sprint(k)}
+				h := &history{answers: make(map[int][]command.Outcome), barred: make(map[int]int)}
+				lanes[session][s] = h
+				senders.Go(func() {
+					h.pipeline(w.nodes[from], session, s, perLane, rand.New(rand.NewPCG(seed, uint64(i*1000+j*100+k))))
+				})
+			}
+		}
+	}
+	stop := make(chan struct{})
+	faults.Go(func() { w.torment(rand.New(rand.NewPCG(seed, 0)), domains, stop) })
+	senders.Wait()
+	close(stop)
+	faults.Wait()
+	check(t, w, lanes, perLane)
+}
+
+// moody refuses one command in 200.
+func moody(seed uint64) func(command.Command) *command.Failure {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, 1))
+	return func(command.Command) *command.Failure {
+		mu.Lock()
+		defer mu.Unlock()
+		switch random.IntN(400) {
+		case 0:
+			return busy("moody")
+		case 1:
+			return elsewhere("moody")
+		}
+		return nil
+	}
+}
+
+// pipeline sends commands with at most 16 unanswered.
+func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count int, random *rand.Rand) {
+	open := make(chan struct{}, 16)
+	var answers sync.WaitGroup
+	for i := range count {
+		open <- struct{}{}
+		answers.Add(1)
+		h.mu.Lock()
+		h.sent = i + 1
+		h.mu.Unlock()
+		n.router.Send(command.Command{
+			Stream: s, Session: session, Name: "add", Data: json.RawMessage(strconv.Itoa(i)), Key: fmt.Sprintf("%s-%d", session, i),
+			Deadline: time.Now().Add(3 * time.Second),
+		}, func(out command.Outcome) {
+			h.mu.Lock()
+			h.answers[i] = append(h.answers[i], out)
+			first := len(h.answers[i]) == 1
+			if f := out.Failure; f != nil && f.Code == command.Busy {
+				for j := i + 1; j < h.sent; j++ {
+					h.barred[j] = i
+				}
+			}
+			h.mu.Unlock()
+			if first {
+				<-open
+				answers.Done()
+			}
+		})
+		if random.IntN(30) == 0 {
+			time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond) // a client that thinks
+		}
+	}
+	answers.Wait()
+}
+
+// torment does something nasty every few milliseconds.
+func (w *world) torment(random *rand.Rand, domains []string, stop <-chan struct{}) {
+	all := []string{"a", "b", "c", "g", "gg"}
+	defer func() {
+		for _, id := range domains {
+			w.nodes[id].proxy.unfreeze()
+		}
+	}()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Duration(random.IntN(100)) * time.Millisecond):
+		}
+		victim := w.nodes[domains[random.IntN(len(domains))]]
+		switch random.IntN(5) {
+		case 0, 1:
+			victim.proxy.cut()
+		case 2:
+			victim.proxy.freeze()
+		case 3:
+			victim.proxy.unfreeze()
+		case 4: // a node is out of somebody's sight, or of everybody's
+			out, seen := domains[random.IntN(len(domains))], all[random.IntN(len(all))]
+			var members []string
+			for _, id := range all {
+				if id != out || random.IntN(2) == 0 {
+					members = append(members, id)
+				}
+			}
+			v := w.viewOf(members...)
+			w.mu.Lock()
+			if random.IntN(2) == 0 {
+				w.view = v
+			} else {
+				w.views[seen] = v
+			}
+			w.mu.Unlock()
+			w.news.send()
+		}
+	}
+}
+
+func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*history, perLane int) {
+	count := make(map[string]int)
+	for session, streams := range lanes {
+		for s, h := range streams {
+			executed := make(map[int]int)
+			last := -1
+			for _, e := range w.journal.of(s) {
+				if e.session != session {
+					continue
+				}
+				i, err := strconv.Atoi(e.data)
+				if err != nil {
+					t.Fatal(err)
+				}
+				executed[i]++
+				out := h.answers[i][0]
+				if out.Failure != nil && out.Failure.Retry == command.RetrySameKey {
+					continue // given up: it may come at any time, but only once
+				}
+				if i < last {
+					t.Errorf("session %s, %v: command %d was executed after %d", session, s, i, last)
+				}
+				last = i
+			}
+			for i := range perLane {
+				if len(h.answers[i]) != 1 {
+					t.Errorf("session %s, %v: command %d has %d answers", session, s, i, len(h.answers[i]))
+					continue
+				}
+				out := h.answers[i][0]
+				by, barred := h.barred[i]
+				switch {
+				case out.Failure == nil && executed[i] != 1, executed[i] > 1:
+					t.Errorf("session %s, %v: command %d was executed %d times", session, s, i, executed[i])
+				case out.Failure != nil && out.Failure.Retry == command.RetryLater && executed[i] != 0:
+					t.Errorf("session %s, %v: command %d is «not executed», and was: %v", session, s, i, out.Failure)
+				case out.Failure == nil && barred:
+					t.Errorf("session %s, %v: command %d was executed, although %d before it was busy", session, s, i, by)
+				}
+				if out.Failure == nil {
+					count["ok"]++
+				} else {
+					count[string(out.Failure.Code)+" "+string(out.Failure.Retry)]++
+				}
+			}
+		}
+	}
+	t.Logf("answers: %v", count)
+	for id, n := range w.nodes {
+		t.Logf("%s: %+v", id, n.router.Stats())
+	}
+	if count["ok"] == 0 {
+		t.Error("no command succeeded")
+	}
+}

@@ -1,0 +1,272 @@
+package router
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+// numbered sends commands 0 … n-1 on one lane, without waiting, and returns
+// where their answers will be.
+func (n *node) numbered(s eventstore.StreamID, session string, from, to int) []<-chan command.Outcome {
+	var answers []<-chan command.Outcome
+	for i := from; i < to; i++ {
+		answers = append(answers, n.send(command.Command{Stream: s, Session: session, Data: json.RawMessage(strconv.Itoa(i))}))
+	}
+	return answers
+}
+
+func (w *world) mustBeInOrder(s eventstore.StreamID, n int) {
+	w.t.Helper()
+	got := w.journal.of(s)
+	for i, e := range got {
+		if e.data != strconv.Itoa(i) {
+			w.t.Fatalf("command %s was executed as number %d of %d", e.data, i, len(got))
+		}
+	}
+	if len(got) != n {
+		w.t.Fatalf("%d commands executed, want %d", len(got), n)
+	}
+}
+
+func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
+	t.Parallel()
+	const before, n = 100, 200
+	for _, from := range []string{"g", "a", "b"} {
+		for _, fault := range []string{"none", "cut", "kill", "freeze", "new view", "drain"} {
+			if from == "a" && fault == "kill" {
+				continue // who sends dies
+			}
+			t.Run(fault+" from "+from, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, []string{"a", "b", "c", "g"})
+				s := w.streamOf("a", "b", "a", "b", "c")
+				a, sender := w.nodes["a"], w.nodes[from]
+				hold := make(chan struct{})
+				a.executor.set(func(e *executor) { e.hold = hold })
+				answers := sender.numbered(s, "1", 0, before)
+				a.executor.waitSubmitted(t, before/2) // the others are somewhere between
+				switch fault {
+				case "cut":
+					a.proxy.cut()
+				case "kill":
+					a.stop()
+				case "freeze":
+					a.proxy.freeze()
+				case "new view":
+					w.setReady("b", "c", "g")
+				case "drain":
+					drained := make(chan error, 1)
+					go func() { drained <- a.router.Drain(t.Context()) }()
+					defer func() {
+						if err := <-drained; err != nil {
+							t.Error(err)
+						}
+					}()
+				}
+				answers = append(answers, sender.numbered(s, "1", before, n)...)
+				if fault != "freeze" || from == "a" {
+					close(hold)
+				}
+				for _, answer := range answers {
+					mustSucceed(t, <-answer)
+				}
+				if fault == "freeze" && from != "a" {
+					close(hold)
+					a.proxy.unfreeze()
+				}
+				w.mustBeInOrder(s, n)
+			})
+		}
+	}
+}
+
+func TestAReceiverHandsOnWhatFollowsInOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "b", "c", "g"})
+	s := w.streamOf("a", "b", "a", "b", "c")
+	w.setSight("g", "b", "c", "g") // g sends to b, b hands on to a
+	a, b := w.nodes["a"], w.nodes["b"]
+	hold := make(chan struct{})
+	a.executor.set(func(e *executor) { e.hold = hold })
+	answers := w.nodes["g"].numbered(s, "1", 0, 20)
+	a.executor.waitSubmitted(t, 20)
+
+	// b becomes the owner in its own view. What follows must not overtake.
+	w.setSight("b", "b", "c")
+	answers = append(answers, w.nodes["g"].numbered(s, "1", 20, 40)...)
+	a.executor.waitSubmitted(t, 20)
+	if n := b.router.Stats().ExecutedForOthers; n != 0 {
+		t.Errorf("b executed %d commands that follow unanswered ones at a", n)
+	}
+	close(hold)
+	for _, answer := range answers {
+		mustSucceed(t, <-answer)
+	}
+	w.mustBeInOrder(s, 40)
+	mustSucceed(t, w.nodes["g"].do(command.Command{Stream: s, Session: "1"}))
+	if e := w.journal.of(s)[40]; e.node != "b" {
+		t.Errorf("executed as %+v; want b, now that nothing of the lane is at a", e)
+	}
+}
+
+func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
+	t.Parallel()
+	for _, from := range []string{"a", "g", "g by way of b"} {
+		for _, when := range []string{"at once", "later"} {
+			t.Run(from+" "+when, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, []string{"a", "b", "c", "g"}, func(c *Config) { c.BusyPause = 20 * time.Millisecond })
+				s := w.streamOf("a", "b", "a", "b", "c")
+				sender := w.nodes[from[:1]]
+				if len(from) > 1 {
+					w.setSight("g", "b", "c", "g")
+				}
+				a := w.nodes["a"].executor
+				hold := make(chan struct{})
+				third := func(c command.Command) *command.Failure {
+					if string(c.Data) == "3" {
+						return busy("full")
+					}
+					return nil
+				}
+				a.set(func(e *executor) {
+					e.hold = hold
+					if when == "later" {
+						e.instead = third
+					} else {
+						e.refuse = third
+					}
+				})
+				answers := sender.numbered(s, "1", 0, 10)
+				others := sender.numbered(s, "2", 100, 103)
+				a.waitSubmitted(t, 4)
+				close(hold)
+				for i, answer := range answers {
+					out := <-answer
+					if i < 3 {
+						mustSucceed(t, out)
+						continue
+					}
+					if out.Failure == nil || out.Failure.Code != command.Busy || out.Failure.Retry == command.RetryNo {
+						t.Fatalf("command %d was answered with %+v, want busy", i, out)
+					}
+					if out.Failure.After == 0 {
+						t.Error("the answer does not say how long to wait")
+					}
+				}
+				for _, answer := range others {
+					mustSucceed(t, <-answer) // another session's lane
+				}
+				if n := len(w.journal.of(s)); n != 6 {
+					t.Errorf("%d commands executed, want 6: %+v", n, w.journal.of(s))
+				}
+
+				// Whoever waits as told is served again.
+				for {
+					out := sender.do(command.Command{Stream: s, Session: "1", Data: json.RawMessage("3.5")})
+					if out.Failure == nil {
+						break
+					}
+					mustFail(t, out, command.Busy, command.RetryLater)
+					time.Sleep(out.Failure.After)
+				}
+			})
+		}
+	}
+}
+
+func TestABusyLaneStaysBusyForAWhile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a"}, func(c *Config) { c.BusyPause = time.Hour })
+	s := w.streamOf("a", "", "a")
+	a := w.nodes["a"]
+	a.executor.set(func(e *executor) { e.refuse = func(command.Command) *command.Failure { return busy("full") } })
+	mustFail(t, a.do(command.Command{Stream: s, Session: "1"}), command.Busy, command.RetryLater)
+	a.executor.set(func(e *executor) { e.refuse = nil })
+
+	// The client sent this before it read that answer, for all we know.
+	out := a.do(command.Command{Stream: s, Session: "1"})
+	mustFail(t, out, command.Busy, command.RetryLater)
+	if out.Failure.After <= 0 || out.Failure.After > time.Hour {
+		t.Errorf("the answer says to wait for %v", out.Failure.After)
+	}
+	mustSucceed(t, a.do(command.Command{Stream: s, Session: "2"}))
+	mustSucceed(t, a.do(command.Command{Stream: eventstore.StreamID{Type: "counter", ID: "other"}, Session: "1"}))
+	mustSucceed(t, a.do(command.Command{Stream: s})) // no session, no lane
+}
+
+func TestBoundsAreAnsweredWithBusy(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		option   option
+		sessions int
+	}{
+		"a lane":   {func(c *Config) { c.MaxLane = 8 }, 1},
+		"a router": {func(c *Config) { c.MaxUnanswered = 8 }, 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, []string{"a"}, c.option)
+			s := w.streamOf("a", "", "a")
+			a := w.nodes["a"]
+			hold := make(chan struct{})
+			a.executor.set(func(e *executor) { e.hold = hold })
+			var answers []<-chan command.Outcome
+			for i := range 16 {
+				answers = append(answers, a.send(command.Command{Stream: s, Session: fmt.Sprint(i % c.sessions)}))
+			}
+			for _, answer := range answers[8:] {
+				mustFail(t, <-answer, command.Busy, command.RetryLater)
+			}
+			close(hold)
+			for _, answer := range answers[:8] {
+				mustSucceed(t, <-answer)
+			}
+			if st := a.router.Stats(); st.Unanswered != 0 || st.Busy != 8 {
+				t.Errorf("counters: %+v", st)
+			}
+		})
+	}
+}
+
+func TestNothingIsKeptOfAnsweredLanes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "g"}, func(c *Config) { c.BusyPause = time.Millisecond })
+	a, g := w.nodes["a"], w.nodes["g"]
+	a.executor.set(func(e *executor) {
+		e.refuse = func(c command.Command) *command.Failure {
+			if string(c.Data) == "0" {
+				return busy("full")
+			}
+			return nil
+		}
+	})
+	var all []<-chan command.Outcome
+	for i := range 200 {
+		all = append(all, g.numbered(eventstore.StreamID{Type: "counter", ID: fmt.Sprint(i)}, "1", i%2, 3)...)
+	}
+	for _, answer := range all {
+		<-answer
+	}
+	for _, n := range []*node{a, g} {
+		for {
+			kept := 0
+			for i := range n.router.shards {
+				s := &n.router.shards[i]
+				s.mu.Lock()
+				kept += len(s.lanes) + len(s.waiting) + s.paused
+				s.mu.Unlock()
+			}
+			if kept == 0 {
+				break
+			}
+			time.Sleep(time.Millisecond) // for the heartbeat that tells a that g knows of its refusals
+		}
+	}
+}
