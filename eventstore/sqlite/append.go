@@ -118,8 +118,8 @@ func (b *backend) inTransaction(ctx context.Context, units []*stored.Unit) (batc
 	if err := b.db.appends.mark.QueryRowContext(ctx, int64(mark.Position)).Scan(&base, &id, &key); err != nil {
 		return batch.Result{}, failure("read the head", err)
 	}
-	if err := b.guard.Compare(mark, guard.Log{ID: id, Found: key.Valid, Key: key.String}); err != nil {
-		return batch.Result{}, &batch.Failure{Kind: batch.WentBack, Reason: err.Error()}
+	if !b.guard.Compare(mark, guard.Log{ID: id, Found: key.Valid, Key: key.String}) {
+		return batch.Result{}, &batch.Failure{Kind: batch.WentBack, Reason: b.guard.Err().Error()}
 	}
 	result := batch.Result{Base: eventstore.Position(base), Verdicts: make([]batch.Verdict, len(units))}
 	for i, u := range units {
@@ -195,25 +195,10 @@ func (b *backend) row(ctx context.Context, u *stored.Unit, r *stored.Row, pos in
 // why finds out what speaks against a unit: its keys first, then its version.
 func (b *backend) why(ctx context.Context, u *stored.Unit) (batch.Verdict, error) {
 	found, err := b.find(ctx, u)
-	if err != nil {
-		return batch.Verdict{}, err
+	if err != nil || len(found) > 0 {
+		return batch.Verdict{Found: found}, err
 	}
 	var v batch.Verdict
-	for i := range u.Rows {
-		f, ok := found[i]
-		if !ok {
-			continue
-		}
-		first := eventstore.First{Index: i, Reused: f.Hash != u.Rows[i].Hash}
-		if !first.Reused {
-			first.Place = eventstore.Place{Version: f.Version, Position: f.Position}
-			first.Answer = f.Answer
-		}
-		v.Known = append(v.Known, first)
-	}
-	if v.Known != nil {
-		return v, nil
-	}
 	var actual int64
 	if err := b.db.appends.version.QueryRowContext(ctx, u.Stream.ID, u.Stream.Type).Scan(&actual); err != nil {
 		return batch.Verdict{}, failure("read a version", err)
@@ -225,13 +210,7 @@ func (b *backend) why(ctx context.Context, u *stored.Unit) (batch.Verdict, error
 	return v, nil
 }
 
-// Find implements batch.Backend.
-func (b *backend) Find(u *stored.Unit) (map[int]batch.Found, error) {
-	b.db.mu.Lock()
-	defer b.db.mu.Unlock()
-	return b.find(context.Background(), u)
-}
-
+// find returns what the log holds under the keys of a unit.
 func (b *backend) find(ctx context.Context, u *stored.Unit) (map[int]batch.Found, error) {
 	found := make(map[int]batch.Found)
 	for i := range u.Rows {

@@ -43,7 +43,7 @@ func (s *Store) dense(page []eventstore.Commit, after eventstore.Position) error
 // that it looks at: an index on the type would cost every append, and this
 // is bounded by scan.
 func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
-	done, err := s.useSafely()
+	ctx, done, err := s.useSafely(ctx)
 	if err != nil {
 		return nil, after, err
 	}
@@ -74,7 +74,7 @@ func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Posit
 
 // Head implements eventstore.Store.
 func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
-	done, err := s.useSafely()
+	ctx, done, err := s.useSafely(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -84,15 +84,15 @@ func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
 	if err != nil {
 		return 0, s.failed(ctx, "read the head", err)
 	}
-	if err := s.guard.Compare(mark, log); err != nil {
-		return 0, err
+	if !s.guard.Compare(mark, log) {
+		return 0, s.guard.Err()
 	}
 	return log.Head, s.guard.Saw(log.Head, log.HeadKey)
 }
 
 // StreamHead implements eventstore.Store.
 func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventstore.Head, error) {
-	done, err := s.useSafely()
+	ctx, done, err := s.useSafely(ctx)
 	if err != nil {
 		return eventstore.Head{}, err
 	}
@@ -108,7 +108,7 @@ func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventst
 
 // LoadSnapshot implements eventstore.Store.
 func (s *Store) LoadSnapshot(ctx context.Context, id eventstore.StreamID) (*eventstore.Snapshot, error) {
-	done, err := s.useSafely()
+	ctx, done, err := s.useSafely(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 	if err := stored.CheckSnapshot(snap); err != nil {
 		return err
 	}
-	done, err := s.useSafely()
+	ctx, done, err := s.useSafely(ctx)
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 }
 
 func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
-	done, err := s.useSafely()
+	ctx, done, err := s.useSafely(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -129,8 +129,8 @@ func (s *Store) LogID() string { return s.guard.Mark().LogID }
 
 // Witness implements eventstore.Store.
 func (s *Store) Witness(p eventstore.Position, key string) {
-	if err := s.guard.Witness(p, key); err != nil {
-		s.cfg.Logger.Error("the log went back", "position", p, "err", err)
+	if !s.guard.Witness(p, key) {
+		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", p)
 	}
 }
 
@@ -172,8 +172,8 @@ func (s *Store) AcceptLoss(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", s.failed(ctx, "read the log", err)
 	}
-	s.guard.WentBack()
-	return id, s.guard.Settle(s.guard.Mark(), log)
+	s.guard.Take(log)
+	return id, nil
 }
 
 // Close implements eventstore.Store.
@@ -200,12 +200,18 @@ func (s *Store) use() (done func(), err error) {
 	return s.using.RUnlock, nil
 }
 
-// useSafely is use for whoever relies on the log not having gone back.
-func (s *Store) useSafely() (done func(), err error) {
+// useSafely is use for whoever relies on the log not having gone back. The
+// context that it returns does not end: what it is for takes less time than
+// the goroutine that the driver starts to watch one that does.
+func (s *Store) useSafely(ctx context.Context) (_ context.Context, done func(), err error) {
 	if err := s.guard.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return s.use()
+	if ctx.Err() != nil {
+		return nil, nil, fmt.Errorf("sqlite: %w", context.Cause(ctx))
+	}
+	done, err = s.use()
+	return context.WithoutCancel(ctx), done, err
 }
 
 // failed wraps an error of the database.

@@ -33,6 +33,7 @@ func Fight(t *testing.T, stores []Store, writers, streams, perWriter int) {
 		acknowledged = make(map[string]won) // by key
 		writing      sync.WaitGroup
 		tailed       = make(chan []eventstore.Commit, 1)
+		news         = make(chan struct{}, 1) // there may be something to tail
 	)
 	go func() {
 		var (
@@ -53,8 +54,15 @@ func Fight(t *testing.T, stores []Store, writers, streams, perWriter int) {
 				after = c.Position
 			}
 			seen = append(seen, page...)
-			if ended && err == nil && len(page) == 0 {
+			if len(page) > 0 || err != nil {
+				continue
+			}
+			if ended {
 				break
+			}
+			select {
+			case <-news:
+			case <-tailing.Done():
 			}
 		}
 		tailed <- seen
@@ -97,6 +105,10 @@ func Fight(t *testing.T, stores []Store, writers, streams, perWriter int) {
 				default:
 					t.Errorf("append: %v", err)
 					return
+				}
+				select {
+				case news <- struct{}{}:
+				default:
 				}
 			}
 		})

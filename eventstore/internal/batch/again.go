@@ -8,31 +8,17 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
-// recognise finds, among the units that were refused because their keys are
-// known, those that a former attempt of this very batch has stored, and where
-// they are.
+// recognise finds out whether a unit whose keys are known is the one that a
+// former attempt of this very batch has stored, and where it is.
 //
 // Known keys alone don't prove it: another node may have executed the same
 // commands in the meantime, at another time of day and with other events. The
 // unit was stored as it is exactly when all that it leaves in the database is
 // there, at its versions, with its content.
-func (c *Committer) recognise(units []*stored.Unit, result Result) ([]*eventstore.Appended, error) {
-	mine := make([]*eventstore.Appended, len(units))
-	for i, u := range units {
-		known := result.Verdicts[i].Known
-		if len(known) == 0 {
-			continue
-		}
-		found, err := c.cfg.Backend.Find(u)
-		if err != nil {
-			return nil, err
-		}
-		mine[i] = same(u, found)
+func recognise(u *stored.Unit, found map[int]Found) (eventstore.Appended, bool) {
+	if len(found) == 0 {
+		return eventstore.Appended{}, false
 	}
-	return mine, nil
-}
-
-func same(u *stored.Unit, found map[int]Found) *eventstore.Appended {
 	a := eventstore.Appended{Commands: make([]eventstore.Place, len(u.Rows))}
 	var last eventstore.Position
 	for i := range u.Rows {
@@ -41,7 +27,7 @@ func same(u *stored.Unit, found map[int]Found) *eventstore.Appended {
 			f, ok := found[i]
 			if !ok || f.Version != r.Version || f.Hash != r.Hash || !f.At.Equal(r.At) ||
 				!bytes.Equal(f.Meta, r.Meta) || !bytes.Equal(f.Events, r.Events) || !bytes.Equal(f.Answer, r.Answer) {
-				return nil
+				return eventstore.Appended{}, false
 			}
 			if r.N > 0 {
 				last = f.Position
@@ -49,7 +35,27 @@ func same(u *stored.Unit, found map[int]Found) *eventstore.Appended {
 		}
 		a.Commands[i] = eventstore.Place{Version: r.Version, Position: last}
 	}
-	return &a
+	return a, true
+}
+
+// known makes the error that gives the first answers of known keys.
+func known(u *stored.Unit, found map[int]Found) error {
+	e := &eventstore.KnownKeysError{Stream: u.Stream}
+	for i := range u.Rows {
+		f, ok := found[i]
+		switch {
+		case !ok:
+		case f.Hash != u.Rows[i].Hash:
+			e.Known = append(e.Known, eventstore.First{Index: i, Reused: true})
+		default:
+			e.Known = append(e.Known, eventstore.First{
+				Index:  i,
+				Place:  eventstore.Place{Version: f.Version, Position: f.Position},
+				Answer: f.Answer,
+			})
+		}
+	}
+	return e
 }
 
 // announce tells the watermark and Committed of commits. A batch that was

@@ -52,10 +52,6 @@ type Backend interface {
 	// succeeded. Then the answer must be as durable as a commit, also
 	// when there was nothing left to store.
 	Append(units []*stored.Unit, again bool) (Result, error)
-
-	// Find returns what the log holds under the keys of a unit, by the index
-	// of the command. An error is a *Failure.
-	Find(u *stored.Unit) (map[int]Found, error)
 }
 
 // Result is what became of a batch.
@@ -66,11 +62,12 @@ type Result struct {
 	Verdicts []Verdict
 }
 
-// Verdict is what became of a unit: it was stored, unless Known or Moved say
+// Verdict is what became of a unit: it was stored, unless Found or Moved say
 // why not.
 type Verdict struct {
-	// Known are keys of the unit that the log knows, by rising Index.
-	Known []eventstore.First
+	// Found is what the log holds under keys of the unit, by the index of the
+	// command.
+	Found map[int]Found
 	// Moved says that the stream is not at the unit's expected version but
 	// at Actual.
 	Moved  bool
@@ -78,7 +75,7 @@ type Verdict struct {
 }
 
 // Refused reports whether the unit was not stored.
-func (v *Verdict) Refused() bool { return v.Moved || len(v.Known) > 0 }
+func (v *Verdict) Refused() bool { return v.Moved || len(v.Found) > 0 }
 
 // Found is a commit or an outcome that is in the log.
 type Found struct {
@@ -330,12 +327,8 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 	)
 	for {
 		result, err := c.cfg.Backend.Append(units, maybe)
-		var mine []*eventstore.Appended
-		if err == nil && maybe {
-			mine, err = c.recognise(units, result)
-		}
 		if err == nil {
-			c.settle(batch, result, mine)
+			c.settle(batch, result, maybe)
 			return
 		}
 		failure := new(Failure)
@@ -363,10 +356,12 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 				return
 			}
 		case WentBack:
-			if !maybe {
+			if maybe {
+				refuse(batch, fmt.Errorf("%w: %w", eventstore.ErrUnknown, eventstore.ErrWentBack))
+			} else {
 				refuse(batch, eventstore.ErrWentBack)
-				return
 			}
+			return
 		case Busy:
 		}
 		if !c.sleep(min(pause, time.Until(end))) {
@@ -397,8 +392,9 @@ func (c *Committer) sleep(d time.Duration) bool {
 	}
 }
 
-// settle announces what was stored and answers everybody.
-func (c *Committer) settle(batch []*pending, result Result, mine []*eventstore.Appended) {
+// settle announces what was stored and answers everybody. maybe says that a
+// former attempt may have stored the batch.
+func (c *Committer) settle(batch []*pending, result Result, maybe bool) {
 	var (
 		answers = make([]answer, len(batch))
 		commits = make([]eventstore.Commit, 0, len(batch))
@@ -406,11 +402,14 @@ func (c *Committer) settle(batch []*pending, result Result, mine []*eventstore.A
 	)
 	for i, p := range batch {
 		v := &result.Verdicts[i]
+		var mine bool
+		if maybe {
+			answers[i].appended, mine = recognise(p.unit, v.Found)
+		}
 		switch {
-		case mine != nil && mine[i] != nil:
-			answers[i].appended = *mine[i]
-		case len(v.Known) > 0:
-			answers[i].err = &eventstore.KnownKeysError{Stream: p.unit.Stream, Known: v.Known}
+		case mine:
+		case len(v.Found) > 0:
+			answers[i] = answer{err: known(p.unit, v.Found)}
 			continue
 		case v.Moved:
 			answers[i].err = &eventstore.ConflictError{Stream: p.unit.Stream, Expected: p.unit.Expected, Actual: v.Actual}

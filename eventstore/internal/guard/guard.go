@@ -43,6 +43,7 @@ type Guard struct {
 	mu   sync.Mutex
 	mark Mark
 	lost bool
+	told bool // somebody was told that it is lost
 }
 
 // New begins with the log as it is.
@@ -61,10 +62,11 @@ func (g *Guard) Mark() Mark {
 func (g *Guard) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.err()
+	return g.tell()
 }
 
-func (g *Guard) err() error {
+func (g *Guard) tell() error {
+	g.told = g.lost
 	if g.lost {
 		return eventstore.ErrWentBack
 	}
@@ -83,12 +85,12 @@ func (g *Guard) Saw(p eventstore.Position, key string) error {
 	case p == g.mark.Position && p > 0 && key != g.mark.Key:
 		g.lost = true
 	}
-	return g.err()
+	return g.tell()
 }
 
 // Witness tells the guard of a commit that the log must hold, by the word of
-// another node.
-func (g *Guard) Witness(p eventstore.Position, key string) error {
+// another node. It reports whether that is possible.
+func (g *Guard) Witness(p eventstore.Position, key string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.lost && p == g.mark.Position && p > 0 && key != g.mark.Key {
@@ -98,42 +100,57 @@ func (g *Guard) Witness(p eventstore.Position, key string) error {
 	if !g.lost && p > g.mark.Position {
 		g.mark.Position, g.mark.Key = p, key
 	}
-	return g.err()
+	return !g.lost
 }
 
 // WentBack records what a database has found out by itself.
-func (g *Guard) WentBack() {
+func (g *Guard) WentBack() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lost = true
+	return g.tell()
 }
 
-// Compare records what a log says about m, a mark taken before it was asked.
-func (g *Guard) Compare(m Mark, l Log) error {
+// Compare records what a log says about m, a mark taken before it was asked,
+// and reports whether the log is sound. Err is for telling a caller.
+func (g *Guard) Compare(m Mark, l Log) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// A mark of an incarnation that was given up meanwhile says nothing.
 	if m.LogID == g.mark.LogID && !l.holds(m) {
 		g.lost = true
 	}
-	return g.err()
+	return !g.lost
 }
 
 // Settle is Compare for a caller who can start again: when the log is known
 // to have gone back, it forgives one that holds the mark after all, and takes
-// one with a new incarnation as it is. A loss is always reported once before
-// it is forgiven, so that every caller hears of it.
+// one with a new incarnation as it is. A loss is always told once before it is
+// forgiven, so that everybody can begin anew who relied on what was lost.
 func (g *Guard) Settle(m Mark, l Log) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case !g.lost:
 		g.lost = m.LogID == g.mark.LogID && !l.holds(m)
+	case !g.told:
 	case l.ID != g.mark.LogID:
-		g.mark = Mark{LogID: l.ID, Position: l.Head, Key: l.HeadKey}
-		g.lost = false
-	case l.holds(g.mark):
+		g.take(l)
+	case m == g.mark && l.holds(m):
 		g.lost = false
 	}
-	return g.err()
+	return g.tell()
+}
+
+// Take begins anew with a log as it is: the operator has accepted the loss
+// through this very store.
+func (g *Guard) Take(l Log) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.take(l)
+}
+
+func (g *Guard) take(l Log) {
+	g.mark = Mark{LogID: l.ID, Position: l.Head, Key: l.HeadKey}
+	g.lost, g.told = false, false
 }

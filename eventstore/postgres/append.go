@@ -1,0 +1,334 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/batch"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
+	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+)
+
+const (
+	appendName = "ganglion_append"
+	appendSQL  = `select base, moved_unit, moved_version, known_unit from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
+		$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)`
+
+	findName = "ganglion_find"
+	findSQL  = `select k.i, c.version, c.pos, c.hash, c.at, c.meta, c.events, null::json
+		from unnest($1::text[]) with ordinality k (key, i)
+		join commit c on c.agg_id = $2 and c.agg_type = $3 and c.key = k.key
+		union all
+		select k.i, o.version, 0, o.hash, o.at, null, null, o.answer
+		from unnest($1::text[]) with ordinality k (key, i)
+		join outcome o on o.agg_id = $2 and o.agg_type = $3 and o.key = k.key`
+)
+
+var errNoCancel = errors.New("an append is never cancelled")
+
+// backend is the connection that batches are sent on. One goroutine uses it.
+type backend struct {
+	store *Store
+	conn  *pgx.Conn // nil when there is none
+	raw   net.Conn  // the socket under it
+	// warned is set by the server's warnings during a call.
+	warned bool
+
+	params  params
+	values  [][]byte
+	formats []int16
+}
+
+// connect opens the connection.
+func (b *backend) connect() *batch.Failure {
+	ctx, cancel := context.WithTimeout(context.Background(), b.store.cfg.ConnectTimeout)
+	defer cancel()
+	var (
+		config = b.store.conns.ConnConfig.Copy()
+		dial   = config.DialFunc
+		raw    net.Conn
+		open   atomic.Bool
+	)
+	// When a connection breaks, the driver dials another one to ask the
+	// server to cancel what was under way. A commit that waits for its
+	// synchronous standby would obey, and be lost with the primary.
+	config.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if open.Load() {
+			return nil, errNoCancel
+		}
+		c, err := dial(ctx, network, addr)
+		raw = c
+		return c, err
+	}
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.SeverityUnlocalized == "WARNING" {
+			b.warned = true
+		}
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return &batch.Failure{Kind: batch.Down, Reason: reason(err)}
+	}
+	open.Store(true)
+	b.conn, b.raw = conn, raw
+	if err = b.prepare(ctx); err != nil {
+		b.drop()
+		if errors.Is(err, eventstore.ErrWentBack) {
+			return &batch.Failure{Kind: batch.WentBack, Reason: err.Error()}
+		}
+		return &batch.Failure{Kind: batch.Down, Reason: reason(err)}
+	}
+	return nil
+}
+
+func (b *backend) prepare(ctx context.Context) error {
+	if err := b.store.prepareSession(ctx, b.conn, b.store.cfg.Deadline); err != nil {
+		return err
+	}
+	mark := b.store.guard.Mark()
+	log, err := look(ctx, b.conn, mark.Position)
+	if err != nil {
+		return err
+	}
+	if !b.store.guard.Compare(mark, log) {
+		return b.store.guard.Err()
+	}
+	for name, sql := range map[string]string{appendName: appendSQL, findName: findSQL} {
+		if _, err := b.conn.PgConn().Prepare(ctx, name, sql, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drop closes the connection, and waits until nothing of it is left.
+func (b *backend) drop() {
+	if b.conn == nil {
+		return
+	}
+	pg := b.conn.PgConn()
+	b.raw.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = pg.Close(ctx)
+	<-pg.CleanupDone()
+	b.conn, b.raw = nil, nil
+}
+
+// Append implements batch.Backend.
+func (b *backend) Append(units []*stored.Unit, again bool) (batch.Result, error) {
+	if b.conn != nil && !alive(b.raw) {
+		b.drop()
+	}
+	if b.conn == nil {
+		if failure := b.connect(); failure != nil {
+			return batch.Result{}, failure
+		}
+	}
+	result, failure := b.send(units, again)
+	if failure == nil {
+		return result, nil
+	}
+	switch failure.Kind {
+	case batch.Refused, batch.Busy, batch.WentBack:
+	default: // lost, or perhaps better off elsewhere: on the new primary
+		b.drop()
+	}
+	if failure.Kind == batch.WentBack {
+		failure.Reason = b.store.guard.WentBack().Error()
+	}
+	return batch.Result{}, failure
+}
+
+// call runs a prepared statement whose answer is awaited for half the
+// deadline, and then given up together with the connection: without asking
+// the server to cancel, which the driver would when a context ends.
+func (b *backend) call(name string, values [][]byte, formats []int16) (*pgconn.Result, error) {
+	b.warned = false
+	raw := b.raw
+	silence := time.AfterFunc(b.store.cfg.Deadline/2, func() { raw.Close() })
+	defer silence.Stop()
+	result := b.conn.PgConn().ExecPrepared(context.Background(), name, values, formats, []int16{1}).Read()
+	return result, result.Err
+}
+
+func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.Failure) {
+	mark := b.store.guard.Mark()
+	b.values, b.formats = b.params.encode(b.values[:0], mark, again, units), b.formats[:0]
+	for range b.values {
+		b.formats = append(b.formats, 1)
+	}
+	answer, err := b.call(appendName, b.values, b.formats)
+	if err != nil {
+		return batch.Result{}, appendFailure(err)
+	}
+	// From here on the batch is stored, so whatever goes wrong leaves it to
+	// be found out, by sending it again.
+	lost := func(reason string) (batch.Result, *batch.Failure) {
+		return batch.Result{}, &batch.Failure{Kind: batch.Lost, Reason: reason}
+	}
+	if b.warned {
+		return lost("the server warned that the commit may be local only")
+	}
+	if len(answer.Rows) != 1 || len(answer.Rows[0]) != 4 || len(answer.Rows[0][0]) != 8 {
+		return lost("the server's answer is of another form")
+	}
+	row := answer.Rows[0]
+	moved, err1 := ints(row[1])
+	actual, err2 := ints(row[2])
+	known, err3 := ints(row[3])
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return lost(err.Error())
+	}
+	result := batch.Result{
+		Base:     eventstore.Position(binary.BigEndian.Uint64(row[0])),
+		Verdicts: make([]batch.Verdict, len(units)),
+	}
+	for i, u := range moved {
+		v := &result.Verdicts[u-1]
+		v.Moved, v.Actual = true, eventstore.Version(actual[i])
+	}
+	for _, u := range known {
+		v := &result.Verdicts[u-1]
+		if v.Found != nil {
+			continue
+		}
+		if v.Found, err = b.find(units[u-1]); err != nil {
+			return lost(reason(err))
+		}
+		if len(v.Found) == 0 {
+			return lost("a key was forgotten while it was looked up")
+		}
+	}
+	return result, nil
+}
+
+// find returns what the log holds under the keys of a unit.
+func (b *backend) find(u *stored.Unit) (map[int]batch.Found, error) {
+	keys := array{oid: pgtype.TextOID}
+	keys.reset()
+	for i := range u.Rows {
+		keys.text(u.Rows[i].Key)
+	}
+	answer, err := b.call(findName, [][]byte{keys.value(), []byte(u.Stream.ID), []byte(u.Stream.Type)}, []int16{1, 1, 1})
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[int]batch.Found, len(answer.Rows))
+	for _, row := range answer.Rows {
+		f := batch.Found{
+			Version:  eventstore.Version(binary.BigEndian.Uint64(row[1])),
+			Position: eventstore.Position(binary.BigEndian.Uint64(row[2])),
+			At:       fromTimestamp(row[4]),
+			Meta:     row[5],
+			Events:   row[6],
+			Answer:   row[7],
+		}
+		copy(f.Hash[:], row[3])
+		found[int(binary.BigEndian.Uint64(row[0]))-1] = f
+	}
+	return found, nil
+}
+
+func fromTimestamp(b []byte) time.Time {
+	return stored.FromMicros(int64(binary.BigEndian.Uint64(b)) + epoch)
+}
+
+// params are the arguments of the function append, in its order.
+type params struct {
+	log, pos, key, again                                                    []byte
+	uType, uID, uVersion                                                    array
+	cUnit, cType, cID, cKey, cHash, cN, cOff, cVersion, cAt, cMeta, cEvents array
+	oUnit, oType, oID, oKey, oHash, oVersion, oAt, oAnswer, oKeep           array
+}
+
+func (p *params) encode(values [][]byte, mark guard.Mark, again bool, units []*stored.Unit) [][]byte {
+	p.log, _ = hex.DecodeString(strings.ReplaceAll(mark.LogID, "-", ""))
+	p.pos = binary.BigEndian.AppendUint64(p.pos[:0], uint64(mark.Position))
+	p.key = append(p.key[:0], mark.Key...)
+	p.again = append(p.again[:0], 0)
+	if again {
+		p.again[0] = 1
+	}
+	arrays := []struct {
+		oid uint32
+		a   *array
+	}{
+		{pgtype.TextOID, &p.uType},
+		{pgtype.TextOID, &p.uID},
+		{pgtype.Int8OID, &p.uVersion},
+		{pgtype.Int4OID, &p.cUnit},
+		{pgtype.TextOID, &p.cType},
+		{pgtype.TextOID, &p.cID},
+		{pgtype.TextOID, &p.cKey},
+		{pgtype.ByteaOID, &p.cHash},
+		{pgtype.Int4OID, &p.cN},
+		{pgtype.Int8OID, &p.cOff},
+		{pgtype.Int8OID, &p.cVersion},
+		{pgtype.TimestamptzOID, &p.cAt},
+		{pgtype.JSONOID, &p.cMeta},
+		{pgtype.JSONOID, &p.cEvents},
+		{pgtype.Int4OID, &p.oUnit},
+		{pgtype.TextOID, &p.oType},
+		{pgtype.TextOID, &p.oID},
+		{pgtype.TextOID, &p.oKey},
+		{pgtype.ByteaOID, &p.oHash},
+		{pgtype.Int8OID, &p.oVersion},
+		{pgtype.TimestamptzOID, &p.oAt},
+		{pgtype.JSONOID, &p.oAnswer},
+		{pgtype.BoolOID, &p.oKeep},
+	}
+	for i := range arrays {
+		arrays[i].a.oid = arrays[i].oid
+		arrays[i].a.reset()
+	}
+	var off int64
+	for i, u := range units {
+		p.uType.text(u.Stream.Type)
+		p.uID.text(u.Stream.ID)
+		p.uVersion.int8(int64(u.Expected))
+		for j := range u.Rows {
+			r := &u.Rows[j]
+			if r.N > 0 {
+				off += int64(r.N)
+				p.cUnit.int4(i + 1)
+				p.cType.text(u.Stream.Type)
+				p.cID.text(u.Stream.ID)
+				p.cKey.text(r.Key)
+				p.cHash.bytes(r.Hash[:])
+				p.cN.int4(r.N)
+				p.cOff.int8(off)
+				p.cVersion.int8(int64(r.Version))
+				p.cAt.time(r.At)
+				p.cMeta.bytes(r.Meta)
+				p.cEvents.bytes(r.Events)
+				continue
+			}
+			p.oUnit.int4(i + 1)
+			p.oType.text(u.Stream.Type)
+			p.oID.text(u.Stream.ID)
+			p.oKey.text(r.Key)
+			p.oHash.bytes(r.Hash[:])
+			p.oVersion.int8(int64(r.Version))
+			p.oAt.time(r.At)
+			p.oAnswer.bytes(r.Answer)
+			p.oKeep.bool(r.Keep)
+		}
+	}
+	values = append(values, p.log, p.pos, p.key, p.again)
+	for i := range arrays {
+		values = append(values, arrays[i].a.value())
+	}
+	return values
+}

@@ -1,0 +1,200 @@
+-- +goose Up
+
+-- One row per command. pos and version are those of its last event; its n
+-- events hold the positions pos-n+1 … pos and the versions version-n+1 … version.
+-- json and not jsonb: nothing here looks inside on the way in, and it costs
+-- less on the server and on the disk. Collation "C": names are compared, not
+-- sorted for people, and no upgrade of the operating system can reorder them.
+create table commit (
+  pos      bigint      not null,
+  version  bigint      not null,
+  at       timestamptz not null,
+  n        integer     not null,
+  hash     bytea       not null, -- of client id, command and data
+  agg_type text        collate "C" not null,
+  agg_id   text        collate "C" not null,
+  key      text        collate "C" not null,
+  meta     json        not null, -- {"client":…, "trace":…}
+  events   json        not null, -- [{"t":name, "v":form, "d":data}, …]; v is absent for 1
+  constraint commit_pos     primary key (pos),
+  constraint commit_version unique (agg_id, agg_type, version),
+  constraint commit_key     unique (agg_id, agg_type, key),
+  constraint commit_events  check (n > 0 and pos >= n and version >= n)
+);
+
+-- Commits are for ever. The owner of a table can give these rights back to
+-- himself, and a superuser needs none; the trigger stops both from a slip, and
+-- costs an insert nothing.
+revoke update, delete, truncate on commit from public, current_user;
+-- +goose StatementBegin
+create function commit_refuse() returns trigger language plpgsql as $$
+begin
+  raise exception 'commits are never changed or deleted' using errcode = 'restrict_violation';
+end $$;
+-- +goose StatementEnd
+create trigger commit_refuse before update or delete or truncate on commit
+  for each statement execute function commit_refuse();
+
+-- One row per event, for people and for SQL.
+create view event as
+select c.pos - c.n + e.i                  as pos,
+       c.agg_type                         as agg_type,
+       c.agg_id                           as agg_id,
+       c.version - c.n + e.i              as version,
+       e.event ->> 't'                    as type,
+       coalesce((e.event ->> 'v')::int, 1) as form,
+       e.event -> 'd'                     as data,
+       c.at                               as at,
+       c.key                              as key,
+       c.meta ->> 'client'                as client,
+       c.pos                              as commit_pos
+from commit c, json_array_elements(c.events) with ordinality e (event, i);
+
+-- Answers without events that are final: kept a day.
+create table outcome (
+  agg_id   text        collate "C" not null,
+  agg_type text        collate "C" not null,
+  key      text        collate "C" not null,
+  hash     bytea       not null,
+  version  bigint      not null, -- that it was decided at
+  at       timestamptz not null,
+  answer   json,
+  stored   timestamptz not null default now(),
+  primary key (agg_id, agg_type, key)
+);
+create index outcome_stored on outcome (stored);
+
+-- A cache: safe to delete.
+create table snapshot (
+  agg_id      text        collate "C" not null,
+  agg_type    text        collate "C" not null,
+  version     bigint      not null,
+  pos         bigint      not null,
+  at          timestamptz not null,
+  fingerprint text        not null,
+  state       json        not null,
+  primary key (agg_id, agg_type)
+);
+
+-- The log's incarnation: one row.
+create table log (
+  one boolean primary key default true check (one),
+  id  uuid not null
+);
+insert into log (id) values (gen_random_uuid());
+
+-- A later schema that older programs may still use says so here: programs
+-- that know at least the schema "oldest" work with the schema "schema".
+create table compatible (
+  schema integer primary key,
+  oldest integer not null
+);
+
+-- lock_log makes appends to this log wait for each other until the
+-- transaction ends. The key holds the table's oid, so that two logs in one
+-- database do not wait for each other; 1195461199 is "GANG" and says whose
+-- lock it is in pg_locks.
+-- +goose StatementBegin
+create function lock_log() returns void language plpgsql set search_path from current as $$
+begin
+  perform pg_advisory_xact_lock(1195461199, 'commit'::regclass::oid::integer);
+end $$;
+-- +goose StatementEnd
+
+-- append stores one batch.
+--
+-- A batch has units (u_…: stream and expected version), their commands with
+-- events (c_…), and their commands without (o_…); c_unit and o_unit are
+-- indexes into u_…, from 1. c_off is the position of a command's last event,
+-- counted from the batch's first. The caller has seen the commit w_key at
+-- w_pos of the incarnation w_log.
+--
+-- Units of known keys and units whose stream has moved are refused, and
+-- reported; all others are stored after the position base, in order.
+--
+-- Each statement of a function has a snapshot of its own under read
+-- committed: what follows the lock sees every earlier append. The checks are
+-- scalar subqueries, which the planner can't turn into joins, and may only
+-- use indexes: a plan is kept for the life of the connection, and the first
+-- one is made when the table is empty.
+-- +goose StatementBegin
+create function append(
+  w_log uuid, w_pos bigint, w_key text, again boolean,
+  u_type text[], u_id text[], u_version bigint[],
+  c_unit integer[], c_type text[], c_id text[], c_key text[], c_hash bytea[], c_n integer[], c_off bigint[],
+  c_version bigint[], c_at timestamptz[], c_meta json[], c_events json[],
+  o_unit integer[], o_type text[], o_id text[], o_key text[], o_hash bytea[],
+  o_version bigint[], o_at timestamptz[], o_answer json[], o_keep boolean[],
+  out base bigint, out moved_unit integer[], out moved_version bigint[], out known_unit integer[]
+) language plpgsql
+set search_path from current
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  outcomes boolean;
+  refused  integer[];
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'append needs the isolation level read committed' using errcode = 'GA002';
+  end if;
+  perform lock_log();
+
+  select c.pos into base from commit c order by c.pos desc limit 1;
+  base := coalesce(base, 0);
+  if not exists (select from log where log.id = w_log)
+    or w_pos > 0 and not exists (select from commit c where c.pos = w_pos and c.key = w_key) then
+    raise exception 'the log went back' using errcode = 'GA001';
+  end if;
+
+  select array_agg(u.i), array_agg(u.actual) into moved_unit, moved_version
+  from (
+    select v.i, v.expected, coalesce((
+      select c.version from commit c where c.agg_id = v.id and c.agg_type = v.type order by c.version desc limit 1), 0) as actual
+    from unnest(u_type, u_id, u_version) with ordinality v (type, id, expected, i) offset 0
+  ) u where u.actual <> u.expected;
+
+  select array_agg(k.unit) into known_unit from unnest(c_unit, c_type, c_id, c_key) k (unit, type, id, key)
+  where (select 1 from commit c where c.agg_id = k.id and c.agg_type = k.type and c.key = k.key limit 1) = 1;
+
+  outcomes := cardinality(o_unit) > 0;
+  if outcomes then
+    select known_unit || array_agg(k.unit) into known_unit from unnest(o_unit, o_type, o_id, o_key) k (unit, type, id, key)
+    where (select 1 from commit c where c.agg_id = k.id and c.agg_type = k.type and c.key = k.key limit 1) = 1
+       or (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1;
+  end if;
+  if exists (select from outcome) then
+    select known_unit || array_agg(k.unit) into known_unit from unnest(c_unit, c_type, c_id, c_key) k (unit, type, id, key)
+    where (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1;
+  end if;
+
+  if moved_unit is null and known_unit is null then
+    insert into commit (pos, version, at, n, hash, agg_type, agg_id, key, meta, events)
+    select base + b.off, b.version, b.at, b.n, b.hash, b.type, b.id, b.key, b.meta, b.events
+    from unnest(c_off, c_version, c_at, c_n, c_hash, c_type, c_id, c_key, c_meta, c_events)
+      b (off, version, at, n, hash, type, id, key, meta, events);
+  else
+    refused := moved_unit || known_unit;
+    insert into commit (pos, version, at, n, hash, agg_type, agg_id, key, meta, events)
+    select base + sum(b.n) over (order by b.off), b.version, b.at, b.n, b.hash, b.type, b.id, b.key, b.meta, b.events
+    from unnest(c_unit, c_off, c_version, c_at, c_n, c_hash, c_type, c_id, c_key, c_meta, c_events)
+      b (unit, off, version, at, n, hash, type, id, key, meta, events)
+    where b.unit <> all (refused);
+  end if;
+  if outcomes then
+    insert into outcome (agg_id, agg_type, key, hash, version, at, answer)
+    select b.id, b.type, b.key, b.hash, b.version, b.at, b.answer
+    from unnest(o_unit, o_type, o_id, o_key, o_hash, o_version, o_at, o_answer, o_keep)
+      b (unit, type, id, key, hash, version, at, answer, keep)
+    where b.keep and (refused is null or b.unit <> all (refused));
+  end if;
+
+  -- What an earlier attempt has committed may not have reached the
+  -- synchronous standby yet. A commit of our own, behind it in the
+  -- write-ahead log, waits until both have.
+  if again or known_unit is not null then
+    perform pg_logical_emit_message(true, 'ganglion', '');
+  end if;
+end $$;
+-- +goose StatementEnd

@@ -1,0 +1,300 @@
+package postgrestest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// ErrNotFound says that the machine has no server binaries, and what to do.
+var ErrNotFound = errors.New(`no PostgreSQL found for the tests. Do one of:
+  apt-get install -y --no-install-recommends postgresql     (Debian, Ubuntu)
+  brew install postgresql@17                                (macOS)
+  PG_BIN=/directory/of/initdb/and/postgres go test ./…
+  DATABASE_URL=postgres://user:password@host:5432/database?sslmode=disable go test ./…`)
+
+// Options configure a Server.
+type Options struct {
+	// Durable makes the server wait for the disk, for tests and benchmarks
+	// that crash it or measure it.
+	Durable bool
+	// Settings are further settings of postgresql.conf.
+	Settings map[string]string
+}
+
+// Server is a throw-away cluster. It listens on a Unix socket and, for proxies
+// between it and its clients, on a free port of 127.0.0.1. Its methods are for
+// one goroutine at a time.
+type Server struct {
+	opts Options
+	bin  string
+	dir  string // holds data, the socket and the log
+	port int
+	run  *process // nil while stopped
+}
+
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the server has ended
+	err  error
+}
+
+// StartServer makes a cluster and starts it. Close removes it.
+func StartServer(ctx context.Context, opts Options) (*Server, error) {
+	bin, err := binaries()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "pgt") // short: a socket's path has at most 107 bytes
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{opts: opts, bin: bin, dir: dir}
+	if err := s.init(ctx); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	if err := s.Start(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) init(ctx context.Context) error {
+	if err := os.Mkdir(s.path("socket"), 0o700); err != nil {
+		return err
+	}
+	if err := s.own(s.dir); err != nil {
+		return err
+	}
+	out, err := s.command(ctx, "initdb", "-D", s.path("data"), "-U", "postgres", "-A", "trust", "-E", "UTF8",
+		"--locale=C", "--no-sync", "--no-instructions").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
+
+// command prepares one of the server's programs, as a user whom it accepts.
+func (s *Server) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, name), args...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGOPTIONS=")
+	s.asServer(cmd)
+	return cmd
+}
+
+// URL names a database of the server, over its Unix socket.
+func (s *Server) URL(database string) string {
+	return "postgres://postgres@/" + url.PathEscape(database) + "?host=" + url.QueryEscape(s.path("socket")) + "&port=" + strconv.Itoa(s.port)
+}
+
+// Addr is where the server listens for TCP. It changes with each Start.
+func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
+
+// URLAt names a database of the server, reached at another address, such as a
+// proxy's.
+func (s *Server) URLAt(addr, database string) string {
+	return "postgres://postgres@" + addr + "/" + url.PathEscape(database) + "?sslmode=disable"
+}
+
+// Start starts the server, after Stop, Crash or Replace again, and waits until
+// it answers. After a crash that includes its recovery.
+func (s *Server) Start(ctx context.Context) error {
+	if s.run != nil {
+		return errors.New("the server runs already")
+	}
+	port, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	s.port = port
+	settings := map[string]string{
+		"listen_addresses":        "127.0.0.1",
+		"port":                    strconv.Itoa(port),
+		"unix_socket_directories": s.path("socket"),
+		"max_connections":         "500",
+		"shared_buffers":          "64MB",
+		"max_wal_size":            "1GB",
+		"log_min_messages":        "warning",
+		"autovacuum_naptime":      "10s",
+	}
+	if !s.opts.Durable {
+		settings["fsync"], settings["full_page_writes"] = "off", "off"
+	}
+	for k, v := range s.opts.Settings {
+		settings[k] = v
+	}
+	args := []string{"-D", s.path("data")}
+	for k, v := range settings {
+		args = append(args, "-c", k+"="+v)
+	}
+	if err := s.launch(args); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		conn, err := pgx.Connect(ctx, s.URL("postgres"))
+		if err == nil {
+			return conn.Close(ctx)
+		}
+		select {
+		case <-s.run.done:
+			err := s.run.err
+			s.run = nil
+			return fmt.Errorf("the server ended: %w\n%s", err, s.log())
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the server does not answer: %w\n%s", err, s.log())
+		}
+	}
+}
+
+func (s *Server) launch(args []string) error {
+	log, err := os.OpenFile(s.path("log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	cmd := s.command(context.Background(), "postgres", args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	run := &process{cmd: cmd, done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		// The server is to die with the tests, and the system ties that to
+		// the thread which started it.
+		runtime.LockOSThread()
+		defer log.Close()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			run.err = cmd.Wait()
+		}
+		close(run.done)
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	s.run = run
+	return nil
+}
+
+func (s *Server) log() string {
+	b, _ := os.ReadFile(s.path("log"))
+	return string(b[max(0, len(b)-4000):])
+}
+
+// Stop shuts the server down in order: open transactions are rolled back,
+// connections are closed, everything is written.
+func (s *Server) Stop() error { return s.end(os.Interrupt) }
+
+// Crash stops the server at once; Start then recovers from the write-ahead
+// log.
+func (s *Server) Crash() error { return s.end(quit) }
+
+func (s *Server) end(signal os.Signal) error {
+	if s.run == nil {
+		return nil
+	}
+	if err := s.run.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-s.run.done:
+	case <-time.After(20 * time.Second):
+		_ = s.run.cmd.Process.Kill()
+		<-s.run.done
+	}
+	s.run = nil
+	return nil
+}
+
+// Copy copies the data of the stopped server to a new directory, for Replace.
+func (s *Server) Copy(dir string) error {
+	if s.run != nil {
+		return errors.New("stop the server before its data is copied")
+	}
+	return os.CopyFS(dir, os.DirFS(s.path("data")))
+}
+
+// Replace sets the stopped server back to a copy of its data.
+func (s *Server) Replace(dir string) error {
+	if s.run != nil {
+		return errors.New("stop the server before its data is replaced")
+	}
+	if err := os.RemoveAll(s.path("data")); err != nil {
+		return err
+	}
+	if err := os.CopyFS(s.path("data"), os.DirFS(dir)); err != nil {
+		return err
+	}
+	// The server refuses a data directory that others may read.
+	if err := os.Chmod(s.path("data"), 0o700); err != nil {
+		return err
+	}
+	return s.own(s.dir)
+}
+
+// Close stops the server and removes its files.
+func (s *Server) Close() error { return errors.Join(s.Crash(), os.RemoveAll(s.dir)) }
+
+// binaries finds the directory of initdb and postgres: PG_BIN, else the newest
+// of the usual places, else the path.
+func binaries() (string, error) {
+	complete := func(dir string) bool {
+		for _, name := range []string{"initdb", "postgres"} {
+			if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Mode()&0o111 == 0 {
+				return false
+			}
+		}
+		return true
+	}
+	if dir := os.Getenv("PG_BIN"); dir != "" {
+		if !complete(dir) {
+			return "", fmt.Errorf("PG_BIN=%s holds no initdb and postgres", dir)
+		}
+		return dir, nil
+	}
+	var found []string
+	for _, pattern := range []string{
+		"/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin",
+		"/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin",
+	} {
+		dirs, _ := filepath.Glob(pattern) // the patterns are well-formed
+		found = append(found, dirs...)
+	}
+	slices.SortStableFunc(found, func(a, b string) int { return cmp.Compare(major(b), major(a)) })
+	if initdb, err := exec.LookPath("initdb"); err == nil {
+		if real, err := filepath.EvalSymlinks(initdb); err == nil {
+			found = append(found, filepath.Dir(real))
+		}
+	}
+	for _, dir := range found {
+		if complete(dir) {
+			return dir, nil
+		}
+	}
+	return "", ErrNotFound
+}
+
+// major reads the version out of a directory such as /usr/lib/postgresql/17/bin.
+func major(dir string) int {
+	name := filepath.Base(filepath.Dir(dir))
+	n, _ := strconv.Atoi(name[strings.LastIndexAny(name, "@-")+1:])
+	return n
+}

@@ -1,0 +1,216 @@
+package postgres
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+)
+
+const columns = `pos, n, agg_type, agg_id, version, key, at, meta, events`
+
+// ReadStream implements eventstore.Store.
+func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after eventstore.Version, limit int) ([]eventstore.Commit, error) {
+	page, err := s.page(ctx, "read a stream", `select `+columns+` from commit
+		where agg_id = $1 and agg_type = $2 and version > $3 order by version limit $4`, id.ID, id.Type, signed(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	return page, stored.Contiguous(page, after)
+}
+
+// Read implements eventstore.Store.
+func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Commit, error) {
+	page, err := s.page(ctx, "read the log", `select `+columns+` from commit where pos > $1 order by pos limit $2`, signed(after), limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := stored.Dense(page, after); err != nil || len(page) == 0 {
+		return page, err
+	}
+	last := &page[len(page)-1]
+	return page, s.guard.Saw(last.Position, last.Key)
+}
+
+// ReadType implements eventstore.Store. It reads every row of the positions
+// that it looks at: an index on the type would cost every append, and this
+// is bounded by scan.
+func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
+	var first, upTo, sum *int64
+	err := s.read(ctx, "read a type", func(c *pgx.Conn) error {
+		return c.QueryRow(ctx, `select min(pos - n), max(pos), sum(n) from commit where pos > $1 and pos <=
+			coalesce((select pos from commit where pos >= $2 order by pos limit 1), 9223372036854775807)`,
+			signed(after), signed(after+eventstore.Position(max(scan, 1)))).Scan(&first, &upTo, &sum)
+	})
+	if err != nil {
+		return nil, after, err
+	}
+	if upTo == nil {
+		return nil, after, nil
+	}
+	if err := stored.Window(after, *first, *upTo, *sum); err != nil {
+		return nil, after, err
+	}
+	page, err := s.page(ctx, "read a type", `select `+columns+` from commit where pos > $1 and pos <= $2 and agg_type = $3
+		order by pos limit $4`, signed(after), *upTo, typ, limit)
+	if err != nil {
+		return nil, after, err
+	}
+	if len(page) > 0 && len(page) == limit {
+		return page, page[len(page)-1].Position, nil
+	}
+	return page, eventstore.Position(*upTo), nil
+}
+
+// Head implements eventstore.Store.
+func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
+	var head eventstore.Position
+	err := s.read(ctx, "read the head", func(c *pgx.Conn) error {
+		mark := s.guard.Mark()
+		log, err := look(ctx, c, mark.Position)
+		if err != nil {
+			return err
+		}
+		head = log.Head
+		if !s.guard.Compare(mark, log) {
+			return s.guard.Err()
+		}
+		return s.guard.Saw(log.Head, log.HeadKey)
+	})
+	return head, err
+}
+
+// StreamHead implements eventstore.Store.
+func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventstore.Head, error) {
+	var version, pos int64
+	err := s.read(ctx, "read a stream's head", func(c *pgx.Conn) error {
+		err := c.QueryRow(ctx, `select version, pos from commit where agg_id = $1 and agg_type = $2
+			order by version desc limit 1`, id.ID, id.Type).Scan(&version, &pos)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return eventstore.Head{Version: eventstore.Version(version), Position: eventstore.Position(pos)}, err
+}
+
+// LoadSnapshot implements eventstore.Store.
+func (s *Store) LoadSnapshot(ctx context.Context, id eventstore.StreamID) (*eventstore.Snapshot, error) {
+	var found *eventstore.Snapshot
+	err := s.read(ctx, "load a snapshot", func(c *pgx.Conn) error {
+		var (
+			snap         = eventstore.Snapshot{Stream: id}
+			version, pos int64
+			state        []byte
+		)
+		// A snapshot of a log that went back may be newer than its stream.
+		err := c.QueryRow(ctx, `select s.version, s.pos, s.at, s.fingerprint, s.state
+			from snapshot s join commit c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version
+			where s.agg_id = $1 and s.agg_type = $2`, id.ID, id.Type).Scan(&version, &pos, &snap.At, &snap.Fingerprint, &state)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		snap.Version, snap.Position, snap.At, snap.State = eventstore.Version(version), eventstore.Position(pos), snap.At.UTC(), state
+		found = &snap
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// SaveSnapshot implements eventstore.Store.
+func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
+	if err := stored.CheckSnapshot(snap); err != nil {
+		return err
+	}
+	return s.read(ctx, "save a snapshot", func(c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state)
+			values ($1, $2, $3, $4, $5, $6, $7)
+			on conflict (agg_id, agg_type) do update
+			set version = excluded.version, pos = excluded.pos, at = excluded.at, fingerprint = excluded.fingerprint, state = excluded.state
+			where excluded.version >= snapshot.version`,
+			snap.Stream.ID, snap.Stream.Type, int64(snap.Version), int64(snap.Position), snap.At.UTC(),
+			snap.Fingerprint, []byte(snap.State))
+		return err
+	})
+}
+
+// Audit implements verify.Source. It reads a log that went back as well.
+func (s *Store) Audit(ctx context.Context, query string, row func(scan func(dest ...any) error) error) error {
+	var answered bool // rows were handed on: no second attempt
+	var failure error
+	err := s.withConn(ctx, "audit", func(c *pgx.Conn) error {
+		if answered {
+			return failure
+		}
+		if _, err := c.Exec(ctx, `set statement_timeout = 0`); err != nil {
+			return err
+		}
+		rows, err := c.Query(ctx, query)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			answered = true
+			if failure = row(rows.Scan); failure != nil {
+				return failure
+			}
+		}
+		failure = rows.Err()
+		return failure
+	})
+	return err
+}
+
+// page reads commits. It takes the columns as they come from the wire, in
+// binary: scanning them one by one costs as much as all the rest.
+func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
+	var page []eventstore.Commit
+	err := s.read(ctx, op, func(c *pgx.Conn) error {
+		page = nil
+		rows, err := c.Query(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			v := rows.RawValues()
+			// One copy for all that outlives the row.
+			text := make([]byte, 0, len(v[2])+len(v[3])+len(v[5]))
+			text = append(append(append(text, v[2]...), v[3]...), v[5]...)
+			names := string(text)
+			t, i := len(v[2]), len(v[2])+len(v[3])
+			f := stored.Fields{
+				Position: int64(binary.BigEndian.Uint64(v[0])),
+				N:        int64(int32(binary.BigEndian.Uint32(v[1]))),
+				Type:     names[:t],
+				ID:       names[t:i],
+				Version:  int64(binary.BigEndian.Uint64(v[4])),
+				Key:      names[i:],
+				Micros:   int64(binary.BigEndian.Uint64(v[6])) + epoch,
+				Meta:     v[7],
+				Events:   append([]byte(nil), v[8]...),
+			}
+			commit, err := f.Commit()
+			if err != nil {
+				return err
+			}
+			page = append(page, commit)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+// signed fits a position or version into SQL's integers.
+func signed[T ~uint64](n T) int64 { return int64(min(uint64(n), 1<<63-1)) }

@@ -1,0 +1,310 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/batch"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
+)
+
+// Store implements eventstore.Store. Use Open.
+type Store struct {
+	cfg       Config
+	conns     *pgxpool.Config // for every connection
+	pool      *pgxpool.Pool   // for reads
+	guard     *guard.Guard
+	backend   *backend
+	committer *batch.Committer
+
+	keeping sync.WaitGroup
+	cancel  context.CancelFunc // ends the housekeeping
+	closing sync.Once
+	closed  chan struct{}
+}
+
+var _ eventstore.Store = (*Store)(nil)
+
+// Open connects to a database, and makes or migrates the log in it. It fails
+// with eventstore.ErrUnavailable when the database can't be reached, and with
+// eventstore.ErrSchemaTooNew when a newer program has migrated it.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	cfg, conns, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{cfg: cfg, conns: conns, closed: make(chan struct{})}
+	conns.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
+	conns.MaxConns = int32(cfg.ReadConns)
+	conns.MinConns = 0
+	if _, ok := conns.ConnConfig.RuntimeParams["application_name"]; !ok {
+		conns.ConnConfig.RuntimeParams["application_name"] = "ganglion"
+	}
+	if err := s.migrate(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openPool(ctx); err != nil {
+		return nil, err
+	}
+	s.backend = &backend{store: s}
+	s.committer = batch.New(batch.Config{
+		Backend:   s.backend,
+		Committed: cfg.Committed,
+		Saw:       s.guard.Saw,
+		Deadline:  cfg.Deadline,
+		Logger:    cfg.Logger,
+	})
+	keep, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.keeping.Go(func() { s.housekeep(keep) })
+	return s, nil
+}
+
+// openPool opens the connections for reads, and looks at the log for the
+// first time.
+func (s *Store) openPool(ctx context.Context) error {
+	var err error
+	s.conns.AfterConnect = s.afterConnect
+	if s.pool, err = pgxpool.NewWithConfig(ctx, s.conns); err != nil {
+		return fmt.Errorf("%w: postgres: %s", eventstore.ErrUnavailable, reason(err))
+	}
+	var (
+		log  guard.Log
+		sync string
+	)
+	err = s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+		if log, err = look(ctx, c.Conn(), 0); err != nil {
+			return err
+		}
+		return c.QueryRow(ctx, `show synchronous_commit`).Scan(&sync)
+	})
+	if err != nil {
+		s.pool.Close()
+		return fmt.Errorf("postgres: read the log: %s", reason(err))
+	}
+	if sync == "off" || sync == "local" {
+		s.cfg.Logger.Warn("synchronous_commit is "+sync+": commands that were acknowledged can be lost when the server fails",
+			"mend", "alter database … set synchronous_commit = on")
+	}
+	s.guard = guard.New(log)
+	return nil
+}
+
+// prepareSession makes the settings of a new connection. appends is the
+// deadline of the connection that appends; for all others it is 0.
+func (s *Store) prepareSession(ctx context.Context, c *pgx.Conn, appends time.Duration) error {
+	lock, statement := 5*time.Second, 30*time.Second
+	if appends > 0 {
+		lock, statement = appends*3/10, appends*4/10
+	}
+	query := `select set_config('default_transaction_isolation', 'read committed', false),
+		set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false)`
+	args := []any{milliseconds(lock), milliseconds(statement)}
+	if s.cfg.Schema != "" {
+		query += `, set_config('search_path', $3, false)`
+		args = append(args, pgx.Identifier{s.cfg.Schema}.Sanitize())
+	}
+	_, err := c.Exec(ctx, query, args...)
+	return err
+}
+
+func milliseconds(d time.Duration) string {
+	return strconv.FormatInt(max(d.Milliseconds(), 1), 10)
+}
+
+// afterConnect compares the log behind each new connection with what was seen
+// of it. A log that went back is for the methods to report, not for the pool.
+func (s *Store) afterConnect(ctx context.Context, c *pgx.Conn) error {
+	if err := s.prepareSession(ctx, c, 0); err != nil || s.guard == nil {
+		return err
+	}
+	mark := s.guard.Mark()
+	log, err := look(ctx, c, mark.Position)
+	if err != nil {
+		return err
+	}
+	if !s.guard.Compare(mark, log) {
+		s.cfg.Logger.Error("the log went back", "position", mark.Position, "head", log.Head)
+	}
+	return nil
+}
+
+// look reads what a log says about itself and about the commit at p.
+func look(ctx context.Context, c *pgx.Conn, p eventstore.Position) (guard.Log, error) {
+	var (
+		log          guard.Log
+		head         int64
+		key, headKey *string
+	)
+	err := c.QueryRow(ctx, `select (select id::text from log), (select key from commit where pos = $1),
+		coalesce(c.pos, 0), c.key from (select) one left join (select pos, key from commit order by pos desc limit 1) c on true`, int64(p)).
+		Scan(&log.ID, &key, &head, &headKey)
+	if err != nil {
+		return guard.Log{}, err
+	}
+	if key != nil {
+		log.Found, log.Key = true, *key
+	}
+	if headKey != nil {
+		log.HeadKey = *headKey
+	}
+	log.Head = eventstore.Position(head)
+	return log, nil
+}
+
+// Append implements eventstore.Store.
+func (s *Store) Append(ctx context.Context, u eventstore.Unit) (eventstore.Appended, error) {
+	if err := s.guard.Err(); err != nil {
+		return eventstore.Appended{}, err
+	}
+	return s.committer.Append(ctx, u)
+}
+
+// Waiting returns how many units wait for the batch in flight to end.
+func (s *Store) Waiting() int { return s.committer.Waiting() }
+
+// LogID implements eventstore.Store.
+func (s *Store) LogID() string { return s.guard.Mark().LogID }
+
+// Witness implements eventstore.Store.
+func (s *Store) Witness(p eventstore.Position, key string) {
+	if !s.guard.Witness(p, key) {
+		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", p)
+	}
+}
+
+// Check implements eventstore.Store. A loss is reported at least once before
+// the new log is taken.
+func (s *Store) Check(ctx context.Context) error {
+	var (
+		mark guard.Mark
+		log  guard.Log
+	)
+	err := s.withConn(ctx, "check the log", func(c *pgx.Conn) (err error) {
+		mark = s.guard.Mark()
+		log, err = look(ctx, c, mark.Position)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.guard.Settle(mark, log)
+}
+
+// AcceptLoss gives the log a new incarnation, by which an operator says that
+// what a restored log lacks is lost for good, and returns its id. Every other
+// Store takes the log as it is at its next Check.
+func (s *Store) AcceptLoss(ctx context.Context) (string, error) {
+	var log guard.Log
+	err := s.withConn(ctx, "accept the loss", func(c *pgx.Conn) error {
+		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+			for _, sql := range []string{
+				`select lock_log()`,
+				`delete from snapshot where pos > coalesce((select max(pos) from commit), 0)`,
+				`update log set id = gen_random_uuid()`,
+			} {
+				if _, err := tx.Exec(ctx, sql); err != nil {
+					return err
+				}
+			}
+			var err error
+			log, err = look(ctx, tx.Conn(), 0)
+			return err
+		})
+	})
+	if err != nil {
+		return "", err
+	}
+	s.guard.Take(log)
+	return log.ID, nil
+}
+
+// Close implements eventstore.Store. It waits for the batch in flight, at
+// most as long as Config.Deadline.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.committer.Close()
+		s.backend.drop()
+		s.cancel()
+		s.keeping.Wait()
+		close(s.closed)
+		s.pool.Close()
+	})
+	return nil
+}
+
+// withConn lends a connection for reading, also when the log went back. A
+// connection that turns out to be dead is replaced, twice.
+func (s *Store) withConn(ctx context.Context, op string, use func(*pgx.Conn) error) error {
+	for attempt := 0; ; attempt++ {
+		err := s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return use(c.Conn()) })
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.closed:
+			return eventstore.ErrClosed
+		default:
+		}
+		if attempt == 2 || !broken(err) || ctx.Err() != nil {
+			return s.failed(ctx, op, err)
+		}
+		s.pool.Reset() // where one connection died, the others probably did
+	}
+}
+
+// read is withConn for whoever relies on the log not having gone back.
+func (s *Store) read(ctx context.Context, op string, use func(*pgx.Conn) error) error {
+	if err := s.guard.Err(); err != nil {
+		return err
+	}
+	return s.withConn(ctx, op, func(c *pgx.Conn) error {
+		if err := s.guard.Err(); err != nil { // a new connection has looked
+			return err
+		}
+		return use(c)
+	})
+}
+
+// housekeep forgets outcomes that are older than a day, at the start and
+// every ten minutes.
+func (s *Store) housekeep(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		if _, err := s.expire(ctx); err != nil && ctx.Err() == nil {
+			s.cfg.Logger.Warn("could not delete old outcomes", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// expire deletes old outcomes, 500 in a transaction, and leaves those that
+// another node is deleting.
+func (s *Store) expire(ctx context.Context) (deleted int64, err error) {
+	for {
+		var n int64
+		err := s.withConn(ctx, "delete old outcomes", func(c *pgx.Conn) error {
+			tag, err := c.Exec(ctx, `delete from outcome where (agg_id, agg_type, key) in (
+				select agg_id, agg_type, key from outcome where stored < now() - $1::interval
+				order by stored limit 500 for update skip locked)`, s.cfg.KeepOutcomes)
+			n = tag.RowsAffected()
+			return err
+		})
+		deleted += n
+		if err != nil || n < 500 {
+			return deleted, err
+		}
+	}
+}
