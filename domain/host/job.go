@@ -32,16 +32,12 @@ func (j *job) expired(now time.Time) bool {
 	return !j.Deadline.IsZero() && now.After(j.Deadline)
 }
 
-// settle answers a command that the log has not confirmed anything about:
-// with a failure that promises no more than that it was not executed now.
+// settle answers a command that the log has not confirmed anything about. The
+// failure speaks of this attempt only: what became of former ones, on other
+// nodes, is known to whoever made them.
 func (j *job) settle(f *command.Failure) {
 	own := *f
 	own.Key = j.Key
-	// The command has been with another node before, and only the log knows
-	// what became of it there.
-	if j.Attempt > 1 && own.Retry == command.RetryLater {
-		own.Retry = command.RetrySameKey
-	}
 	j.reply(command.Failed(&own))
 	for _, again := range j.again {
 		again.settle(f)
