@@ -14,10 +14,10 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// A lane's commands as its client saw them.
+// history is a lane's commands as its client saw them.
 type history struct {
 	mu      sync.Mutex
-	sent    int
+	sent    int // handed in
 	answers map[int][]command.Outcome
 	// barred are the commands that were handed in before the answer of an
 	// earlier one that was busy.
@@ -35,16 +35,16 @@ func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
 	}
 	t.Logf("GANGLION_SEED=%d", seed)
 	domains := []string{"a", "b", "c"}
-	w := newWorld(t, []string{"a", "b", "c", "g", "gg"}, func(c *Config) { c.BusyPause = 5 * time.Millisecond })
+	w := newWorld(t, []string{"a", "b", "c", "g", "gg"}, func(c *Config) { c.BusyPause = 300 * time.Millisecond })
 	for _, id := range domains {
 		w.nodes[id].executor.set(func(e *executor) { e.refuse, e.instead = moody(seed+1), moody(seed+2) })
 	}
 
-	const perLane, streams = 150, 8
+	const perLane, streams = 100, 5
 	var senders, faults sync.WaitGroup
 	lanes := make(map[string]map[eventstore.StreamID]*history)
 	for i, from := range []string{"g", "gg", "a", "b", "c"} {
-		for j := range 4 {
+		for j := range 3 {
 			session := fmt.Sprintf("%s-%d", from, j)
 			lanes[session] = make(map[eventstore.StreamID]*history)
 			for k := range streams {
@@ -84,14 +84,21 @@ func moody(seed uint64) func(command.Command) *command.Failure {
 
 // pipeline sends commands with at most 16 unanswered.
 func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count int, random *rand.Rand) {
-	open := make(chan struct{}, 16)
+	open, busyFor := make(chan struct{}, 16), make(chan time.Duration, count)
 	var answers sync.WaitGroup
 	for i := range count {
 		open <- struct{}{}
 		answers.Add(1)
-		h.mu.Lock()
-		h.sent = i + 1
-		h.mu.Unlock()
+		for pause := time.Duration(0); ; { // a client that was refused waits as it was told
+			select {
+			case d := <-busyFor:
+				pause = max(pause, d)
+				continue
+			default:
+			}
+			time.Sleep(pause)
+			break
+		}
 		n.router.Send(command.Command{
 			Stream: s, Session: session, Name: "add", Data: json.RawMessage(strconv.Itoa(i)), Key: fmt.Sprintf("%s-%d", session, i),
 			Deadline: time.Now().Add(3 * time.Second),
@@ -103,6 +110,7 @@ func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count
 				for j := i + 1; j < h.sent; j++ {
 					h.barred[j] = i
 				}
+				busyFor <- f.After
 			}
 			h.mu.Unlock()
 			if first {
@@ -110,6 +118,9 @@ func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count
 				answers.Done()
 			}
 		})
+		h.mu.Lock()
+		h.sent = i + 1
+		h.mu.Unlock()
 		if random.IntN(30) == 0 {
 			time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond) // a client that thinks
 		}
