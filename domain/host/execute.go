@@ -89,7 +89,7 @@ func (h *Host) decode(c *cell, j *job) *command.Failure {
 	case errors.Is(err, aggregate.ErrUnknownCommand):
 		return unknownCommand(c.def, j.Name)
 	case errors.As(err, &data):
-		return badRequest(data.Message, data.Field)
+		return badRequest(data.Error(), data.Field)
 	}
 	return h.failure(c.stream, "decoding command "+j.Name, err)
 }

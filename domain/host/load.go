@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,9 +12,9 @@ import (
 // MaxCommitBytes, as a rule a few hundred bytes.
 const page = 256
 
-// errForgotten reports that the log was found to have gone back again and
-// again while an aggregate was read.
-var errForgotten = errors.New("host: the log changed while the aggregate was read")
+// errForgotten reports that all was to be forgotten again and again while an
+// aggregate was read.
+var errForgotten = fmt.Errorf("%w: the log changed while the aggregate was read", eventstore.ErrUnavailable)
 
 // load makes the cell's state one that is at or past every version that the
 // host knows of, and shows it. What is in memory already is only caught up.

@@ -12,15 +12,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { postgrestest.Main(m) }
 
 // Box is an aggregate with what the shipped ones lack: a snapshot every ten
 // events, several events for a command, and ways to go wrong.
@@ -394,6 +394,25 @@ func eachStore(t *testing.T, test func(t *testing.T, log opener)) {
 			return store
 		})
 	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, onPostgres(t, postgrestest.URL(t)))
+	})
+}
+
+func onPostgres(t *testing.T, url string) opener {
+	return func(told eventstore.Committed) eventstore.Store {
+		store, err := postgres.Open(t.Context(), postgres.Config{URL: url, Committed: told})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := store.Close(); err != nil {
+				t.Errorf("close the store: %v", err)
+			}
+		})
+		return store
+	}
 }
 
 // waitStats waits until the host's figures are as wanted.

@@ -8,45 +8,45 @@ import (
 // Stats is what a host has done since it was made, and what it holds now.
 type Stats struct {
 	// What it holds now.
-	Cached      int // states in memory
-	CachedBytes int // estimated
-	Active      int // aggregates being worked on
-	Pending     int // commands waiting or in progress
+	Cached      int `json:"cached"`       // states in memory
+	CachedBytes int `json:"cached_bytes"` // estimated
+	Active      int `json:"active"`       // aggregates being worked on
+	Pending     int `json:"pending"`      // commands waiting or in progress
 
-	Commands  uint64 // handed in
-	Gets      uint64
-	Units     uint64 // appends that succeeded
-	Confirmed uint64 // commands in those, with events or without
-	Commits   uint64 // commands in those that had events
-	Rejected  uint64 // by business rules
-	Replays   uint64 // known keys that got their first answer
-	Conflicts uint64 // appends that found the stream moved on
-	Busy      uint64 // refused because a queue was full, or after too many conflicts
-	Late      uint64 // not begun because their time was over
-	Unknown   uint64 // units with an unknown outcome
+	Commands  uint64 `json:"commands"` // handed in
+	Gets      uint64 `json:"gets"`
+	Units     uint64 `json:"units"`     // appends that succeeded
+	Confirmed uint64 `json:"confirmed"` // commands in those, with events or without
+	Commits   uint64 `json:"commits"`   // commands in those that had events
+	Rejected  uint64 `json:"rejected"`  // by business rules
+	Replays   uint64 `json:"replays"`   // known keys that got their first answer
+	Conflicts uint64 `json:"conflicts"` // appends that found the stream moved on
+	Busy      uint64 `json:"busy"`      // refused because a queue was full, or after too many conflicts
+	Late      uint64 `json:"late"`      // not begun because their time was over
+	Unknown   uint64 `json:"unknown"`   // units with an unknown outcome
 	// Unavailable counts appends and reads that did not reach the database.
-	Unavailable uint64
+	Unavailable uint64 `json:"unavailable"`
 	// Internal counts failures of application code and of the store that
 	// clients see as internal; each is logged.
-	Internal uint64
+	Internal uint64 `json:"internal"`
 
-	Hits         uint64 // gets and drains that found the state in memory
-	Loads        uint64 // readings of an aggregate, whole or the rest
-	EventsLoaded uint64
-	Evicted      uint64 // states that had to make room
-	Invalidated  uint64 // idle states that another node's commit left behind
-	Pauses       uint64 // of the process, after each of which all was forgotten
+	Hits         uint64 `json:"hits"`  // gets and drains that found the state in memory
+	Loads        uint64 `json:"loads"` // readings of an aggregate, whole or the rest
+	EventsLoaded uint64 `json:"events_loaded"`
+	Evicted      uint64 `json:"evicted"`     // states that had to make room
+	Invalidated  uint64 `json:"invalidated"` // idle states that another node's commit left behind
+	Pauses       uint64 `json:"pauses"`      // of the process, after each of which all was forgotten
 
-	Snapshots        uint64 // written
-	SnapshotsUsed    uint64
-	SnapshotsDropped uint64 // not written
+	Snapshots        uint64 `json:"snapshots"` // written
+	SnapshotsUsed    uint64 `json:"snapshots_used"`
+	SnapshotsDropped uint64 `json:"snapshots_dropped"` // not written
 
 	// Drains counts what was taken from mailboxes, Drained the commands in
 	// it, and DrainSizes[i] the drains of more than 2^(i-1) and at most 2^i
 	// commands; the last also counts all above.
-	Drains     uint64
-	Drained    uint64
-	DrainSizes [9]uint64
+	Drains     uint64    `json:"drains"`
+	Drained    uint64    `json:"drained"`
+	DrainSizes [9]uint64 `json:"drain_sizes"`
 }
 
 type counters struct {
