@@ -17,7 +17,9 @@
 //   - one that begins at W+1 is delivered;
 //   - one above W+1 is parked, and the hole before it is visible.
 //
-// Whatever leaves a hole is repaired the same way: by reading the log after W.
+// Whatever leaves a hole is repaired the same way, by reading the log after W:
+// at once after a SKIP or when a stream ended, and once the hole is 30 ms old
+// otherwise, for the push that fills it may be under way.
 // Pushing gives latency and nothing else; without it (Push = false, no network
 // between nodes, a publisher that died between its commit and its push) the
 // same events are delivered in the same order, only later. What is missing
@@ -47,8 +49,10 @@
 // many subscribers there are. A subscriber that falls out of the ring gets one
 // SKIP in place of what it missed and reads that from the log; nobody else
 // notices. A subscriber holds at most 32 batches that were received and not
-// yet looked at, 8192 parked events or 16 MiB, and one page of the log (256
-// commits). When what is received is not looked at, the streams stop reading,
+// yet looked at and one more per stream (64 KiB each, or one frame; what is
+// larger than 1 MiB is not received), 8192 parked events or 16 MiB, and one
+// page of the log (256 commits: 48 MiB if all are as large as they may be).
+// When what is received is not looked at, the streams stop reading,
 // and the publishers' rings overrun; when what is parked does not fit, it is
 // dropped and read from the log.
 package feed
