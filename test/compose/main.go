@@ -37,6 +37,8 @@ const (
 	sole = 8
 	// sharing is how many writers share one counter, which the victim owns.
 	sharing = 4
+	// patience bounds each phase of the load.
+	patience = time.Minute
 )
 
 // load is one run.
@@ -215,6 +217,8 @@ func (l *load) disturb(ctx context.Context, container string) error {
 
 // everyone waits until every writer has had share more answers.
 func (l *load) everyone(ctx context.Context) error {
+	late := time.NewTimer(patience)
+	defer late.Stop()
 	want := map[*writer]int64{}
 	for _, w := range l.writers {
 		want[w] = w.acked.Load() + share
@@ -226,6 +230,12 @@ func (l *load) everyone(ctx context.Context) error {
 		}
 		select {
 		case <-l.progress:
+		case <-late.C:
+			var names []string
+			for w := range want {
+				names = append(names, fmt.Sprintf("%s on %s", w.name, w.stream))
+			}
+			return fmt.Errorf("writers without %d more answers within %v: %s", share, patience, strings.Join(names, ", "))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -236,6 +246,8 @@ func (l *load) everyone(ctx context.Context) error {
 func (l *load) await(ctx context.Context, what string, right func(state string) bool) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	late := time.NewTimer(patience)
+	defer late.Stop()
 	for {
 		status, err := l.cluster(ctx, "")
 		if err != nil {
@@ -253,6 +265,8 @@ func (l *load) await(ctx context.Context, what string, right func(state string) 
 		}
 		select {
 		case <-tick.C:
+		case <-late.C:
+			return fmt.Errorf("%s is not %s after %v: %s says %s", l.victim, what, patience, status.Node, state)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
