@@ -9,6 +9,7 @@ replace github.com/ganglion-es/ganglion/eventstore => ../eventstore
 require (
 	github.com/ganglion-es/ganglion/eventstore v0.0.0
 	github.com/ganglion-es/ganglion/proto v0.0.0
+	github.com/jackc/pgx/v5 v5.12.0
 )
 
 require (
@@ -22,7 +23,6 @@ require (
 require (
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect
-	github.com/jackc/pgx/v5 v5.12.0
 	github.com/mattn/go-isatty v0.0.24 // indirect
 	github.com/mfridman/interpolate v0.0.2 // indirect
 	github.com/ncruces/go-strftime v1.1.0 // indirect
