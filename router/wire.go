@@ -220,7 +220,7 @@ func failureOf(msg *peer.Failure) *command.Failure {
 		After: time.Duration(min(max(0, msg.GetAfterUs()), maxBudget.Microseconds())) * time.Microsecond,
 		Field: msg.GetField(), Key: msg.GetKey(), Replayed: msg.GetReplayed(), Elsewhere: msg.GetElsewhere(),
 	}
-	if msg.Version != nil {
+	if msg != nil && msg.Version != nil {
 		f.Version = new(eventstore.Version(msg.GetVersion()))
 	}
 	if f.Code == "" {
