@@ -231,8 +231,8 @@ func (l *Link) stream(ctx context.Context) (spoke bool, err error) {
 
 var errSilent = errors.New("link: the peer was silent for too long")
 
-// watch waits until the stream's receiving end has ended, the link has
-// finished, or the peer was silent for too long.
+// watch waits until the stream's receiving end has ended, or the peer was
+// silent for too long.
 func (l *Link) watch(ended <-chan struct{}) (silent bool) {
 	const parts = 10
 	tick := time.NewTicker(l.cfg.Silence / parts)
@@ -243,9 +243,6 @@ func (l *Link) watch(ended <-chan struct{}) (silent bool) {
 		case <-ended:
 			return false
 		case <-tick.C:
-			if l.finished() {
-				return false
-			}
 			if words := l.words.Load(); words != last {
 				last, quiet = words, 0
 			} else if quiet++; quiet >= parts {
@@ -298,6 +295,9 @@ func (l *Link) take(id uint64) Done {
 		return nil
 	}
 	delete(l.pending, id)
+	if l.finishing && len(l.queue)+len(l.pending) == 0 {
+		l.stop()
+	}
 	return r.done
 }
 
