@@ -1,8 +1,13 @@
 package postgres_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -69,4 +74,177 @@ func TestStore(t *testing.T) {
 			},
 		}
 	})
+}
+
+func TestSchemas(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := postgrestest.EmptyURL(t)
+	odd := open(t, postgres.Config{URL: url, Schema: `Odd "name"`})
+	defer odd.Close()
+	plain := open(t, postgres.Config{URL: url, Schema: "plain"})
+	defer plain.Close()
+	if odd.LogID() == plain.LogID() {
+		t.Error("two logs have one id")
+	}
+	// Somebody holds the lock of one log; the other goes on.
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctx, `select "Odd ""name""".lock_log()`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := plain.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := logKeys(t, plain) + "|" + logKeys(t, odd); got != "k|" {
+		t.Errorf("the logs hold %q", got)
+	}
+	if _, err := odd.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNodesThatStartTogether(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.EmptyURL(t)
+	var (
+		starting sync.WaitGroup
+		ids      = make([]string, 4)
+	)
+	for i := range ids {
+		starting.Go(func() {
+			s, err := postgres.Open(t.Context(), postgres.Config{URL: url})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ids[i] = s.LogID()
+			s.Close()
+		})
+	}
+	starting.Wait()
+	for _, id := range ids {
+		if id != ids[0] {
+			t.Errorf("the nodes see the logs %q", ids)
+		}
+	}
+}
+
+func TestSchemaFromTheFuture(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.URL(t)
+	exec(t, url, `insert into schema_version (version_id, is_applied) values (99, true)`)
+	_, err := postgres.Open(t.Context(), postgres.Config{URL: url})
+	if !errors.Is(err, eventstore.ErrSchemaTooNew) || !strings.Contains(err.Error(), "99") {
+		t.Errorf("got %v, want a schema that is too new", err)
+	}
+	exec(t, url, `insert into compatible values (99, 1)`)
+	s := open(t, postgres.Config{URL: url})
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCommitsAreNeverChanged(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.URL(t)
+	s := open(t, postgres.Config{URL: url})
+	defer s.Close()
+	if _, err := s.Append(t.Context(), unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, sql := range []string{`update commit set key = 'x'`, `delete from commit`, `truncate commit`} {
+		if _, err := conn.Exec(t.Context(), sql); err == nil {
+			t.Errorf("%s: done, want a refusal", sql)
+		}
+	}
+	if _, err := conn.Exec(t.Context(), `begin isolation level repeatable read`); err != nil {
+		t.Fatal(err)
+	}
+	_, err = conn.Exec(t.Context(), `select append(null, 0, '', false, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+		'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')`)
+	if err == nil || !strings.Contains(err.Error(), "read committed") {
+		t.Errorf("an append under another isolation level: %v, want a refusal", err)
+	}
+}
+
+func TestLockedLog(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := postgrestest.URL(t)
+	s := open(t, postgres.Config{URL: url, Deadline: 500 * time.Millisecond})
+	defer s.Close()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(ctx, `select lock_log()`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Append(ctx, unit("a", 0, "k")); !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
+		t.Errorf("a log that somebody has locked: got %v, want unavailable", err)
+	}
+	if err := tx.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Errorf("a log that was unlocked: %v", err)
+	}
+}
+
+func TestOutcomesExpire(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	url := postgrestest.URL(t)
+	s := open(t, postgres.Config{URL: url})
+	defer s.Close()
+	u := unit("a", 0)
+	for i := range 700 { // more than one step
+		u.Commands = append(u.Commands, eventstore.Command{Key: fmt.Sprint(i), At: at, Keep: true})
+	}
+	if _, err := s.Append(ctx, u); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, url, `update outcome set stored = now() - interval '25 hours' where key <> '0'`)
+	if n, err := s.Expire(ctx); err != nil || n != 699 {
+		t.Errorf("%d outcomes expired, %v; want 699", n, err)
+	}
+	var known *eventstore.KnownKeysError
+	if _, err := s.Append(ctx, u); !errors.As(err, &known) || len(known.Known) != 1 || known.Known[0].Index != 0 {
+		t.Errorf("got %v, want the one key of today", err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	_, err := postgres.Open(t.Context(), postgres.Config{Deadline: -1, ReadConns: -1})
+	for _, want := range []string{"URL is required", "negative", "ReadConns"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want every problem at once, also %q", err, want)
+		}
+	}
+	_, err = postgres.Open(t.Context(), postgres.Config{URL: "postgres://ada:s3cret@host:port/db"})
+	if err == nil || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("got %v, want an error without the password", err)
+	}
 }

@@ -1,0 +1,98 @@
+package postgres_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/eventstore/storetest"
+)
+
+// durable starts a server that waits for the disk, with the settings of a
+// small production server.
+func durable(b *testing.B) string {
+	b.Helper()
+	server, err := postgrestest.StartServer(b.Context(), postgrestest.Options{
+		Durable:  true,
+		Settings: map[string]string{"shared_buffers": "1GB", "max_wal_size": "8GB", "wal_buffers": "64MB"},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return server.URL("postgres")
+}
+
+// BenchmarkAppend compares appends with COPY of the same rows into the same
+// table, on one connection: the most that this server can take.
+func BenchmarkAppend(b *testing.B) {
+	url := durable(b)
+	s, err := postgres.Open(b.Context(), postgres.Config{URL: url})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for _, events := range []int{1, 5} {
+		for _, callers := range []int{1, 64, 512} {
+			b.Run(fmt.Sprintf("events=%d/callers=%d", events, callers), func(b *testing.B) {
+				storetest.BenchmarkAppend(b, s, callers, events)
+			})
+		}
+	}
+	b.Run("copy", func(b *testing.B) { benchmarkCopy(b, url) })
+}
+
+func benchmarkCopy(b *testing.B, url string) {
+	conn, err := pgx.Connect(b.Context(), url)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(b.Context(), `create table if not exists copied (like commit including all); truncate copied`); err != nil {
+		b.Fatal(err)
+	}
+	data := fmt.Sprintf(`[{"t":"added","d":{"item":"%0160d","amount":1250}}]`, 1)
+	b.ResetTimer()
+	var buf bytes.Buffer
+	for done := 0; done < b.N; {
+		buf.Reset()
+		for range min(20_000, b.N-done) {
+			done++
+			stream, version := done%51_200, done/51_200+1
+			fmt.Fprintf(&buf, "%d\t%d\t2026-03-01 12:00:00Z\t1\t\\\\x01020300000000000000000000000000\tcounter\tbench-%d\t0190b5c0-%04x-7000-8000-%012x\t{\"client\":\"ada\"}\t%s\n",
+				done, version, stream, stream%512, done, data)
+		}
+		if _, err := conn.PgConn().CopyFrom(b.Context(), &buf, `copy copied (pos, version, at, n, hash, agg_type, agg_id, key, meta, events) from stdin`); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commands/s")
+}
+
+// BenchmarkRead reads the log in pages of 1,000 commits.
+func BenchmarkRead(b *testing.B) {
+	s := postgrestest.New(b)
+	storetest.BenchmarkAppend(b, s, 64, 1)
+	b.ResetTimer()
+	read := 0
+	for read < b.N {
+		page, err := s.Read(b.Context(), 0, 1000)
+		for err == nil && len(page) > 0 && read < b.N {
+			read += len(page)
+			page, err = s.Read(b.Context(), page[len(page)-1].Position, 1000)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(read)/b.Elapsed().Seconds(), "commands/s")
+}

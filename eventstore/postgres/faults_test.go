@@ -1,0 +1,342 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/eventstore/storetest"
+)
+
+var at = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func unit(id string, expected eventstore.Version, keys ...string) eventstore.Unit {
+	u := eventstore.Unit{Stream: eventstore.StreamID{Type: "counter", ID: id}, Expected: expected}
+	for _, key := range keys {
+		u.Commands = append(u.Commands, eventstore.Command{
+			Key: key, At: at, Events: []eventstore.Event{{Type: "added", Data: []byte(`{"by":1}`)}},
+		})
+	}
+	return u
+}
+
+// told collects what a store says it has committed.
+type told struct {
+	mu      sync.Mutex
+	commits []eventstore.Commit
+}
+
+func (l *told) committed(batch []eventstore.Commit) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.commits = append(l.commits, batch...)
+}
+
+func (l *told) keys() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return keysOf(l.commits)
+}
+
+func keysOf(commits []eventstore.Commit) string {
+	var keys []string
+	for _, c := range commits {
+		keys = append(keys, c.Key)
+	}
+	return strings.Join(keys, " ")
+}
+
+func logKeys(t *testing.T, s *postgres.Store) string {
+	t.Helper()
+	page, err := s.Read(t.Context(), 0, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keysOf(page)
+}
+
+func TestKilledBackends(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.URL(t)
+	committed := make(chan struct{}, 1)
+	stores := make([]storetest.Store, 3)
+	for i := range stores {
+		s := open(t, postgres.Config{URL: url, Committed: func([]eventstore.Commit) {
+			select {
+			case committed <- struct{}{}:
+			default:
+			}
+		}})
+		defer s.Close()
+		stores[i] = s
+	}
+	admin, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	ctx, stop := context.WithCancel(t.Context())
+	var (
+		killing sync.WaitGroup
+		killed  int
+	)
+	killing.Go(func() {
+		// At once when something was stored: the next batch is on its way.
+		for {
+			select {
+			case <-committed:
+			case <-ctx.Done():
+				return
+			}
+			tag, err := admin.Exec(context.WithoutCancel(ctx), killOthers)
+			if err != nil {
+				t.Errorf("kill: %v", err)
+				return
+			}
+			killed += int(tag.RowsAffected())
+		}
+	})
+	storetest.Fight(t, stores, 8, 50, 25)
+	stop()
+	killing.Wait()
+	if killed < 20 {
+		t.Errorf("only %d backends were killed", killed)
+	}
+}
+
+// cut opens a store behind a proxy, and one beside it.
+func cut(t *testing.T, deadline time.Duration) (*proxy, *postgres.Store, *postgres.Store, *told) {
+	t.Helper()
+	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	p := newProxy(t, server.Addr())
+	list := new(told)
+	behind := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Committed: list.committed, Deadline: deadline})
+	beside := open(t, postgres.Config{URL: server.URL("postgres")})
+	t.Cleanup(func() {
+		if err := errors.Join(behind.Close(), beside.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p, behind, beside, list
+}
+
+func TestConnectionCut(t *testing.T) {
+	t.Parallel()
+	p, behind, beside, list := cut(t, 4*time.Second)
+	ctx := t.Context()
+	version := eventstore.Version(0)
+	for name, r := range map[string]rule{"the reply is lost": dropReply, "the request is lost": dropRequest, "the reply never comes": swallowReply} {
+		hit := p.next(r)
+		u := unit("a", version, name, name+" (2)")
+		u.Commands[1].Events = nil
+		u.Commands[1].Keep = true
+		a, err := behind.Append(ctx, u)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		<-hit
+		version++
+		want := eventstore.Place{Version: version, Position: eventstore.Position(version)}
+		if a.Commands[0] != want || a.Commands[1] != want {
+			t.Errorf("%s: placed at %v, want both at %v", name, a.Commands, want)
+		}
+	}
+	if got, want := list.keys(), logKeys(t, beside); got != want || version != 3 {
+		t.Errorf("told of %q, and the log holds %q", got, want)
+	}
+}
+
+func TestSameKeyExecutedElsewhere(t *testing.T) {
+	t.Parallel()
+	// The request is lost, and before it is sent again another node executes
+	// the same command a little later: its events are the ones that count.
+	p, behind, beside, list := cut(t, 8*time.Second)
+	hit := p.nextAndShut(dropRequest)
+	answer := make(chan error, 1)
+	go func() {
+		_, err := behind.Append(t.Context(), unit("a", 0, "k"))
+		answer <- err
+	}()
+	<-hit
+	later := unit("a", 0, "k")
+	later.Commands[0].At = at.Add(time.Second)
+	if _, err := beside.Append(t.Context(), later); err != nil {
+		t.Fatal(err)
+	}
+	p.refuse(false)
+	var known *eventstore.KnownKeysError
+	if err := <-answer; !errors.As(err, &known) || known.Known[0].Place != (eventstore.Place{Version: 1, Position: 1}) {
+		t.Errorf("got %v, want the other node's answer", err)
+	}
+	if got := list.keys(); got != "" {
+		t.Errorf("%q was told as stored by this node", got)
+	}
+	if got := logKeys(t, beside); got != "k" {
+		t.Errorf("the log holds %q", got)
+	}
+}
+
+func TestUnknown(t *testing.T) {
+	t.Parallel()
+	p, behind, beside, list := cut(t, 500*time.Millisecond)
+	p.nextAndShut(dropReply)
+	_, err := behind.Append(t.Context(), unit("a", 0, "k"))
+	if !errors.Is(err, eventstore.ErrUnknown) || errors.Is(err, eventstore.ErrUnavailable) {
+		t.Errorf("cut off after it was sent: got %v, want unknown", err)
+	}
+	if _, err := behind.Append(t.Context(), unit("b", 0, "never sent")); !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
+		t.Errorf("cut off before: got %v, want unavailable", err)
+	}
+	if _, err := behind.Head(t.Context()); !errors.Is(err, eventstore.ErrUnavailable) {
+		t.Errorf("a read: got %v, want unavailable", err)
+	}
+	p.refuse(false)
+	var known *eventstore.KnownKeysError
+	if _, err := behind.Append(t.Context(), unit("a", 0, "k")); !errors.As(err, &known) || known.Known[0].Place.Version != 1 {
+		t.Errorf("the same key again: got %v, want its first answer", err)
+	}
+	if got := logKeys(t, beside); got != "k" || list.keys() != "" {
+		t.Errorf("the log holds %q, and %q was told", got, list.keys())
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	u, err := url.Parse(server.URLAt(server.Addr(), "postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword("postgres", "s3cret")
+	s := open(t, postgres.Config{URL: u.String(), Deadline: time.Second})
+	defer s.Close()
+	if _, err := s.Append(t.Context(), unit("a", 0, "before")); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	unavailable := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
+			t.Errorf("%s: got %v, want unavailable", what, err)
+		} else if text := err.Error(); strings.Contains(text, "s3cret") || strings.Contains(text, "postgres://") || strings.Contains(text, "\n") {
+			t.Errorf("%s: the error says too much: %s", what, text)
+		}
+	}
+	_, err = s.Append(t.Context(), unit("a", 1, "meanwhile"))
+	unavailable("append", err)
+	_, err = s.Read(t.Context(), 0, 1)
+	unavailable("read", err)
+	unavailable("check", s.Check(t.Context()))
+	_, err = postgres.Open(t.Context(), postgres.Config{URL: u.String()})
+	unavailable("open", err)
+	u.Host = "no-such-host.invalid"
+	_, err = postgres.Open(t.Context(), postgres.Config{URL: u.String()})
+	unavailable("open at an unknown host", err)
+}
+
+func TestSetBackToAnOlderCopy(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server, err := postgrestest.StartServer(ctx, postgrestest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	p := newProxy(t, server.Addr()) // one address across the server's restarts
+	s := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres")})
+	defer s.Close()
+	restart := func(while func() error) {
+		t.Helper()
+		if err := errors.Join(server.Stop(), while(), server.Start(ctx)); err != nil {
+			t.Fatal(err)
+		}
+		p.mu.Lock()
+		p.target = server.Addr()
+		p.mu.Unlock()
+	}
+	place := func(u eventstore.Unit) error {
+		_, err := s.Append(ctx, u)
+		return err
+	}
+	if err := place(unit("a", 0, "old")); err != nil {
+		t.Fatal(err)
+	}
+	older := t.TempDir()
+	restart(func() error { return server.Copy(older) })
+	if err := place(unit("a", 1, "newer")); err != nil {
+		t.Fatalf("after an ordinary restart: %v", err)
+	}
+	restart(func() error { return server.Replace(older) })
+	if err := place(unit("b", 0, "after")); !errors.Is(err, eventstore.ErrWentBack) {
+		t.Errorf("append: %v, want a log that went back", err)
+	}
+	if _, err := s.Read(ctx, 0, 10); !errors.Is(err, eventstore.ErrWentBack) {
+		t.Errorf("read: %v, want a log that went back", err)
+	}
+	operator := open(t, postgres.Config{URL: server.URL("postgres")})
+	defer operator.Close()
+	id, err := operator.AcceptLoss(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(ctx); err != nil || s.LogID() != id {
+		t.Errorf("check: %v, and the log is %s, want %s", err, s.LogID(), id)
+	}
+	if err := place(unit("b", 0, "after")); err != nil {
+		t.Errorf("append after the loss was accepted: %v", err)
+	}
+	if got := logKeys(t, s); got != "old after" {
+		t.Errorf("the log holds %q", got)
+	}
+}
+
+func TestCrashRecovery(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server, err := postgrestest.StartServer(ctx, postgrestest.Options{Durable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	s := open(t, postgres.Config{URL: server.URL("postgres")})
+	for i := range 10 {
+		if _, err := s.Append(ctx, unit("a", eventstore.Version(i), string(rune('a'+i)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(server.Crash(), server.Start(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, postgres.Config{URL: server.URL("postgres")})
+	defer s.Close()
+	if got := logKeys(t, s); got != "a b c d e f g h i j" {
+		t.Errorf("after a crash the log holds %q", got)
+	}
+}

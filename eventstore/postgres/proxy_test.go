@@ -1,0 +1,225 @@
+package postgres_test
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"sync"
+	"testing"
+)
+
+// proxy stands between a store and its server, and breaks their connections
+// where a test says.
+type proxy struct {
+	t      *testing.T
+	addr   string
+	target string
+
+	mu      sync.Mutex
+	rule    rule
+	shut    bool          // when the rule strikes, the server becomes unreachable
+	hit     chan struct{} // closed when the rule has struck
+	closed  bool          // no new connections
+	open    map[net.Conn]struct{}
+	cancels int // cancel requests that were seen
+
+	serving sync.WaitGroup
+}
+
+// rule says what happens to the next append.
+type rule int
+
+const (
+	pass         rule = iota
+	dropReply         // the server gets it and answers; then the connection breaks
+	dropRequest       // the server never gets it; the connection breaks
+	swallowReply      // the server gets it and answers; the answer never comes
+)
+
+func newProxy(t *testing.T, target string) *proxy {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{t: t, addr: l.Addr().String(), target: target, open: make(map[net.Conn]struct{})}
+	p.serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.serving.Go(func() { p.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		p.refuse(true)
+		p.serving.Wait()
+		if p.cancels > 0 {
+			t.Errorf("%d cancel requests were sent", p.cancels)
+		}
+	})
+	return p
+}
+
+// next sets the rule for the next append, and returns what is closed when it
+// has struck.
+func (p *proxy) next(r rule) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rule, p.hit = r, make(chan struct{})
+	return p.hit
+}
+
+// nextAndShut is next, and the server is unreachable from then on.
+func (p *proxy) nextAndShut(r rule) <-chan struct{} {
+	hit := p.next(r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = true
+	return hit
+}
+
+// strike takes the rule for a request.
+func (p *proxy) strike() rule {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := p.rule
+	p.rule = pass
+	return r
+}
+
+func (p *proxy) struck() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = p.closed || p.shut
+	p.shut = false
+	close(p.hit)
+}
+
+// refuse makes the server unreachable, or reachable again.
+func (p *proxy) refuse(closed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = closed
+	if closed {
+		for c := range p.open {
+			c.Close()
+		}
+	}
+}
+
+func (p *proxy) enter(c net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	p.open[c] = struct{}{}
+	return true
+}
+
+func (p *proxy) leave(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.open, c)
+	c.Close()
+}
+
+func (p *proxy) serve(client net.Conn) {
+	defer client.Close()
+	if !p.enter(client) {
+		return
+	}
+	defer p.leave(client)
+	server, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+
+	var (
+		replies = make(chan rule, 1) // what to do with the next reply
+		both    sync.WaitGroup
+	)
+	both.Go(func() {
+		defer client.Close()
+		b := make([]byte, 64<<10)
+		swallow := false
+		for {
+			n, err := server.Read(b)
+			select {
+			case r := <-replies:
+				p.struck()
+				if r == dropReply {
+					return
+				}
+				swallow = true
+			default:
+			}
+			if err != nil {
+				return
+			}
+			if swallow {
+				continue
+			}
+			if _, err := client.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	})
+	p.requests(client, server, replies)
+	server.Close()
+	both.Wait()
+}
+
+// requests forwards the client's messages one by one. A Bind message of the
+// prepared append is an append.
+func (p *proxy) requests(client, server net.Conn, replies chan<- rule) {
+	head := make([]byte, 8)
+	if _, err := io.ReadFull(client, head); err != nil {
+		return
+	}
+	if binary.BigEndian.Uint32(head[4:]) == 80877102 {
+		p.mu.Lock()
+		p.cancels++
+		p.mu.Unlock()
+		return
+	}
+	if forward(client, server, head, int(binary.BigEndian.Uint32(head))-8) != nil {
+		return
+	}
+	for {
+		head := make([]byte, 5)
+		if _, err := io.ReadFull(client, head); err != nil {
+			return
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
+		if _, err := io.ReadFull(client, body); err != nil {
+			return
+		}
+		if head[0] == 'B' && len(body) > 16 && string(body[:16]) == "\x00ganglion_append" {
+			switch r := p.strike(); r {
+			case dropRequest:
+				p.struck()
+				return
+			case dropReply, swallowReply:
+				replies <- r
+			case pass:
+			}
+		}
+		if _, err := server.Write(append(head, body...)); err != nil {
+			return
+		}
+	}
+}
+
+func forward(client, server net.Conn, head []byte, rest int) error {
+	if _, err := server.Write(head); err != nil {
+		return err
+	}
+	_, err := io.CopyN(server, client, int64(rest))
+	return err
+}
