@@ -35,7 +35,7 @@ func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
 	}
 	t.Logf("GANGLION_SEED=%d", seed)
 	domains := []string{"a", "b", "c"}
-	w := newWorld(t, []string{"a", "b", "c", "g", "gg"}, func(c *Config) { c.BusyPause = 300 * time.Millisecond })
+	w := newWorld(t, []string{"a", "b", "c", "g", "gg"}, suspicious, func(c *Config) { c.BusyPause = 300 * time.Millisecond })
 	for _, id := range domains {
 		w.nodes[id].executor.set(func(e *executor) { e.refuse, e.instead = moody(seed+1), moody(seed+2) })
 	}

@@ -84,7 +84,7 @@ func TestACommandOnABrokenLinkIsExecutedOnceByTheNextCandidate(t *testing.T) {
 	for _, fault := range []string{"the stream breaks", "the owner dies", "the owner is frozen"} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, []string{"a", "b", "c", "g"})
+			w := newWorld(t, []string{"a", "b", "c", "g"}, suspicious)
 			s := w.streamOf("a", "b", "a", "b", "c")
 			a := w.nodes["a"]
 			hold := make(chan struct{})
@@ -119,8 +119,8 @@ func TestACommandOnABrokenLinkIsExecutedOnceByTheNextCandidate(t *testing.T) {
 			if n != 1 {
 				t.Errorf("executed %d times: %+v", n, w.journal.of(s))
 			}
-			if st := w.nodes["g"].router.Stats(); st.Unknown != 1 || st.Retried != 1 {
-				t.Errorf("counters: %+v; want one unknown, one retried", st)
+			if st := w.nodes["g"].router.Stats(); st.Unknown == 0 || st.Retried == 0 {
+				t.Errorf("counters: %+v; want something unknown, and retried", st)
 			}
 		})
 	}
@@ -130,6 +130,7 @@ func TestARetriedCommandSaysWhichAttemptItIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "g"})
 	s := w.streamOf("a", "b", "a", "b")
+	w.setSight("b", "b") // it hands nothing back to a, which would be an attempt more
 	w.nodes["a"].executor.set(func(e *executor) { e.hold = make(chan struct{}) })
 	answer := w.nodes["g"].send(command.Command{Stream: s})
 	w.nodes["a"].executor.waitSubmitted(t, 1)

@@ -44,7 +44,11 @@ func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
 			}
 			t.Run(fault+" from "+from, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, []string{"a", "b", "c", "g"})
+				var opts []option
+				if fault == "freeze" {
+					opts = append(opts, suspicious)
+				}
+				w := newWorld(t, []string{"a", "b", "c", "g"}, opts...)
 				s := w.streamOf("a", "b", "a", "b", "c")
 				a, sender := w.nodes["a"], w.nodes[from]
 				hold := make(chan struct{})
