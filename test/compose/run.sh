@@ -44,7 +44,8 @@ docker info >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || command -v dockerd >/dev/n
 
 # start_daemon DRIVER starts a Docker daemon and returns when it answers.
 start_daemon() {
-	dockerd --storage-driver="$1" >"$work/dockerd.log" 2>&1 &
+	# setsid keeps Ctrl-C from it: it is needed to take the cluster down.
+	setsid dockerd --storage-driver="$1" >"$work/dockerd.log" 2>&1 &
 	daemon=$!
 	for _ in $(seq 100); do
 		docker info >/dev/null 2>&1 && say "started a Docker daemon, $1" && return
@@ -67,9 +68,9 @@ fi
 # What a run that was killed has left has another password.
 deploy/cluster.sh down --volumes >/dev/null 2>&1
 # docker-compose 1.29 waits for ever for a node that starts again and again.
-timeout 600 deploy/cluster.sh up
+timeout --foreground 600 deploy/cluster.sh up
 
 victim=domain-2
 address=$(deploy/cluster.sh compose port balancer 8080)
 go build -o "$work/load" ./test/compose
-timeout 300 "$work/load" -url "http://$address" -victim "$victim" -container "$(deploy/cluster.sh compose ps -q $victim)"
+timeout --foreground 300 "$work/load" -url "http://$address" -victim "$victim" -container "$(deploy/cluster.sh compose ps -q $victim)"
