@@ -212,6 +212,41 @@ func TestFailuresOfTheOwnerAreTheAnswer(t *testing.T) {
 	}
 }
 
+// changeable is an executor that declines, and later says that it executed.
+type changeable struct {
+	reply chan func(command.Outcome)
+}
+
+func (e changeable) Submit(_ command.Command, reply func(command.Outcome)) {
+	reply(command.Failed(elsewhere("not here")))
+	e.reply <- reply
+}
+
+func (changeable) Get(context.Context, command.Get) (command.State, error) {
+	return command.State{}, nil
+}
+
+func TestOnlyTheFirstAnswerOfAnExecutorCounts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"b"})
+	e := changeable{make(chan func(command.Outcome), 1)}
+	a := w.start("a", func(c *Config) { c.Executor = e })
+	w.setReady("a", "b")
+	a.waitLinks()
+	s := w.streamOf("a", "b", "a", "b")
+	w.setSight("b", "b")
+	hold := make(chan struct{})
+	b := w.nodes["b"].executor
+	b.set(func(e *executor) { e.hold = hold })
+	answer := a.send(command.Command{Stream: s, Session: "1", Key: "k"})
+	b.waitSubmitted(t, 1)
+	(<-e.reply)(command.Outcome{Result: command.Result{Key: "forged"}})
+	close(hold)
+	if res := mustSucceed(t, <-answer); res.Key != "k" || res.Version != 1 {
+		t.Errorf("answered with %+v, want what b did", res)
+	}
+}
+
 func TestWithoutADomainNodeACommandIsUnavailable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"g"}, func(c *Config) { c.Search = 50 * time.Millisecond })

@@ -38,7 +38,7 @@ func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	const before, n = 100, 200
 	for _, from := range []string{"g", "a", "b"} {
-		for _, fault := range []string{"none", "cut", "kill", "freeze", "new view", "drain"} {
+		for _, fault := range []string{"none", "cut", "kill", "freeze", "new view", "drain", "decline"} {
 			if from == "a" && fault == "kill" {
 				continue // who sends dies
 			}
@@ -64,6 +64,11 @@ func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
 					a.proxy.freeze()
 				case "new view":
 					w.setReady("b", "c", "g")
+				case "decline": // as one that is too old to know an event
+					w.setSight("b", "b", "c")
+					a.executor.set(func(e *executor) {
+						e.instead = func(command.Command) *command.Failure { return elsewhere("unknown event") }
+					})
 				case "drain":
 					drained := make(chan error, 1)
 					go func() { drained <- a.router.Drain(t.Context()) }()

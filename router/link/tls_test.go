@@ -1,0 +1,103 @@
+package link
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"math/big"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/ganglion-es/ganglion/proto/peer"
+)
+
+// certificate makes one for 127.0.0.1 that is its own authority.
+func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authorities := x509.NewCertPool()
+	authorities.AddCert(leaf)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, authorities
+}
+
+func TestWithMutualTLSOnlyTheClusterIsServed(t *testing.T) {
+	t.Parallel()
+	own, authorities := certificate(t)
+	strange, _ := certificate(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{streams: make(chan peer.Peer_CommandsServer, 1), end: make(chan error)}
+	g := NewServer(ServerConfig{TLS: &tls.Config{
+		Certificates: []tls.Certificate{own}, ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
+	}})
+	peer.RegisterPeerServer(g, s)
+	var running sync.WaitGroup
+	running.Go(func() { _ = g.Serve(l) })
+	t.Cleanup(func() { g.Stop(); running.Wait() })
+
+	for name, c := range map[string]struct {
+		tls    *tls.Config
+		served bool
+	}{
+		"a node":                  {&tls.Config{Certificates: []tls.Certificate{own}, RootCAs: authorities}, true},
+		"one without certificate": {&tls.Config{RootCAs: authorities}, false},
+		"a stranger":              {&tls.Config{Certificates: []tls.Certificate{strange}, RootCAs: authorities}, false},
+		"one in the clear":        {nil, false},
+	} {
+		pool := NewPool(PoolConfig{TLS: c.tls})
+		conn, err := pool.Conn(l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stream, err := peer.NewPeerClient(conn).Commands(ctx)
+		if c.served {
+			if err == nil {
+				err = stream.Send(&peer.Requests{})
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			} else {
+				<-s.streams
+			}
+		} else {
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			if status.Code(err) != codes.Unavailable {
+				t.Errorf("%s was served: %v", name, err)
+			}
+		}
+		cancel()
+		pool.Close()
+	}
+	if len(s.streams) != 0 {
+		t.Error("a stream of a stranger came through")
+	}
+}
