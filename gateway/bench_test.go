@@ -31,7 +31,7 @@ func fanOut(b *testing.B, sessions, batch int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g.Start(0)
+	g.Begin(0)
 	network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	srv := &http.Server{Handler: g.Handler()}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -121,13 +121,6 @@ type Config struct {
 	// Defaults to 5 seconds.
 	ReconnectSpread time.Duration
 
-	// Cluster returns the body of /v1/cluster. Without it there is none.
-	Cluster func() any
-
-	// Ready says why the node is not ready to serve, for /readyz; nil if it
-	// is. The gateway adds its own reasons.
-	Ready func() error
-
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }

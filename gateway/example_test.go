@@ -25,7 +25,7 @@ func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	stopped := make(chan error)
 	go func() { stopped <- g.Run(ctx) }()
-	g.Start(0) // the log is empty: live delivery begins at its first event
+	g.Begin(0) // the log is empty: live delivery begins at its first event
 
 	w := httptest.NewRecorder()
 	command := `{"aggregate":"unicorn/1","command":"ride","data":{}}`

@@ -189,8 +189,17 @@ func (g *Gateway) Deliver(commits []eventstore.Commit) {
 	}
 }
 
-// Start begins live delivery after head, and takes sessions in.
-func (g *Gateway) Start(head eventstore.Position) {
+// Refusing says why the gateway takes no new sessions, nil if it does.
+func (g *Gateway) Refusing() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.errRefused()
+}
+
+// Begin begins live delivery after head: what Deliver brings next follows it.
+// The gateway takes sessions in from then on. It is called again, between two
+// calls of Deliver, when the log went back and live delivery begins anew.
+func (g *Gateway) Begin(head eventstore.Position) {
 	g.hub.reset(head)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -209,10 +218,8 @@ func (g *Gateway) Suspend(code int, reason string) {
 	}
 }
 
-// Resume takes sessions in again. Live delivery goes on after head, which may
-// be lower than before if the log went back.
-func (g *Gateway) Resume(head eventstore.Position) {
-	g.hub.reset(head)
+// Resume takes sessions in again.
+func (g *Gateway) Resume() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.suspended = false

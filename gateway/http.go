@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -29,11 +28,6 @@ func (g *Gateway) routes() *http.ServeMux {
 	mux.HandleFunc("POST /v1/queries/{name}", func(w http.ResponseWriter, _ *http.Request) {
 		writeFailure(w, "", "", &command.Failure{Code: command.Unsupported, Message: "this gateway answers no queries yet"})
 	})
-	mux.HandleFunc("GET /v1/cluster", g.serveCluster)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, []byte(`{"status":"alive"}`))
-	})
-	mux.HandleFunc("GET /readyz", g.serveReady)
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		writeFailure(w, "", "", &command.Failure{Code: command.NotFound, Message: "there is no " + r.Method + " " + clip(r.URL.Path)})
 	})
@@ -57,10 +51,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		writeFailure(w, "", "", &command.Failure{Code: command.Unauthenticated, Message: err.Error()})
 		return
 	}
-	g.mu.Lock()
-	err = g.errRefused()
-	g.mu.Unlock()
-	if err != nil {
+	if err := g.Refusing(); err != nil {
 		writeFailure(w, "", "", &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: err.Error() + ": connect to another gateway"})
 		return
 	}
@@ -289,35 +280,6 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 		}
 		at = upTo
 	}
-}
-
-func (g *Gateway) serveCluster(w http.ResponseWriter, _ *http.Request) {
-	if g.cfg.Cluster == nil {
-		writeFailure(w, "", "", &command.Failure{Code: command.NotFound, Message: "this node tells nothing of its cluster"})
-		return
-	}
-	body, err := json.MarshalIndent(g.cfg.Cluster(), "", "  ")
-	if err != nil {
-		g.cfg.Logger.Error("the cluster's description can't be written", "error", err)
-		writeFailure(w, "", "", &command.Failure{Code: command.Internal, Message: "internal error"})
-		return
-	}
-	writeJSON(w, http.StatusOK, body)
-}
-
-func (g *Gateway) serveReady(w http.ResponseWriter, _ *http.Request) {
-	g.mu.Lock()
-	err := g.errRefused()
-	g.mu.Unlock()
-	if err == nil && g.cfg.Ready != nil {
-		err = g.cfg.Ready()
-	}
-	if err != nil {
-		body := append([]byte(`{"status":"not ready","reason":`), frame.AppendString(nil, err.Error())...)
-		writeJSON(w, http.StatusServiceUnavailable, append(body, '}'))
-		return
-	}
-	writeJSON(w, http.StatusOK, []byte(`{"status":"ready"}`))
 }
 
 // statuses are those of the protocol; what is not listed is 500.

@@ -1,7 +1,7 @@
 package gateway_test
 
 import (
-	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -45,7 +45,7 @@ func (n *node) do(method, path, who, body string) (int, string) {
 func TestTheSameOverHTTP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	n := w.node(func(c *gateway.Config) { c.Cluster = func() any { return map[string]int{"members": 1} } })
+	n := w.node()
 	add := `{"aggregate":"counter/a","command":"add","data":{"by":1},"key":"k1"}`
 	for _, c := range []struct {
 		method, path, who, body string
@@ -77,9 +77,6 @@ func TestTheSameOverHTTP(t *testing.T) {
 		{"GET", "/v1/categories/client/events", "ada", "", 403, `"code":"forbidden"`},
 		{"POST", "/v1/queries/q", "ada", "{}", 400, `"code":"unsupported"`},
 		{"GET", "/v1/nothing", "ada", "", 404, `"code":"not_found"`},
-		{"GET", "/v1/cluster", "", "", 200, `"members": 1`},
-		{"GET", "/healthz", "", "", 200, `alive`},
-		{"GET", "/readyz", "", "", 200, `ready`},
 	} {
 		status, body := n.do(c.method, c.path, c.who, c.body)
 		if status != c.status || !strings.Contains(body, c.has) {
@@ -112,25 +109,21 @@ func TestEventsOverHTTPAreAllThatIsThere(t *testing.T) {
 	}
 }
 
-func TestANodeThatIsNotReadySaysWhy(t *testing.T) {
+func TestAGatewayThatTakesNoSessionsSaysWhy(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	var why error
-	n := w.node(func(c *gateway.Config) { c.Ready = func() error { return why } })
+	n := newWorld(t).node()
 	for _, step := range []struct {
 		change func()
-		status int
 		says   string
 	}{
-		{func() {}, 200, "ready"},
-		{func() { why = errors.New("the store is away") }, 503, "the store is away"},
-		{func() { why = nil; n.Suspend(4200, "lost") }, 503, "lost its way"},
-		{func() { n.Resume(0) }, 200, "ready"},
-		{func() { _ = n.Drain(t.Context()) }, 503, "draining"},
+		{func() {}, "<nil>"},
+		{func() { n.Suspend(4200, "lost") }, "lost its way"},
+		{n.Resume, "<nil>"},
+		{func() { _ = n.Drain(t.Context()) }, "draining"},
 	} {
 		step.change()
-		if status, body := n.do("GET", "/readyz", "", ""); status != step.status || !strings.Contains(body, step.says) {
-			t.Errorf("got %d %s, want %d with %q", status, body, step.status, step.says)
+		if says := fmt.Sprint(n.Refusing()); !strings.Contains(says, step.says) {
+			t.Errorf("got %s, want %s", says, step.says)
 		}
 	}
 }

@@ -549,7 +549,7 @@ func TestSuspendSendsClientsElsewhereAndResumeTakesThemBack(t *testing.T) {
 	if _, resp, err := n.tryDial(); err == nil || resp.StatusCode != 503 {
 		t.Errorf("a new session while suspended: got %v, want 503", err)
 	}
-	n.Resume(3)
+	n.Resume()
 	c = n.join("ada")
 	c.send(`{"op":"subscribe","id":"s","stream":"counter/a","after":0}`)
 	want[frame.Subscribed](c)

@@ -85,7 +85,7 @@ func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, 
 		if err != nil {
 			t.Fatal(err)
 		}
-		g.Start(0)
+		g.Begin(0)
 		network := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 		srv := &http.Server{Handler: g.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, 0)}
 		ctx, cancel := context.WithCancel(context.Background())

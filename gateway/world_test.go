@@ -135,7 +135,7 @@ func (f *feeds) subscribe(store eventstore.Store, g *gateway.Gateway) *feed {
 	if err != nil {
 		panic(err)
 	}
-	g.Start(head)
+	g.Begin(head)
 	f.all = append(f.all, one)
 	one.done.Go(func() { one.run(g) })
 	return one

@@ -102,7 +102,8 @@ func (s *Server) URL(database string) string {
 	return "postgres://postgres@/" + url.PathEscape(database) + "?host=" + url.QueryEscape(s.path("socket")) + "&port=" + strconv.Itoa(s.port)
 }
 
-// Addr is where the server listens for TCP. It changes with each Start.
+// Addr is where the server listens for TCP. It and the URLs stay the same, so
+// that clients find the server again after a restart.
 func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
 
 // URLAt names a database of the server, reached at another address, such as a
@@ -117,14 +118,16 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.run != nil {
 		return errors.New("the server runs already")
 	}
-	port, err := freePort(ctx)
-	if err != nil {
-		return err
+	if s.port == 0 {
+		port, err := freePort(ctx)
+		if err != nil {
+			return err
+		}
+		s.port = port
 	}
-	s.port = port
 	settings := map[string]string{
 		"listen_addresses":        "127.0.0.1",
-		"port":                    strconv.Itoa(port),
+		"port":                    strconv.Itoa(s.port),
 		"unix_socket_directories": s.path("socket"),
 		"max_connections":         "500",
 		"shared_buffers":          "64MB",
