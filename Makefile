@@ -1,0 +1,36 @@
+# Ganglion. `make run` needs Go alone; `make test` finds or installs PostgreSQL by itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash -o pipefail
+MODULES := . domain eventstore gateway proto router tools
+PKGS := ./... ./domain/... ./eventstore/... ./gateway/... ./proto/... ./router/... ./tools/...
+
+help: ## Print what there is.
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: build ## Start three nodes in one process on the embedded store.
+	@./bin/ganglion dev --nodes 3
+
+build: ## Build bin/ganglion.
+	@CGO_ENABLED=0 go build -trimpath -o bin/ganglion ./cmd/ganglion
+
+test: ## Run every test with the race detector, against a real PostgreSQL.
+	@scripts/test.sh
+
+test-faults: ## Run the long fault tests; SHORT=1 for the form that CI runs.
+	@scripts/test-faults.sh
+
+lint: ## Vet, staticcheck, gofumpt, import directions, generated code, each module by itself.
+	@scripts/lint.sh
+
+fmt: ## Format everything.
+	@go tool gofumpt -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
+
+generate: ## Generate code from proto/peer/peer.proto.
+	@go run ./tools/protogen proto/peer/peer.proto
+
+bench: ## Measure the whole system end to end, on SQLite and on PostgreSQL.
+	@scripts/bench.sh
+
+-include deploy/compose.mk
+
+.PHONY: help run build test test-faults lint fmt generate bench

@@ -1,0 +1,119 @@
+// Command ganglion runs Ganglion: a node of a cluster, or a whole cluster in
+// one process for trying things out, and the operators' commands beside them.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/ganglion-es/ganglion"
+)
+
+// Exit codes. A wrong call is told apart from one that failed.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// cli is the command line. Every flag can also be given in the environment,
+// as GANGLION_ and the flag's name in capitals.
+type cli struct {
+	LogLevel  slog.Level `help:"Log lines of at least this level: debug, info, warn or error." default:"info" env:"GANGLION_LOG_LEVEL"`
+	LogFormat string     `help:"How log lines are written: text or json." enum:"text,json" default:"text" env:"GANGLION_LOG_FORMAT"`
+
+	Dev         devCmd         `cmd:"" help:"Run a cluster in one process on an embedded store, to try things out."`
+	Node        nodeCmd        `cmd:"" help:"Run a member of a cluster."`
+	Members     membersCmd     `cmd:"" help:"Show the members of a cluster."`
+	Owner       ownerCmd       `cmd:"" help:"Show which member owns an aggregate."`
+	Events      eventsCmd      `cmd:"" help:"Show events, from a gateway or from the log itself."`
+	Verify      verifyCmd      `cmd:"" help:"Audit a log: positions, versions, keys."`
+	Log         logCmd         `cmd:"" help:"Repair what only an operator may decide."`
+	Healthcheck healthcheckCmd `cmd:"" help:"Ask the node on this machine whether it serves; for containers."`
+	Version     versionCmd     `cmd:"" help:"Print the version."`
+}
+
+// logger writes to standard error; standard output is for answers.
+func (c *cli) logger() *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	var c cli
+	parser, err := kong.New(&c,
+		kong.Name("ganglion"),
+		kong.Description("Event-sourced aggregates and WebSocket clients, on one log."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		return failed(err, exitFailed)
+	}
+	call, err := parser.Parse(args)
+	if err != nil {
+		return failed(err, exitUsage)
+	}
+
+	ctx, stop := untilSignal()
+	defer stop()
+	call.BindTo(ctx, (*context.Context)(nil))
+	err = call.Run(c.logger())
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return failed(err, exitUsage)
+	case err != nil && ctx.Err() == nil:
+		return failed(err, exitFailed)
+	}
+	return 0
+}
+
+func failed(err error, code int) int {
+	fmt.Fprintf(os.Stderr, "ganglion: %s\n", sentence(err))
+	return code
+}
+
+// usageError is a call that can't be carried out as it was written.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// untilSignal returns a context that ends with the first SIGINT or SIGTERM,
+// which begins an orderly drain; a second one stops the process at once.
+func untilSignal() (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		if _, ok := <-signals; !ok {
+			return
+		}
+		cancel()
+		if s, ok := <-signals; ok {
+			fmt.Fprintf(os.Stderr, "ganglion: stopped at once by a second %v\n", s)
+			os.Exit(exitFailed)
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); close(signals); cancel() }
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run() error {
+	fmt.Println("ganglion", ganglion.Version())
+	return nil
+}

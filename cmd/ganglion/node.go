@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/domain"
+)
+
+type devCmd struct {
+	Listen string `help:"Address for clients; node i listens on the port plus i." default:"127.0.0.1:8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
+	Data   string `help:"Folder of the embedded store." default:"./ganglion-data" env:"GANGLION_DATA" placeholder:"DIR"`
+	Nodes  int    `help:"How many nodes to run in this process." default:"1" env:"GANGLION_NODES"`
+
+	TailOnly bool `hidden:"" env:"GANGLION_TAIL_ONLY"`
+}
+
+func (c devCmd) Run(ctx context.Context, log *slog.Logger) error {
+	if c.Nodes < 1 || c.Nodes > 100 {
+		return usagef("--nodes is %d: ask for 1 to 100", c.Nodes)
+	}
+	var urls []string
+	return ganglion.RunDev(ctx, ganglion.Config{
+		Catalog: &domain.Catalog, Listen: c.Listen, Store: c.Data, TailOnly: c.TailOnly, Logger: log,
+		Ready: func(url string) {
+			fmt.Println("ganglion: ready", url)
+			if urls = append(urls, url); len(urls) == c.Nodes {
+				printNextSteps(urls)
+			}
+		},
+	}, c.Nodes)
+}
+
+// printNextSteps says what to paste into another terminal.
+func printNextSteps(urls []string) {
+	first, last := urls[0], urls[len(urls)-1]
+	ws := func(url string) string { return "ws" + strings.TrimPrefix(url, "http") + "/v1/ws" }
+	fmt.Printf(`
+Try it from a second terminal:
+
+  npx -y wscat -c %s -s ganglion.v1
+    {"op":"hello","id":"1","client":"ada"}
+    {"op":"command","id":"2","aggregate":"auction/42","command":"open","data":{"item":"a lamp","reserve":1000,"closes_at":"2099-01-01T00:00:00Z"}}
+
+and watch it arrive in a third:
+
+  npx -y wscat -c %s -s ganglion.v1
+    {"op":"hello","id":"1","client":"bob"}
+    {"op":"subscribe","id":"2","stream":"auction/42","after":0}
+
+or without WebSocket:
+
+  curl -s %s/v1/commands -H 'Authorization: Bearer dev:bob' \
+    -d '{"id":"1","aggregate":"auction/42","command":"bid","data":{"amount":1500}}'
+  curl -s %s/v1/aggregates/auction/42 -H 'Authorization: Bearer dev:bob'
+
+Stop with Ctrl-C.
+`, ws(first), ws(last), first, last)
+}
+
+type nodeCmd struct {
+	Name         string   `help:"Unique in the cluster and the same across restarts; the host's name if not given." env:"GANGLION_NAME"`
+	Roles        []string `help:"What the node does: domain, gateway or both." enum:"domain,gateway" default:"domain,gateway" env:"GANGLION_ROLES"`
+	Listen       string   `help:"Address for clients." default:":8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
+	PeerListen   string   `help:"Address for links from other nodes." default:":9080" env:"GANGLION_PEER_LISTEN" placeholder:"HOST:PORT"`
+	GossipListen string   `help:"Address for gossip, TCP and UDP." default:":7946" env:"GANGLION_GOSSIP_LISTEN" placeholder:"HOST:PORT"`
+	Advertise    string   `help:"Host under which other nodes reach this one, if it is not the first private address." env:"GANGLION_ADVERTISE" placeholder:"HOST"`
+	Join         []string `help:"Gossip addresses of other nodes; a name stands for all its addresses." env:"GANGLION_JOIN" placeholder:"HOST:PORT"`
+	Cluster      string   `help:"The cluster's name; nodes with another one are strangers." default:"ganglion" env:"GANGLION_CLUSTER"`
+
+	storeFlags
+
+	Auth    string   `help:"How clients prove who they are: dev trusts any client id." enum:"dev" default:"dev" env:"GANGLION_AUTH"`
+	Origins []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
+
+	GossipKeyFile string `help:"File with the 32-byte gossip key: raw, hex or base64." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
+	PeerTLSCert   string `help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
+	PeerTLSKey    string `help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
+	PeerTLSCA     string `help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
+	InsecurePeers bool   `help:"Allow links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
+
+	TailOnly bool          `hidden:"" env:"GANGLION_TAIL_ONLY"`
+	Suspect  time.Duration `hidden:"" env:"GANGLION_SUSPECT"`
+}
+
+func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
+	config := ganglion.Config{
+		Catalog: &domain.Catalog, Name: c.Name,
+		Listen: c.Listen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
+		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins,
+		PeerTLS:       ganglion.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
+		InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Logger: log,
+		Ready: func(url string) { fmt.Println("ganglion: ready", url) },
+	}
+	for _, role := range c.Roles {
+		config.Domain = config.Domain || role == "domain"
+		config.Gateway = config.Gateway || role == "gateway"
+	}
+	var err error
+	if config.Name == "" {
+		if config.Name, err = os.Hostname(); err != nil {
+			return usagef("the host has no name: give --name")
+		}
+	}
+	if config.StorePassword, err = c.password(); err != nil {
+		return err
+	}
+	if c.GossipKeyFile != "" {
+		if config.GossipKey, err = readKey(c.GossipKeyFile); err != nil {
+			return err
+		}
+	} else if !isLoopback(c.GossipListen) {
+		log.Warn("gossip is not encrypted: whoever reaches its port can join the cluster; give --gossip-key-file", "listen", c.GossipListen)
+	}
+	return ganglion.Run(ctx, config)
+}
+
+// readKey reads a 32-byte key: raw, or as hex or base64 text.
+func readKey(file string) ([]byte, error) {
+	raw, err := readSecret(file)
+	if err != nil {
+		return nil, err
+	}
+	const size = 32
+	text := strings.TrimSpace(string(raw))
+	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString} {
+		if key, err := decode(text); err == nil && len(key) == size {
+			return key, nil
+		}
+	}
+	if len(raw) == size {
+		return raw, nil
+	}
+	return nil, usagef("%s holds no key of 32 bytes: make one with «head -c 32 /dev/urandom | base64»", file)
+}
+
+func readSecret(file string) ([]byte, error) {
+	raw, err := os.ReadFile(file)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return nil, usagef("can't read %s: %w", file, path.Err)
+	}
+	return raw, err
+}
+
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+type healthcheckCmd struct {
+	Listen string `help:"The node's address for clients." default:":8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
+}
+
+func (c healthcheckCmd) Run(ctx context.Context) error {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return usagef("--listen %q is no address: write HOST:PORT or :PORT", c.Listen)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	resp, err := get(ctx, "http://"+net.JoinHostPort(host, port)+"/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", firstLine(resp.Body))
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/verify"
+)
+
+// storeFlags say which log.
+type storeFlags struct {
+	Store             string `help:"The log: a postgres:// URL, or the folder of an embedded one." env:"GANGLION_STORE" placeholder:"URL" required:""`
+	StorePasswordFile string `help:"File with the database's password, to keep it out of the URL." env:"GANGLION_STORE_PASSWORD_FILE" placeholder:"FILE"`
+}
+
+func (f storeFlags) password() (string, error) {
+	if f.StorePasswordFile == "" {
+		return "", nil
+	}
+	raw, err := readSecret(f.StorePasswordFile)
+	return strings.TrimSpace(string(raw)), err
+}
+
+// open opens a log that is there.
+func (f storeFlags) open(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
+	password, err := f.password()
+	if err != nil {
+		return nil, err
+	}
+	if !strings.Contains(f.Store, "://") {
+		if _, err := os.Stat(f.Store); err != nil {
+			return nil, usagef("there is no log at %s", f.Store) // opening it would make an empty one
+		}
+	}
+	return ganglion.OpenStore(ctx, ganglion.StoreConfig{URL: f.Store, Password: password, Logger: log})
+}
+
+// urlFlag says which node to ask.
+type urlFlag struct {
+	URL string `help:"Any node of the cluster." default:"http://127.0.0.1:8080" env:"GANGLION_URL" placeholder:"URL"`
+}
+
+func (f urlFlag) cluster(ctx context.Context, query string) (ganglion.ClusterStatus, error) {
+	var status ganglion.ClusterStatus
+	resp, err := get(ctx, strings.TrimSuffix(f.URL, "/")+"/v1/cluster"+query)
+	if err != nil {
+		return status, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return status, fmt.Errorf("%s answered %s: %s", f.URL, resp.Status, firstLine(resp.Body))
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		return status, fmt.Errorf("%s does not answer like a Ganglion node: %w", f.URL, err)
+	}
+	return status, nil
+}
+
+func get(ctx context.Context, url string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, usagef("%q is no URL: write http://HOST:PORT", url)
+	}
+	return http.DefaultClient.Do(req)
+}
+
+func firstLine(r io.Reader) string {
+	line, _ := bufio.NewReader(io.LimitReader(r, 1<<10)).ReadString('\n')
+	return strings.TrimSpace(line)
+}
+
+type membersCmd struct {
+	urlFlag
+	JSON bool `name:"json" help:"Print the node's /v1/cluster as it is."`
+}
+
+func (c membersCmd) Run(ctx context.Context) error {
+	status, err := c.cluster(ctx, "")
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(status)
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tPEER\tHTTP\tRING")
+	for _, m := range status.Members {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, m.Peer, m.HTTP, m.Ring)
+	}
+	return w.Flush()
+}
+
+type ownerCmd struct {
+	urlFlag
+	Aggregate string `arg:"" help:"The aggregate, such as auction/42."`
+}
+
+func (c ownerCmd) Run(ctx context.Context) error {
+	if _, err := eventstore.ParseStreamID(c.Aggregate); err != nil {
+		return usageError{err}
+	}
+	status, err := c.cluster(ctx, "?aggregate="+url.QueryEscape(c.Aggregate))
+	if err != nil {
+		return err
+	}
+	if status.Owner == nil || status.Owner.Member == "" {
+		return errors.New("nobody owns it: no domain node is ready")
+	}
+	fmt.Println(status.Owner.Member)
+	return nil
+}
+
+type verifyCmd struct {
+	storeFlags
+}
+
+func (c verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
+	store, err := c.open(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	report, err := verify.Log(ctx, store)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("log %s: %d events in %d commits of %d streams, up to position %d\n",
+		report.LogID, report.Events, report.Commits, report.Streams, report.Head)
+	if len(report.Faults) == 0 {
+		fmt.Println("no fault found")
+		return nil
+	}
+	for _, fault := range report.Faults {
+		fmt.Println(fault)
+	}
+	return fmt.Errorf("the log is damaged, first at position %d", report.Faults[0].Position)
+}
+
+type logCmd struct {
+	AcceptLoss acceptLossCmd `cmd:"" help:"Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told."`
+}
+
+type acceptLossCmd struct {
+	storeFlags
+}
+
+func (c acceptLossCmd) Run(ctx context.Context, log *slog.Logger) error {
+	store, err := c.open(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	old := store.LogID()
+	id, err := store.AcceptLoss(ctx)
+	if err != nil {
+		return err
+	}
+	head, err := store.Head(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("The log ends at position %d now, and is log %s (it was %s).\n", head, id, old)
+	return nil
+}
+
+// sentence is an error as a person reads it: one line, without the names of
+// packages that wrapped it.
+func sentence(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: "} {
+		text = strings.ReplaceAll(text, prefix, "")
+	}
+	return text
+}

@@ -1,0 +1,87 @@
+package ganglion
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// RunDev runs a cluster of several nodes in this process, on one embedded
+// store: a real cluster, with gossip, links and forwarding, for trying things
+// out. Node i listens for clients on cfg.Listen's port plus i; its other ports
+// are any free ones on the loopback interface. cfg.Ready is called once per
+// node, in order. RunDev returns when all nodes have ended, and ends them all
+// when one fails.
+func RunDev(ctx context.Context, cfg Config, nodes int) error {
+	if nodes < 1 {
+		return fmt.Errorf("ganglion: %d nodes make no cluster: ask for 1 or more", nodes)
+	}
+	host, port, err := splitHostPort(cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("ganglion: listen %q is no address: %w", cfg.Listen, err)
+	}
+	ready := cfg.Ready
+	if ready == nil {
+		ready = func(string) {}
+	}
+
+	// The nodes are made one after another, so that each knows the gossip
+	// address of those before it, and a taken port is found at once.
+	var made []*node
+	fail := func(err error) error {
+		for _, n := range made {
+			n.abandon()
+		}
+		return fmt.Errorf("ganglion: %w", err)
+	}
+	var mu sync.Mutex
+	urls, next := make([]string, nodes), 0
+	for i := range nodes {
+		c := cfg
+		if c.Name == "" {
+			c.Name = "dev"
+		}
+		c.Name += strconv.Itoa(i + 1)
+		c.PeerListen, c.GossipListen = "127.0.0.1:0", "127.0.0.1:0"
+		if port != 0 {
+			c.Listen = net.JoinHostPort(host, strconv.Itoa(port+i))
+		}
+		for _, n := range made {
+			c.Join = append(c.Join, n.cluster.Addr())
+		}
+		c.Ready = func(url string) {
+			mu.Lock()
+			defer mu.Unlock()
+			for urls[i] = url; next < nodes && urls[next] != ""; next++ {
+				ready(urls[next])
+			}
+		}
+		if c, err = c.withDefaults(); err != nil {
+			return fail(err)
+		}
+		n, err := newNode(ctx, c)
+		if err != nil {
+			return fail(err)
+		}
+		made = append(made, n)
+	}
+
+	group, ctx := errgroup.WithContext(ctx)
+	for _, n := range made {
+		group.Go(func() error { return n.run(ctx) })
+	}
+	return group.Wait()
+}
+
+// abandon gives up a node that was made and never run.
+func (n *node) abandon() {
+	n.client.Close()
+	n.peers.Close()
+	n.cluster.Close()
+	n.pool.Close()
+	n.store.Close()
+}

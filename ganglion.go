@@ -1,0 +1,217 @@
+// Package ganglion puts a node together: event-sourced aggregates that run on
+// the node that owns them, a log in PostgreSQL or SQLite, and a gateway that
+// delivers every event to the WebSocket sessions it holds.
+//
+// A program embeds Ganglion with its own aggregates by calling Run with its
+// Catalog; cmd/ganglion is such a program for the ones that ship.
+//
+// The log is the truth and everything else is a cache of it. The ring decides
+// which node runs an aggregate, which gives locality; the log accepts one
+// writer per stream version, which gives safety. So a node may die at any
+// moment without losing or doubling an event that was acknowledged.
+package ganglion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"time"
+
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/gateway"
+)
+
+// Config configures a node.
+type Config struct {
+	// Catalog is the application. Required.
+	Catalog *aggregate.Catalog
+
+	// Name identifies the node. It is unique in the cluster and stays the
+	// same across restarts. Required.
+	Name string
+
+	// Domain makes the node run aggregates, Gateway makes it hold sessions.
+	// Defaults to both when neither is set.
+	Domain, Gateway bool
+
+	// Listen is where clients connect, HOST:PORT. Domain nodes answer only
+	// /healthz, /readyz and /v1/cluster there.
+	//
+	// Defaults to 127.0.0.1:8080. Port 0 takes a free one.
+	Listen string
+
+	// PeerListen is where other nodes' links connect.
+	//
+	// Defaults to 127.0.0.1:9080. Port 0 takes a free one.
+	PeerListen string
+
+	// GossipListen is where gossip arrives, over TCP and UDP.
+	//
+	// Defaults to 127.0.0.1:7946. Port 0 takes a free one.
+	GossipListen string
+
+	// Advertise is the host under which other nodes reach this one.
+	//
+	// Defaults to the host of GossipListen, or to the machine's first private
+	// address when that means all interfaces.
+	Advertise string
+
+	// Join has gossip addresses of other nodes, HOST:PORT. Names are resolved
+	// anew at each attempt, to all their addresses.
+	Join []string
+
+	// Cluster is the cluster's name; nodes with another one are strangers.
+	//
+	// Defaults to "ganglion".
+	Cluster string
+
+	// Store is the log: a postgres:// URL, or the folder of an embedded one.
+	// Required.
+	Store string
+
+	// StorePassword is the password for Store, if its URL has none.
+	StorePassword string
+
+	// Auth authenticates clients.
+	//
+	// Defaults to gateway.Development, which trusts any client id, and warns.
+	Auth gateway.Authenticator
+
+	// Origins are the hosts whose pages may connect, besides the node's own.
+	Origins []string
+
+	// GossipKey encrypts gossip: 32 bytes, the same on all nodes. Nil leaves
+	// gossip open to whoever reaches the port.
+	GossipKey []byte
+
+	// PeerTLS has the files of the certificate, key and authority with which
+	// nodes prove themselves to each other. Without it links are plain, which
+	// is refused on other than loopback addresses unless InsecurePeers is set.
+	PeerTLS       PeerTLS
+	InsecurePeers bool
+
+	// TailOnly switches pushed events off: the node learns of events only by
+	// reading the log. For tests; delivery is then later, and as complete.
+	TailOnly bool
+
+	// Suspect is how long a link may be silent before the node tries another.
+	//
+	// Defaults to 500 ms.
+	Suspect time.Duration
+
+	// Ready is called once, when the node serves, with the URL for clients.
+	Ready func(url string)
+
+	// Logger defaults to one that discards everything.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	switch {
+	case c.Catalog == nil:
+		problem("Catalog is required")
+	default:
+		if err := c.Catalog.Err(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if c.Name == "" {
+		problem("Name is required: it identifies the node")
+	}
+	if c.Store == "" {
+		problem("Store is required: a postgres:// URL or a folder")
+	}
+	if !c.Domain && !c.Gateway {
+		c.Domain, c.Gateway = true, true
+	}
+	for _, a := range []struct {
+		field    *string
+		name, or string
+	}{
+		{&c.Listen, "listen", "127.0.0.1:8080"},
+		{&c.PeerListen, "peer-listen", "127.0.0.1:9080"},
+		{&c.GossipListen, "gossip-listen", "127.0.0.1:7946"},
+	} {
+		if *a.field == "" {
+			*a.field = a.or
+		}
+		if _, _, err := splitHostPort(*a.field); err != nil {
+			problem("%s %q is no address: %w", a.name, *a.field, err)
+		}
+	}
+	if c.Cluster == "" {
+		c.Cluster = "ganglion"
+	}
+	if n := len(c.GossipKey); n != 0 && n != 32 {
+		problem("the gossip key has %d bytes, it needs 32", n)
+	}
+	if !c.PeerTLS.set() && !c.InsecurePeers && !isLoopback(c.PeerListen) {
+		problem("links on %s would be open to strangers: give --peer-tls-cert, --peer-tls-key and --peer-tls-ca, "+
+			"or --insecure-peers if the network is trusted", c.PeerListen)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Auth == nil && c.Gateway {
+		c.Auth = gateway.Development(c.Logger)
+	}
+	if c.Ready == nil {
+		c.Ready = func(string) {}
+	}
+	return c, errors.Join(errs...)
+}
+
+// Version is the version of the program that is running, from its build
+// information: a release's tag, or "devel" with the commit.
+func Version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	version := "devel"
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision" && len(s.Value) >= 12:
+			version += "-" + s.Value[:12]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			version += "+dirty"
+		}
+	}
+	return version
+}
+
+// Run runs a node until ctx ends, and then drains it: sessions are told to
+// move, commands in flight are finished, the cluster is told. It returns once
+// everything it started has ended, nil after an orderly drain.
+func Run(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return fmt.Errorf("ganglion: %w", err)
+	}
+	n, err := newNode(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("ganglion: %w", err)
+	}
+	return n.run(ctx)
+}
+
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

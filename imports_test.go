@@ -1,0 +1,84 @@
+package ganglion_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ganglion-es/ganglion"
+
+// mayImport says which other parts of the house each part may import; a part
+// is a folder, and the longest match holds. What is not listed here fails.
+var mayImport = map[string][]string{
+	"eventstore":       {},
+	"proto":            {"eventstore"},
+	"router":           {"eventstore", "proto"},
+	"gateway":          {"eventstore", "proto"},
+	"domain/aggregate": {},
+	"domain/host":      {"domain/aggregate", "eventstore", "proto"},
+	"domain":           {"domain/aggregate"},
+	"":                 {"domain", "domain/aggregate", "domain/host", "eventstore", "gateway", "proto", "router"},
+	"cmd/ganglion":     {"", "domain", "eventstore", "gateway", "proto", "router"},
+	"test":             {"", "domain", "domain/aggregate", "domain/host", "eventstore", "gateway", "proto", "router"},
+	"tools":            {},
+}
+
+// standardOnly are the parts that import only the standard library and the
+// parts above.
+var standardOnly = []string{"domain", "domain/aggregate"}
+
+// TestImportDirections keeps the arrows of docs/architecture.md: cmd/ganglion,
+// the root, gateway, router, proto, eventstore, each importing only what lies
+// below it; domain beside them; domain/aggregate below all.
+func TestImportDirections(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "work").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	seen := 0
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		from := part(fields[0])
+		allowed, ok := mayImport[from]
+		if !ok {
+			t.Errorf("%s is in no known part of the house", fields[0])
+			continue
+		}
+		for _, path := range fields[1:] {
+			if !ours(path) {
+				if slices.Contains(standardOnly, from) && strings.Contains(strings.SplitN(path, "/", 2)[0], ".") {
+					t.Errorf("%s imports %s: only the standard library is allowed there", fields[0], path)
+				}
+				continue
+			}
+			seen++
+			if to := part(path); to != from && !slices.Contains(allowed, to) {
+				t.Errorf("%s imports %s: that arrow points the wrong way", fields[0], path)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no imports were checked")
+	}
+}
+
+func ours(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
+
+// part is the part of the house that a package belongs to: the longest
+// listed folder that holds it.
+func part(path string) string {
+	folder := strings.TrimPrefix(strings.TrimPrefix(path, module), "/")
+	best, found := "", false
+	for p := range mayImport {
+		if (folder == p || strings.HasPrefix(folder, p+"/")) && p != "" && len(p) >= len(best) {
+			best, found = p, true
+		}
+	}
+	if !found && folder != "" {
+		return "?" + folder
+	}
+	return best
+}

@@ -1,0 +1,455 @@
+package ganglion
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/ganglion-es/ganglion/domain/host"
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router"
+	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/feed"
+	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/ring"
+)
+
+const (
+	// gossipHead is how long a leaving node waits for gossip to say so before
+	// it refuses commands: a few gossip intervals.
+	gossipHead = 300 * time.Millisecond
+	// drainMost bounds how long a leaving node waits for what is in flight.
+	drainMost = 5 * time.Second
+	// logCheck is how often a node makes sure that the log has not gone back.
+	logCheck = 500 * time.Millisecond
+	// behindMost is how far in time a gateway's feed may trail the log before
+	// the node says that it lost its way.
+	behindMost = 5 * time.Second
+)
+
+// node is one member of a cluster: the parts, and the order in which they
+// start and stop.
+type node struct {
+	cfg Config
+	log *slog.Logger
+
+	client, peers net.Listener
+	tls           *tls.Config // of the server's end of links, nil without
+
+	store     eventstore.Store
+	publisher *feed.Publisher // nil without the domain role
+	host      *host.Host      // nil without the domain role
+	cluster   *cluster.Cluster
+	pool      *link.Pool
+	router    *router.Router
+	feed      *feed.Subscriber
+	gateway   *gateway.Gateway // nil without the gateway role
+
+	status atomic.Pointer[status]
+}
+
+// status is why a node does not serve, or that it does.
+type status struct {
+	state   cluster.State
+	problem error // set while the node has lost its way
+}
+
+// peerServer answers other nodes: commands from the router, events from the
+// publisher.
+type peerServer struct {
+	peer.UnimplementedPeerServer
+	router    *router.Router
+	publisher *feed.Publisher
+}
+
+func (s peerServer) Commands(stream grpc.BidiStreamingServer[peer.Requests, peer.Replies]) error {
+	return s.router.Commands(stream)
+}
+
+func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+	if s.publisher == nil {
+		return s.UnimplementedPeerServer.Feed(req, stream)
+	}
+	return s.publisher.Feed(req, stream)
+}
+
+// newNode takes the node's ports and opens its store. Whatever can be wrong
+// with a configuration is found here, before the node is announced to anyone.
+func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
+	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name)}
+	n.status.Store(&status{state: cluster.Starting})
+	var undo []func()
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+
+	if n.client, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, fmt.Errorf("can't listen for clients: %w", err)
+	}
+	undo = append(undo, func() { n.client.Close() })
+	if n.peers, err = net.Listen("tcp", cfg.PeerListen); err != nil {
+		return nil, fmt.Errorf("can't listen for other nodes: %w", err)
+	}
+	undo = append(undo, func() { n.peers.Close() })
+	var tlsClient *tls.Config
+	if n.tls, tlsClient, err = cfg.PeerTLS.load(); err != nil {
+		return nil, err
+	}
+
+	committed := eventstore.Committed(func([]eventstore.Commit) {})
+	if cfg.Domain {
+		n.publisher = feed.NewPublisher(feed.PublisherConfig{Logger: n.log})
+		committed = n.publisher.Publish
+	}
+	if n.store, err = OpenStore(ctx, StoreConfig{URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Logger: n.log}); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { n.store.Close() })
+
+	if cfg.Domain {
+		if n.host, err = host.New(host.Config{Catalog: cfg.Catalog, Store: n.store, Logger: n.log}); err != nil {
+			return nil, err
+		}
+	}
+
+	if n.cluster, err = n.newCluster(); err != nil {
+		return nil, err
+	}
+	n.pool = link.NewPool(link.PoolConfig{TLS: tlsClient, Logger: n.log})
+	var executor router.Executor
+	if n.host != nil {
+		executor = n.host
+	}
+	n.router, err = router.New(router.Config{
+		Self: cfg.Name, Executor: executor, View: n.cluster.View, Watch: n.cluster.Watch,
+		Pool: n.pool, OnRing: n.ringChanged, Suspect: cfg.Suspect, Logger: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.feed, err = feed.NewSubscriber(feed.SubscriberConfig{
+		Self: cfg.Name, Store: n.store, Watch: n.cluster.Watch, Conn: n.pool.Conn, Local: n.publisher,
+		Begin: n.begin, Deliver: n.deliver, Push: !cfg.TailOnly, Silence: cfg.Suspect, Logger: n.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Gateway {
+		n.gateway, err = gateway.New(gateway.Config{
+			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Store: n.store, Router: n.router,
+			Auth: cfg.Auth, Origins: cfg.Origins, Logger: n.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+func (n *node) newCluster() (*cluster.Cluster, error) {
+	bind, port, err := splitHostPort(n.cfg.GossipListen)
+	if err != nil {
+		return nil, err
+	}
+	return cluster.New(cluster.Config{
+		ID: n.cfg.Name, Cluster: n.cfg.Cluster, BindAddr: bind, BindPort: port, AdvertiseAddr: n.cfg.Advertise,
+		Join: n.cfg.Join, Key: n.cfg.GossipKey, Logger: n.log,
+		Self: cluster.Member{
+			Domain: n.cfg.Domain, Gateway: n.cfg.Gateway,
+			PeerAddr: n.peers.Addr().String(), HTTPAddr: n.client.Addr().String(),
+		},
+	})
+}
+
+// run starts everything, serves until ctx ends, drains, and returns when
+// everything has ended.
+func (n *node) run(ctx context.Context) error {
+	defer n.store.Close()
+	defer n.pool.Close()
+
+	// The parts outlive ctx: its end begins the drain.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, parts := errgroup.WithContext(parts)
+	part := func(name string, run func(context.Context) error) {
+		group.Go(func() error {
+			if err := run(parts); err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("ganglion: %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+
+	gossip, leave := context.WithCancel(parts)
+	defer leave()
+	left := make(chan struct{})
+	part("cluster", func(context.Context) error { defer close(left); return n.cluster.Run(gossip) })
+	part("router", n.router.Run)
+	part("feed", n.feed.Run)
+	part("log", n.watchLog)
+	part("peers", n.servePeers)
+	part("clients", n.serveClients)
+	if n.host != nil {
+		part("host", n.host.Run)
+	}
+	if n.gateway != nil {
+		part("gateway", n.gateway.Run)
+	}
+
+	serving := make(chan struct{})
+	part("start", func(parts context.Context) error { return n.becomeReady(parts, ctx, serving) })
+
+	select {
+	case <-ctx.Done():
+		n.drain(parts)
+		leave()
+		<-left
+	case <-parts.Done(): // a part failed: errgroup has its error
+	}
+	stop()
+	return group.Wait()
+}
+
+// becomeReady announces the node once the log answers and one join round over
+// all seeds has ended, well or not. It need not find anyone: the log fences,
+// so that being alone is safe, and waiting for a seed would keep a cluster
+// whose nodes all start at once from ever starting.
+func (n *node) becomeReady(parts, asked context.Context, serving chan<- struct{}) error {
+	for _, signal := range []<-chan struct{}{n.cluster.Joined(), n.feed.Started()} {
+		select {
+		case <-signal:
+		case <-asked.Done():
+			return nil
+		case <-parts.Done():
+			return nil
+		}
+	}
+	n.cluster.SetState(cluster.Ready)
+	n.setState(cluster.Ready)
+	close(serving)
+	url := "http://" + urlHost(n.client.Addr())
+	n.log.Info("ready", "url", url, "domain", n.cfg.Domain, "gateway", n.cfg.Gateway)
+	n.cfg.Ready(url)
+	return nil
+}
+
+// drain leaves in the order that costs clients nothing: first everybody is
+// told, then what is in flight is finished, and only then the node goes.
+func (n *node) drain(ctx context.Context) {
+	n.log.Info("draining")
+	n.setState(cluster.Draining)
+	n.cluster.SetState(cluster.Draining)
+	ctx, cancel := context.WithTimeout(ctx, gossipHead+drainMost)
+	defer cancel()
+	select {
+	case <-time.After(gossipHead):
+	case <-ctx.Done():
+	}
+	if n.gateway != nil {
+		if err := n.gateway.Drain(ctx); err != nil {
+			n.log.Warn("sessions were cut off while draining", "error", err)
+		}
+	}
+	if err := n.router.Drain(ctx); err != nil {
+		n.log.Warn("commands were still in flight at the end of the drain: their senders will ask again", "error", err)
+	}
+	if n.host != nil {
+		if err := n.host.Drain(ctx); err != nil {
+			n.log.Warn("aggregates were still busy at the end of the drain", "error", err)
+		}
+		n.publisher.Bye()
+	}
+}
+
+// begin is told where live delivery begins, at first and after the log went
+// back.
+func (n *node) begin(watermark eventstore.Position) {
+	if n.gateway != nil {
+		n.gateway.Begin(watermark)
+	}
+}
+
+// deliver takes committed events from the feed, in order.
+func (n *node) deliver(commits []eventstore.Commit) {
+	if n.host != nil {
+		n.host.Observe(commits)
+	}
+	if n.gateway != nil {
+		n.gateway.Deliver(commits)
+	}
+}
+
+// ringChanged gives up the aggregates that another node owns now.
+func (n *node) ringChanged(r *ring.Ring) {
+	n.cluster.SetRing(r.Signature())
+	if n.host != nil {
+		n.host.Keep(func(s eventstore.StreamID) bool {
+			owner, ok := r.Owner(s)
+			return !ok || owner == n.cfg.Name
+		})
+	}
+}
+
+// watchLog notices a log that lost events which this node has seen, and stops
+// serving until an operator has accepted the loss. A gateway that no longer
+// hears of new events stops serving as well, until it does.
+func (n *node) watchLog(ctx context.Context) error {
+	tick := time.NewTicker(logCheck)
+	defer tick.Stop()
+	logID, wentBack := n.store.LogID(), false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := n.store.Check(ctx)
+		switch {
+		case errors.Is(err, eventstore.ErrWentBack):
+			if !wentBack {
+				wentBack = true
+				n.log.Error("the log went back: events that this node has seen are gone; sessions are closed and commands refused "+
+					"until the events are restored or the loss is accepted with «ganglion log accept-loss»", "log", logID)
+			}
+			n.lost(err)
+		case err != nil:
+			if ctx.Err() == nil && !wentBack {
+				n.log.Warn("the log can't be checked", "error", err)
+			}
+		case wentBack || n.store.LogID() != logID:
+			head, err := n.store.Head(ctx)
+			if err != nil {
+				continue // the next tick tries again
+			}
+			if n.host != nil {
+				n.host.Clear()
+			}
+			n.feed.Reset(head)
+			n.found()
+			n.log.Warn("the loss was accepted: serving the log as it is now", "log", n.store.LogID(), "lost", logID, "head", head)
+			logID, wentBack = n.store.LogID(), false
+		default:
+			if behind := n.feed.Behind(); behind > behindMost {
+				n.lost(fmt.Errorf("events arrive late: the newest ones have been known of for %v", behind.Round(time.Second)))
+			} else {
+				n.found()
+			}
+		}
+	}
+}
+
+// lost makes the node say that it can't serve, and sends its sessions away.
+func (n *node) lost(why error) {
+	s := *n.status.Load()
+	if s.problem != nil {
+		return
+	}
+	s.problem = why
+	n.status.Store(&s)
+	n.log.Error("not serving", "why", why)
+	if n.gateway != nil {
+		n.gateway.Suspend(4200, "this gateway lost its way to the log: reconnect to another one")
+	}
+}
+
+// found ends what lost began.
+func (n *node) found() {
+	s := *n.status.Load()
+	if s.problem == nil {
+		return
+	}
+	s.problem = nil
+	n.status.Store(&s)
+	if n.gateway != nil {
+		n.gateway.Resume()
+	}
+	n.log.Info("serving again")
+}
+
+func (n *node) setState(state cluster.State) {
+	s := *n.status.Load()
+	s.state = state
+	n.status.Store(&s)
+}
+
+// ready says why the node does not serve, nil if it does.
+func (n *node) ready() error {
+	switch s := n.status.Load(); {
+	case s.state != cluster.Ready:
+		return errors.New(s.state.String())
+	case s.problem != nil:
+		return s.problem
+	case n.gateway != nil:
+		return n.gateway.Refusing()
+	default:
+		return nil
+	}
+}
+
+func (n *node) servePeers(ctx context.Context) error {
+	server := link.NewServer(link.ServerConfig{TLS: n.tls})
+	peer.RegisterPeerServer(server, peerServer{router: n.router, publisher: n.publisher})
+	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, server.Stop)
+}
+
+func (n *node) serveClients(ctx context.Context) error {
+	server := &http.Server{
+		Handler:           n.handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+	return serveUntil(ctx, func() error { return server.Serve(n.client) }, func() { server.Close() })
+}
+
+// serveUntil runs serve until ctx ends and returns once it has ended.
+func serveUntil(ctx context.Context, serve func() error, stop func()) error {
+	done := make(chan error, 1)
+	go func() { done <- serve() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		stop()
+		<-done
+		return nil
+	}
+}
+
+func splitHostPort(addr string) (string, int, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, errors.New("write HOST:PORT or :PORT")
+	}
+	p, err := strconv.Atoi(port)
+	if err != nil || p < 0 || p > 65535 {
+		return "", 0, fmt.Errorf("the port %q is not a number from 0 to 65535", port)
+	}
+	return host, p, nil
+}
+
+// urlHost is an address that a person on this machine can open.
+func urlHost(addr net.Addr) string {
+	h, port, _ := net.SplitHostPort(addr.String())
+	if ip := net.ParseIP(h); ip != nil && ip.IsUnspecified() {
+		h = "127.0.0.1"
+	}
+	return net.JoinHostPort(h, port)
+}

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Everything that can be said of the code without running it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+modules=". domain eventstore gateway proto router tools"
+step() { printf 'lint: %s\n' "$*"; }
+
+step "go vet, staticcheck"
+for m in $modules; do
+	(cd "$m" && go vet ./... && go tool staticcheck ./...)
+done
+
+step "gofumpt"
+unformatted=$(go tool gofumpt -l $(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$'))
+[ -z "$unformatted" ] || { printf 'not formatted, run «make fmt»:\n%s\n' "$unformatted"; exit 1; }
+
+step "import directions"
+go test -count=1 -run '^TestImportDirections$' .
+
+step "generated code is current"
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+cp proto/peer/peer.proto "$tmp/"
+go run ./tools/protogen "$tmp/peer.proto"
+for f in peer.pb.go peer_grpc.pb.go; do
+	diff -q "$tmp/$f" "proto/peer/$f" >/dev/null || { echo "proto/peer/$f is stale, run «make generate»"; exit 1; }
+done
+
+step "each module by itself"
+for m in $modules; do
+	(cd "$m" && GOWORK=off go vet ./... && GOWORK=off go mod tidy -diff)
+done

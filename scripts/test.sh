@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Everything, with the race detector, against a real PostgreSQL.
+# FUZZTIME (default 3s) is how long each fuzz target runs; 0 leaves them out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/postgres.sh
+command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
+
+go test -race -timeout 10m work
+[ "${FUZZTIME:-3s}" = 0 ] || scripts/fuzz.sh "${FUZZTIME:-3s}"

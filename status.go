@@ -1,0 +1,139 @@
+package ganglion
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/router"
+	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/feed"
+	"github.com/ganglion-es/ganglion/router/ring"
+)
+
+// ClusterStatus is the body of GET /v1/cluster: the cluster as one node sees
+// it, and what that node has done.
+type ClusterStatus struct {
+	Node    string         `json:"node"`
+	Version string         `json:"version"`
+	State   string         `json:"state"`
+	Problem string         `json:"problem,omitempty"`
+	Log     string         `json:"log"`
+	Members []MemberStatus `json:"members"`
+	Ring    RingStatus     `json:"ring"`
+	// Owner is the owner of the aggregate asked for with ?aggregate=type/id.
+	Owner *OwnerStatus `json:"owner,omitempty"`
+	// Commands counts what this node did with commands and gets.
+	Commands router.Stats `json:"commands"`
+	// Links are this node's links to domain nodes.
+	Links []router.LinkStatus `json:"links"`
+	// Feed is how this node hears of events.
+	Feed feed.Stats `json:"feed"`
+	// Sessions counts WebSocket sessions on this node.
+	Sessions int `json:"sessions"`
+}
+
+// MemberStatus is a member of the cluster.
+type MemberStatus struct {
+	ID         string   `json:"id"`
+	State      string   `json:"state"`
+	Roles      []string `json:"roles"`
+	Peer       string   `json:"peer"`
+	HTTP       string   `json:"http"`
+	Partitions int      `json:"partitions"`
+	// Ring is the signature of the ring that the member announced; when it
+	// differs from this node's, the two disagree about owners for the moment.
+	Ring string `json:"ring"`
+}
+
+// RingStatus is which member owns how much.
+type RingStatus struct {
+	Signature  string `json:"signature"`
+	Partitions int    `json:"partitions"`
+	Owners     int    `json:"owners"`
+}
+
+// OwnerStatus is where an aggregate lives.
+type OwnerStatus struct {
+	Aggregate string `json:"aggregate"`
+	Partition int    `json:"partition"`
+	Member    string `json:"member"` // empty: no domain node is ready
+}
+
+func (n *node) handler() http.Handler {
+	mux := http.NewServeMux()
+	if n.gateway != nil {
+		mux.Handle("/", n.gateway.Handler())
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "alive") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := n.ready(); err != nil {
+			writeText(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		writeText(w, http.StatusOK, "ready")
+	})
+	mux.HandleFunc("GET /v1/cluster", n.serveCluster)
+	return mux
+}
+
+func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
+	status := n.clusterStatus()
+	if name := r.URL.Query().Get("aggregate"); name != "" {
+		s, err := eventstore.ParseStreamID(name)
+		if err != nil {
+			writeText(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		owners := n.router.Ring()
+		owner, _ := owners.Owner(s)
+		status.Owner = &OwnerStatus{Aggregate: name, Partition: owners.Partition(s), Member: owner}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(status) // the client has gone
+}
+
+func (n *node) clusterStatus() ClusterStatus {
+	now, owners, view := n.status.Load(), n.router.Ring(), n.cluster.View()
+	counts := owners.Counts()
+	s := ClusterStatus{
+		Node: n.cfg.Name, Version: Version(), State: now.state.String(), Log: n.store.LogID(),
+		Ring:     RingStatus{Signature: signature(owners.Signature()), Partitions: ring.Partitions, Owners: len(owners.Members())},
+		Commands: n.router.Stats(), Links: n.router.Links(), Feed: n.feed.Stats(),
+	}
+	if now.problem != nil {
+		s.Problem = now.problem.Error()
+	}
+	if n.gateway != nil {
+		s.Sessions = n.gateway.Stats().Sessions
+	}
+	for _, m := range view.Members {
+		s.Members = append(s.Members, MemberStatus{
+			ID: m.ID, State: m.State.String(), Roles: roles(m), Peer: m.PeerAddr, HTTP: m.HTTPAddr,
+			Partitions: counts[m.ID], Ring: signature(m.Ring),
+		})
+	}
+	return s
+}
+
+func roles(m cluster.Member) []string {
+	r := []string{}
+	if m.Domain {
+		r = append(r, "domain")
+	}
+	if m.Gateway {
+		r = append(r, "gateway")
+	}
+	return r
+}
+
+func signature(s uint64) string { return fmt.Sprintf("%016x", s) }
+
+func writeText(w http.ResponseWriter, code int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(code)
+	fmt.Fprintln(w, text)
+}

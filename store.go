@@ -1,0 +1,69 @@
+package ganglion
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/sqlite"
+	"github.com/ganglion-es/ganglion/eventstore/verify"
+)
+
+// StoreConfig says which log to open.
+type StoreConfig struct {
+	// URL is a postgres:// URL, or the folder of an embedded log. Required.
+	URL string
+	// Password is used when a postgres:// URL has none.
+	Password string
+	// Committed is told of every batch that this store stores.
+	Committed eventstore.Committed
+	// Logger defaults to one that discards everything.
+	Logger *slog.Logger
+}
+
+// Store is a log that an operator can open.
+type Store interface {
+	eventstore.Store
+	verify.Source
+	// AcceptLoss writes a new incarnation: the log is right as it is now,
+	// though it lost events. It returns the new incarnation's id.
+	AcceptLoss(ctx context.Context) (string, error)
+}
+
+// OpenStore opens a log, migrating its schema if it is older than this
+// program; one that is newer is refused with eventstore.ErrSchemaTooNew.
+func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
+	scheme, _, isURL := strings.Cut(cfg.URL, "://")
+	switch {
+	case !isURL:
+		return sqlite.Open(ctx, sqlite.Config{Dir: cfg.URL, Committed: cfg.Committed, Logger: cfg.Logger})
+	case scheme == "postgres" || scheme == "postgresql":
+		u, err := withPassword(cfg.URL, cfg.Password)
+		if err != nil {
+			return nil, err
+		}
+		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Logger: cfg.Logger})
+	default:
+		return nil, fmt.Errorf("the store %s://… is neither a postgres:// URL nor a folder", scheme)
+	}
+}
+
+// withPassword puts a password that was kept apart into a URL that has none.
+func withPassword(raw, password string) (string, error) {
+	if password == "" {
+		return raw, nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", errors.New("the store's URL can't be understood: write postgres://user@host:5432/database") // err would quote it
+	}
+	if _, has := u.User.Password(); !has {
+		u.User = url.UserPassword(u.User.Username(), password)
+	}
+	return u.String(), nil
+}

@@ -1,0 +1,203 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// call runs the binary to its end.
+func call(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// TestMistakes shows that whatever is wrong with a call or with what it finds
+// is said in one clear sentence on standard error.
+func TestMistakes(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() }) // after the subtests, which run in parallel
+	future := database(t)
+	fromTheFuture(t, future)
+	secret := "hunter2"
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("too short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const data = "DATA" // a folder of the case's own
+	node := func(args ...string) []string {
+		return append([]string{"node", "--name", "n", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0"}, args...)
+	}
+
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		says string
+	}{
+		{"a flag that does not exist", []string{"dev", "--nodez", "3"}, 2, "--nodez"},
+		{"a command that does not exist", []string{"nodde"}, 2, "nodde"},
+		{"no command", nil, 2, "expected one of"},
+		{"no store", node(), 2, "--store"},
+		{"a number that is none", []string{"dev", "--nodes", "three"}, 2, "nodes"},
+		{"no nodes", []string{"dev", "--nodes", "0"}, 2, "--nodes"},
+		{"a role that does not exist", node("--store", data, "--roles", "leader"), 2, "roles"},
+		{"an unreachable database", node("--store", "postgres://u:"+secret+"@127.0.0.1:1/db"), 1, "database"},
+		{"a store of another kind", node("--store", "mysql://localhost/db"), 1, "neither a postgres:// URL nor a folder"},
+		{"a taken port for clients", []string{"dev", "--listen", taken.Addr().String(), "--data", data}, 1, "address already in use"},
+		{"a taken port for links", node("--store", data, "--peer-listen", taken.Addr().String()), 1, "address already in use"},
+		{"a taken port for gossip", node("--store", data, "--gossip-listen", taken.Addr().String()), 1, "address already in use"},
+		{"an address that is none", node("--store", data, "--listen", "here"), 1, "HOST:PORT"},
+		{"a schema from the future", node("--store", future), 1, "newer than this program"},
+		{"open links to the world", node("--store", data, "--peer-listen", ":0"), 1, "--insecure-peers"},
+		{"a gossip key of the wrong size", node("--store", data, "--gossip-key-file", key), 2, "32 bytes"},
+		{"a missing key file", node("--store", data, "--gossip-key-file", key+"x"), 2, "can't read"},
+		{"an aggregate that is none", []string{"owner", "auction"}, 2, "type/id"},
+		{"a node that is not there", []string{"members", "--url", "http://127.0.0.1:1"}, 1, "refused"},
+		{"events of nothing", []string{"events"}, 2, "--stream"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for i, arg := range c.args {
+				if arg == data {
+					c.args[i] = t.TempDir()
+				}
+			}
+			out, errs, code := call(t, c.args...)
+			if code != c.code {
+				t.Errorf("exit %d, want %d", code, c.code)
+			}
+			last := lastLine(errs)
+			if !strings.HasPrefix(last, "ganglion: ") || !strings.Contains(last, c.says) {
+				t.Errorf("says %q, which does not tell of %q", last, c.says)
+			}
+			for _, never := range []string{"goroutine ", "panic:", ".go:", secret} {
+				if strings.Contains(out+errs, never) {
+					t.Errorf("output has %q:\n%s%s", never, out, errs)
+				}
+			}
+		})
+	}
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}
+
+// fromTheFuture makes a database look as if a newer Ganglion had migrated it.
+func fromTheFuture(t *testing.T, url string) {
+	t.Helper()
+	ctx := t.Context()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, "insert into schema_version (version_id, is_applied) values (999, true)"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOneProcessPerStore shows that a second process is kept off an embedded
+// store, and that the operators' commands work on it once it is free.
+func TestOneProcessPerStore(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data", data)
+	_, errs, code := call(t, "verify", "--store", data)
+	if code != 1 || !strings.Contains(errs, data) || !strings.Contains(errs, "another process") {
+		t.Errorf("a second process on the store: exit %d, %q", code, errs)
+	}
+
+	ctx := t.Context()
+	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
+	defer client.Leave()
+	for i := range 10 {
+		if _, err := client.Do(ctx, "counter/a", "add", "k"+string(rune('0'+i)), map[string]int{"by": 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	members, _, code := call(t, "members", "--url", dev.URLs[1])
+	if code != 0 || strings.Count(members, "ready") != 3 {
+		t.Errorf("members: exit %d\n%s", code, members)
+	}
+	owner, _, code := call(t, "owner", "counter/a", "--url", dev.URLs[2])
+	if code != 0 || !strings.Contains(members, strings.TrimSpace(owner)+" ") {
+		t.Errorf("owner: exit %d, %q is no member", code, owner)
+	}
+	events, _, code := call(t, "events", "--stream", "counter/a", "--url", dev.URLs[1], "--after", "4")
+	if code != 0 || strings.Count(events, "\n") != 6 {
+		t.Errorf("events after 4 of 10: exit %d\n%s", code, events)
+	}
+
+	dev.Signal(syscall.SIGTERM)
+	if code := dev.Wait(); code != 0 {
+		t.Errorf("after SIGTERM: exit %d", code)
+	}
+	out, errs, code := call(t, "verify", "--store", data)
+	if code != 0 || !strings.Contains(out, "10 events") {
+		t.Errorf("verify: exit %d, %q %q", code, out, errs)
+	}
+	out, errs, code = call(t, "events", "--store", data, "--category", "counter")
+	if code != 0 || strings.Count(out, "\n") != 10 {
+		t.Errorf("events: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestFollow shows `events --follow` printing events as they happen.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
+	defer client.Leave()
+	add := func(key string) {
+		t.Helper()
+		if _, err := client.Do(t.Context(), "counter/a", "add", key, map[string]int{"by": 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("before")
+	follow := harness.Spawn(t, binary, "events", "--category", "counter", "--cursor", "0", "--follow", "--url", dev.URLs[0])
+	seen := func(n int) {
+		t.Helper()
+		harness.Eventually(t, "events --follow", func() error {
+			if got := strings.Count(follow.Output(), `"added"`); got != n {
+				return errors.New(follow.Output())
+			}
+			return nil
+		})
+	}
+	seen(1)
+	add("after")
+	seen(2)
+	follow.Signal(syscall.SIGINT)
+	if code := follow.Wait(); code != 0 {
+		t.Errorf("after SIGINT: exit %d", code)
+	}
+}
