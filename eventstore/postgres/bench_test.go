@@ -67,9 +67,11 @@ func benchmarkCopy(b *testing.B, url string) {
 		buf.Reset()
 		for range min(20_000, b.N-done) {
 			done++
-			stream, version := done%51_200, done/51_200+1
-			fmt.Fprintf(&buf, "%d\t%d\t2026-03-01 12:00:00Z\t1\t\\\\x01020300000000000000000000000000\tcounter\tbench-%d\t0190b5c0-%04x-7000-8000-%012x\t{\"client\":\"ada\"}\t%s\n",
-				done, version, stream, stream%512, done, data)
+			// The streams and keys of 512 callers, in the order in which
+			// their commands would come.
+			caller, n := done*7919%512, done/512
+			fmt.Fprintf(&buf, "%d\t%d\t2026-03-01 12:00:00Z\t1\t\\\\x01020300000000000000000000000000\tcounter\trun-1-%d-%d\t0190b5c0-%04x-7000-8000-%012x\t{\"client\":\"ada\"}\t%s\n",
+				done, n/100+1, caller, n%100, caller, n, data)
 		}
 		if _, err := conn.PgConn().CopyFrom(b.Context(), &buf, `copy copied (pos, version, at, n, hash, agg_type, agg_id, key, meta, events) from stdin`); err != nil {
 			b.Fatal(err)

@@ -202,6 +202,7 @@ func TestUnknown(t *testing.T) {
 	if !errors.Is(err, eventstore.ErrUnknown) || errors.Is(err, eventstore.ErrUnavailable) {
 		t.Errorf("cut off after it was sent: got %v, want unknown", err)
 	}
+	p.refuse(true) // the connections for reads as well
 	if _, err := behind.Append(t.Context(), unit("b", 0, "never sent")); !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
 		t.Errorf("cut off before: got %v, want unavailable", err)
 	}

@@ -1,11 +1,13 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -22,7 +24,8 @@ type proxy struct {
 	hit     chan struct{} // closed when the rule has struck
 	closed  bool          // no new connections
 	open    map[net.Conn]struct{}
-	cancels int // cancel requests that were seen
+	appends map[uint32]bool // backends that append
+	cancels int             // requests to cancel one of those
 
 	serving sync.WaitGroup
 }
@@ -43,7 +46,7 @@ func newProxy(t *testing.T, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, addr: l.Addr().String(), target: target, open: make(map[net.Conn]struct{})}
+	p := &proxy{t: t, addr: l.Addr().String(), target: target, open: make(map[net.Conn]struct{}), appends: make(map[uint32]bool)}
 	p.serving.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -58,7 +61,7 @@ func newProxy(t *testing.T, target string) *proxy {
 		p.refuse(true)
 		p.serving.Wait()
 		if p.cancels > 0 {
-			t.Errorf("%d cancel requests were sent", p.cancels)
+			t.Errorf("%d requests to cancel an append were sent", p.cancels)
 		}
 	})
 	return p
@@ -142,6 +145,7 @@ func (p *proxy) serve(client net.Conn) {
 
 	var (
 		replies = make(chan rule, 1) // what to do with the next reply
+		backend atomic.Uint32        // its process id
 		both    sync.WaitGroup
 	)
 	both.Go(func() {
@@ -150,6 +154,10 @@ func (p *proxy) serve(client net.Conn) {
 		swallow := false
 		for {
 			n, err := server.Read(b)
+			// BackendKeyData ends the start of a session.
+			if i := bytes.Index(b[:n], []byte("K\x00\x00\x00\x0c")); backend.Load() == 0 && i >= 0 && i+9 <= n {
+				backend.Store(binary.BigEndian.Uint32(b[i+5:]))
+			}
 			select {
 			case r := <-replies:
 				p.struck()
@@ -170,22 +178,27 @@ func (p *proxy) serve(client net.Conn) {
 			}
 		}
 	})
-	p.requests(client, server, replies)
+	p.requests(client, server, replies, &backend)
 	server.Close()
 	both.Wait()
 }
 
 // requests forwards the client's messages one by one. A Bind message of the
 // prepared append is an append.
-func (p *proxy) requests(client, server net.Conn, replies chan<- rule) {
+func (p *proxy) requests(client, server net.Conn, replies chan<- rule, backend *atomic.Uint32) {
 	head := make([]byte, 8)
 	if _, err := io.ReadFull(client, head); err != nil {
 		return
 	}
 	if binary.BigEndian.Uint32(head[4:]) == 80877102 {
-		p.mu.Lock()
-		p.cancels++
-		p.mu.Unlock()
+		pid := make([]byte, 4)
+		if _, err := io.ReadFull(client, pid); err == nil {
+			p.mu.Lock()
+			if p.appends[binary.BigEndian.Uint32(pid)] {
+				p.cancels++
+			}
+			p.mu.Unlock()
+		}
 		return
 	}
 	if forward(client, server, head, int(binary.BigEndian.Uint32(head))-8) != nil {
@@ -201,6 +214,9 @@ func (p *proxy) requests(client, server net.Conn, replies chan<- rule) {
 			return
 		}
 		if head[0] == 'B' && len(body) > 16 && string(body[:16]) == "\x00ganglion_append" {
+			p.mu.Lock()
+			p.appends[backend.Load()] = true
+			p.mu.Unlock()
 			switch r := p.strike(); r {
 			case dropRequest:
 				p.struck()

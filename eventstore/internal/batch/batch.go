@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -299,6 +300,9 @@ func (c *Committer) run() {
 		case <-c.wake:
 		}
 		for {
+			// Those who were just answered may have their next unit ready:
+			// let them run first, and the batch is fuller for it.
+			runtime.Gosched()
 			batch := c.take()
 			if len(batch) == 0 {
 				break
