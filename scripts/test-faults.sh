@@ -10,7 +10,7 @@ scripts/postgres.sh
 count=${COUNT:-10}
 [ -z "${SHORT:-}" ] || count=1
 
-go test -race -timeout 60m -count "$count" -run 'Killed|Drained|WentBack|WithoutPush' ./test/e2e
+go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|WithoutPush' ./test/e2e
 go test -race -timeout 60m -count "$count" -run 'Fault|Terminat|Cut|Crash|Fight' ./eventstore/...
 go test -race -timeout 60m -count "$count" -run 'Chaos' ./router/...
 [ -n "${SHORT:-}" ] || test/compose/run.sh

@@ -96,6 +96,7 @@ func (c *trio) settled() {
 type workload struct {
 	commands, counters, sessions int
 	followers                    int                // half of them keep moving between gateways
+	noErrors                     bool               // not even such as ask for a retry
 	during                       func(done float64) // called as the commands progress, with 0 … 1
 }
 
@@ -164,7 +165,7 @@ func (c *trio) run(w workload) {
 	results := make([][]sent, w.sessions)
 	failures := make(chan error, w.sessions)
 	var senders sync.WaitGroup
-	var retries atomic.Int64
+	var retries, errorFrames atomic.Int64
 	for i := range w.sessions {
 		senders.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(1000+i)))
@@ -181,6 +182,7 @@ func (c *trio) run(w workload) {
 				acked.Add(1)
 			}
 			retries.Add(client.Retries.Load())
+			errorFrames.Add(client.Errors.Load())
 		})
 	}
 	finished := make(chan struct{})
@@ -199,6 +201,10 @@ func (c *trio) run(w workload) {
 	close(failures)
 	for err := range failures {
 		t.Fatalf("%v; %d of %d commands were acknowledged", err, acked.Load(), total)
+	}
+
+	if n := errorFrames.Load(); w.noErrors && n > 0 {
+		t.Errorf("%d commands were answered with an error that asks for a retry", n)
 	}
 
 	// The log: every acknowledged command once, where the reply said.
@@ -343,6 +349,24 @@ func TestKilledNode(t *testing.T) {
 	c.settled()
 }
 
+// TestFrozenNode stops a node with SIGSTOP in the middle and wakes it up later:
+// what it still had to do, others have done, and it does nothing of it again.
+func TestFrozenNode(t *testing.T) {
+	c := startTrio(t, database(t))
+	var frozen, woken sync.Once
+	c.run(workload{commands: 10_000, counters: 200, sessions: 64, followers: 24, during: func(done float64) {
+		if done > 0.3 {
+			frozen.Do(func() { c.nodes[1].Signal(syscall.SIGSTOP) })
+		}
+		// A third of the sessions hang with their gateway, and are far from
+		// done when the others are.
+		if done > 0.6 {
+			woken.Do(func() { c.nodes[1].Signal(syscall.SIGCONT) })
+		}
+	}})
+	woken.Do(func() { t.Error("the node was never woken") })
+}
+
 // TestWithoutPush switches pushed events off: everything is still delivered.
 func TestWithoutPush(t *testing.T) {
 	t.Setenv("GANGLION_TAIL_ONLY", "true")
@@ -359,22 +383,24 @@ func TestWithoutPush(t *testing.T) {
 	}
 }
 
-// TestDrainedNode stops a node with SIGTERM under load: it leaves in order,
-// and nobody gets an error that the protocol does not provide for.
-func TestDrainedNode(t *testing.T) {
+// TestRollingRestart stops and starts one node after another with SIGTERM
+// under load: each leaves in order, and no client gets an error.
+func TestRollingRestart(t *testing.T) {
 	c := startTrio(t, database(t))
-	var stopped, restarted sync.Once
-	c.run(workload{commands: 5_000, counters: 200, sessions: 32, followers: 24, during: func(done float64) {
-		if done > 0.3 {
-			stopped.Do(func() {
-				c.nodes[2].Signal(syscall.SIGTERM)
-				if code := c.nodes[2].Wait(); code != 0 {
-					t.Errorf("a drained node exits with %d", code)
-				}
-			})
+	next := 0
+	c.run(workload{commands: 10_000, counters: 200, sessions: 32, followers: 24, noErrors: true, during: func(done float64) {
+		if next == len(c.nodes) || done < 0.1+0.2*float64(next) {
+			return
 		}
-		if done > 0.6 {
-			restarted.Do(func() { c.start(2) })
+		c.nodes[next].Signal(syscall.SIGTERM)
+		if code := c.nodes[next].Wait(); code != 0 {
+			t.Errorf("a drained node exits with %d", code)
 		}
+		c.start(next)
+		c.settled()
+		next++
 	}})
+	if next != len(c.nodes) {
+		t.Errorf("only %d nodes were restarted before the load ended", next)
+	}
 }

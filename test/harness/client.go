@@ -191,8 +191,9 @@ type Client struct {
 	ID   string
 	URLs []string
 
-	// Retries counts commands that were sent again.
-	Retries atomic.Int64
+	// Retries counts commands that were sent again, Errors the answers that
+	// asked for it.
+	Retries, Errors atomic.Int64
 
 	mu      sync.Mutex
 	session *Session
@@ -240,6 +241,20 @@ func (c *Client) Leave() {
 	}
 }
 
+// leave cuts a session, if it is still the current one.
+func (c *Client) leave(s *Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session == s {
+		c.session = nil
+	}
+	s.Close()
+}
+
+// answerWithin is how long a client waits for an answer before it takes its
+// gateway for dead: longer than a command may take by default.
+const answerWithin = 7 * time.Second
+
 // ErrRefused is an answer that no retry changes.
 type ErrRefused struct{ Frame Frame }
 
@@ -260,7 +275,12 @@ func (c *Client) Do(ctx context.Context, aggregate, command, key string, data an
 		if err != nil {
 			return Frame{}, errors.Join(err, last)
 		}
-		f, err := s.Call(ctx, map[string]any{"op": "command", "aggregate": aggregate, "command": command, "key": key, "data": data})
+		attempt, cancel := context.WithTimeout(ctx, answerWithin)
+		f, err := s.Call(attempt, map[string]any{"op": "command", "aggregate": aggregate, "command": command, "key": key, "data": data})
+		cancel()
+		if err != nil {
+			c.leave(s) // it may be a gateway that hangs
+		}
 		switch {
 		case ctx.Err() != nil:
 			return Frame{}, errors.Join(ctx.Err(), last)
@@ -270,8 +290,10 @@ func (c *Client) Do(ctx context.Context, aggregate, command, key string, data an
 		case f.Op == "result":
 			return f, nil
 		case f.Op == "error" && f.Retry == "same_key":
+			c.Errors.Add(1)
 			last = &ErrRefused{f}
 		case f.Op == "error" && f.Retry == "later":
+			c.Errors.Add(1)
 			last = &ErrRefused{f}
 			if err := pause(ctx, 5*time.Millisecond); err != nil {
 				return Frame{}, err
