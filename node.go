@@ -32,6 +32,8 @@ const (
 	gossipHead = 300 * time.Millisecond
 	// drainMost bounds how long a leaving node waits for what is in flight.
 	drainMost = 5 * time.Second
+	// stopMost bounds how long peers may take to hear the last of a node.
+	stopMost = time.Second
 	// logCheck is how often a node makes sure that the log has not gone back.
 	logCheck = 500 * time.Millisecond
 	// behindMost is how far in time a gateway's feed may trail the log before
@@ -405,7 +407,13 @@ func (n *node) ready() error {
 func (n *node) servePeers(ctx context.Context) error {
 	server := link.NewServer(link.ServerConfig{TLS: n.tls})
 	peer.RegisterPeerServer(server, peerServer{router: n.router, publisher: n.publisher})
-	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, server.Stop)
+	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
+		// After a drain the streams end by themselves, once the last events
+		// and the goodbye are through.
+		hard := time.AfterFunc(stopMost, server.Stop)
+		defer hard.Stop()
+		server.GracefulStop()
+	})
 }
 
 func (n *node) serveClients(ctx context.Context) error {
