@@ -52,7 +52,7 @@ type backend struct {
 
 // connect opens the connection.
 func (b *backend) connect() *batch.Failure {
-	ctx, cancel := context.WithTimeout(context.Background(), b.store.cfg.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), b.store.connectBound())
 	defer cancel()
 	var (
 		config = b.store.conns.ConnConfig.Copy()
@@ -93,7 +93,8 @@ func (b *backend) connect() *batch.Failure {
 }
 
 func (b *backend) prepare(ctx context.Context) error {
-	if err := b.store.prepareSession(ctx, b.conn, b.store.cfg.Deadline); err != nil {
+	deadline := b.store.cfg.Deadline
+	if err := b.store.prepareSession(ctx, b.conn, deadline*3/10, deadline*4/10); err != nil {
 		return err
 	}
 	mark := b.store.guard.Mark()

@@ -15,6 +15,9 @@ import (
 type Config struct {
 	// URL names the database: postgres://user:password@host:5432/database,
 	// or anything else that libpq takes. Required.
+	//
+	// It may name several hosts, a primary and its standbys: the store uses
+	// the one that is the primary, whatever target_session_attrs says.
 	URL string
 
 	// Schema is where the log is; it is made if it is missing, and two logs
@@ -29,12 +32,12 @@ type Config struct {
 	// Deadline is how long Append tries to find out what became of a batch
 	// when the database goes away. A third of it is how long an append waits
 	// for the lock, and half of it how long it waits for an answer before it
-	// takes the connection for dead.
+	// takes the connection for dead. It also bounds every read.
 	//
 	// Defaults to 10 seconds.
 	Deadline time.Duration
 
-	// ConnectTimeout bounds one attempt to connect.
+	// ConnectTimeout bounds one attempt to connect to one host.
 	//
 	// Defaults to 3 seconds.
 	ConnectTimeout time.Duration

@@ -18,6 +18,34 @@ const (
 	codeIsolation = "GA002"
 )
 
+// errStandby reports a server that only follows another one.
+var errStandby = errors.New("the server is a standby, and a log is served by its primary: " +
+	"name the primary in the URL, or all servers, as in postgres://host1,host2/database, or promote this one")
+
+// errSilent reports a server that did not answer a read within
+// Config.Deadline.
+var errSilent = errors.New("the server does not answer: look whether it and the network between are well")
+
+// advice says by SQLSTATE what an operator can do about an error.
+var advice = map[string]string{
+	codeIsolation: "set default_transaction_isolation to read committed",
+	"25006":       "the server is read-only: use the primary, and set default_transaction_read_only to off",
+	"28000":       "check the role, and pg_hba.conf",
+	"28P01":       "check the role's password",
+	"3D000":       "create the database",
+	"42501":       "grant the role the rights that docs/eventstore.md lists",
+	"42883":       "the log's schema is damaged or is another one: check the schema and the search path, and restore what is missing",
+	"42P01":       "the log's schema is damaged or is another one: check the schema and the search path, and restore what is missing",
+	"53100":       "free space on the disk of the database server",
+	"53200":       "give the database server more memory",
+	"53300":       "close connections, or raise max_connections",
+	"55P03":       "somebody holds a lock on the log: look into pg_locks",
+	"57014":       "the server is too busy, or an administrator cancelled it",
+	"57P01":       "the server's administrator ended the connection",
+	"57P03":       "the server is starting or stopping: wait",
+	"58030":       "the database server's disk has failed",
+}
+
 // appendFailure says what an error of a call that was sent means for its batch.
 func appendFailure(err error) *batch.Failure {
 	f := &batch.Failure{Reason: reason(err)}
@@ -67,17 +95,32 @@ func reason(err error) string {
 	)
 	switch {
 	case errors.As(err, &connect):
+		text := "can't connect"
 		if inner := errors.Unwrap(connect); inner != nil {
-			return "can't connect: " + oneLine(inner.Error())
+			text += ": " + oneLine(inner.Error())
 		}
-		return "can't connect"
+		switch {
+		case errors.Is(err, errStandby): // has said it
+		case errors.As(err, &e):
+			text += advise(e.Code)
+		default:
+			text += ": look whether the database server runs, and can be reached at this address"
+		}
+		return text
 	case errors.As(err, &e):
 		// Message names tables and constraints; Detail would quote values.
-		return fmt.Sprintf("%s (SQLSTATE %s)", oneLine(e.Message), e.Code)
+		return fmt.Sprintf("%s (SQLSTATE %s)%s", oneLine(e.Message), e.Code, advise(e.Code))
 	case errors.Is(err, context.DeadlineExceeded):
-		return "timed out"
+		return "timed out: look whether the database server is well"
 	}
 	return oneLine(err.Error())
+}
+
+func advise(code string) string {
+	if text := advice[code]; text != "" {
+		return ": " + text
+	}
+	return ""
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
@@ -89,15 +132,18 @@ func (s *Store) failed(ctx context.Context, op string, err error) error {
 			return err
 		}
 	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("postgres: %s: %w", op, context.Cause(ctx))
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+	case errors.Is(cause, errSilent):
+		return fmt.Errorf("%w: postgres: %s: %w", eventstore.ErrUnavailable, op, errSilent)
+	default:
+		return fmt.Errorf("postgres: %s: %w", op, cause)
 	}
 	return fmt.Errorf("%w: postgres: %s: %s", eventstore.ErrUnavailable, op, reason(err))
 }
 
-// broken reports whether an error is the connection's and not the statement's,
-// so that a read may be tried again on another one.
-func broken(err error) bool {
+// refused reports whether the server itself turned a connection down.
+func refused(err error) bool {
 	var e *pgconn.PgError
-	return !errors.As(err, &e) || fatal(e)
+	return errors.As(err, &e) || errors.Is(err, errStandby)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -25,16 +26,16 @@ var migrations embed.FS
 // program. Nodes that start together wait for each other.
 func (s *Store) migrate(ctx context.Context) error {
 	db := stdlib.OpenDB(*s.conns.ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
-		return s.prepareSession(ctx, c, 0)
+		// A migration takes its time; only a lock that an application holds on
+		// a table is not waited for, since everybody else would wait behind.
+		return s.prepareSession(ctx, c, 5*time.Second, 0)
 	}))
 	defer db.Close()
-	failed := func(op string, err error) error {
-		return fmt.Errorf("postgres: %s: %s", op, reason(err))
-	}
+	failed := func(op string, err error) error { return s.failed(ctx, op, err) }
 
 	lock, err := db.Conn(ctx)
 	if err != nil {
-		return fmt.Errorf("%w: postgres: %s", eventstore.ErrUnavailable, reason(err))
+		return failed("open the log", err)
 	}
 	defer lock.Close() // the lock is the session's, and ends with it
 	var version int
@@ -44,6 +45,9 @@ func (s *Store) migrate(ctx context.Context) error {
 	if version < 140000 {
 		return fmt.Errorf("postgres: the server is PostgreSQL %d: version 14 or newer is needed", version/10000)
 	}
+	if _, err := lock.ExecContext(ctx, `set lock_timeout = 0`); err != nil {
+		return failed("wait for another node's migration", err)
+	}
 	if _, err := lock.ExecContext(ctx, `select pg_advisory_lock(1195461199, hashtext('migrate ' || $1))`, s.cfg.Schema); err != nil {
 		return failed("wait for another node's migration", err)
 	}
@@ -51,7 +55,7 @@ func (s *Store) migrate(ctx context.Context) error {
 		_, _ = lock.ExecContext(context.WithoutCancel(ctx), `select pg_advisory_unlock(1195461199, hashtext('migrate ' || $1))`, s.cfg.Schema)
 	}()
 	if s.cfg.Schema != "" {
-		if _, err := lock.ExecContext(ctx, `create schema if not exists `+pgx.Identifier{s.cfg.Schema}.Sanitize()); err != nil {
+		if err := s.makeSchema(ctx, lock); err != nil {
 			return failed("make the schema", err)
 		}
 	}
@@ -85,4 +89,16 @@ func (s *Store) migrate(ctx context.Context) error {
 			eventstore.ErrSchemaTooNew, at, schemaVersion)
 	}
 	return nil
+}
+
+// makeSchema makes the schema if it is missing. It looks first: even «create
+// schema if not exists» needs the right to create one.
+func (s *Store) makeSchema(ctx context.Context, c *sql.Conn) error {
+	var exists bool
+	err := c.QueryRowContext(ctx, `select exists (select from pg_namespace where nspname = $1)`, s.cfg.Schema).Scan(&exists)
+	if err != nil || exists {
+		return err
+	}
+	_, err = c.ExecContext(ctx, `create schema `+pgx.Identifier{s.cfg.Schema}.Sanitize())
+	return err
 }

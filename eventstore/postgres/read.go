@@ -41,7 +41,7 @@ func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) 
 // is bounded by scan.
 func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
 	var first, upTo, sum *int64
-	err := s.read(ctx, "read a type", func(c *pgx.Conn) error {
+	err := s.ask(ctx, "read a type", func(ctx context.Context, c *pgx.Conn) error {
 		return c.QueryRow(ctx, `select min(pos - n), max(pos), sum(n) from commit where pos > $1 and pos <=
 			coalesce((select pos from commit where pos >= $2 order by pos limit 1), 9223372036854775807)`,
 			signed(after), signed(after+eventstore.Position(max(scan, 1)))).Scan(&first, &upTo, &sum)
@@ -69,7 +69,7 @@ func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Posit
 // Head implements eventstore.Store.
 func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
 	var head eventstore.Position
-	err := s.read(ctx, "read the head", func(c *pgx.Conn) error {
+	err := s.ask(ctx, "read the head", func(ctx context.Context, c *pgx.Conn) error {
 		mark := s.guard.Mark()
 		log, err := look(ctx, c, mark.Position)
 		if err != nil {
@@ -87,7 +87,7 @@ func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
 // StreamHead implements eventstore.Store.
 func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventstore.Head, error) {
 	var version, pos int64
-	err := s.read(ctx, "read a stream's head", func(c *pgx.Conn) error {
+	err := s.ask(ctx, "read a stream's head", func(ctx context.Context, c *pgx.Conn) error {
 		err := c.QueryRow(ctx, `select version, pos from commit where agg_id = $1 and agg_type = $2
 			order by version desc limit 1`, id.ID, id.Type).Scan(&version, &pos)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -101,15 +101,16 @@ func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventst
 // LoadSnapshot implements eventstore.Store.
 func (s *Store) LoadSnapshot(ctx context.Context, id eventstore.StreamID) (*eventstore.Snapshot, error) {
 	var found *eventstore.Snapshot
-	err := s.read(ctx, "load a snapshot", func(c *pgx.Conn) error {
+	err := s.ask(ctx, "load a snapshot", func(ctx context.Context, c *pgx.Conn) error {
 		var (
 			snap         = eventstore.Snapshot{Stream: id}
 			version, pos int64
 			state        []byte
 		)
-		// A snapshot of a log that went back may be newer than its stream.
+		// A snapshot of a log that went back may be newer than its stream, or
+		// stand where another commit is by now.
 		err := c.QueryRow(ctx, `select s.version, s.pos, s.at, s.fingerprint, s.state
-			from snapshot s join commit c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version
+			from snapshot s join commit c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
 			where s.agg_id = $1 and s.agg_type = $2`, id.ID, id.Type).Scan(&version, &pos, &snap.At, &snap.Fingerprint, &state)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -129,7 +130,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 	if err := stored.CheckSnapshot(snap); err != nil {
 		return err
 	}
-	return s.read(ctx, "save a snapshot", func(c *pgx.Conn) error {
+	return s.ask(ctx, "save a snapshot", func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, `insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state)
 			values ($1, $2, $3, $4, $5, $6, $7)
 			on conflict (agg_id, agg_type) do update
@@ -173,7 +174,7 @@ func (s *Store) Audit(ctx context.Context, query string, row func(scan func(dest
 // binary: scanning them one by one costs as much as all the rest.
 func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
 	var page []eventstore.Commit
-	err := s.read(ctx, op, func(c *pgx.Conn) error {
+	err := s.ask(ctx, op, func(ctx context.Context, c *pgx.Conn) error {
 		page = nil
 		rows, err := c.Query(ctx, query, args...)
 		if err != nil {

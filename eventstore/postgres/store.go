@@ -2,12 +2,13 @@ package postgres
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -41,7 +42,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, conns: conns, closed: make(chan struct{})}
-	conns.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
+	conns.ConnConfig.ConnectTimeout = cfg.ConnectTimeout // for each host
+	conns.ConnConfig.ValidateConnect = refuseStandby
+	conns.PingTimeout = cfg.ConnectTimeout
 	conns.MaxConns = int32(cfg.ReadConns)
 	conns.MinConns = 0
 	if _, ok := conns.ConnConfig.RuntimeParams["application_name"]; !ok {
@@ -73,7 +76,7 @@ func (s *Store) openPool(ctx context.Context) error {
 	var err error
 	s.conns.AfterConnect = s.afterConnect
 	if s.pool, err = pgxpool.NewWithConfig(ctx, s.conns); err != nil {
-		return fmt.Errorf("%w: postgres: %s", eventstore.ErrUnavailable, reason(err))
+		return s.failed(ctx, "open the log", err)
 	}
 	var (
 		log  guard.Log
@@ -87,7 +90,7 @@ func (s *Store) openPool(ctx context.Context) error {
 	})
 	if err != nil {
 		s.pool.Close()
-		return fmt.Errorf("postgres: read the log: %s", reason(err))
+		return s.failed(ctx, "open the log", err)
 	}
 	if sync == "off" || sync == "local" {
 		s.cfg.Logger.Warn("synchronous_commit is "+sync+": commands that were acknowledged can be lost when the server fails",
@@ -97,13 +100,37 @@ func (s *Store) openPool(ctx context.Context) error {
 	return nil
 }
 
-// prepareSession makes the settings of a new connection. appends is the
-// deadline of the connection that appends; for all others it is 0.
-func (s *Store) prepareSession(ctx context.Context, c *pgx.Conn, appends time.Duration) error {
-	lock, statement := 5*time.Second, 30*time.Second
-	if appends > 0 {
-		lock, statement = appends*3/10, appends*4/10
+// refuseStandby keeps the store off a standby, whatever the URL says of
+// target_session_attrs: one that lags would look like a log that went back.
+// With several hosts in the URL, the next one is tried.
+func refuseStandby(ctx context.Context, c *pgconn.PgConn) error {
+	answer := c.ExecParams(ctx, `select pg_is_in_recovery()`, nil, nil, nil, nil).Read()
+	if answer.Err != nil {
+		return answer.Err
 	}
+	if len(answer.Rows) == 1 && string(answer.Rows[0][0]) == "t" {
+		return errStandby
+	}
+	return nil
+}
+
+// connectBound is how long connecting may take when all hosts but the last
+// one swallow what they are sent.
+func (s *Store) connectBound() time.Duration {
+	type host struct {
+		name string
+		port uint16
+	}
+	hosts := map[host]struct{}{{s.conns.ConnConfig.Host, s.conns.ConnConfig.Port}: {}}
+	for _, f := range s.conns.ConnConfig.Fallbacks {
+		hosts[host{f.Host, f.Port}] = struct{}{}
+	}
+	return s.cfg.ConnectTimeout * time.Duration(len(hosts))
+}
+
+// prepareSession makes the settings of a new connection. lock and statement
+// are the server's timeouts; 0 is none.
+func (s *Store) prepareSession(ctx context.Context, c *pgx.Conn, lock, statement time.Duration) error {
 	query := `select set_config('default_transaction_isolation', 'read committed', false),
 		set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false)`
 	args := []any{milliseconds(lock), milliseconds(statement)}
@@ -116,13 +143,16 @@ func (s *Store) prepareSession(ctx context.Context, c *pgx.Conn, appends time.Du
 }
 
 func milliseconds(d time.Duration) string {
+	if d == 0 {
+		return "0"
+	}
 	return strconv.FormatInt(max(d.Milliseconds(), 1), 10)
 }
 
 // afterConnect compares the log behind each new connection with what was seen
 // of it. A log that went back is for the methods to report, not for the pool.
 func (s *Store) afterConnect(ctx context.Context, c *pgx.Conn) error {
-	if err := s.prepareSession(ctx, c, 0); err != nil || s.guard == nil {
+	if err := s.prepareSession(ctx, c, 5*time.Second, 30*time.Second); err != nil || s.guard == nil {
 		return err
 	}
 	mark := s.guard.Mark()
@@ -187,6 +217,8 @@ func (s *Store) Check(ctx context.Context) error {
 		mark guard.Mark
 		log  guard.Log
 	)
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
 	err := s.withConn(ctx, "check the log", func(c *pgx.Conn) (err error) {
 		mark = s.guard.Mark()
 		log, err = look(ctx, c, mark.Position)
@@ -206,6 +238,7 @@ func (s *Store) AcceptLoss(ctx context.Context) (string, error) {
 	err := s.withConn(ctx, "accept the loss", func(c *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 			for _, sql := range []string{
+				`set local statement_timeout = 0`, // there may be many snapshots
 				`select lock_log()`,
 				`delete from snapshot where pos > coalesce((select max(pos) from commit), 0)`,
 				`update log set id = gen_random_uuid()`,
@@ -244,7 +277,13 @@ func (s *Store) Close() error {
 // connection that turns out to be dead is replaced, twice.
 func (s *Store) withConn(ctx context.Context, op string, use func(*pgx.Conn) error) error {
 	for attempt := 0; ; attempt++ {
-		err := s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return use(c.Conn()) })
+		var used, dead bool
+		err := s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+			used = true
+			err := use(c.Conn())
+			dead = err != nil && c.Conn().IsClosed()
+			return err
+		})
 		if err == nil {
 			return nil
 		}
@@ -253,10 +292,16 @@ func (s *Store) withConn(ctx context.Context, op string, use func(*pgx.Conn) err
 			return eventstore.ErrClosed
 		default:
 		}
-		if attempt == 2 || !broken(err) || ctx.Err() != nil {
+		silent := errors.Is(context.Cause(ctx), errSilent)
+		if dead && (silent || ctx.Err() == nil) {
+			// Where one connection died, the others probably did. A caller who
+			// gives up says nothing about them, nor does one more connection
+			// that was refused.
+			s.pool.Reset()
+		}
+		if attempt == 2 || ctx.Err() != nil || used && !dead || !used && refused(err) {
 			return s.failed(ctx, op, err)
 		}
-		s.pool.Reset() // where one connection died, the others probably did
 	}
 }
 
@@ -271,6 +316,18 @@ func (s *Store) read(ctx context.Context, op string, use func(*pgx.Conn) error) 
 		}
 		return use(c)
 	})
+}
+
+// ask is read with an end of its own: a server that was cut off does not
+// answer, and its silence would hold a reader for minutes.
+func (s *Store) ask(ctx context.Context, op string, use func(context.Context, *pgx.Conn) error) error {
+	limited, cancel := s.bound(ctx)
+	defer cancel()
+	return s.read(limited, op, func(c *pgx.Conn) error { return use(limited, c) })
+}
+
+func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, s.cfg.Deadline, errSilent)
 }
 
 // housekeep forgets outcomes that are older than a day, at the start and

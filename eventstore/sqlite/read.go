@@ -118,9 +118,10 @@ func (s *Store) LoadSnapshot(ctx context.Context, id eventstore.StreamID) (*even
 		version, pos, at int64
 		state            []byte
 	)
-	// A snapshot of a log that went back may be newer than its stream.
+	// A snapshot of a log that went back may be newer than its stream, or
+	// stand where another commit is by now.
 	err = s.db.read.QueryRowContext(ctx, `select s.version, s.pos, s.at, s.fingerprint, s.state
-		from snapshot s join "commit" c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version
+		from snapshot s join "commit" c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
 		where s.agg_id = ?1 and s.agg_type = ?2`,
 		id.ID, id.Type).Scan(&version, &pos, &at, &snap.Fingerprint, &state)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -42,7 +42,7 @@ type Log struct {
 
 // Store is what the suite needs of a store besides the contract.
 type Store interface {
-	eventstore.Store
+	eventstore.Mover
 	verify.Source
 	AcceptLoss(ctx context.Context) (string, error)
 	Waiting() int
@@ -76,8 +76,13 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"a hole in the log is loud", testHole},
 		{"a log that went back is noticed", testWentBack},
 		{"a log that went back is fenced from appends", testWentBackAppend},
+		{"a snapshot of lost events is not given out", testSnapshotOfLostEvents},
 		{"a loss is accepted under running stores", testAcceptLossElsewhere},
 		{"verify finds every kind of fault", testVerify},
+		{"another log's commits are restored as they were", testRestore},
+		{"commits that do not continue the log are not restored", testRestoreRefuses},
+		{"a commit that is restored takes its key from an outcome", testRestoreOverOutcomes},
+		{"an empty log takes another one's id", testAdopt},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 )
@@ -96,6 +97,35 @@ func testWentBackAppend(t *testing.T, log Log) {
 		t.Errorf("the events are back: %v", err)
 	}
 	f.wantKeys("a", "b")
+}
+
+func testSnapshotOfLostEvents(t *testing.T, log Log) {
+	f := open(t, log)
+	f.append(unit(stream(1), 0, command("a", 1)))
+	f.append(unit(stream(1), 1, command("lost", 1)))
+	log.SetBack(t, 1)
+	if err := f.Check(t.Context()); !errors.Is(err, eventstore.ErrWentBack) {
+		t.Fatalf("a log that went back: %v", err)
+	}
+	if _, err := f.AcceptLoss(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// A writer of snapshots had this one in its hands all the time.
+	late := eventstore.Snapshot{Stream: stream(1), Version: 2, Position: 2, At: epoch, Fingerprint: "f", State: []byte(`"lost"`)}
+	if err := f.SaveSnapshot(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	none := func(when string) {
+		t.Helper()
+		if s, err := f.LoadSnapshot(t.Context(), stream(1)); err != nil || s != nil {
+			t.Errorf("%s, a snapshot of lost events is given out: %+v, %v", when, s, err)
+		}
+	}
+	none("past the head")
+	other := command("other", 1)
+	other.At = epoch.Add(time.Second)
+	f.append(unit(stream(1), 1, other))
+	none("when another commit has its place")
 }
 
 func testAcceptLossElsewhere(t *testing.T, log Log) {
