@@ -74,6 +74,7 @@ func (n *node) handler() http.Handler {
 		}
 		writeText(w, http.StatusOK, "ready")
 	})
+	mux.Handle("GET /metrics", n.metrics())
 	mux.HandleFunc("GET /v1/cluster", n.serveCluster)
 	return mux
 }

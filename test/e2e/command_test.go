@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -167,6 +168,34 @@ func TestOneProcessPerStore(t *testing.T) {
 	out, errs, code = call(t, "events", "--store", data, "--category", "counter")
 	if code != 0 || strings.Count(out, "\n") != 10 {
 		t.Errorf("events: exit %d\n%s%s", code, out, errs)
+	}
+}
+
+// TestMetrics shows that a node's figures can be scraped and count.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
+	defer client.Leave()
+	if _, err := client.Do(t.Context(), "counter/a", "add", "k", map[string]int{"by": 1}); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := harness.HTTP.Get(dev.URLs[0] + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"ganglion_ready 1", "ganglion_sessions 1", "ganglion_commands_total 1", "ganglion_host_commits_total 1",
+		`ganglion_commands_routed_total{way="local"} 1`, "ganglion_cluster_members 1", "go_goroutines ",
+	} {
+		if !strings.Contains("\n"+string(body), "\n"+want) {
+			t.Errorf("/metrics has no %q", want)
+		}
 	}
 }
 

@@ -1,0 +1,128 @@
+package ganglion
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/ganglion-es/ganglion/domain/host"
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/router"
+	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/feed"
+)
+
+// metrics serves the node's figures in Prometheus' format. The parts count for
+// themselves; this gives their counters names, when somebody asks.
+func (n *node) metrics() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	gauge := func(name, help string, value func() float64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	counter := func(name, help string, value func() float64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
+	}
+	family := func(name, help, label string, values map[string]func() float64) {
+		for v, value := range values {
+			reg.MustRegister(prometheus.NewCounterFunc(
+				prometheus.CounterOpts{Name: name, Help: help, ConstLabels: prometheus.Labels{label: v}}, value))
+		}
+	}
+
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ganglion_info", Help: "1, with what this node is.",
+		ConstLabels: prometheus.Labels{"node": n.cfg.Name, "version": Version()},
+	}, func() float64 { return 1 }))
+	gauge("ganglion_ready", "1 while the node serves.", func() float64 {
+		if n.ready() != nil {
+			return 0
+		}
+		return 1
+	})
+	gauge("ganglion_cluster_members", "Members that this node sees.", func() float64 { return float64(len(n.cluster.View().Members)) })
+	gauge("ganglion_cluster_owners", "Domain nodes that are ready.", func() float64 { return float64(len(n.cluster.View().Owners())) })
+	gauge("ganglion_cluster_ring_disagreements", "Members that announce another ring than this node's.", func() float64 {
+		return float64(disagreeing(n.cluster.View(), n.router.Ring().Signature()))
+	})
+
+	routed := func(value func(router.Stats) uint64) func() float64 {
+		return func() float64 { return float64(value(n.router.Stats())) }
+	}
+	family("ganglion_commands_routed_total", "Commands by where they went: this node's own to its executor or to a peer, and those of peers.", "way", map[string]func() float64{
+		"local":               routed(func(s router.Stats) uint64 { return s.Local }),
+		"forwarded":           routed(func(s router.Stats) uint64 { return s.Forwarded }),
+		"executed_for_others": routed(func(s router.Stats) uint64 { return s.ExecutedForOthers }),
+		"handed_on":           routed(func(s router.Stats) uint64 { return s.HandedOn }),
+	})
+	counter("ganglion_commands_retried_total", "Commands that were sent to another candidate.", routed(func(s router.Stats) uint64 { return s.Retried }))
+	counter("ganglion_commands_unknown_total", "Commands whose fate was unknown at a candidate.", routed(func(s router.Stats) uint64 { return s.Unknown }))
+	family("ganglion_commands_refused_total", "Commands that this node answered without an outcome.", "code", map[string]func() float64{
+		"busy":        routed(func(s router.Stats) uint64 { return s.Busy }),
+		"unavailable": routed(func(s router.Stats) uint64 { return s.Unavailable }),
+		"timeout":     routed(func(s router.Stats) uint64 { return s.Timeout }),
+	})
+	counter("ganglion_gets_total", "Gets of this node's sessions.", routed(func(s router.Stats) uint64 { return s.Gets }))
+	gauge("ganglion_commands_unanswered", "Commands without an answer yet.", func() float64 { return float64(n.router.Stats().Unanswered) })
+
+	fed := func(value func(feed.Stats) uint64) func() float64 {
+		return func() float64 { return float64(value(n.feed.Stats())) }
+	}
+	gauge("ganglion_feed_position", "The last position that this node has delivered.", fed(func(s feed.Stats) uint64 { return uint64(s.Watermark) }))
+	gauge("ganglion_feed_lag_events", "Events between that and the newest known one.", fed(func(s feed.Stats) uint64 { return s.Lag }))
+	gauge("ganglion_feed_behind_seconds", "How long this node has been behind a known event.", func() float64 { return n.feed.Behind().Seconds() })
+	gauge("ganglion_feed_parked_events", "Events that wait for a hole before them to be filled.", func() float64 { return float64(n.feed.Stats().Parked) })
+	family("ganglion_feed_events_total", "Events delivered, by how they came.", "way", map[string]func() float64{
+		"push": fed(func(s feed.Stats) uint64 { return s.Pushed }),
+		"log":  fed(func(s feed.Stats) uint64 { return s.Read }),
+	})
+	counter("ganglion_feed_holes_total", "Holes that no push filled in time, repaired from the log.", fed(func(s feed.Stats) uint64 { return s.Holes }))
+	counter("ganglion_feed_skips_total", "Times that this node was too slow for a publisher.", fed(func(s feed.Stats) uint64 { return s.Skips }))
+	counter("ganglion_feed_refused_total", "Frames and positions that were not believed.", fed(func(s feed.Stats) uint64 { return s.Refused }))
+
+	if n.host != nil {
+		hosted := func(value func(host.Stats) uint64) func() float64 {
+			return func() float64 { return float64(value(n.host.Stats())) }
+		}
+		counter("ganglion_host_commits_total", "Commands whose events were stored.", hosted(func(s host.Stats) uint64 { return s.Commits }))
+		counter("ganglion_host_units_total", "Appends; commits per unit is how well hot aggregates share one.", hosted(func(s host.Stats) uint64 { return s.Units }))
+		counter("ganglion_host_rejected_total", "Commands that a business rule rejected.", hosted(func(s host.Stats) uint64 { return s.Rejected }))
+		counter("ganglion_host_replays_total", "Known keys that got their first answer.", hosted(func(s host.Stats) uint64 { return s.Replays }))
+		counter("ganglion_host_conflicts_total", "Appends that found their stream moved on by another node.", hosted(func(s host.Stats) uint64 { return s.Conflicts }))
+		counter("ganglion_host_unknown_total", "Units whose outcome could not be found out.", hosted(func(s host.Stats) uint64 { return s.Unknown }))
+		counter("ganglion_host_internal_total", "Failures of application code and of the store; each is in the log.", hosted(func(s host.Stats) uint64 { return s.Internal }))
+		counter("ganglion_host_loads_total", "Aggregates read from the log.", hosted(func(s host.Stats) uint64 { return s.Loads }))
+		counter("ganglion_host_snapshots_total", "Snapshots written.", hosted(func(s host.Stats) uint64 { return s.Snapshots }))
+		counter("ganglion_host_pauses_total", "Pauses of the process that made it forget every state.", hosted(func(s host.Stats) uint64 { return s.Pauses }))
+		gauge("ganglion_host_cached_aggregates", "Aggregates in memory.", func() float64 { return float64(n.host.Stats().Cached) })
+		gauge("ganglion_host_cached_bytes", "Their size, estimated.", func() float64 { return float64(n.host.Stats().CachedBytes) })
+		gauge("ganglion_host_pending_commands", "Commands that wait or are in progress.", func() float64 { return float64(n.host.Stats().Pending) })
+	}
+
+	if n.gateway != nil {
+		served := func(value func(gateway.Stats) uint64) func() float64 {
+			return func() float64 { return float64(value(n.gateway.Stats())) }
+		}
+		gauge("ganglion_sessions", "Sessions open now.", func() float64 { return float64(n.gateway.Stats().Sessions) })
+		counter("ganglion_sessions_total", "Sessions that were taken in.", served(func(s gateway.Stats) uint64 { return s.Accepted }))
+		counter("ganglion_commands_total", "Commands of this gateway's clients.", served(func(s gateway.Stats) uint64 { return s.Commands }))
+		counter("ganglion_events_delivered_total", "Event frames written to sockets.", served(func(s gateway.Stats) uint64 { return s.Delivered }))
+		counter("ganglion_sessions_demoted_total", "Times that a session could not keep up and went back to reading the log.", served(func(s gateway.Stats) uint64 { return s.Demotions }))
+		counter("ganglion_history_reads_total", "Reads of the log for subscriptions.", served(func(s gateway.Stats) uint64 { return s.PageReads }))
+	}
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+}
+
+// disagreeing counts the members whose announced ring differs.
+func disagreeing(view *cluster.View, signature uint64) int {
+	count := 0
+	for _, m := range view.Members {
+		if m.Ring != signature {
+			count++
+		}
+	}
+	return count
+}
