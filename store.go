@@ -28,7 +28,7 @@ type StoreConfig struct {
 
 // Store is a log that an operator can open.
 type Store interface {
-	eventstore.Store
+	eventstore.Mover
 	verify.Source
 	// AcceptLoss writes a new incarnation: the log is right as it is now,
 	// though it lost events. It returns the new incarnation's id.
