@@ -79,6 +79,7 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"a snapshot of lost events is not given out", testSnapshotOfLostEvents},
 		{"a loss is accepted under running stores", testAcceptLossElsewhere},
 		{"verify finds every kind of fault", testVerify},
+		{"verify finds what no constraint would let in", testVerifyUnconstrained},
 		{"another log's commits are restored as they were", testRestore},
 		{"commits that do not continue the log are not restored", testRestoreRefuses},
 		{"a commit that is restored takes its key from an outcome", testRestoreOverOutcomes},

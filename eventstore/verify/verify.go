@@ -68,10 +68,23 @@ type Report struct {
 
 const pageSize = 500
 
+// Options are what an audit may be told besides its log.
+type Options struct {
+	// Progress is told which check is being made and, while rows are read, how
+	// far that is; at is 0 for a check that the database makes as a whole. It
+	// is called in the goroutine of the audit, after each page.
+	Progress func(check Check, at, head eventstore.Position)
+}
+
 // Log audits a log. The error says why the audit could not be made; what is
 // wrong with the log is in the report.
 func Log(ctx context.Context, source Source) (Report, error) {
-	a := audit{ctx: ctx, source: source}
+	return LogWith(ctx, source, Options{})
+}
+
+// LogWith is Log with options.
+func LogWith(ctx context.Context, source Source, opts Options) (Report, error) {
+	a := audit{ctx: ctx, source: source, opts: opts}
 	for _, step := range []func() error{a.begin, a.pages, a.count, a.versions, a.keys} {
 		if err := step(); err != nil {
 			return Report{}, fmt.Errorf("verify: %w", err)
@@ -84,7 +97,14 @@ func Log(ctx context.Context, source Source) (Report, error) {
 type audit struct {
 	ctx    context.Context
 	source Source
+	opts   Options
 	report Report
+}
+
+func (a *audit) progress(check Check, at int64) {
+	if a.opts.Progress != nil {
+		a.opts.Progress(check, eventstore.Position(at), a.report.Head)
+	}
 }
 
 // fault records the first fault of a check.
@@ -120,7 +140,7 @@ func (a *audit) pages() error {
 		}
 		upTo := rows[len(rows)-1].Position
 		want := make([]shown, 0, 2*len(rows))
-		unread := make(map[int64]bool) // rows that nothing can be compared with
+		unread := doubled(rows) // rows that nothing can be compared with
 		last := after
 		for _, r := range rows {
 			first := r.Position - r.N + 1
@@ -145,6 +165,9 @@ func (a *audit) pages() error {
 				return err
 			}
 			a.report.Events += int64(len(c.Events))
+			if unread[r.Position] {
+				continue
+			}
 			for i, e := range c.Events {
 				if !json.Valid(e.Data) {
 					a.fault(Rows, r.Position, "the data of event %d is not valid JSON", i)
@@ -159,18 +182,37 @@ func (a *audit) pages() error {
 			return err
 		}
 		after = upTo
+		a.progress(Rows, after)
 	}
 	return nil
+}
+
+// doubled returns the positions that several rows have. The view shows their
+// events in no certain order.
+func doubled(rows []stored.Fields) map[int64]bool {
+	twice := make(map[int64]bool)
+	for i := 1; i < len(rows); i++ {
+		if rows[i].Position == rows[i-1].Position {
+			twice[rows[i].Position] = true
+		}
+	}
+	return twice
 }
 
 func (a *audit) rows(after int64) ([]stored.Fields, error) {
 	var rows []stored.Fields
 	err := a.query(func(scan func(...any) error) error {
-		var f stored.Fields
-		err := scan(&f.Position, &f.N, &f.Type, &f.ID, &f.Version, &f.Key, &f.Meta, &f.Events)
+		var (
+			f    stored.Fields
+			hash int64
+		)
+		err := scan(&f.Position, &f.N, &f.Type, &f.ID, &f.Version, &f.Key, &f.Meta, &f.Events, &hash)
+		if err == nil && hash != int64(len(eventstore.Hash{})) {
+			a.fault(Rows, f.Position, "the hash has %d bytes, not %d", hash, len(eventstore.Hash{}))
+		}
 		rows = append(rows, f)
 		return err
-	}, `select pos, n, agg_type, agg_id, version, key, meta, events from "commit" where pos > %d and pos <= %d order by pos limit %d`,
+	}, `select pos, n, agg_type, agg_id, version, key, meta, events, length(hash) from "commit" where pos > %d and pos <= %d order by pos limit %d`,
 		after, a.report.Head, pageSize)
 	return rows, err
 }
@@ -228,6 +270,7 @@ func canonical(data []byte) string {
 
 // count finds rows that paging can't see: a second one at the end of a page.
 func (a *audit) count() error {
+	a.progress(Positions, 0)
 	return a.query(func(scan func(...any) error) error {
 		var n int64
 		err := scan(&n, &a.report.Streams)
@@ -239,6 +282,7 @@ func (a *audit) count() error {
 }
 
 func (a *audit) versions() error {
+	a.progress(Versions, 0)
 	return a.query(func(scan func(...any) error) error {
 		var (
 			pos, version, n, before, beforePos int64
@@ -264,6 +308,7 @@ func (a *audit) versions() error {
 }
 
 func (a *audit) keys() error {
+	a.progress(Keys, 0)
 	return a.query(func(scan func(...any) error) error {
 		var (
 			pos int64
@@ -276,7 +321,10 @@ func (a *audit) keys() error {
 		a.fault(Keys, pos, "the key %q of %s is there twice", key, s)
 		return nil
 	}, `select pos, agg_type, agg_id, key from (
-			select max(pos) as pos, agg_type, agg_id, key from "commit" where pos <= %[1]d group by agg_id, agg_type, key having count(*) > 1
+			select pos, agg_type, agg_id, key from (
+				select pos, agg_type, agg_id, key, row_number() over (partition by agg_id, agg_type, key order by pos) as nth
+				from "commit" where pos <= %[1]d) k
+			where nth = 2
 			union all
 			select c.pos, c.agg_type, c.agg_id, c.key from outcome o
 			join "commit" c on c.agg_id = o.agg_id and c.agg_type = o.agg_type and c.key = o.key where c.pos <= %[1]d
