@@ -110,7 +110,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	}
 	undo = append(undo, func() { n.peers.Close() })
 	var tlsClient *tls.Config
-	if n.tls, tlsClient, err = cfg.PeerTLS.load(); err != nil {
+	if n.tls, tlsClient, err = cfg.PeerTLS.load(n.log); err != nil {
 		return nil, err
 	}
 

@@ -5,12 +5,21 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
+	"sync"
+	"time"
 )
 
 // PeerTLS has the PEM files with which nodes prove themselves to each other.
 // Whoever has a certificate of the authority is a node of the cluster; names
 // in certificates are not compared, since nodes come and go by address.
+//
+// The files may be replaced while the node runs: each handshake uses what is
+// there then. Files that don't fit together, such as half-written ones, are
+// left alone with a warning, and the ones from before stay in use. Connections
+// that exist are not ended by new files.
 type PeerTLS struct {
 	Cert, Key, CA string
 }
@@ -19,43 +28,171 @@ func (p PeerTLS) set() bool { return p != PeerTLS{} }
 
 // load makes the TLS configurations of the two ends of a link, nil without
 // files.
-func (p PeerTLS) load() (server, client *tls.Config, err error) {
+func (p PeerTLS) load(log *slog.Logger) (server, client *tls.Config, err error) {
 	if !p.set() {
 		return nil, nil, nil
 	}
 	if p.Cert == "" || p.Key == "" || p.CA == "" {
 		return nil, nil, errors.New("--peer-tls-cert, --peer-tls-key and --peer-tls-ca go together")
 	}
+	f := &peerFiles{files: p, log: log}
+	if f.seen, err = p.stat(); err != nil {
+		return nil, nil, err
+	}
+	f.seenAt = time.Now()
+	if f.current, err = p.read(); err != nil {
+		return nil, nil, err
+	}
+	f.warnOfExpiry(f.seenAt)
+	// Both ends ask for a certificate and check the chain themselves, with the
+	// authorities of the moment. Sessions are not resumed: that would carry an
+	// older check on.
+	server = &tls.Config{
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true,
+		GetCertificate:   func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &f.now().pair, nil },
+		ClientAuth:       tls.RequireAnyClientCert,
+		VerifyConnection: f.verify(x509.ExtKeyUsageClientAuth),
+	}
+	client = &tls.Config{
+		MinVersion:           tls.VersionTLS13,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &f.now().pair, nil },
+		InsecureSkipVerify:   true, // the name is not compared; VerifyConnection checks the chain
+		VerifyConnection:     f.verify(x509.ExtKeyUsageServerAuth),
+	}
+	return server, client, nil
+}
+
+// credentials are a node's certificate and the authorities that it trusts.
+type credentials struct {
+	pair  tls.Certificate
+	roots *x509.CertPool
+}
+
+func (p PeerTLS) read() (*credentials, error) {
 	pair, err := tls.LoadX509KeyPair(p.Cert, p.Key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the node's certificate: %w", err)
+		return nil, fmt.Errorf("the node's certificate: %w", err)
 	}
 	pem, err := os.ReadFile(p.CA)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the certificate authority: %w", err)
+		return nil, fmt.Errorf("the certificate authority: %w", err)
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, nil, fmt.Errorf("the certificate authority: %s has no certificate", p.CA)
+		return nil, fmt.Errorf("the certificate authority: %s has no certificate", p.CA)
 	}
-	server = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots,
+	c := &credentials{pair: pair, roots: roots}
+	// A node that its own authority does not vouch for would be shunned by
+	// the others, or shun them.
+	if err := c.verify([]*x509.Certificate{pair.Leaf}, pair.Certificate[1:], x509.ExtKeyUsageAny); err != nil {
+		return nil, fmt.Errorf("the node's certificate %s is not good under the authority %s: %w", p.Cert, p.CA, err)
 	}
-	client = &tls.Config{
-		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
-		// The name is not compared; the chain is, below.
-		InsecureSkipVerify: true,
-		VerifyConnection: func(state tls.ConnectionState) error {
-			between := x509.NewCertPool()
-			for _, c := range state.PeerCertificates[1:] {
-				between.AddCert(c)
-			}
-			_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{
-				Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-			})
+	return c, nil
+}
+
+func (c *credentials) verify(chain []*x509.Certificate, more [][]byte, usage x509.ExtKeyUsage) error {
+	between := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		between.AddCert(cert)
+	}
+	for _, der := range more {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
 			return err
-		},
+		}
+		between.AddCert(cert)
 	}
-	return server, client, nil
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: c.roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage},
+	})
+	return err
+}
+
+// peerFiles are the files of a PeerTLS and what was good in them last. It is
+// safe for concurrent use.
+type peerFiles struct {
+	files PeerTLS
+	log   *slog.Logger
+
+	mu      sync.Mutex
+	current *credentials
+	seen    [3]fs.FileInfo // of the files when they were last read, well or not
+	seenAt  time.Time
+	failing bool
+	warned  time.Time // of the certificate's end
+}
+
+// expirySoon is how long before its end a certificate is warned about, at
+// most daily.
+const expirySoon = 30 * 24 * time.Hour
+
+// warnOfExpiry is called with f.mu held, or before anybody else has f.
+func (f *peerFiles) warnOfExpiry(now time.Time) {
+	if end := f.current.pair.Leaf.NotAfter; end.Sub(now) < expirySoon && now.Sub(f.warned) > 24*time.Hour {
+		f.warned = now
+		f.log.Warn("this node's peer certificate expires soon: put a new one in its place, no restart is needed", "expires", end)
+	}
+}
+
+// settledAfter is how old a file must be when it is read for its time and size
+// to tell that it is still the same: a write in the same tick of the file
+// system's clock changes neither.
+const settledAfter = 2 * time.Second
+
+// now returns what is in the files, or what was when they were last good.
+func (f *peerFiles) now() *credentials {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := time.Now()
+	f.warnOfExpiry(at)
+	infos, err := f.files.stat()
+	if err == nil && f.same(infos) {
+		return f.current
+	}
+	var fresh *credentials
+	if err == nil {
+		fresh, err = f.files.read()
+	}
+	if err != nil {
+		if !f.failing {
+			f.log.Warn("the changed peer certificates are not good: the ones from before stay in use", "error", err)
+		}
+		f.seen, f.seenAt, f.failing = infos, at, true
+		return f.current
+	}
+	if f.failing || !fresh.pair.Leaf.Equal(f.current.pair.Leaf) || !fresh.roots.Equal(f.current.roots) {
+		f.log.Info("read new peer certificates", "expires", fresh.pair.Leaf.NotAfter)
+	}
+	f.current, f.seen, f.seenAt, f.failing = fresh, infos, at, false
+	return f.current
+}
+
+// same tells whether the files are those that were read last.
+func (f *peerFiles) same(infos [3]fs.FileInfo) bool {
+	for i, info := range infos {
+		old := f.seen[i]
+		if old == nil || !os.SameFile(old, info) || !old.ModTime().Equal(info.ModTime()) || old.Size() != info.Size() {
+			return false
+		}
+		if f.seenAt.Sub(info.ModTime()) < settledAfter {
+			return false
+		}
+	}
+	return true
+}
+
+func (p PeerTLS) stat() (infos [3]fs.FileInfo, err error) {
+	for i, name := range []string{p.Cert, p.Key, p.CA} {
+		if infos[i], err = os.Stat(name); err != nil {
+			return [3]fs.FileInfo{}, err
+		}
+	}
+	return infos, nil
+}
+
+// verify checks the other end's certificate against the authorities of now.
+func (f *peerFiles) verify(usage x509.ExtKeyUsage) func(tls.ConnectionState) error {
+	return func(state tls.ConnectionState) error {
+		return f.now().verify(state.PeerCertificates, nil, usage)
+	}
 }

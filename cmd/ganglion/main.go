@@ -35,6 +35,8 @@ type cli struct {
 	Events      eventsCmd      `cmd:"" help:"Show events, from a gateway or from the log itself."`
 	Verify      verifyCmd      `cmd:"" help:"Audit a log: positions, versions, keys."`
 	Log         logCmd         `cmd:"" help:"Repair what only an operator may decide."`
+	Token       tokenCmd       `cmd:"" help:"Make a token for a client, with the secret that --jwt-hmac-file names."`
+	Certs       certsCmd       `cmd:"" help:"Make a small authority and the certificates with which nodes know each other."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the node on this machine whether it serves; for containers."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }

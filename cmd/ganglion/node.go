@@ -81,7 +81,7 @@ type nodeCmd struct {
 
 	storeFlags
 
-	Auth    string   `help:"How clients prove who they are: dev trusts any client id." enum:"dev" default:"dev" env:"GANGLION_AUTH"`
+	authFlags
 	Origins []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
 
 	GossipKeyFile string `help:"File with the 32-byte gossip key: raw, hex or base64." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
@@ -123,7 +123,15 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	} else if !isLoopback(c.GossipListen) {
 		log.Warn("gossip is not encrypted: whoever reaches its port can join the cluster; give --gossip-key-file", "listen", c.GossipListen)
 	}
-	return ganglion.Run(ctx, config)
+	tokens, err := c.authenticator(ctx, log)
+	if err != nil {
+		return err
+	}
+	if tokens == nil {
+		return ganglion.Run(ctx, config)
+	}
+	config.Auth = tokens
+	return runWith(ctx, func(ctx context.Context) error { return ganglion.Run(ctx, config) }, tokens.Run)
 }
 
 // readKey reads a 32-byte key: raw, or as hex or base64 text.

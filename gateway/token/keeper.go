@@ -1,0 +1,230 @@
+package token
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxSource bounds what is read from a file or URL, in bytes.
+	maxSource = 1 << 20
+	// maxRedirects bounds how often a URL may send the reader elsewhere.
+	maxRedirects = 3
+)
+
+// keeper keeps the newest good keys. One goroutine reads them; whoever misses
+// one asks it to, and waits for the reading that is under way.
+type keeper struct {
+	cfg  Config
+	log  *slog.Logger
+	load func(context.Context) (*keySet, error)
+
+	current atomic.Pointer[keySet]
+	asked   chan struct{} // capacity 1: read before it is time
+
+	mu      sync.Mutex
+	running bool
+	reading bool
+	done    chan struct{} // closed when the next reading has ended
+	floor   time.Time     // no reading is asked for before
+}
+
+func newKeeper(cfg Config) *keeper {
+	k := &keeper{cfg: cfg, log: cfg.Logger, asked: make(chan struct{}, 1), done: make(chan struct{})}
+	switch {
+	case cfg.HMACFile != "":
+		k.load = func(context.Context) (*keySet, error) { return readFile(cfg.HMACFile, parseSecrets) }
+	case isURL(cfg.JWKS):
+		k.load = k.fetch
+	default:
+		k.load = func(context.Context) (*keySet, error) { return readFile(cfg.JWKS, parseJWKS) }
+	}
+	k.current.Store(&keySet{})
+	return k
+}
+
+// read reads the keys once. What is not good changes nothing.
+func (k *keeper) read(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, k.cfg.FetchTimeout)
+	defer cancel()
+	set, err := k.load(ctx)
+	if err == nil && !bytes.Equal(set.raw, k.current.Load().raw) {
+		k.current.Store(set)
+		k.log.Info("read the keys that verify tokens", "keys", len(set.keys))
+	}
+	return err
+}
+
+// run reads the keys at intervals, and when asked, until ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	k.mu.Lock()
+	k.running = true
+	k.mu.Unlock()
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.running = false
+		close(k.done) // nobody reads for those who still wait
+		k.done = make(chan struct{})
+	}()
+
+	failures := 0
+	pause := k.cfg.Refresh
+	if len(k.current.Load().keys) == 0 {
+		pause = k.cfg.Floor
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.asked:
+		case <-timer.C:
+		}
+		k.begin()
+		err := k.read(ctx)
+		k.end()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if failures++; failures == 1 {
+				k.log.Warn("the keys that verify tokens can't be read: the ones from before stay in use", "error", err)
+			}
+			pause = min(k.cfg.Floor<<min(failures-1, 20), k.cfg.Refresh)
+		default:
+			if failures > 0 {
+				k.log.Info("the keys that verify tokens can be read again", "failures", failures)
+			}
+			failures, pause = 0, k.cfg.Refresh
+		}
+		timer.Reset(pause)
+	}
+}
+
+func (k *keeper) begin() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.reading = true
+	select {
+	case <-k.asked: // this reading answers that as well
+	default:
+	}
+}
+
+func (k *keeper) end() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.reading = false
+	k.floor = time.Now().Add(k.cfg.Floor)
+	close(k.done)
+	k.done = make(chan struct{})
+}
+
+// newer returns keys that were read after the given ones, or the same if there
+// are none: because the floor forbids to ask, or the wait was too long.
+func (k *keeper) newer(ctx context.Context, than *keySet) *keySet {
+	k.mu.Lock()
+	if now := k.current.Load(); now != than {
+		k.mu.Unlock()
+		return now
+	}
+	if !k.running || !k.reading && time.Now().Before(k.floor) {
+		k.mu.Unlock()
+		return than
+	}
+	if !k.reading {
+		select {
+		case k.asked <- struct{}{}:
+		default: // somebody else asked
+		}
+	}
+	done := k.done
+	k.mu.Unlock()
+
+	timer := time.NewTimer(k.cfg.Wait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return k.current.Load()
+}
+
+// fetch reads a key set from a URL. Each time is a connection of its own: at
+// this rate a kept one would only go stale.
+func (k *keeper) fetch(ctx context.Context) (*keySet, error) {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	client := &http.Client{Transport: transport, CheckRedirect: func(req *http.Request, via []*http.Request) error {
+		if len(via) > maxRedirects {
+			return errors.New("too many redirects")
+		}
+		return k.cfg.checkHop(req.URL)
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.cfg.JWKS, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", req.URL.Host, resp.Status)
+	}
+	raw, err := readAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("the answer of %s: %w", req.URL.Host, err)
+	}
+	set, err := parseJWKS(raw)
+	if err != nil {
+		return nil, fmt.Errorf("the answer of %s: %w", req.URL.Host, err)
+	}
+	return set, nil
+}
+
+func readFile(name string, parse func([]byte) (*keySet, error)) (*keySet, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			err = path.Err
+		}
+		return nil, fmt.Errorf("can't read %s: %w", name, err)
+	}
+	defer f.Close()
+	raw, err := readAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("can't read %s: %w", name, err)
+	}
+	set, err := parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return set, nil
+}
+
+func readAll(r io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, maxSource+1))
+	if err == nil && len(raw) > maxSource {
+		err = fmt.Errorf("it is larger than %d bytes", maxSource)
+	}
+	return raw, err
+}
