@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -23,7 +24,7 @@ import (
 const (
 	appendName = "ganglion_append"
 	appendSQL  = `select base, moved_unit, moved_version, known_unit from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
-		$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)`
+		$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)`
 
 	findName = "ganglion_find"
 	findSQL  = `select k.i, c.version, c.pos, c.hash, c.at, c.meta, c.events, null::json
@@ -35,6 +36,11 @@ const (
 		join outcome o on o.agg_id = $2 and o.agg_type = $3 and o.key = k.key`
 )
 
+// carefulBatches is for how many batches keys are looked up before anything is
+// stored, after one that held a known key: those who send again, such as
+// clients after a failover, seldom come alone. See the function append.
+const carefulBatches = 100
+
 var errNoCancel = errors.New("an append is never cancelled")
 
 // backend is the connection that batches are sent on. One goroutine uses it.
@@ -44,6 +50,8 @@ type backend struct {
 	raw   net.Conn  // the socket under it
 	// warned is set by the server's warnings during a call.
 	warned bool
+	// careful is for how many more batches known keys are expected.
+	careful int
 
 	params  params
 	values  [][]byte
@@ -57,7 +65,6 @@ func (b *backend) connect() *batch.Failure {
 	var (
 		config = b.store.conns.ConnConfig.Copy()
 		dial   = config.DialFunc
-		raw    net.Conn
 		open   atomic.Bool
 	)
 	// When a connection breaks, the driver dials another one to ask the
@@ -67,9 +74,7 @@ func (b *backend) connect() *batch.Failure {
 		if open.Load() {
 			return nil, errNoCancel
 		}
-		c, err := dial(ctx, network, addr)
-		raw = c
-		return c, err
+		return dial(ctx, network, addr)
 	}
 	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		if n.SeverityUnlocalized == "WARNING" {
@@ -81,7 +86,7 @@ func (b *backend) connect() *batch.Failure {
 		return &batch.Failure{Kind: batch.Down, Reason: reason(err)}
 	}
 	open.Store(true)
-	b.conn, b.raw = conn, raw
+	b.conn, b.raw = conn, socket(conn.PgConn().Conn())
 	if err = b.prepare(ctx); err != nil {
 		b.drop()
 		if errors.Is(err, eventstore.ErrWentBack) {
@@ -90,6 +95,14 @@ func (b *backend) connect() *batch.Failure {
 		return &batch.Failure{Kind: batch.Down, Reason: reason(err)}
 	}
 	return nil
+}
+
+// socket returns what lies under TLS.
+func socket(c net.Conn) net.Conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		return secure.NetConn()
+	}
+	return c
 }
 
 func (b *backend) prepare(ctx context.Context) error {
@@ -166,7 +179,7 @@ func (b *backend) call(name string, values [][]byte, formats []int16) (*pgconn.R
 
 func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.Failure) {
 	mark := b.store.guard.Mark()
-	b.values, b.formats = b.params.encode(b.values[:0], mark, again, units), b.formats[:0]
+	b.values, b.formats = b.params.encode(b.values[:0], mark, again, b.careful > 0, units), b.formats[:0]
 	for range b.values {
 		b.formats = append(b.formats, 1)
 	}
@@ -195,6 +208,10 @@ func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.F
 	result := batch.Result{
 		Base:     eventstore.Position(binary.BigEndian.Uint64(row[0])),
 		Verdicts: make([]batch.Verdict, len(units)),
+	}
+	b.careful = max(b.careful-1, 0)
+	if len(known) > 0 {
+		b.careful = carefulBatches
 	}
 	for i, u := range moved {
 		v := &result.Verdicts[u-1]
@@ -248,20 +265,18 @@ func fromTimestamp(b []byte) time.Time {
 
 // params are the arguments of the function append, in its order.
 type params struct {
-	log, pos, key, again                                                    []byte
+	log, pos, key, again, careful                                           []byte
 	uType, uID, uVersion                                                    array
 	cUnit, cType, cID, cKey, cHash, cN, cOff, cVersion, cAt, cMeta, cEvents array
 	oUnit, oType, oID, oKey, oHash, oVersion, oAt, oAnswer, oKeep           array
 }
 
-func (p *params) encode(values [][]byte, mark guard.Mark, again bool, units []*stored.Unit) [][]byte {
+func (p *params) encode(values [][]byte, mark guard.Mark, again, careful bool, units []*stored.Unit) [][]byte {
 	p.log, _ = hex.DecodeString(strings.ReplaceAll(mark.LogID, "-", ""))
 	p.pos = binary.BigEndian.AppendUint64(p.pos[:0], uint64(mark.Position))
 	p.key = append(p.key[:0], mark.Key...)
-	p.again = append(p.again[:0], 0)
-	if again {
-		p.again[0] = 1
-	}
+	p.again = appendBool(p.again[:0], again)
+	p.careful = appendBool(p.careful[:0], careful)
 	arrays := []struct {
 		oid uint32
 		a   *array
@@ -327,7 +342,7 @@ func (p *params) encode(values [][]byte, mark guard.Mark, again bool, units []*s
 			p.oKeep.bool(r.Keep)
 		}
 	}
-	values = append(values, p.log, p.pos, p.key, p.again)
+	values = append(values, p.log, p.pos, p.key, p.again, p.careful)
 	for i := range arrays {
 		values = append(values, arrays[i].a.value())
 	}

@@ -35,7 +35,14 @@
 // UPDATE, DELETE and TRUNCATE on commits are revoked from the role that
 // migrates, and a trigger refuses them to everybody. The role that owns the
 // tables can undo both: where that matters, let another role own them and
-// grant the application's role USAGE on the schema, SELECT and INSERT on
-// commit, SELECT, INSERT and DELETE on outcome, SELECT, INSERT, UPDATE and
-// DELETE on snapshot, SELECT and UPDATE on log, and SELECT on the rest.
+// grant the application's role what docs/eventstore.md lists.
+//
+// # Faults
+//
+// A method that can't do its work says eventstore.ErrUnavailable, with a
+// sentence for the operator, and works again as soon as the cause is gone:
+// connections are made anew, on whichever host of the URL is the primary. A
+// read waits for a silent server at most Config.Deadline. No clock orders
+// anything; deadlines run on Go's monotonic one, and outcomes expire by the
+// server's.
 package postgres

@@ -26,6 +26,9 @@ var errStandby = errors.New("the server is a standby, and a log is served by its
 // Config.Deadline.
 var errSilent = errors.New("the server does not answer: look whether it and the network between are well")
 
+const noLog = "the log's tables and functions are not there, or not for this role: check the schema and the search path, " +
+	"and grant the role the rights that docs/eventstore.md lists"
+
 // advice says by SQLSTATE what an operator can do about an error.
 var advice = map[string]string{
 	codeIsolation: "set default_transaction_isolation to read committed",
@@ -34,8 +37,8 @@ var advice = map[string]string{
 	"28P01":       "check the role's password",
 	"3D000":       "create the database",
 	"42501":       "grant the role the rights that docs/eventstore.md lists",
-	"42883":       "the log's schema is damaged or is another one: check the schema and the search path, and restore what is missing",
-	"42P01":       "the log's schema is damaged or is another one: check the schema and the search path, and restore what is missing",
+	"42883":       noLog,
+	"42P01":       noLog,
 	"53100":       "free space on the disk of the database server",
 	"53200":       "give the database server more memory",
 	"53300":       "close connections, or raise max_connections",

@@ -26,6 +26,11 @@ type proxy struct {
 	open    map[net.Conn]struct{}
 	appends map[uint32]bool // backends that append
 	cancels int             // requests to cancel one of those
+	left    int             // bytes that a cutting rule lets through
+	asked   int             // bytes of the newest append's request
+	replied int             // bytes of its reply
+	frozen  chan struct{}   // while not nil, nothing from the server arrives; closed when it thaws
+	toCut   int             // of the next connections, what they are sent ends after so many bytes; -1 for never
 
 	serving sync.WaitGroup
 }
@@ -38,6 +43,8 @@ const (
 	dropReply         // the server gets it and answers; then the connection breaks
 	dropRequest       // the server never gets it; the connection breaks
 	swallowReply      // the server gets it and answers; the answer never comes
+	cutReply          // the connection breaks within the reply
+	cutRequest        // the connection breaks within the request
 )
 
 func newProxy(t *testing.T, target string) *proxy {
@@ -46,7 +53,7 @@ func newProxy(t *testing.T, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, addr: l.Addr().String(), target: target, open: make(map[net.Conn]struct{}), appends: make(map[uint32]bool)}
+	p := &proxy{t: t, addr: l.Addr().String(), target: target, toCut: -1, open: make(map[net.Conn]struct{}), appends: make(map[uint32]bool)}
 	p.serving.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -58,6 +65,7 @@ func newProxy(t *testing.T, target string) *proxy {
 	})
 	t.Cleanup(func() {
 		l.Close()
+		p.freeze(false)
 		p.refuse(true)
 		p.serving.Wait()
 		if p.cancels > 0 {
@@ -76,6 +84,51 @@ func (p *proxy) next(r rule) <-chan struct{} {
 	return p.hit
 }
 
+// nextCut is next for a rule that cuts, after so many bytes.
+func (p *proxy) nextCut(r rule, bytes int) <-chan struct{} {
+	hit := p.next(r)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left = bytes
+	return hit
+}
+
+// cutSessions ends what the server sends on each new connection after so many
+// bytes; -1 is never.
+func (p *proxy) cutSessions(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.toCut = bytes
+}
+
+// freeze holds back all that the server says, and lets go of it.
+func (p *proxy) freeze(frozen bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if frozen {
+		p.frozen = make(chan struct{})
+	} else if p.frozen != nil {
+		close(p.frozen)
+		p.frozen = nil
+	}
+}
+
+func (p *proxy) thawed() {
+	p.mu.Lock()
+	frozen := p.frozen
+	p.mu.Unlock()
+	if frozen != nil {
+		<-frozen
+	}
+}
+
+// lengths returns how many bytes the newest append and its reply have.
+func (p *proxy) lengths() (request, reply int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked, p.replied
+}
+
 // nextAndShut is next, and the server is unreachable from then on.
 func (p *proxy) nextAndShut(r rule) <-chan struct{} {
 	hit := p.next(r)
@@ -92,6 +145,31 @@ func (p *proxy) strike() rule {
 	r := p.rule
 	p.rule = pass
 	return r
+}
+
+// begin begins to count the bytes of an append.
+func (p *proxy) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked, p.replied = 0, 0
+}
+
+func (p *proxy) count(total *int, n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	*total += n
+}
+
+func (p *proxy) cutAfter() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.left
+}
+
+func (p *proxy) sessionLimit() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.toCut
 }
 
 func (p *proxy) struck() {
@@ -151,9 +229,17 @@ func (p *proxy) serve(client net.Conn) {
 	both.Go(func() {
 		defer client.Close()
 		b := make([]byte, 64<<10)
-		swallow := false
+		swallow, cutting, left, session := false, false, 0, p.sessionLimit()
 		for {
 			n, err := server.Read(b)
+			p.thawed()
+			if session >= 0 {
+				if n >= session {
+					_, _ = client.Write(b[:session])
+					return
+				}
+				session -= n
+			}
 			// BackendKeyData ends the start of a session.
 			if i := bytes.Index(b[:n], []byte("K\x00\x00\x00\x0c")); backend.Load() == 0 && i >= 0 && i+9 <= n {
 				backend.Store(binary.BigEndian.Uint32(b[i+5:]))
@@ -164,16 +250,24 @@ func (p *proxy) serve(client net.Conn) {
 				if r == dropReply {
 					return
 				}
-				swallow = true
+				swallow = r == swallowReply
+				if cutting = r == cutReply; cutting {
+					left = p.cutAfter()
+				}
 			default:
 			}
 			if err != nil {
 				return
 			}
+			p.count(&p.replied, n)
+			if cutting {
+				n = min(n, left)
+				left -= n
+			}
 			if swallow {
 				continue
 			}
-			if _, err := client.Write(b[:n]); err != nil {
+			if _, err := client.Write(b[:n]); err != nil || cutting && left == 0 {
 				return
 			}
 		}
@@ -204,6 +298,7 @@ func (p *proxy) requests(client, server net.Conn, replies chan<- rule, backend *
 	if forward(client, server, head, int(binary.BigEndian.Uint32(head))-8) != nil {
 		return
 	}
+	cutting, left := false, 0
 	for {
 		head := make([]byte, 5)
 		if _, err := io.ReadFull(client, head); err != nil {
@@ -217,16 +312,26 @@ func (p *proxy) requests(client, server net.Conn, replies chan<- rule, backend *
 			p.mu.Lock()
 			p.appends[backend.Load()] = true
 			p.mu.Unlock()
+			p.begin()
 			switch r := p.strike(); r {
 			case dropRequest:
 				p.struck()
 				return
-			case dropReply, swallowReply:
+			case cutRequest:
+				cutting, left = true, p.cutAfter()
+				p.struck()
+			case dropReply, swallowReply, cutReply:
 				replies <- r
 			case pass:
 			}
 		}
-		if _, err := server.Write(append(head, body...)); err != nil {
+		message := append(head, body...)
+		p.count(&p.asked, len(message))
+		if cutting {
+			message = message[:min(len(message), left)]
+			left -= len(message)
+		}
+		if _, err := server.Write(message); err != nil || cutting && left == 0 {
 			return
 		}
 	}

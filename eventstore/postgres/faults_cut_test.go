@@ -1,0 +1,160 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/eventstore/storetest"
+)
+
+// TestFaultCutAtEveryByte breaks the connection after each byte of an
+// append's reply, and of its request. The store finds out by itself what
+// became of the append.
+func TestFaultCutAtEveryByte(t *testing.T) {
+	t.Parallel()
+	p, behind, beside, list := cut(t, 10*time.Second)
+	version := eventstore.Version(0)
+	next := func(what string) {
+		t.Helper()
+		a, err := behind.Append(t.Context(), unit("a", version, fmt.Sprintf("k%06d", version))) // all of one length
+		version++
+		want := eventstore.Place{Version: version, Position: eventstore.Position(version)}
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if a.Commands[0] != want {
+			t.Fatalf("%s: placed at %v, want %v", what, a.Commands[0], want)
+		}
+	}
+	next("the first")
+	next("uncut")
+	request, reply := p.lengths()
+	if request < 100 || reply < 20 {
+		t.Fatalf("an append has %d bytes, and its reply %d", request, reply)
+	}
+	cutAt := func(r rule, what string, n int) {
+		t.Helper()
+		hit := p.nextCut(r, n)
+		next(fmt.Sprintf("%s, cut after %d bytes", what, n))
+		<-hit
+	}
+	for n := range reply {
+		cutAt(cutReply, "the reply", n)
+	}
+	for n := 0; n < request; n += rounds(11, 1) {
+		cutAt(cutRequest, "the request", n)
+	}
+	if got, want := list.keys(), keysOf(readAll(t, beside)); got != want {
+		t.Errorf("told of %q, and the log holds %q", got, want)
+	}
+	storetest.Clean(t, beside)
+	t.Logf("a request of %d bytes and a reply of %d", request, reply)
+}
+
+// TestFaultCutSessions breaks every connection after so many bytes, from the
+// first byte of its start on, until a session can be started and used again.
+func TestFaultCutSessions(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p, behind, beside, _ := cut(t, 500*time.Millisecond)
+	version, works := eventstore.Version(0), 0
+	for n := 0; works < 2; n += rounds(37, 1) {
+		p.refuse(true) // ends the connections that are there
+		p.refuse(false)
+		p.cutSessions(n)
+		works = 0
+		u := unit("a", version, fmt.Sprint("k", version))
+		_, err := behind.Append(ctx, u)
+		switch {
+		case err == nil:
+			works++
+		case errors.Is(err, eventstore.ErrUnknown), errors.Is(err, eventstore.ErrUnavailable):
+		default:
+			t.Fatalf("append, sessions cut after %d bytes: %v", n, err)
+		}
+		if _, rerr := behind.Head(ctx); rerr == nil {
+			works++
+		} else {
+			unavailable(t, "read", rerr)
+		}
+		p.cutSessions(-1)
+		if err != nil {
+			p.refuse(true)
+			p.refuse(false)
+			var known *eventstore.KnownKeysError
+			if _, err := behind.Append(ctx, u); err != nil && !errors.As(err, &known) {
+				t.Fatalf("append, sessions whole again: %v", err)
+			}
+		}
+		version++
+		if n > 1<<16 {
+			t.Fatal("sessions of 64 KiB don't suffice")
+		}
+	}
+	if got := len(readAll(t, beside)); got != int(version) {
+		t.Errorf("the log holds %d commits, want %d", got, version)
+	}
+	storetest.Clean(t, beside)
+}
+
+// TestFaultSilentHost puts a host that swallows everything before the one
+// that answers, as a primary whose machine is gone.
+func TestFaultSilentHost(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	silent, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close() // nobody accepts: the system takes connections, and that is all
+	server := startServer(t, postgrestest.Options{})
+	s := openTo(t, postgres.Config{
+		URL:            "postgres://postgres@" + silent.Addr().String() + "," + server.Addr() + "/postgres?sslmode=disable",
+		ConnectTimeout: 200 * time.Millisecond,
+	})
+	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Errorf("append: %v", err)
+	}
+	if _, err := s.Head(ctx); err != nil {
+		t.Errorf("read: %v", err)
+	}
+}
+
+// TestFaultSilentServer lets answers to reads be lost on a network that says
+// nothing of it.
+func TestFaultSilentServer(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background() // without an end of its own
+	server := startServer(t, postgrestest.Options{})
+	p := newProxy(t, server.Addr())
+	s := openTo(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: 300 * time.Millisecond, ConnectTimeout: 200 * time.Millisecond})
+	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	p.freeze(true)
+	_, err := s.Read(ctx, 0, 1)
+	unavailable(t, "read", err)
+	_, err = s.Append(ctx, unit("a", 1, "l"))
+	if !errors.Is(err, eventstore.ErrUnknown) && !errors.Is(err, eventstore.ErrUnavailable) {
+		t.Errorf("append: %v", err)
+	}
+	p.freeze(false)
+	goesOn(t, func() error {
+		_, err := s.Append(ctx, unit("a", 1, "l"))
+		if errors.Is(err, eventstore.ErrKnownKeys) {
+			return nil
+		}
+		return err
+	})
+	goesOn(t, func() error { _, err := s.Read(ctx, 0, 1); return err })
+	if got := logKeys(t, s); got != "k l" {
+		t.Errorf("the log holds %q", got)
+	}
+}

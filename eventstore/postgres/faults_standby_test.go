@@ -1,0 +1,211 @@
+package postgres_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+)
+
+// pair is a primary and a standby, with a proxy on the way between them.
+type pair struct {
+	primary, standby *postgrestest.Server
+	between          *proxy
+	url              string // names both
+}
+
+func newPair(t *testing.T) pair {
+	t.Helper()
+	// The log is there before the copy is made.
+	p := pair{primary: startServer(t, postgrestest.Options{})}
+	if err := open(t, postgres.Config{URL: p.primary.URL("postgres")}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.between = newProxy(t, p.primary.Addr())
+	var err error
+	if p.standby, err = p.primary.StartStandby(t.Context(), "second", p.between.addr); err != nil {
+		t.Fatal(err)
+	}
+	closeServer(t, p.standby)
+	p.url = "postgres://postgres@" + p.primary.Addr() + "," + p.standby.Addr() + "/postgres?sslmode=disable&target_session_attrs=read-write"
+	until(t, p.primary.URL("postgres"), `exists (select from pg_stat_replication where application_name = 'second' and state = 'streaming')`)
+	return p
+}
+
+// caughtUp waits until the standby has all that the primary has.
+func (p pair) caughtUp(t *testing.T) {
+	t.Helper()
+	until(t, p.primary.URL("postgres"), `(select replay_lsn from pg_stat_replication where application_name = 'second') >= pg_current_wal_lsn()`)
+}
+
+const waitsForStandby = `exists (select from pg_stat_activity where application_name = 'ganglion' and wait_event = 'SyncRep')`
+
+// TestFaultSynchronousStandby takes from a primary its synchronous standby,
+// ends in every way the appends that wait for it, crashes the primary twice,
+// and goes on with the standby: all that was acknowledged is there.
+func TestFaultSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p := newPair(t)
+	admin := p.primary.URL("postgres")
+	exec(t, admin, `alter system set synchronous_standby_names = 'second'`, `select pg_reload_conf()`)
+	until(t, admin, `exists (select from pg_stat_replication where application_name = 'second' and sync_state = 'sync')`)
+
+	var lists [2]told
+	stores := make([]*postgres.Store, len(lists))
+	for i := range stores {
+		stores[i] = openTo(t, postgres.Config{URL: p.url, Committed: lists[i].committed, Deadline: time.Second})
+	}
+	l := startLoad(t, 16, stores...)
+	l.more(100)
+
+	conn, err := pgx.Connect(ctx, admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.between.refuse(true)
+	until(t, admin, waitsForStandby)
+	alone := l.count()
+	for i := range rounds(6, 60) {
+		// An append that was ended while it waited is committed on the
+		// primary, and on the primary only. It must not be acknowledged.
+		function := []string{"pg_cancel_backend", "pg_terminate_backend"}[i%2]
+		if _, err := conn.Exec(ctx, `select `+function+`(pid) from pg_stat_activity where application_name = 'ganglion' and wait_event = 'SyncRep'`); err != nil {
+			t.Fatal(err)
+		}
+		until(t, admin, waitsForStandby)
+	}
+	if err := conn.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	// Its recovery makes of those that waited commits of the primary alone.
+	crashAndStart(t, p.primary)
+	until(t, admin, waitsForStandby)
+	if n := l.count(); n != alone {
+		t.Errorf("%d commands were acknowledged without the standby", n-alone)
+	}
+	if err := errors.Join(p.primary.Crash(), p.standby.Promote(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	l.more(100)
+	l.end()
+	l.check(p.standby.URL("postgres"), &lists[0], &lists[1])
+	t.Logf("%d commands were acknowledged, %d times the outcome was open", l.count(), l.unknown)
+}
+
+// TestFaultStandbyReturns cuts a synchronous standby off and lets it come
+// back: the appends that waited for it go on by themselves.
+func TestFaultStandbyReturns(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	admin := p.primary.URL("postgres")
+	exec(t, admin, `alter system set synchronous_standby_names = 'second'`, `select pg_reload_conf()`)
+	until(t, admin, `exists (select from pg_stat_replication where application_name = 'second' and sync_state = 'sync')`)
+	var list told
+	s := openTo(t, postgres.Config{URL: p.url, Committed: list.committed, Deadline: time.Second})
+	l := startLoad(t, 8, s)
+	for range rounds(2, 20) {
+		l.more(50)
+		p.between.refuse(true)
+		until(t, admin, waitsForStandby)
+		// One that was cancelled while it waited is asked for again, and
+		// waits again.
+		exec(t, admin, `select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'ganglion' and wait_event = 'SyncRep'`)
+		until(t, admin, waitsForStandby)
+		p.between.refuse(false)
+	}
+	l.more(50)
+	l.end()
+	l.check(admin, &list)
+	p.caughtUp(t)
+}
+
+// TestFaultAsynchronousStandby shows what docs/guarantees.md says of
+// asynchronous standbys: promoting one that lagged loses what was
+// acknowledged, and the store notices, and stops until an operator decides.
+func TestFaultAsynchronousStandby(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p := newPair(t)
+	s := openTo(t, postgres.Config{URL: p.url})
+	place := func(u eventstore.Unit) error {
+		_, err := s.Append(ctx, u)
+		return err
+	}
+	if err := place(unit("a", 0, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	p.caughtUp(t)
+	p.between.refuse(true)
+	if err := place(unit("a", 1, "lost")); err != nil {
+		t.Fatalf("nothing waits for an asynchronous standby: %v", err)
+	}
+	if err := p.primary.Crash(); err != nil {
+		t.Fatal(err)
+	}
+	err := place(unit("a", 2, "meanwhile"))
+	unavailable(t, "append while there is no primary", err, "promote")
+	if err := p.standby.Promote(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := place(unit("b", 0, "refused")); !errors.Is(err, eventstore.ErrWentBack) {
+		t.Errorf("append after the promotion: %v, want a log that went back", err)
+	} else {
+		sentence(t, "append", err, "accept-loss")
+	}
+	if err := s.Check(ctx); !errors.Is(err, eventstore.ErrWentBack) {
+		t.Errorf("check: %v, want a log that went back", err)
+	}
+	operator := openTo(t, postgres.Config{URL: p.url})
+	if got := logKeys(t, operator); got != "kept" {
+		t.Errorf("the log holds %q, want that the event which the standby had not seen is lost", got)
+	}
+	if _, err := operator.AcceptLoss(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(ctx); err != nil {
+		t.Errorf("after the loss was accepted: %v", err)
+	}
+	if err := place(unit("b", 0, "after")); err != nil {
+		t.Errorf("after the loss was accepted: %v", err)
+	}
+	if got := logKeys(t, s); got != "kept after" {
+		t.Errorf("the log holds %q", got)
+	}
+}
+
+// TestFaultStandbyAlone points a store at a standby, which is not the log.
+func TestFaultStandbyAlone(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p := newPair(t)
+	for _, attrs := range []string{"", "?target_session_attrs=any"} {
+		_, err := postgres.Open(ctx, postgres.Config{URL: "postgres://postgres@" + p.standby.Addr() + "/postgres" + attrs})
+		unavailable(t, "open a standby", err, "standby", "promote")
+	}
+	// Both are named, and the primary is not there: nobody reads the standby,
+	// which may lag.
+	s := openTo(t, postgres.Config{URL: p.url})
+	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.primary.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Read(ctx, 0, 1)
+	unavailable(t, "read", err, "standby", "promote")
+	unavailable(t, "check", s.Check(ctx), "standby", "promote")
+	if err := p.primary.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	goesOn(t, func() error { _, err := s.Append(context.WithoutCancel(ctx), unit("a", 1, "l")); return err })
+	if got := logKeys(t, s); got != "k l" {
+		t.Errorf("the log holds %q", got)
+	}
+}
