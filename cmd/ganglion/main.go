@@ -34,6 +34,8 @@ type cli struct {
 	Owner       ownerCmd       `cmd:"" help:"Show which member owns an aggregate."`
 	Events      eventsCmd      `cmd:"" help:"Show events, from a gateway or from the log itself."`
 	Verify      verifyCmd      `cmd:"" help:"Audit a log: positions, versions, keys."`
+	Export      exportCmd      `cmd:"" help:"Write a log to a file, as JSON lines."`
+	Import      importCmd      `cmd:"" help:"Read an exported log into another one."`
 	Log         logCmd         `cmd:"" help:"Repair what only an operator may decide."`
 	Token       tokenCmd       `cmd:"" help:"Make a token for a client, with the secret that --jwt-hmac-file names."`
 	Certs       certsCmd       `cmd:"" help:"Make a small authority and the certificates with which nodes know each other."`
@@ -75,10 +77,11 @@ func run(args []string) int {
 	call.BindTo(ctx, (*context.Context)(nil))
 	err = call.Run(c.logger())
 	var usage usageError
+	var unfinished unfinishedError
 	switch {
 	case errors.As(err, &usage):
 		return failed(err, exitUsage)
-	case err != nil && ctx.Err() == nil:
+	case errors.As(err, &unfinished), err != nil && ctx.Err() == nil:
 		return failed(err, exitFailed)
 	}
 	return 0

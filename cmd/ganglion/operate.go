@@ -33,20 +33,6 @@ func (f storeFlags) password() (string, error) {
 	return strings.TrimSpace(string(raw)), err
 }
 
-// open opens a log that is there.
-func (f storeFlags) open(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
-	password, err := f.password()
-	if err != nil {
-		return nil, err
-	}
-	if !strings.Contains(f.Store, "://") {
-		if _, err := os.Stat(f.Store); err != nil {
-			return nil, usagef("there is no log at %s", f.Store) // opening it would make an empty one
-		}
-	}
-	return ganglion.OpenStore(ctx, ganglion.StoreConfig{URL: f.Store, Password: password, Logger: log})
-}
-
 // urlFlag says which node to ask.
 type urlFlag struct {
 	URL string `help:"Any node of the cluster." default:"http://127.0.0.1:8080" env:"GANGLION_URL" placeholder:"URL"`
@@ -134,9 +120,17 @@ func (c verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
-	report, err := verify.Log(ctx, store)
+	p := newProgress("verify", "positions")
+	report, err := verify.LogWith(ctx, store, verify.Options{Progress: func(check verify.Check, at, head eventstore.Position) {
+		if check == verify.Rows {
+			p.set(int64(at), int64(head))
+			return
+		}
+		p.step("verify " + string(check))
+	}})
+	p.end()
 	if err != nil {
-		return err
+		return unfinished(ctx, err, "nothing can be said of the log")
 	}
 	fmt.Printf("log %s: %d events in %d commits of %d streams, up to position %d\n",
 		report.LogID, report.Events, report.Commits, report.Streams, report.Head)
@@ -181,7 +175,7 @@ func (c acceptLossCmd) Run(ctx context.Context, log *slog.Logger) error {
 // packages that wrapped it.
 func sentence(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
-	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: "} {
+	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: ", "transfer: ", "import: ", "export: "} {
 		text = strings.ReplaceAll(text, prefix, "")
 	}
 	return text

@@ -1,0 +1,228 @@
+package e2e
+
+import (
+	"bytes"
+	"database/sql"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/sqlite"
+)
+
+// filled makes an embedded log of so many commits, and returns its folder.
+func filled(t *testing.T, commits int) string {
+	t.Helper()
+	dir := t.TempDir()
+	store, err := sqlite.Open(t.Context(), sqlite.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	const streams, atOnce = 10, 100
+	versions := make([]eventstore.Version, streams)
+	for from := 0; from < commits; from += atOnce {
+		s := from / atOnce % streams
+		u := eventstore.Unit{Stream: eventstore.StreamID{Type: "counter", ID: fmt.Sprint("c", s)}, Expected: versions[s]}
+		for i := from; i < min(from+atOnce, commits); i++ {
+			u.Commands = append(u.Commands, eventstore.Command{
+				Key: fmt.Sprint("k", i), Hash: eventstore.Hash{byte(i)}, Meta: eventstore.Meta{Client: "ada"},
+				At:     time.Date(2026, 3, 1, 12, 0, 0, i*1000, time.UTC),
+				Events: []eventstore.Event{{Type: "added", Data: []byte(`{"by":1}`)}, {Type: "added", Data: []byte(`{"by":2}`)}},
+			})
+			versions[s] += 2
+		}
+		if _, err := store.Append(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// must runs a command that is to succeed.
+func must(t *testing.T, args ...string) (out, errs string) {
+	t.Helper()
+	out, errs, code := call(t, args...)
+	if code != 0 {
+		t.Fatalf("ganglion %s: exit %d\n%s%s", strings.Join(args, " "), code, out, errs)
+	}
+	return out, errs
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestMoveALog moves a log from SQLite to PostgreSQL and back. It arrives as
+// it was, to the byte.
+func TestMoveALog(t *testing.T) {
+	t.Parallel()
+	first, second, third := filled(t, 3000), database(t), filepath.Join(t.TempDir(), "new")
+	file := filepath.Join(t.TempDir(), "log.jsonl")
+	out, errs := must(t, "export", "--store", first, file)
+	if !strings.Contains(out, "6000 events in 3000 commits") || !strings.Contains(errs, "100 %") {
+		t.Errorf("export says %q, %q", out, errs)
+	}
+	out, errs = must(t, "import", "--store", second, "--keep-id", file)
+	if !strings.Contains(out, "6000 events in 3000 commits, up to position 6000") || !strings.Contains(errs, "100 %") {
+		t.Errorf("import says %q, %q", out, errs)
+	}
+	again, _ := must(t, "export", "--store", second)
+	if again != read(t, file) {
+		t.Error("what PostgreSQL exports is not what SQLite exported")
+	}
+	must(t, "import", "--store", third, "--keep-id", file)
+	if again, _ = must(t, "export", "--store", third); again != read(t, file) {
+		t.Error("what came back is not what left")
+	}
+	for _, store := range []string{first, second, third} {
+		if out, errs := must(t, "verify", "--store", store); !strings.Contains(out, "6000 events") || !strings.Contains(errs, "verify keys") {
+			t.Errorf("verify says %q, %q", out, errs)
+		}
+	}
+
+	_, errs, code := call(t, "export", "--store", first, file)
+	if code != 2 || !strings.Contains(errs, "--resume") {
+		t.Errorf("a file that is there: exit %d, %q", code, errs)
+	}
+	if err := os.Truncate(file, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "export", "--store", first, "--resume", file)
+	if read(t, file) != again {
+		t.Error("the file that was continued is another one")
+	}
+	if part, _ := must(t, "export", "--store", first, "--after", "5990"); strings.Count(part, "\n") != 7 {
+		t.Errorf("after 5990 there are\n%s", part)
+	}
+}
+
+// TestImportIsInterrupted kills an import in the middle, and starts it again.
+func TestImportIsInterrupted(t *testing.T) {
+	t.Parallel()
+	whole, _ := must(t, "export", "--store", filled(t, 10_000))
+	file := filepath.Join(t.TempDir(), "log.jsonl")
+	if err := os.WriteFile(file, []byte(whole), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, store := range map[string]string{"postgres": database(t), "sqlite": t.TempDir()} {
+		cmd := exec.CommandContext(t.Context(), binary, "import", "--store", store, "-")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// A pipe takes 64 KiB more than was read.
+		if _, err := in.Write([]byte(whole[:len(whole)*2/3])); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err == nil {
+			t.Fatal("the import was not interrupted")
+		}
+		out, _ := must(t, "verify", "--store", store)
+		if strings.Contains(out, " 0 events") || strings.Contains(out, "20000 events") {
+			t.Errorf("%s: the import was not cut in the middle: %s", name, out)
+		}
+		out, _ = must(t, "import", "--store", store, file)
+		if strings.Contains(out, "10000 commits") || !strings.Contains(out, "up to position 20000") {
+			t.Errorf("%s: it began anew: %s", name, out)
+		}
+		again, _ := must(t, "export", "--store", store)
+		if _, body, _ := strings.Cut(again, "\n"); !strings.HasSuffix(whole, body) || len(again) != len(whole) {
+			t.Errorf("%s: the log is not what the file says", name)
+		}
+	}
+}
+
+// TestImportRefuses shows that nothing comes of a file that is wrong, but what
+// is right in it, and that what is wrong is said.
+func TestImportRefuses(t *testing.T) {
+	t.Parallel()
+	whole, _ := must(t, "export", "--store", filled(t, 30))
+	lines := strings.SplitAfter(whole, "\n")
+	other := filled(t, 3) // an earlier part
+	write := func(text string) string {
+		file := filepath.Join(t.TempDir(), "log.jsonl")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	for _, c := range []struct {
+		name, file, store string
+		code              int
+		says              string
+		commits           string // in the log then
+	}{
+		{"no file", filepath.Join(t.TempDir(), "none"), t.TempDir(), 2, "can't read", "0 commits"},
+		{"another file", write("position,stream\n1,counter/a\n"), t.TempDir(), 1, "line 1: this is not an exported log", "0 commits"},
+		{"a line cut off", write(strings.Join(lines[:11], "") + lines[11][:20]), t.TempDir(), 1, "cut off after position 20", "10 commits"},
+		{"a line that is none", write(strings.Join(lines[:11], "") + "{\n" + lines[11]), t.TempDir(), 1, "line 12: not a commit", "10 commits"},
+		{"a line left out", write(strings.Join(lines[:5], "") + strings.Join(lines[6:], "")), t.TempDir(), 1, "line 6: position 11 follows position 8", "4 commits"},
+		{"a log that holds something else", write(strings.ReplaceAll(whole, "ada", "eve")), other, 1, "not an earlier part", "3 commits"},
+		{"a log that holds more", write(strings.Join(lines[:3], "") + `{"end":4,"commits":2}` + "\n"), other, 1, "goes on to position 6", "3 commits"},
+		{"an id for a log with events", write(whole), other, 1, "keeps that id", "3 commits"},
+	} {
+		args := []string{"import", "--store", c.store, c.file}
+		if strings.HasPrefix(c.name, "an id") {
+			args = append(args, "--keep-id")
+		}
+		_, errs, code := call(t, args...)
+		if last := lastLine(errs); code != c.code || !strings.HasPrefix(last, "ganglion: ") || !strings.Contains(last, c.says) {
+			t.Errorf("%s: exit %d, %q; want %d and %q", c.name, code, last, c.code, c.says)
+		}
+		if out, _ := must(t, "verify", "--store", c.store); !strings.Contains(out, c.commits) {
+			t.Errorf("%s: the log has %s, want %s", c.name, out, c.commits)
+		}
+	}
+}
+
+// TestVerifyFails shows what an operator sees of a damaged log.
+func TestVerifyFails(t *testing.T) {
+	t.Parallel()
+	whole, _ := must(t, "export", "--store", filled(t, 30))
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), binary, "import", "--store", dir, "-")
+	cmd.Stdin = bytes.NewReader([]byte(whole))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	damage(t, dir, `delete from "commit" where pos = 8`)
+	out, errs, code := call(t, "verify", "--store", dir)
+	if code != 1 || !strings.Contains(out, "positions: at position 7: positions 7 to 8 are missing") {
+		t.Errorf("exit %d, %q", code, out)
+	}
+	if last := lastLine(errs); !strings.Contains(last, "damaged, first at position 7") {
+		t.Errorf("it says %q", last)
+	}
+}
+
+// damage changes an embedded log behind the store's back.
+func damage(t *testing.T, dir, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "log.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, query := range []string{`drop trigger commit_delete`, statement} {
+		if _, err := db.ExecContext(t.Context(), query); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+	}
+}
