@@ -127,9 +127,16 @@ func (s *shard) lane(key laneKey) *lane {
 	return l
 }
 
-// tidy forgets a lane that has nothing to remember.
+// tidy forgets a lane that has nothing to remember. Whoever held on to it
+// across a release of the lock may tidy it again when its key has long named
+// another lane, which stays: were it forgotten with calls in it, the next call
+// would open a third one and overtake them.
 func (s *shard) tidy(l *lane) {
-	if len(l.calls) == 0 && !l.pumping && l.pausedUntil.IsZero() && l.refusedBy == 0 && l.key.session != "" {
+	if len(l.calls) > 0 {
+		return
+	}
+	delete(s.waiting, l)
+	if !l.pumping && l.pausedUntil.IsZero() && l.refusedBy == 0 && s.lanes[l.key] == l {
 		delete(s.lanes, l.key)
 	}
 }

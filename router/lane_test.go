@@ -3,6 +3,7 @@ package router
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -121,6 +122,48 @@ func TestAReceiverHandsOnWhatFollowsInOrder(t *testing.T) {
 	mustSucceed(t, w.nodes["g"].do(command.Command{Stream: s, Session: "1"}))
 	if e := w.journal.of(s)[40]; e.node != "b" {
 		t.Errorf("executed as %+v; want b, now that nothing of the lane is at a", e)
+	}
+}
+
+// A lane that waited for a candidate in vain is forgotten, and the session's
+// next command opens another one. The news of a candidate reached the
+// forgotten lane as well, and made the router forget the one in use.
+func TestALaneThatWaitedInVainDoesNotLoosenTheNext(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "b", "g"})
+	s := w.streamOf("b", "a", "a", "b") // b's, and a's as long as that is alone
+	a, b, g := w.nodes["a"], w.nodes["b"], w.nodes["g"]
+	w.setReady("g")
+	g.waitFor("a ring without members", func() bool { return len(g.router.Ring().Members()) == 0 })
+	if out := g.do(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(50 * time.Millisecond)}); out.Failure == nil {
+		t.Fatalf("without a domain node a command was answered %+v", out.Result)
+	}
+
+	hold := make(chan struct{})
+	a.executor.set(func(e *executor) { e.hold = hold })
+	first := g.numbered(s, "1", 0, 1)[0] // waits for a candidate
+	w.setReady("a", "g")
+	a.executor.waitSubmitted(t, 1)
+	w.setReady("a", "b", "g")
+	for _, n := range []*node{b, g} {
+		n.waitFor("b to own the stream", func() bool { owner, _ := n.router.Ring().Owner(s); return owner == "b" && (n == b || usable(n, "b")) })
+	}
+	second := g.numbered(s, "1", 1, 2)[0]
+	mustSucceed(t, g.do(command.Command{Stream: s, Data: json.RawMessage(`"of no lane"`)})) // it comes to b after whatever went there before it
+	if got := w.journal.of(s); len(got) != 1 {
+		t.Errorf("executed, while the lane's first command was not: %+v", got)
+	}
+	close(hold)
+	mustSucceed(t, <-first)
+	mustSucceed(t, <-second)
+	var got []string
+	for _, e := range w.journal.of(s) {
+		if e.session == "1" {
+			got = append(got, e.data)
+		}
+	}
+	if !slices.Equal(got, []string{"0", "1"}) {
+		t.Errorf("the session's commands were executed in the order %v", got)
 	}
 }
 
