@@ -26,6 +26,11 @@ const (
 	appendSQL  = `select base, moved_unit, moved_version, known_unit from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
 		$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)`
 
+	// appendSettings are what the function append relies on: plans that are
+	// made once, on an empty table, and are right for a full one.
+	appendSettings = `select set_config('plan_cache_mode', 'force_generic_plan', false),
+		set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), set_config('jit', 'off', false)`
+
 	findName = "ganglion_find"
 	findSQL  = `select k.i, c.version, c.pos, c.hash, c.at, c.meta, c.events, null::json
 		from unnest($1::text[]) with ordinality k (key, i)
@@ -108,6 +113,9 @@ func socket(c net.Conn) net.Conn {
 func (b *backend) prepare(ctx context.Context) error {
 	deadline := b.store.cfg.Deadline
 	if err := b.store.prepareSession(ctx, b.conn, deadline*3/10, deadline*4/10); err != nil {
+		return err
+	}
+	if _, err := b.conn.Exec(ctx, appendSettings); err != nil {
 		return err
 	}
 	mark := b.store.guard.Mark()

@@ -57,11 +57,14 @@ func (a *array) int8(i int64) {
 
 func (a *array) bool(b bool) {
 	a.n++
-	var bit byte
+	a.buf = appendBool(append(a.buf, 0, 0, 0, 1), b)
+}
+
+func appendBool(buf []byte, b bool) []byte {
 	if b {
-		bit = 1
+		return append(buf, 1)
 	}
-	a.buf = append(a.buf, 0, 0, 0, 1, bit)
+	return append(buf, 0)
 }
 
 func (a *array) time(t time.Time) { a.int8(t.UnixMicro() - epoch) }

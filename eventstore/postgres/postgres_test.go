@@ -176,7 +176,7 @@ func TestCommitsAreNeverChanged(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), `begin isolation level repeatable read`); err != nil {
 		t.Fatal(err)
 	}
-	_, err = conn.Exec(t.Context(), `select append(null, 0, '', false, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
+	_, err = conn.Exec(t.Context(), `select append(null, 0, '', false, false, '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}',
 		'{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')`)
 	if err == nil || !strings.Contains(err.Error(), "read committed") {
 		t.Errorf("an append under another isolation level: %v, want a refusal", err)
