@@ -73,7 +73,7 @@ func (k *keeper) run(ctx context.Context) {
 	defer func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.running = false
+		k.running, k.reading = false, false
 		close(k.done) // nobody reads for those who still wait
 		k.done = make(chan struct{})
 	}()
@@ -94,7 +94,6 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		k.begin()
 		err := k.read(ctx)
-		k.end()
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -109,6 +108,7 @@ func (k *keeper) run(ctx context.Context) {
 			}
 			failures, pause = 0, k.cfg.Refresh
 		}
+		k.end()
 		timer.Reset(pause)
 	}
 }
