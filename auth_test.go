@@ -1,0 +1,302 @@
+package ganglion_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/goleak"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/gateway/token"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// verdict is an aggregate whose access rules and decisions look at claims.
+type verdict struct {
+	Level float64 `json:"level"`
+}
+
+type pass struct{}
+
+type passed struct {
+	Level float64 `json:"level"`
+}
+
+var errTooLow = aggregate.Reject("too_low", "judges of level 3 pass verdicts")
+
+func (pass) Decide(c aggregate.Call, _ verdict) (aggregate.Decision[verdict], error) {
+	level, _ := c.Claims["level"].(float64)
+	if level < 3 {
+		return nil, errTooLow
+	}
+	return aggregate.Emit(passed{Level: level})
+}
+
+func (e passed) Apply(v *verdict) { v.Level = e.Level }
+
+func verdicts() *aggregate.Catalog {
+	c := &aggregate.Catalog{}
+	judge := aggregate.RuleFunc(func(c aggregate.Caller, _ string) bool { return c.Claims["role"] == "judge" })
+	_ = aggregate.Define(c, aggregate.Type[verdict]{
+		Name: "verdict", Doc: "What a judge decided.",
+		Access:   aggregate.Access{Send: judge, Read: judge},
+		Commands: aggregate.Commands[verdict]{"pass": pass{}},
+		Events:   aggregate.Events[verdict]{"passed": passed{}},
+	})
+	return c
+}
+
+// court is a cluster of two nodes that take tokens, so that some commands are
+// decided on the node that the client is connected to, and some on the other.
+type court struct {
+	secrets string
+	urls    []string
+}
+
+func newCourt(t *testing.T) *court {
+	t.Helper()
+	dir := t.TempDir()
+	c := &court{secrets: filepath.Join(dir, "secrets")}
+	if err := os.WriteFile(c.secrets, []byte(strings.Repeat("justice", 10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	auth, err := token.New(t.Context(), token.Config{HMACFile: c.secrets, Audience: "court", Leeway: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	const nodes = 2
+	ready, ended := make(chan string, nodes), make(chan error, 1)
+	go func() {
+		ended <- ganglion.RunDev(ctx, ganglion.Config{
+			Catalog: verdicts(), Listen: "127.0.0.1:0", Store: dir, Auth: auth, Ready: func(url string) { ready <- url },
+		}, nodes)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	for range nodes {
+		select {
+		case url := <-ready:
+			c.urls = append(c.urls, url)
+		case err := <-ended:
+			ended <- err
+			t.Fatal(err)
+		}
+	}
+	return c
+}
+
+func (c *court) token(t *testing.T, client string, good time.Duration, claims map[string]any) string {
+	t.Helper()
+	text, err := token.Sign(c.secrets, token.Grant{Client: client, Audience: "court", ExpiresIn: good, Claims: claims})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// talk is a WebSocket on which frames are sent and waited for.
+type talk struct {
+	t    *testing.T
+	ctx  context.Context
+	conn *websocket.Conn
+	rest []string // lines of the last message that were not looked at yet
+}
+
+type answer struct {
+	Op, ID, Client, Code, Reason, Message, Retry string
+	InMS                                         int `json:"in_ms"`
+}
+
+func (c *court) talk(t *testing.T, header http.Header) *talk {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	conn, _, err := websocket.Dial(ctx, c.urls[0]+"/v1/ws", &websocket.DialOptions{Subprotocols: []string{"ganglion.v1"}, HTTPHeader: header})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	return &talk{t: t, ctx: ctx, conn: conn}
+}
+
+func (k *talk) say(frame map[string]any) {
+	k.t.Helper()
+	raw, err := json.Marshal(frame)
+	if err == nil {
+		err = k.conn.Write(k.ctx, websocket.MessageText, raw)
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// hear returns the next frame, or why there is none.
+func (k *talk) hear() (a answer, err error) {
+	for len(k.rest) == 0 {
+		_, message, err := k.conn.Read(k.ctx)
+		if err != nil {
+			return a, err
+		}
+		k.rest = strings.Split(string(message), "\n")
+	}
+	err = json.Unmarshal([]byte(k.rest[0]), &a)
+	k.rest = k.rest[1:]
+	return a, err
+}
+
+// ask sends a frame and returns its answer.
+func (k *talk) ask(frame map[string]any) answer {
+	k.t.Helper()
+	k.say(frame)
+	for {
+		a, err := k.hear()
+		if err != nil {
+			k.t.Fatalf("after %v: %v", frame["op"], err)
+		}
+		if a.ID == frame["id"] {
+			return a
+		}
+	}
+}
+
+// closed reads to the end and returns the close code and the frames before.
+func (k *talk) closed() (code websocket.StatusCode, before []answer) {
+	k.t.Helper()
+	for {
+		a, err := k.hear()
+		if err != nil {
+			return websocket.CloseStatus(err), before
+		}
+		before = append(before, a)
+	}
+}
+
+func hello(text string) map[string]any {
+	return map[string]any{"op": "hello", "id": "h", "token": text}
+}
+
+const unauthenticated = websocket.StatusCode(4001)
+
+func TestClaimsReachAccessRulesAndDecisions(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	send := func(id, aggregate string) map[string]any {
+		return map[string]any{"op": "command", "id": id, "aggregate": "verdict/" + aggregate, "command": "pass", "data": map[string]any{}}
+	}
+
+	clerk := c.talk(t, nil)
+	if a := clerk.ask(hello(c.token(t, "cem", time.Hour, map[string]any{"role": "clerk", "level": 3}))); a.Op != "welcome" || a.Client != "cem" {
+		t.Fatalf("hello: %+v", a)
+	}
+	if a := clerk.ask(send("1", "x")); a.Code != "forbidden" {
+		t.Errorf("a clerk's command: %+v", a)
+	}
+	if a := clerk.ask(map[string]any{"op": "subscribe", "id": "2", "stream": "verdict/x"}); a.Code != "forbidden" {
+		t.Errorf("a clerk's subscription: %+v", a)
+	}
+
+	judge := c.talk(t, nil)
+	judge.ask(hello(c.token(t, "jo", time.Hour, map[string]any{"role": "judge", "level": 2})))
+	if a := judge.ask(send("1", "x")); a.Code != "rejected" || a.Reason != "too_low" {
+		t.Errorf("a junior judge's command: %+v", a)
+	}
+	// A new token counts from its answer on, here and on the other node:
+	// among so many aggregates each node owns some.
+	if a := judge.ask(map[string]any{"op": "auth", "id": "a", "token": c.token(t, "jo", time.Hour, map[string]any{"role": "judge", "level": 3})}); a.Op != "result" {
+		t.Fatalf("renewal: %+v", a)
+	}
+	for _, id := range strings.Split("abcdefghijklmnopqrst", "") {
+		if a := judge.ask(send(id, id)); a.Op != "result" {
+			t.Errorf("a senior judge's command: %+v", a)
+		}
+	}
+}
+
+func TestWithTokensNobodyIsTakenOnTrust(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	good := c.token(t, "ada", time.Hour, nil)
+	for name, frame := range map[string]map[string]any{
+		"a client id":        {"op": "hello", "id": "h", "client": "ada"},
+		"a development one":  {"op": "hello", "id": "h", "token": "dev:ada"},
+		"a token cut short":  {"op": "hello", "id": "h", "token": good[:len(good)-2]},
+		"a token with extra": {"op": "hello", "id": "h", "token": good + "."},
+	} {
+		k := c.talk(t, nil)
+		a := k.ask(frame)
+		if a.Code != "unauthenticated" || a.Retry != "no" || strings.Contains(a.Message, good[:40]) {
+			t.Errorf("%s: %+v", name, a)
+		}
+		if code, _ := k.closed(); code != unauthenticated {
+			t.Errorf("%s: closed with %d", name, code)
+		}
+	}
+
+	// At the handshake, and over HTTP, the answer is 401.
+	for _, header := range []string{"Bearer " + good[:len(good)-2], "Bearer dev:ada"} {
+		_, resp, err := websocket.Dial(t.Context(), c.urls[0]+"/v1/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {header}}})
+		if err == nil || resp == nil || resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("handshake with a bad token: %v, %v", resp, err)
+		}
+	}
+	k := c.talk(t, http.Header{"Authorization": {"Bearer " + good}})
+	if a := k.ask(map[string]any{"op": "hello", "id": "h"}); a.Op != "welcome" || a.Client != "ada" {
+		t.Errorf("a good token at the handshake: %+v", a)
+	}
+	k = c.talk(t, http.Header{"Authorization": {"Bearer " + good}})
+	if a := k.ask(hello(c.token(t, "bob", time.Hour, nil))); a.Code != "unauthenticated" {
+		t.Errorf("two clients in one session: %+v", a)
+	}
+}
+
+func TestASessionCannotBecomeAnotherClients(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	k := c.talk(t, nil)
+	k.ask(hello(c.token(t, "ada", time.Hour, nil)))
+	// A bad token changes nothing: the session lives on with the one it has.
+	if a := k.ask(map[string]any{"op": "auth", "id": "1", "token": "nonsense"}); a.Code != "unauthenticated" {
+		t.Errorf("a bad renewal: %+v", a)
+	}
+	if a := k.ask(map[string]any{"op": "ping", "id": "2"}); a.Op != "pong" {
+		t.Errorf("after a bad renewal: %+v", a)
+	}
+	if a := k.ask(map[string]any{"op": "auth", "id": "3", "token": c.token(t, "bob", time.Hour, nil)}); a.Code != "unauthenticated" {
+		t.Errorf("another client's token: %+v", a)
+	}
+	if code, _ := k.closed(); code != unauthenticated {
+		t.Errorf("closed with %d", code)
+	}
+}
+
+func TestASessionEndsWithItsTokenUnlessItIsRenewed(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	renewed, left := c.talk(t, nil), c.talk(t, nil)
+	renewed.ask(hello(c.token(t, "ada", 4*time.Second, nil)))
+	left.ask(hello(c.token(t, "bob", 4*time.Second, nil)))
+	if a := renewed.ask(map[string]any{"op": "auth", "id": "a", "token": c.token(t, "ada", time.Hour, nil)}); a.Op != "result" {
+		t.Errorf("renewal: %+v", a)
+	}
+	code, before := left.closed()
+	if code != unauthenticated || len(before) != 1 || before[0].Op != "expiring" || before[0].InMS <= 0 || before[0].InMS > 4000 {
+		t.Errorf("closed with %d after %+v", code, before)
+	}
+	if a := renewed.ask(map[string]any{"op": "ping", "id": "p"}); a.Op != "pong" {
+		t.Errorf("the session that was renewed: %+v", a)
+	}
+}

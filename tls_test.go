@@ -1,0 +1,360 @@
+package ganglion
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/link"
+)
+
+// lines keeps what was logged.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// certs makes a cluster's files and returns what node n1 is started with.
+func certs(t *testing.T) PeerTLS {
+	t.Helper()
+	dir := t.TempDir()
+	if _, err := MakeCerts(dir, []string{"n1"}); err != nil {
+		t.Fatal(err)
+	}
+	return PeerTLS{Cert: filepath.Join(dir, "n1.pem"), Key: filepath.Join(dir, "n1.key"), CA: filepath.Join(dir, "ca.pem")}
+}
+
+// copyTo puts the files of one PeerTLS in the place of another's, each at once
+// as a careful operator does.
+func (p PeerTLS) copyTo(t *testing.T, to PeerTLS) {
+	t.Helper()
+	for from, to := range map[string]string{p.Cert: to.Cert, p.Key: to.Key, p.CA: to.CA} {
+		raw, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(to+".new", raw, 0o600)
+		}
+		if err == nil {
+			err = os.Rename(to+".new", to)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// domainNode answers the feed of a node that has nothing to say.
+type domainNode struct{ peer.UnimplementedPeerServer }
+
+func (domainNode) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+	return stream.Send(&peer.FeedBatch{})
+}
+
+// serveLinks serves links as a node with these files does.
+func serveLinks(t *testing.T, files PeerTLS, log *slog.Logger) (addr string) {
+	t.Helper()
+	server, _, err := files.load(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := link.NewServer(link.ServerConfig{TLS: server})
+	peer.RegisterPeerServer(g, domainNode{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = g.Serve(l) })
+	t.Cleanup(func() { g.Stop(); serving.Wait() })
+	return l.Addr().String()
+}
+
+// call connects anew and says whether the node answers.
+func call(t *testing.T, addr string, client *tls.Config) error {
+	t.Helper()
+	pool := link.NewPool(link.PoolConfig{TLS: client})
+	defer pool.Close()
+	conn, err := pool.Conn(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if ctx.Err() != nil {
+		t.Fatalf("neither an answer nor a refusal: %v", err)
+	}
+	return err
+}
+
+// clientOf makes a client's end of links.
+func clientOf(t *testing.T, files PeerTLS) *tls.Config {
+	t.Helper()
+	_, client, err := files.load(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+func TestOnlyNodesOfTheClusterAreServed(t *testing.T) {
+	t.Parallel()
+	ours, theirs := certs(t), certs(t)
+	addr := serveLinks(t, ours, slog.New(slog.DiscardHandler))
+	if err := call(t, addr, clientOf(t, ours)); err != nil {
+		t.Errorf("a node of the cluster: %v", err)
+	}
+
+	// A stranger who trusts anybody, so that only the node can refuse.
+	trusting := func(pairs ...tls.Certificate) *tls.Config {
+		return &tls.Config{InsecureSkipVerify: true, Certificates: pairs}
+	}
+	stranger, err := tls.LoadX509KeyPair(theirs.Cert, theirs.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, client := range map[string]*tls.Config{
+		"without a certificate":          trusting(),
+		"with another authority's":       trusting(stranger),
+		"a node that trusts another one": clientOf(t, theirs),
+		"without TLS":                    nil,
+		"a node's certificate, TLS 1.2":  {InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, MinVersion: tls.VersionTLS12, Certificates: clientPair(t, ours)},
+		"as another authority itself":    trusting(authorityPair(t, theirs)),
+	} {
+		if err := call(t, addr, client); err == nil {
+			t.Errorf("%s: served", name)
+		}
+	}
+
+	// And a node speaks to no stranger that answers in another's place.
+	elsewhere := serveLinks(t, theirs, slog.New(slog.DiscardHandler))
+	if err := call(t, elsewhere, clientOf(t, ours)); err == nil {
+		t.Error("a node spoke to a server of another authority")
+	}
+}
+
+func clientPair(t *testing.T, files PeerTLS) []tls.Certificate {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(files.Cert, files.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []tls.Certificate{pair}
+}
+
+func authorityPair(t *testing.T, files PeerTLS) tls.Certificate {
+	t.Helper()
+	return clientPair(t, PeerTLS{Cert: files.CA, Key: strings.TrimSuffix(files.CA, ".pem") + ".key"})[0]
+}
+
+// TestCertificatesAreReplacedWhileNodesRun moves a running node to another
+// authority and back, by way of files that are not good.
+func TestCertificatesAreReplacedWhileNodesRun(t *testing.T) {
+	t.Parallel()
+	first, second, files := certs(t), certs(t), certs(t)
+	first.copyTo(t, files)
+	logged := &lines{}
+	addr := serveLinks(t, files, logged.logger())
+	old, next := clientOf(t, first), clientOf(t, second)
+	want := func(when string, client *tls.Config, served bool) {
+		t.Helper()
+		if err := call(t, addr, client); (err == nil) != served {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	want("at first", old, true)
+	want("at first, another cluster's node", next, false)
+
+	second.copyTo(t, files)
+	want("after the change", next, true)
+	want("after the change, a node that was left behind", old, false)
+	if strings.Contains(logged.String(), "WARN") {
+		t.Errorf("a good change was warned of:\n%s", logged)
+	}
+
+	// Half-written, missing, and a key that is another certificate's.
+	key, err := os.ReadFile(files.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func() error{
+		"half a key": func() error { return os.WriteFile(files.Key, key[:len(key)/2], 0o600) },
+		"no key":     func() error { return os.Remove(files.Key) },
+		"another's key": func() error {
+			return errors.Join(os.Remove(files.Key), os.Link(first.Key, files.Key))
+		},
+		"an empty authority": func() error {
+			return os.WriteFile(files.CA, nil, 0o600)
+		},
+		"another's authority": func() error {
+			raw, err := os.ReadFile(first.CA)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(files.CA, raw, 0o600)
+		},
+	} {
+		before := strings.Count(logged.String(), "level=WARN")
+		if err := spoil(); err != nil {
+			t.Fatal(name, err)
+		}
+		want(name, next, true)
+		want(name+", a node that was left behind", old, false)
+		if n := strings.Count(logged.String(), "level=WARN"); n != before+1 {
+			t.Errorf("%s: %d warnings:\n%s", name, n-before, logged)
+		}
+		second.copyTo(t, files)
+		want("mended after "+name, next, true)
+	}
+	first.copyTo(t, files)
+	want("back again", old, true)
+}
+
+func TestBothAuthoritiesAreTrustedDuringAChange(t *testing.T) {
+	t.Parallel()
+	first, second := certs(t), certs(t)
+	var both []byte
+	for _, ca := range []string{first.CA, second.CA} {
+		raw, err := os.ReadFile(ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both = append(both, raw...)
+	}
+	if err := os.WriteFile(first.CA, both, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	addr := serveLinks(t, first, slog.New(slog.DiscardHandler))
+	pair := clientPair(t, second)
+	if err := call(t, addr, &tls.Config{InsecureSkipVerify: true, Certificates: pair}); err != nil {
+		t.Errorf("a node with a certificate of the new authority: %v", err)
+	}
+}
+
+func TestBadPeerFilesKeepANodeFromStarting(t *testing.T) {
+	t.Parallel()
+	a, b := certs(t), certs(t)
+	for want, files := range map[string]PeerTLS{
+		"go together":                     {Cert: a.Cert, Key: a.Key},
+		"no such file":                    {Cert: a.Cert, Key: a.Key, CA: a.CA + ".none"},
+		"private key does not match":      {Cert: a.Cert, Key: b.Key, CA: a.CA},
+		"not good under the authority":    {Cert: a.Cert, Key: a.Key, CA: b.CA},
+		"has no certificate":              {Cert: a.Cert, Key: a.Key, CA: a.Key},
+		"failed to find any PEM data":     {Cert: empty(t), Key: a.Key, CA: a.CA},
+		"failed to find certificate PEM ": {Cert: a.Key, Key: a.Key, CA: a.CA},
+	} {
+		if _, _, err := files.load(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
+}
+
+func empty(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestMakeCertsNeverOverwrites(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "certs")
+	written, err := MakeCerts(dir, []string{"n1", "n2"})
+	if err != nil || len(written) != 6 {
+		t.Fatal(written, err)
+	}
+	before := contents(t, dir)
+	for want, nodes := range map[string][]string{
+		"there already": {"n3", "n1"},
+		"can't name":    {"../n4"},
+		"not ca":        {"ca"},
+		"twice":         {"n5", "n5"},
+		"no nodes":      nil,
+	} {
+		if written, err := MakeCerts(dir, nodes); err == nil || len(written) > 0 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, %v does not say %q", nodes, written, err, want)
+		}
+	}
+	written, err = MakeCerts(dir, []string{"n3"})
+	if err != nil || len(written) != 2 {
+		t.Fatal(written, err)
+	}
+	after := contents(t, dir)
+	for name, content := range before {
+		if after[name] != content {
+			t.Errorf("%s was changed", name)
+		}
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := info.Mode().Perm(); strings.HasSuffix(name, ".key") && mode != 0o600 {
+			t.Errorf("%s can be read by others: %v", name, mode)
+		}
+	}
+	file := func(name string) string { return filepath.Join(dir, name) }
+	addr := serveLinks(t, PeerTLS{Cert: file("n1.pem"), Key: file("n1.key"), CA: file("ca.pem")}, slog.New(slog.DiscardHandler))
+	if err := call(t, addr, clientOf(t, PeerTLS{Cert: file("n3.pem"), Key: file("n3.key"), CA: file("ca.pem")})); err != nil {
+		t.Errorf("a node that was added later: %v", err)
+	}
+
+	if err := os.Remove(file("ca.key")); err != nil {
+		t.Fatal(err)
+	}
+	if written, err := MakeCerts(dir, []string{"n4"}); err == nil || len(written) > 0 {
+		t.Errorf("half an authority: %v, %v", written, err)
+	}
+}
+
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{}
+	for _, e := range entries {
+		f, err := os.Open(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(f)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[e.Name()] = string(raw)
+	}
+	return files
+}
