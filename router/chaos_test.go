@@ -171,6 +171,23 @@ func (w *world) torment(random *rand.Rand, domains []string, stop <-chan struct{
 	}
 }
 
+// lane tells where the commands of a lane were executed, in that order:
+// command@node, and the attempt if it was not the first.
+func (w *world) lane(session string, s eventstore.StreamID) []string {
+	var all []string
+	for _, e := range w.journal.of(s) {
+		if e.session != session {
+			continue
+		}
+		text := e.data + "@" + e.node
+		if e.attempt > 1 {
+			text += fmt.Sprintf(" (%d)", e.attempt)
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
 func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*history, perLane int) {
 	count := make(map[string]int)
 	for session, streams := range lanes {
@@ -191,7 +208,7 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 					continue // given up: it may come at any time, but only once
 				}
 				if i < last {
-					t.Errorf("session %s, %v: command %d was executed after %d", session, s, i, last)
+					t.Errorf("session %s, %v: command %d was executed after %d: %v", session, s, i, last, w.lane(session, s))
 				}
 				last = i
 			}

@@ -88,6 +88,11 @@ func (r *Router) choose(c *call) (place, bool) {
 	if l.placed > 0 {
 		// Only to where the others are.
 		at := l.calls[l.placed-1].at
+		if at.link == nil && l.mark.Refused() {
+			// What the executor still has may be refused as well; what it
+			// gets now would not be, on a mark of its own.
+			return place{}, false
+		}
 		if l.key.peer == nil {
 			to, ok := r.candidate(c)
 			return at, ok && to == at
@@ -237,7 +242,9 @@ func (s *shard) returned(c *call, turn uint64, out command.Outcome, fate link.Fa
 // again puts a call back that was not answered by whom it was handed to.
 func (s *shard) again(c *call, at place, fate link.Fate, f *command.Failure) {
 	r, l := s.router, c.lane
-	if fate == link.Unknown {
+	// A node that handed it on and lost sight of it declines it with the advice
+	// to use the same key.
+	if fate == link.Unknown || f != nil && f.Retry == command.RetrySameKey {
 		c.unknown = true
 		r.count.unknown.Add(1)
 	}

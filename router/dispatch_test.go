@@ -207,7 +207,7 @@ func TestFailuresOfTheOwnerAreTheAnswer(t *testing.T) {
 			}
 		}
 	}
-	if n := w.nodes["b"].executor.got; n != 0 {
+	if n := w.nodes["b"].executor.submitted(); n != 0 {
 		t.Errorf("b was asked %d times", n)
 	}
 }
@@ -307,6 +307,23 @@ func TestWhatIsUnknownIsNeverCalledNotExecuted(t *testing.T) {
 			mustFail(t, <-answer, want, command.RetrySameKey)
 		})
 	}
+}
+
+// The node that was asked handed the command on, lost sight of it, and can't
+// execute it itself: that it declines does not say that nobody executed it.
+func TestARelayThatLostSightOfACommandDoesNotCallItNotExecuted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.Search = 200 * time.Millisecond })
+	s := w.streamOf("a", "b", "a", "b")
+	w.setSight("g", "b", "g") // g sends to b, b hands on to a
+	w.nodes["a"].executor.set(func(e *executor) { e.hold = make(chan struct{}) })
+	w.nodes["b"].executor.set(func(e *executor) {
+		e.refuse = func(command.Command) *command.Failure { return elsewhere("not here") }
+	})
+	answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1"})
+	w.nodes["a"].executor.waitSubmitted(t, 1)
+	w.nodes["a"].stop()
+	mustFail(t, <-answer, command.Unavailable, command.RetrySameKey)
 }
 
 func TestACommandIsAnsweredByItsDeadline(t *testing.T) {

@@ -23,14 +23,8 @@ type inbound struct {
 
 	mu      sync.Mutex
 	ended   bool
-	refused []refusedLane
-	all     uint64 // requests of whoever had acted on fewer replies are refused
-}
-
-// refusedLane is a lane on which the given reply refused a command.
-type refusedLane struct {
-	lane  *lane
-	reply uint64
+	refused map[*lane]uint64 // by the newest reply that refused one of its commands
+	all     uint64           // requests of whoever had acted on fewer replies are refused
 }
 
 // maxRefused bounds the lanes of a stream that are remembered as refused. When
@@ -42,7 +36,7 @@ const maxRefused = 4096
 func (r *Router) Commands(stream peer.Peer_CommandsServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	in := &inbound{router: r, ctx: ctx, cancel: cancel}
+	in := &inbound{router: r, ctx: ctx, cancel: cancel, refused: make(map[*lane]uint64)}
 	r.mu.Lock()
 	if r.stopped {
 		r.mu.Unlock()
@@ -134,19 +128,24 @@ func (in *inbound) remember(l *lane, reply uint64) bool {
 	if in.ended {
 		return false
 	}
-	if len(in.refused) >= maxRefused {
+	if _, known := in.refused[l]; !known && len(in.refused) >= maxRefused {
 		in.all = max(in.all, reply)
 		return false
 	}
-	in.refused = append(in.refused, refusedLane{l, reply})
+	in.refused[l] = reply
 	return true
 }
 
-// refusesAll returns a failure if requests are refused whatever their lane.
-func (in *inbound) refusesAll(seen uint64) *command.Failure {
+// refusesAll returns a failure if a request is refused whatever its lane, as
+// what was still being taken in when the stream ended: the refusals that would
+// concern it are forgotten by then, and its sender asks somebody else.
+func (in *inbound) refusesAll(l *lane, seen uint64) *command.Failure {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if seen >= in.all {
+	if in.ended {
+		return elsewhere("the stream that this command came on has ended")
+	}
+	if seen >= in.all || l.key.session == "" {
 		return nil
 	}
 	return busy("this node refused commands on %d lanes at once", maxRefused)
@@ -154,18 +153,18 @@ func (in *inbound) refusesAll(seen uint64) *command.Failure {
 
 // heard forgets the refusals that the peer knows of.
 func (in *inbound) heard(seen uint64) {
+	var known map[*lane]uint64
 	in.mu.Lock()
-	var known []refusedLane
-	kept := in.refused[:0]
-	for _, f := range in.refused {
-		if f.reply <= seen {
-			known = append(known, f)
-		} else {
-			kept = append(kept, f)
+	for l, reply := range in.refused {
+		if reply > seen {
+			continue
 		}
+		if known == nil {
+			known = make(map[*lane]uint64)
+		}
+		known[l] = reply
+		delete(in.refused, l)
 	}
-	clear(in.refused[len(kept):])
-	in.refused = kept
 	in.mu.Unlock()
 	in.router.forget(known)
 }
@@ -180,13 +179,14 @@ func (in *inbound) end() {
 	in.router.forget(known)
 }
 
-func (r *Router) forget(known []refusedLane) {
-	for _, f := range known {
-		s := r.shard(&f.lane.key)
+// forget takes refusals off lanes, unless those were refused again since.
+func (r *Router) forget(known map[*lane]uint64) {
+	for l, reply := range known {
+		s := r.shard(&l.key)
 		s.mu.Lock()
-		if f.lane.refusedBy <= f.reply {
-			f.lane.refusedBy, f.lane.refusal = 0, nil
-			s.tidy(f.lane)
+		if l.refusedBy <= reply {
+			l.refusedBy, l.refusal = 0, nil
+			s.tidy(l)
 		}
 		s.unlock()
 	}

@@ -56,8 +56,11 @@ type lane struct {
 	mark    *command.Lane // of the newest call handed to the executor
 	pumping bool          // a goroutine hands over its calls
 
-	// A lane of this node's session is busy until pausedUntil. One of a
-	// peer's refuses requests whose sender had not acted on reply refusedBy.
+	// A lane of this node's session is busy while telling, the number of its
+	// busy answers on their way to the client, is not 0, and until pausedUntil.
+	// One of a peer's refuses requests whose sender had not acted on reply
+	// refusedBy.
+	telling     int
 	pausedUntil time.Time
 	refusedBy   uint64
 	refusal     *command.Failure
@@ -91,6 +94,7 @@ type shard struct {
 type answer struct {
 	reply   func(command.Outcome)
 	outcome command.Outcome
+	busy    *lane // if not nil, it pauses once the client has been told
 }
 
 var seed = maphash.MakeSeed()
@@ -111,6 +115,9 @@ func (s *shard) unlock() {
 	s.mu.Unlock()
 	for _, a := range answers {
 		a.reply(a.outcome)
+		if a.busy != nil {
+			s.told(a.busy, a.outcome.Failure.After)
+		}
 	}
 }
 
@@ -136,7 +143,7 @@ func (s *shard) tidy(l *lane) {
 		return
 	}
 	delete(s.waiting, l)
-	if !l.pumping && l.pausedUntil.IsZero() && l.refusedBy == 0 && s.lanes[l.key] == l {
+	if !l.pumping && l.telling == 0 && l.pausedUntil.IsZero() && l.refusedBy == 0 && s.lanes[l.key] == l {
 		delete(s.lanes, l.key)
 	}
 }
@@ -185,16 +192,19 @@ func (r *Router) enter(key laneKey, c *call, seen uint64) {
 // known returns the refusal that the sender of a new call on a lane could not
 // know of when it sent it; nil if there is none.
 func (s *shard) known(l *lane, now time.Time, seen uint64) *command.Failure {
-	if l.key.session == "" {
-		return nil
-	}
 	if p := l.key.peer; p != nil {
 		if seen < l.refusedBy {
 			return l.refusal
 		}
-		return p.refusesAll(seen)
+		return p.refusesAll(l, seen)
+	}
+	if l.key.session == "" {
+		return nil
 	}
 	until := l.pausedUntil
+	if l.telling > 0 {
+		until = now.Add(s.router.cfg.BusyPause)
+	}
 	if s.full.After(until) {
 		until = s.full
 	}
@@ -228,15 +238,22 @@ func (s *shard) answer(c *call, out command.Outcome, again bool) {
 	}
 	if p := l.key.peer; p != nil {
 		n := p.answer(c.id, out)
-		if refused && !again && l.key.session != "" && p.remember(l, n) {
-			l.refusedBy, l.refusal = n, out.Failure
+		// Also what is refused because something before it was: a sender may
+		// know of that one and not yet of this.
+		if refused && l.key.session != "" && p.remember(l, n) {
+			l.refusedBy = n
+			if !again || l.refusal == nil {
+				l.refusal = out.Failure
+			}
 		}
 		r.own.add(-1)
 	} else {
-		s.answers = append(s.answers, answer{c.reply, out})
+		told := answer{reply: c.reply, outcome: out}
 		if refused && !again && l.key.session != "" {
-			s.pause(l, out.Failure.After)
+			told.busy = l
+			l.telling++
 		}
+		s.answers = append(s.answers, told)
 	}
 	if c.at == (place{}) {
 		l.remove(c)
@@ -279,6 +296,16 @@ func (l *lane) remove(c *call) {
 // maxPaused bounds the lanes of a shard that stay busy for a while. When there
 // are more, the whole shard is.
 const maxPaused = 1024
+
+// told pauses a lane whose client has been told that it is busy. A pause that
+// began with the decision could be over before the client knew.
+func (s *shard) told(l *lane, d time.Duration) {
+	s.mu.Lock()
+	defer s.unlock()
+	l.telling--
+	s.pause(l, d)
+	s.tidy(l)
+}
 
 // pause keeps a lane busy for a while.
 func (s *shard) pause(l *lane, d time.Duration) {

@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/peer"
 )
 
 // numbered sends commands 0 … n-1 on one lane, without waiting, and returns
@@ -231,6 +234,156 @@ func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
 			})
 		}
 	}
+}
+
+// request is a command as a peer sends it.
+func request(id uint64, s eventstore.StreamID, data string, seen uint64) *peer.Request {
+	return &peer.Request{Id: id, Seen: seen, Body: &peer.Request_Command{Command: &peer.Command{
+		Type: s.Type, Id: s.ID, Name: "add", Data: []byte(data), Key: data, Session: "1", Attempt: 1, BudgetUs: 60e6,
+	}}}
+}
+
+// A sender that knows of one refusal may not know of those that followed from
+// it: what it sends then is still in ignorance of them.
+func TestARefusalThatFollowsFromAnotherIsRememberedToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a"})
+	s := w.streamOf("a", "", "a")
+	a := w.nodes["a"]
+	a.executor.set(func(e *executor) {
+		e.refuse = func(c command.Command) *command.Failure {
+			if string(c.Data) == "0" {
+				return elsewhere("not here")
+			}
+			return nil
+		}
+	})
+	conn, err := a.pool.Conn(a.proxy.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := peer.NewPeerClient(conn).Commands(t.Context(), grpc.WaitForReady(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		data     string
+		seen     uint64 // replies
+		executed bool
+	}{
+		{"0", 0, false},
+		{"1", 0, false}, // it did not know of 0
+		{"2", 1, false}, // it did not know of 1
+		{"3", 3, true},
+	} {
+		if err := stream.Send(&peer.Requests{Items: []*peer.Request{request(c.seen+10, s, c.data, c.seen)}}); err != nil {
+			t.Fatal(err)
+		}
+		var reply *peer.Reply
+		for reply == nil {
+			batch, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, item := range batch.GetItems() {
+				reply = item
+			}
+		}
+		if executed := reply.GetResult() != nil; executed != c.executed {
+			t.Errorf("command %s, sent with %d replies known, was answered with %v", c.data, c.seen, reply)
+		}
+	}
+}
+
+func TestWhatIsReadAfterItsStreamEndedIsNotBegun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "g"})
+	s := w.streamOf("a", "", "a")
+	a := w.nodes["a"]
+	a.router.mu.Lock()
+	var in *inbound
+	for in = range a.router.peers { // g's
+		break
+	}
+	a.router.mu.Unlock()
+	in.end()
+	in.handle(request(1, s, "late", 0))
+	if got := w.journal.of(s); a.executor.submitted() != 0 {
+		t.Errorf("the executor was given what came after the end of its stream: %+v", got)
+	}
+}
+
+// Refusing a command must not free what comes next from those that were sent
+// before the refused one and still wait for their turn.
+func TestWhatFollowsABusyCommandWaitsForThoseBeforeIt(t *testing.T) {
+	t.Parallel()
+	for _, from := range []string{"a", "g"} {
+		t.Run("from "+from, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.BusyPause = time.Millisecond })
+			s := w.streamOf("a", "b", "a", "b")
+			w.setSight("b", "b") // it hands nothing back to a
+			a, sender := w.nodes["a"].executor, w.nodes[from]
+			hold := make(chan struct{})
+			is := func(data string, f *command.Failure) func(command.Command) *command.Failure {
+				return func(c command.Command) *command.Failure {
+					if string(c.Data) == data {
+						return f
+					}
+					return nil
+				}
+			}
+			a.set(func(e *executor) {
+				e.hold = hold
+				e.refuse, e.instead = is("2", busy("full")), is("0", elsewhere("not here"))
+			})
+			answers := sender.numbered(s, "1", 0, 3)
+			mustFail(t, <-answers[2], command.Busy, command.RetryLater)
+			var last <-chan command.Outcome
+			for last == nil { // until the lane's pause is over
+				answer := sender.numbered(s, "1", 3, 4)[0]
+				select {
+				case out := <-answer: // at once
+					mustFail(t, out, command.Busy, command.RetryLater)
+					time.Sleep(out.Failure.After)
+				default:
+					last = answer
+				}
+			}
+			// A command of another lane comes to a behind what is in this one.
+			other := sender.send(command.Command{Stream: s, Data: json.RawMessage(`"other"`)})
+			a.waitFor(t, func() bool { return a.got >= 4 })
+			close(hold)
+			for _, answer := range []<-chan command.Outcome{answers[0], answers[1], last, other} {
+				mustSucceed(t, <-answer)
+			}
+			var got []string
+			for _, e := range w.journal.of(s) {
+				if e.session == "1" {
+					got = append(got, e.data+"@"+e.node)
+				}
+			}
+			if !slices.Equal(got, []string{"0@b", "1@b", "3@b"}) && !slices.Equal(got, []string{"0@b", "1@b", "3@a"}) {
+				t.Errorf("executed, in this order: %v; want 0, 1 and 3, the first two by b", got)
+			}
+		})
+	}
+}
+
+// The pause of a busy lane is what its client waits as well: it begins when the
+// client has been told.
+func TestALaneIsBusyUntilItsClientHasBeenTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a"}, func(c *Config) { c.BusyPause = time.Nanosecond })
+	s := w.streamOf("a", "", "a")
+	a := w.nodes["a"]
+	a.executor.set(func(e *executor) { e.refuse = func(command.Command) *command.Failure { return busy("full") } })
+	behind := make(chan command.Outcome, 1)
+	a.router.Send(command.Command{Stream: s, Session: "1"}, func(command.Outcome) {
+		a.executor.set(func(e *executor) { e.refuse = nil })
+		a.router.Send(command.Command{Stream: s, Session: "1"}, func(out command.Outcome) { behind <- out })
+	})
+	mustFail(t, <-behind, command.Busy, command.RetryLater)
 }
 
 func TestABusyLaneStaysBusyForAWhile(t *testing.T) {

@@ -165,6 +165,13 @@ func (e *executor) set(change func(*executor)) {
 	change(e)
 }
 
+// submitted is how many commands were submitted.
+func (e *executor) submitted() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.got
+}
+
 // waitSubmitted waits until n commands were submitted.
 func (e *executor) waitSubmitted(t testing.TB, n int) {
 	t.Helper()

@@ -57,7 +57,8 @@ type Link struct {
 	wake  chan struct{} // the queue is no longer empty; buffers one
 
 	mu        sync.Mutex
-	up        bool
+	open      bool // a stream is served, and not given up
+	up        bool // and the peer has spoken on it
 	draining  bool
 	finishing bool
 	stop      context.CancelFunc // ends Run
@@ -208,6 +209,9 @@ func (l *Link) stream(ctx context.Context) (spoke bool, err error) {
 	}
 	l.words.Store(0)
 	l.seen.Store(0)
+	l.mu.Lock()
+	l.open = true
+	l.mu.Unlock()
 
 	var received error
 	recvEnd, sendEnd := make(chan struct{}), make(chan struct{})
@@ -268,15 +272,20 @@ func (l *Link) receive(stream grpc.BidiStreamingClient[peer.Requests, peer.Repli
 			if done := l.take(reply.GetId()); done != nil {
 				done(reply, Answered)
 			}
+			l.seen.Add(1)
 		}
-		l.seen.Add(uint64(len(batch.GetItems())))
 	}
 }
 
 // note keeps what a batch says about the peer, and tells whether it is news.
+// The first word on a stream that was given up before it came is none: what
+// was sent then would have no stream to go out on.
 func (l *Link) note(first, draining bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.open {
+		return false
+	}
 	news := first || draining && !l.draining
 	if first {
 		l.up, l.draining = true, false
@@ -352,7 +361,7 @@ func (l *Link) batch() (batch *peer.Requests, more bool) {
 func (l *Link) down() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.up = false
+	l.open, l.up = false, false
 }
 
 // settle tells every request its fate after the stream has ended, in the
