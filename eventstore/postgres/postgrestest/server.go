@@ -43,6 +43,8 @@ type Server struct {
 	dir  string // holds data, the socket and the log
 	port int
 	run  *process // nil while stopped
+
+	fileBlocks int64 // see LimitFiles
 }
 
 type process struct {
@@ -175,6 +177,11 @@ func (s *Server) launch(args []string) error {
 		return err
 	}
 	cmd := s.command(context.Background(), "postgres", args...)
+	if s.fileBlocks > 0 {
+		// The shell counts in blocks of 512 bytes.
+		cmd.Args = append([]string{"sh", "-c", `ulimit -S -f "$0" && exec "$@"`, strconv.FormatInt(s.fileBlocks, 10), cmd.Path}, args...)
+		cmd.Path = "/bin/sh"
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	run := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)

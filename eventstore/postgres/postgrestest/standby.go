@@ -82,5 +82,6 @@ func (s *Server) Dir() string { return s.dir }
 // Own gives a directory and all in it to the user who runs the server.
 func (s *Server) Own(dir string) error { return s.own(dir) }
 
-// Pid is the process id of the running server.
-func (s *Server) Pid() int { return s.run.cmd.Process.Pid }
+// LimitFiles lets the server, when it is started next, write no file larger
+// than so many bytes, rounded down to 512; 0 is no limit.
+func (s *Server) LimitFiles(bytes int64) { s.fileBlocks = bytes / 512 }
