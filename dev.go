@@ -2,6 +2,7 @@ package ganglion
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -18,11 +19,14 @@ import (
 // when one fails.
 func RunDev(ctx context.Context, cfg Config, nodes int) error {
 	if nodes < 1 {
-		return fmt.Errorf("ganglion: %d nodes make no cluster: ask for 1 or more", nodes)
+		return &ConfigError{fmt.Errorf("%d nodes make no cluster: ask for 1 or more", nodes)}
 	}
 	host, port, err := splitHostPort(cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("ganglion: listen %q is no address: %w", cfg.Listen, err)
+		return &ConfigError{fmt.Errorf("listen %q is no address: %w", cfg.Listen, err)}
+	}
+	if port != 0 && port+nodes-1 > maxPort {
+		return &ConfigError{fmt.Errorf("listen %q leaves no ports for %d nodes: node i listens on the port plus i", cfg.Listen, nodes)}
 	}
 	ready := cfg.Ready
 	if ready == nil {
@@ -35,6 +39,10 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 	fail := func(err error) error {
 		for _, n := range made {
 			n.abandon()
+		}
+		var wrong *ConfigError
+		if errors.As(err, &wrong) {
+			return err
 		}
 		return fmt.Errorf("ganglion: %w", err)
 	}
@@ -70,6 +78,7 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 		made = append(made, n)
 	}
 
+	made[0].cfg.warnOfTrust()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range made {
 		group.Go(func() error { return n.run(ctx) })

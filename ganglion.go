@@ -77,7 +77,8 @@ type Config struct {
 
 	// Auth authenticates clients.
 	//
-	// Defaults to gateway.Development, which trusts any client id, and warns.
+	// Defaults to gateway.Development, which trusts any client id; Run and
+	// RunDev warn of that.
 	Auth gateway.Authenticator
 
 	// Origins are the hosts whose pages may connect, besides the node's own.
@@ -107,7 +108,20 @@ type Config struct {
 
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
+
+	trusting bool // Auth was left to its default, and matters
 }
+
+// ConfigError reports everything that is wrong with a Config, so that a caller
+// can tell a mistake of its own from a node that failed.
+type ConfigError struct {
+	Err error // the problems, joined
+}
+
+func (e *ConfigError) Error() string { return "ganglion: " + e.Err.Error() }
+
+// Unwrap returns the problems.
+func (e *ConfigError) Unwrap() error { return e.Err }
 
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
@@ -158,13 +172,24 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.Auth == nil && c.Gateway {
-		c.Auth = gateway.Development(c.Logger)
+	if c.Auth == nil {
+		c.Auth, c.trusting = gateway.Development(), c.Gateway
 	}
 	if c.Ready == nil {
 		c.Ready = func(string) {}
 	}
-	return c, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return c, &ConfigError{err}
+	}
+	return c, nil
+}
+
+// warnOfTrust says loudly that nobody has to prove who they are. It is said
+// once a process, when everything else is known to be right.
+func (c Config) warnOfTrust() {
+	if c.trusting {
+		c.Logger.Warn(gateway.DevelopmentWarning)
+	}
 }
 
 // Version is the version of the program that is running, from its build
@@ -195,12 +220,13 @@ func Version() string {
 func Run(ctx context.Context, cfg Config) error {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
-		return fmt.Errorf("ganglion: %w", err)
+		return err
 	}
 	n, err := newNode(ctx, cfg)
 	if err != nil {
 		return fmt.Errorf("ganglion: %w", err)
 	}
+	cfg.warnOfTrust()
 	return n.run(ctx)
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -101,12 +102,12 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		}
 	}()
 
-	if n.client, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, fmt.Errorf("can't listen for clients: %w", err)
+	if n.client, err = listen("clients", "--listen", cfg.Listen); err != nil {
+		return nil, err
 	}
 	undo = append(undo, func() { n.client.Close() })
-	if n.peers, err = net.Listen("tcp", cfg.PeerListen); err != nil {
-		return nil, fmt.Errorf("can't listen for other nodes: %w", err)
+	if n.peers, err = listen("other nodes", "--peer-listen", cfg.PeerListen); err != nil {
+		return nil, err
 	}
 	undo = append(undo, func() { n.peers.Close() })
 	var tlsClient *tls.Config
@@ -225,7 +226,11 @@ func (n *node) run(ctx context.Context) error {
 	case <-parts.Done(): // a part failed: errgroup has its error
 	}
 	stop()
-	return group.Wait()
+	err := group.Wait()
+	if err == nil {
+		n.log.Info("stopped")
+	}
+	return err
 }
 
 // becomeReady announces the node once the log answers and one join round over
@@ -314,7 +319,7 @@ func (n *node) ringChanged(r *ring.Ring) {
 func (n *node) watchLog(ctx context.Context) error {
 	tick := time.NewTicker(logCheck)
 	defer tick.Stop()
-	logID, wentBack := n.store.LogID(), false
+	logID, wentBack, unchecked := n.store.LogID(), false, false
 	for {
 		select {
 		case <-ctx.Done():
@@ -322,6 +327,10 @@ func (n *node) watchLog(ctx context.Context) error {
 		case <-tick.C:
 		}
 		err := n.store.Check(ctx)
+		if err == nil && unchecked {
+			unchecked = false
+			n.log.Info("the log can be checked again")
+		}
 		switch {
 		case errors.Is(err, eventstore.ErrWentBack):
 			if !wentBack {
@@ -331,8 +340,9 @@ func (n *node) watchLog(ctx context.Context) error {
 			}
 			n.lost(err)
 		case err != nil:
-			if ctx.Err() == nil && !wentBack {
-				n.log.Warn("the log can't be checked", "error", err)
+			if ctx.Err() == nil && !wentBack && !unchecked {
+				unchecked = true
+				n.log.Warn("the log can't be checked; it is tried again and again", "error", err)
 			}
 		case wentBack || n.store.LogID() != logID:
 			head, err := n.store.Head(ctx)
@@ -447,10 +457,25 @@ func splitHostPort(addr string) (string, int, error) {
 		return "", 0, errors.New("write HOST:PORT or :PORT")
 	}
 	p, err := strconv.Atoi(port)
-	if err != nil || p < 0 || p > 65535 {
-		return "", 0, fmt.Errorf("the port %q is not a number from 0 to 65535", port)
+	if err != nil || p < 0 || p > maxPort {
+		return "", 0, fmt.Errorf("the port %q is not a number from 0 to %d", port, maxPort)
 	}
 	return host, p, nil
+}
+
+const maxPort = 1<<16 - 1
+
+// listen takes an address. A taken one is the first mistake that most people
+// make, so that it says what to do.
+func listen(whom, flag, addr string) (net.Listener, error) {
+	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("can't listen for %s on %s: address already in use: stop what runs there, or choose another with %s", whom, addr, flag)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("can't listen for %s: %w", whom, err)
+	}
+	return l, nil
 }
 
 // urlHost is an address that a person on this machine can open.

@@ -26,7 +26,7 @@ func BenchmarkFanOut(b *testing.B) {
 
 func fanOut(b *testing.B, sessions, batch int) {
 	g, err := gateway.New(gateway.Config{
-		Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}), Auth: gateway.Development(nolog),
+		Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}), Auth: gateway.Development(),
 	})
 	if err != nil {
 		b.Fatal(err)

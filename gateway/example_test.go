@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,7 +15,7 @@ import (
 func Example() {
 	g, err := gateway.New(gateway.Config{
 		Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}),
-		Auth: gateway.Development(slog.New(slog.DiscardHandler)), // trusts everybody
+		Auth: gateway.Development(), // trusts everybody
 	})
 	if err != nil {
 		fmt.Println(err)

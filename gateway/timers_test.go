@@ -76,7 +76,7 @@ func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, 
 	synctest.Test(t, func(t *testing.T) {
 		cfg := gateway.Config{
 			Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}),
-			Auth: gateway.Development(nolog),
+			Auth: gateway.Development(),
 		}
 		if change != nil {
 			change(&cfg)

@@ -64,7 +64,7 @@ func (w *world) node(change ...func(*gateway.Config)) *node {
 	w.t.Helper()
 	cfg := gateway.Config{
 		Node: "n1", Version: "v0.0.1", Catalog: catalog{}, Store: w.store, Router: w.router,
-		Auth: gateway.Development(nolog),
+		Auth: gateway.Development(),
 	}
 	for _, c := range change {
 		c(&cfg)
