@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"path"
 	"strconv"
 	"strings"
@@ -222,23 +223,12 @@ func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request) {
 // serveEvents writes the events of a topic up to the head, one JSON object a
 // line. A response that is cut off short has no final chunk: clients see that.
 func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, failure *command.Failure) {
-	query := r.URL.Query()
-	req := frame.Subscribe{Stream: t.stream, Category: t.category, Cursor: query.Get("cursor")}
-	switch after := query.Get("after"); {
-	case failure != nil:
-	case strings.Contains(r.Header.Get("Accept"), "text/event-stream"):
+	req := frame.Subscribe{Stream: t.stream, Category: t.category}
+	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") && failure == nil {
 		failure = &command.Failure{Code: command.Unsupported, Message: "this gateway sends no Server-Sent Events yet: use a WebSocket for what is live"}
-	case after != "" && (t.category != "" || req.Cursor != ""):
-		failure = badParameter("after", "is for streams, and excludes cursor")
-	case after != "":
-		n, err := strconv.ParseUint(after, 10, 64)
-		if err != nil {
-			failure = badParameter("after", "must be a version: a whole number")
-		}
-		v := eventstore.Version(n)
-		req.After = &v
-	case req.Cursor == "":
-		req.Cursor = "0"
+	}
+	if failure == nil {
+		failure = startOf(&req, r.URL.Query())
 	}
 	if failure == nil {
 		failure = g.mayRead(identity, t)
@@ -280,6 +270,43 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 		}
 		at = upTo
 	}
+}
+
+// startOf reads where a reading of events begins: where a subscription could,
+// but by default at the beginning.
+func startOf(req *frame.Subscribe, query url.Values) *command.Failure {
+	after, last := query.Get("after"), query.Get("last")
+	req.Cursor = query.Get("cursor")
+	given := 0
+	for _, v := range []string{after, last, req.Cursor} {
+		if v != "" {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return badParameter("cursor", "and after and last exclude each other: give one of them")
+	case req.Category != "" && after != "":
+		return badParameter("after", "is for streams: a category begins at a cursor")
+	case req.Category != "" && last != "":
+		return badParameter("last", "is for streams: a category begins at a cursor")
+	case after != "":
+		n, err := strconv.ParseUint(after, 10, 64)
+		if err != nil {
+			return badParameter("after", "must be a version: a whole number")
+		}
+		v := eventstore.Version(n)
+		req.After = &v
+	case last != "":
+		n, err := strconv.ParseUint(last, 10, 64)
+		if err != nil || n == 0 {
+			return badParameter("last", "must be a whole number of 1 or more")
+		}
+		req.Last = n
+	case req.Cursor == "":
+		req.Cursor = "0"
+	}
+	return nil
 }
 
 // statuses are those of the protocol; what is not listed is 500.

@@ -20,11 +20,12 @@ func (s *session) handle(f frame.Request) {
 	greeted := s.greeted
 	s.mu.Unlock()
 	if !greeted {
-		switch f.(type) {
+		switch f := f.(type) {
 		case frame.Hello, frame.Ping:
 		default:
+			c, _ := f.(frame.Command)
 			s.answer(frame.Fault{
-				ID: f.RequestID(), Code: command.BadRequest, Field: "op", Retry: command.RetryNo,
+				ID: f.RequestID(), Key: c.Key, Code: command.BadRequest, Field: "op", Retry: command.RetryNo,
 				Message: "say hello first: {\"op\":\"hello\",\"id\":\"1\"}",
 			})
 			return

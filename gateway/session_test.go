@@ -196,8 +196,10 @@ func TestNothingButPingIsServedBeforeHello(t *testing.T) {
 	c := w.node().dial("Authorization", "Bearer dev:ada")
 	c.send(`{"op":"ping","id":"1"}`)
 	want[frame.Pong](c)
-	c.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"add","data":{}}`)
-	c.wantFault("2", command.BadRequest)
+	c.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"add","data":{},"key":"k"}`)
+	if f := c.wantFault("2", command.BadRequest); f.Key != "k" {
+		t.Errorf("the refusal of a command does not name its key: %s", f.Append(nil))
+	}
 	c.send(`{"op":"hello","id":"2"}`)
 	want[frame.Welcome](c)
 	if head, _ := w.store.Head(t.Context()); head != 0 {

@@ -365,6 +365,9 @@ func TestStoreFailuresSayWhatIsKnown(t *testing.T) {
 			h := start(t, Config{Store: log})
 			c := cmd("a", "1", "put", m{"by": 1})
 			f := failed(t, do(t, h, c), test.code, test.retry)
+			if f.Code == command.Unavailable && errors.Is(test.err, eventstore.ErrUnavailable) && f.After <= 0 {
+				t.Errorf("%+v does not say when to come back", f)
+			}
 			if f.Elsewhere != test.elsewhere || f.Message == "" || strings.Contains(f.Message, "secret") {
 				t.Errorf("%+v", f)
 			}

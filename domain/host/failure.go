@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -65,6 +66,10 @@ func internal() *command.Failure {
 	}
 }
 
+// outage is how long clients are asked to wait when the database is away: a
+// failover takes seconds, and what waits should not be many.
+const outage = 500 * time.Millisecond
+
 // failure says to a client what an error from the store, or from reading an
 // aggregate, means. It is internal, and logged, when there is nothing that a
 // client could know.
@@ -82,7 +87,9 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error) *command.
 			"send it again with the same key", command.RetrySameKey)
 	case errors.Is(err, eventstore.ErrUnavailable):
 		h.counters.unavailable.Add(1)
-		return unavailable("the database can't be reached", command.RetryLater)
+		f := unavailable("the database can't be reached: try again", command.RetryLater)
+		f.After = outage
+		return f
 	case errors.Is(err, eventstore.ErrWentBack):
 		h.counters.unavailable.Add(1)
 		return unavailable("the log has lost events that were seen before; it serves again once an operator has decided about them",
