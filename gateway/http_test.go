@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,8 +15,6 @@ import (
 
 // oneShot keeps no connections that a test would have to wait for.
 var oneShot = &http.Transport{DisableKeepAlives: true}
-
-var nolog = slog.New(slog.DiscardHandler)
 
 func closeCode(err error) int { return int(websocket.CloseStatus(err)) }
 

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -92,7 +92,10 @@ func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
 	if c.After != nil {
 		afterVersion = eventstore.Version(*c.After)
 	}
-	out := json.NewEncoder(os.Stdout)
+	if err := c.checkStart(ctx, store, after, afterVersion); err != nil {
+		return err
+	}
+	out := newPrinter()
 	for {
 		commits, upTo, err := c.page(ctx, store, after, afterVersion)
 		if err != nil {
@@ -134,6 +137,36 @@ func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
+// checkStart refuses to begin past the end, as a gateway does: whoever knows
+// more than the log looks at another log, or at one that lost something.
+func (c eventsCmd) checkStart(ctx context.Context, store ganglion.Store, after eventstore.Position, version eventstore.Version) error {
+	head, err := store.Head(ctx)
+	switch {
+	case err != nil:
+		return err
+	case after > head:
+		return fmt.Errorf("--cursor %d lies past the head of the log, %d", after, head)
+	case version == 0:
+		return nil
+	}
+	s, err := eventstore.ParseStreamID(c.Stream)
+	if err != nil {
+		return err
+	}
+	newest, err := store.StreamHead(ctx, s)
+	if err == nil && version > newest.Version {
+		err = fmt.Errorf("--after %d lies past the newest version of %s, %d", version, s, newest.Version)
+	}
+	return err
+}
+
+// newPrinter prints one JSON object a line.
+func newPrinter() *json.Encoder {
+	out := json.NewEncoder(os.Stdout)
+	out.SetEscapeHTML(false) // this is no web page
+	return out
+}
+
 func (c eventsCmd) page(ctx context.Context, store ganglion.Store, after eventstore.Position, version eventstore.Version) ([]eventstore.Commit, eventstore.Position, error) {
 	switch {
 	case c.Stream != "":
@@ -157,28 +190,44 @@ func (c eventsCmd) page(ctx context.Context, store ganglion.Store, after eventst
 // errRefused ends a follower: connecting again would not help.
 type errRefused struct{ error }
 
+// follower is what a subscriber remembers from one connection to the next.
+type follower struct {
+	base  string         // URL of the gateway
+	start map[string]any // where the subscription goes on
+	logID string         // of the log that start belongs to; empty: not known yet
+	out   *json.Encoder
+
+	// Of the newest connection: whether the gateway said welcome, and how
+	// long it asked to stay away when it said goodbye.
+	welcome bool
+	wait    time.Duration
+}
+
 // fromGateway subscribes like any client. A follower that loses its gateway
 // connects again and resumes from the last cursor it saw.
 func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
-	start := map[string]any{"cursor": "0"}
+	base, err := nodeURL(c.URL)
+	if err != nil {
+		return err
+	}
+	f := &follower{base: base, start: map[string]any{"cursor": "0"}, out: newPrinter()}
 	switch {
 	case c.After != nil:
-		start = map[string]any{"after": *c.After}
+		f.start = map[string]any{"after": *c.After}
 	case c.Cursor != "":
-		start = map[string]any{"cursor": c.Cursor}
+		f.start = map[string]any{"cursor": c.Cursor}
 	}
 	for {
-		cursor, err := c.subscribe(ctx, start)
+		err := c.subscribe(ctx, f)
 		var refused errRefused
-		if err == nil || ctx.Err() != nil || !c.Follow || errors.As(err, &refused) {
+		if err == nil || ctx.Err() != nil || !c.Follow || f.logID == "" || errors.As(err, &refused) {
 			return err
 		}
-		if cursor != "" {
-			start = map[string]any{"cursor": cursor}
+		if f.welcome { // else it was said before
+			log.Warn("lost the gateway, connecting again until it is back", "url", f.base, "error", err)
 		}
-		log.Warn("lost the gateway, connecting again", "error", err)
 		select {
-		case <-time.After(retryGateway):
+		case <-time.After(max(f.wait, retryGateway)):
 		case <-ctx.Done():
 			return nil
 		}
@@ -186,76 +235,127 @@ func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
 }
 
 // subscribe prints events until the subscription has caught up (or for ever,
-// if following) and returns the last cursor it was given.
-func (c eventsCmd) subscribe(ctx context.Context, start map[string]any) (cursor string, err error) {
+// if following).
+func (c eventsCmd) subscribe(ctx context.Context, f *follower) error {
+	f.welcome, f.wait = false, 0
 	header := http.Header{"Authorization": {"Bearer " + c.Token}}
-	conn, resp, err := websocket.Dial(ctx, strings.TrimSuffix(c.URL, "/")+"/v1/ws",
+	conn, resp, err := websocket.Dial(ctx, f.base+"/v1/ws",
 		&websocket.DialOptions{Subprotocols: []string{"ganglion.v1"}, HTTPHeader: header})
 	if err != nil {
-		if resp != nil && resp.StatusCode >= 400 && resp.StatusCode < 500 {
-			return "", errRefused{fmt.Errorf("%s refuses the connection: %s", c.URL, resp.Status)}
+		if resp == nil {
+			return noAnswer(f.base, err)
 		}
-		return "", fmt.Errorf("can't reach %s: %w", c.URL, err)
+		err := fmt.Errorf("%s refuses the connection: %s: %s", f.base, resp.Status, why(resp))
+		if resp.StatusCode < http.StatusInternalServerError {
+			return errRefused{err}
+		}
+		return err
 	}
 	defer conn.CloseNow()
 	conn.SetReadLimit(-1)
 
-	subscribe := map[string]any{"op": "subscribe", "id": "events"}
+	// In one frame, so that the log that the cursor belongs to is compared
+	// before anything is resumed.
+	subscription := map[string]any{"id": "events"}
 	if c.Stream != "" {
-		subscribe["stream"] = c.Stream
+		subscription["stream"] = c.Stream
 	} else {
-		subscribe["category"] = c.Category
+		subscription["category"] = c.Category
 	}
-	for k, v := range start {
-		subscribe[k] = v
+	maps.Copy(subscription, f.start)
+	hello := map[string]any{"op": "hello", "id": "hello", "subscriptions": []any{subscription}}
+	if f.logID != "" {
+		hello["log"] = f.logID
 	}
-	for _, frame := range []map[string]any{{"op": "hello", "id": "hello"}, subscribe} {
-		text, err := json.Marshal(frame)
-		if err != nil {
-			return "", err
-		}
-		if err := conn.Write(ctx, websocket.MessageText, text); err != nil {
-			return "", err
-		}
+	text, err := json.Marshal(hello)
+	if err != nil {
+		return err
+	}
+	if err := conn.Write(ctx, websocket.MessageText, text); err != nil {
+		return err
 	}
 	for {
 		_, message, err := conn.Read(ctx)
 		if err != nil {
-			return cursor, err
+			return parted(err)
 		}
-		for frame := range bytes.SplitSeq(message, []byte("\n")) {
-			next, done, err := c.frame(frame)
-			if next != "" {
-				cursor = next
-			}
+		for text := range bytes.SplitSeq(message, []byte("\n")) {
+			done, err := c.frame(f, text)
 			if err != nil || done {
-				return cursor, err
+				return err
 			}
 		}
 	}
 }
 
+// why is what a gateway says about a handshake that it refuses.
+func why(resp *http.Response) string {
+	var said struct{ Message string }
+	if err := json.NewDecoder(resp.Body).Decode(&said); err != nil || said.Message == "" {
+		return "is it a gateway of Ganglion?"
+	}
+	return said.Message
+}
+
+// parted says how a connection ended. After a close code of 4000 to 4099 a
+// client does not come back.
+func parted(err error) error {
+	var closed websocket.CloseError
+	if !errors.As(err, &closed) {
+		return fmt.Errorf("the connection broke: %w", err)
+	}
+	err = fmt.Errorf("the gateway closed the connection: %s (%d)", closed.Reason, closed.Code)
+	if closed.Code >= 4000 && closed.Code < 4100 {
+		return errRefused{err}
+	}
+	return err
+}
+
 // frame handles one frame of the gateway's.
-func (c eventsCmd) frame(text []byte) (cursor string, done bool, err error) {
-	var f struct {
-		Op, Code, Message, Cursor string
+func (c eventsCmd) frame(f *follower, text []byte) (done bool, err error) {
+	var got struct {
+		Op, Code, Message, Cursor, Log string
+
+		Behind        []struct{ Cursor string }
+		ReconnectInMS int64 `json:"reconnect_in_ms"`
 		line
 	}
-	if err := json.Unmarshal(text, &f); err != nil {
-		return "", false, fmt.Errorf("%s does not speak ganglion.v1: %w", c.URL, err)
+	if err := json.Unmarshal(text, &got); err != nil {
+		return false, errRefused{fmt.Errorf("%s does not speak ganglion.v1: %w", f.base, err)}
 	}
-	switch f.Op {
-	case "event":
-		return strconv.FormatUint(uint64(f.Position), 10), false, json.NewEncoder(os.Stdout).Encode(f.line)
-	case "live":
-		return f.Cursor, !c.Follow, nil
-	case "heartbeat":
-		return f.Cursor, false, nil
-	case "error", "unsubscribed":
-		if f.Code == "busy" || f.Code == "unavailable" {
-			return "", false, errors.New(f.Message)
+	resume := func(cursor string) { f.start = map[string]any{"cursor": cursor} }
+	switch got.Op {
+	case "welcome":
+		f.welcome = true
+		if f.logID == "" { // else the answer to the subscription tells whether it is the same
+			f.logID = got.Log
 		}
-		return "", true, errRefused{fmt.Errorf("%s: %s", f.Code, f.Message)}
+	case "event":
+		resume(strconv.FormatUint(uint64(got.Position), 10))
+		return false, f.out.Encode(got.line)
+	case "live":
+		resume(got.Cursor)
+		return !c.Follow, nil
+	case "heartbeat":
+		if len(got.Behind) > 0 { // the subscription still catches up: the heartbeat's cursor is not for it
+			resume(got.Behind[0].Cursor)
+		} else {
+			resume(got.Cursor)
+		}
+	case "goodbye":
+		f.wait = time.Duration(got.ReconnectInMS) * time.Millisecond
+	case "unsubscribed":
+		if got.Cursor != "" {
+			resume(got.Cursor)
+		}
+		fallthrough
+	case "error":
+		err := fmt.Errorf("%s: %s", got.Code, got.Message)
+		switch got.Code {
+		case "busy", "unavailable", "timeout":
+			return false, err
+		}
+		return true, errRefused{err}
 	}
-	return "", false, nil
+	return false, nil
 }

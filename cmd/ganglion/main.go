@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -25,8 +26,8 @@ const (
 // cli is the command line. Every flag can also be given in the environment,
 // as GANGLION_ and the flag's name in capitals.
 type cli struct {
-	LogLevel  slog.Level `help:"Log lines of at least this level: debug, info, warn or error." default:"info" env:"GANGLION_LOG_LEVEL"`
-	LogFormat string     `help:"How log lines are written: text or json." enum:"text,json" default:"text" env:"GANGLION_LOG_FORMAT"`
+	LogLevel  string `help:"Log lines of at least this level: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"GANGLION_LOG_LEVEL"`
+	LogFormat string `help:"How log lines are written: text or json." enum:"text,json" default:"text" env:"GANGLION_LOG_FORMAT"`
 
 	Dev         devCmd         `cmd:"" help:"Run a cluster in one process on an embedded store, to try things out."`
 	Node        nodeCmd        `cmd:"" help:"Run a member of a cluster."`
@@ -45,7 +46,9 @@ type cli struct {
 
 // logger writes to standard error; standard output is for answers.
 func (c *cli) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.LogLevel}
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of the four names
+	options := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))
 	}
@@ -58,18 +61,13 @@ func main() {
 
 func run(args []string) int {
 	var c cli
-	parser, err := kong.New(&c,
-		kong.Name("ganglion"),
-		kong.Description("Event-sourced aggregates and WebSocket clients, on one log."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-	)
+	parser, err := newParser(&c)
 	if err != nil {
 		return failed(err, exitFailed)
 	}
 	call, err := parser.Parse(args)
 	if err != nil {
-		return failed(err, exitUsage)
+		return failed(hinted(err), exitUsage)
 	}
 
 	ctx, stop := untilSignal()
@@ -78,13 +76,46 @@ func run(args []string) int {
 	err = call.Run(c.logger())
 	var usage usageError
 	var unfinished unfinishedError
+	var config *ganglion.ConfigError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &config):
 		return failed(err, exitUsage)
 	case errors.As(err, &unfinished), err != nil && ctx.Err() == nil:
 		return failed(err, exitFailed)
 	}
 	return 0
+}
+
+func newParser(c *cli) (*kong.Kong, error) {
+	return kong.New(c,
+		kong.Name("ganglion"),
+		kong.Description("Event-sourced aggregates and WebSocket clients, on one log."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ValueFormatter(describe),
+	)
+}
+
+// describe is a flag's help. A flag with a placeholder would otherwise not say
+// what it is when it is not given.
+func describe(v *kong.Value) string {
+	if v.Tag.PlaceHolder != "" && v.Default != "" {
+		described := *v
+		described.Help = strings.TrimSuffix(v.Help, ".") + fmt.Sprintf("; %s by default.", v.Default)
+		v = &described
+	}
+	return kong.DefaultHelpValueFormatter(v)
+}
+
+// hinted says where to find what a call may say.
+func hinted(err error) error {
+	help := "ganglion"
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		if command := parse.Context.Selected(); command != nil {
+			help = command.FullPath()
+		}
+	}
+	return fmt.Errorf("%w («%s --help» shows what there is)", err, help)
 }
 
 func failed(err error, code int) int {
@@ -109,7 +140,7 @@ func untilSignal() (context.Context, func()) {
 		}
 		cancel()
 		if s, ok := <-signals; ok {
-			fmt.Fprintf(os.Stderr, "ganglion: stopped at once by a second %v\n", s)
+			fmt.Fprintf(os.Stderr, "ganglion: stopped at once by a second signal, %v\n", s)
 			os.Exit(exitFailed)
 		}
 	}()

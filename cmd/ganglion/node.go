@@ -85,9 +85,9 @@ type nodeCmd struct {
 	Origins []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
 
 	GossipKeyFile string `help:"File with the 32-byte gossip key: raw, hex or base64." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
-	PeerTLSCert   string `help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
-	PeerTLSKey    string `help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
-	PeerTLSCA     string `help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
+	PeerTLSCert   string `name:"peer-tls-cert" help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
+	PeerTLSKey    string `name:"peer-tls-key" help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
+	PeerTLSCA     string `name:"peer-tls-ca" help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
 	InsecurePeers bool   `help:"Allow links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
 
 	TailOnly bool          `hidden:"" env:"GANGLION_TAIL_ONLY"`
@@ -182,7 +182,7 @@ func (c healthcheckCmd) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	resp, err := get(ctx, "http://"+net.JoinHostPort(host, port)+"/readyz")
+	resp, err := get(ctx, "http://"+net.JoinHostPort(host, port), "/readyz")
 	if err != nil {
 		return err
 	}

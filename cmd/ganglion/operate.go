@@ -40,7 +40,7 @@ type urlFlag struct {
 
 func (f urlFlag) cluster(ctx context.Context, query string) (ganglion.ClusterStatus, error) {
 	var status ganglion.ClusterStatus
-	resp, err := get(ctx, strings.TrimSuffix(f.URL, "/")+"/v1/cluster"+query)
+	resp, err := get(ctx, f.URL, "/v1/cluster"+query)
 	if err != nil {
 		return status, err
 	}
@@ -54,12 +54,40 @@ func (f urlFlag) cluster(ctx context.Context, query string) (ganglion.ClusterSta
 	return status, nil
 }
 
-func get(ctx context.Context, url string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// get asks a node for one of its pages.
+func get(ctx context.Context, node, page string) (*http.Response, error) {
+	base, err := nodeURL(node)
 	if err != nil {
-		return nil, usagef("%q is no URL: write http://HOST:PORT", url)
+		return nil, err
 	}
-	return http.DefaultClient.Do(req)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+page, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, noAnswer(base, err)
+	}
+	return resp, nil
+}
+
+// nodeURL checks what --url says.
+func nodeURL(given string) (string, error) {
+	u, err := url.Parse(given)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return "", usagef("--url %q is no URL of a node: write http://HOST:PORT", given)
+	}
+	return strings.TrimSuffix(given, "/"), nil
+}
+
+// noAnswer says that a node is out of reach. It leaves out which request of
+// which library failed.
+func noAnswer(base string, err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	return fmt.Errorf("no node answers at %s: %w", base, err)
 }
 
 func firstLine(r io.Reader) string {
@@ -174,8 +202,19 @@ func (c acceptLossCmd) Run(ctx context.Context, log *slog.Logger) error {
 // sentence is an error as a person reads it: one line, without the names of
 // packages that wrapped it.
 func sentence(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: ", "transfer: ", "import: ", "export: "} {
+	var text string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.Join(strings.Fields(line), " ")
+		switch {
+		case text == "", line == "":
+		case strings.HasSuffix(text, ":"): // what follows belongs to it
+			text += " "
+		default:
+			text += "; "
+		}
+		text += line
+	}
+	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: ", "gateway: ", "cluster: ", "transfer: ", "import: ", "export: "} {
 		text = strings.ReplaceAll(text, prefix, "")
 	}
 	return text

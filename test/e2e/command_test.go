@@ -3,11 +3,14 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,13 +76,19 @@ func TestMistakes(t *testing.T) {
 		{"a taken port for clients", []string{"dev", "--listen", taken.Addr().String(), "--data", data}, 1, "address already in use"},
 		{"a taken port for links", node("--store", data, "--peer-listen", taken.Addr().String()), 1, "address already in use"},
 		{"a taken port for gossip", node("--store", data, "--gossip-listen", taken.Addr().String()), 1, "address already in use"},
-		{"an address that is none", node("--store", data, "--listen", "here"), 1, "HOST:PORT"},
+		{"an address that is none", node("--store", data, "--listen", "here"), 2, "HOST:PORT"},
+		{"more nodes than ports", []string{"dev", "--listen", "127.0.0.1:65535", "--nodes", "2", "--data", data}, 2, "no ports for 2 nodes"},
+		{"a level that is none", []string{"dev", "--log-level", "loud", "--data", data}, 2, "debug"},
 		{"a schema from the future", node("--store", future), 1, "newer than this program"},
-		{"open links to the world", node("--store", data, "--peer-listen", ":0"), 1, "--insecure-peers"},
+		{"open links to the world", node("--store", data, "--peer-listen", ":0"), 2, "--insecure-peers"},
+		{"half of a certificate", node("--store", data, "--peer-tls-ca", key), 1, "go together"},
 		{"a gossip key of the wrong size", node("--store", data, "--gossip-key-file", key), 2, "32 bytes"},
 		{"a missing key file", node("--store", data, "--gossip-key-file", key+"x"), 2, "can't read"},
 		{"an aggregate that is none", []string{"owner", "auction"}, 2, "type/id"},
-		{"a node that is not there", []string{"members", "--url", "http://127.0.0.1:1"}, 1, "refused"},
+		{"a node that is not there", []string{"members", "--url", "http://127.0.0.1:1"}, 1, "no node answers at http://127.0.0.1:1: "},
+		{"a node that is not up", []string{"healthcheck", "--listen", "127.0.0.1:1"}, 1, "no node answers"},
+		{"a URL that is none", []string{"members", "--url", "127.0.0.1:8080"}, 2, "http://HOST:PORT"},
+		{"a gateway that is not there", []string{"events", "--stream", "counter/a", "--follow", "--url", "http://127.0.0.1:1"}, 1, "no node answers"},
 		{"events of nothing", []string{"events"}, 2, "--stream"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -93,9 +102,8 @@ func TestMistakes(t *testing.T) {
 			if code != c.code {
 				t.Errorf("exit %d, want %d", code, c.code)
 			}
-			last := lastLine(errs)
-			if !strings.HasPrefix(last, "ganglion: ") || !strings.Contains(last, c.says) {
-				t.Errorf("says %q, which does not tell of %q", last, c.says)
+			if said := strings.TrimSpace(errs); !strings.HasPrefix(said, "ganglion: ") || !strings.Contains(said, c.says) || strings.Contains(said, "\n") {
+				t.Errorf("says %q, which is not one line that tells of %q", said, c.says)
 			}
 			for _, never := range []string{"goroutine ", "panic:", ".go:", secret} {
 				if strings.Contains(out+errs, never) {
@@ -169,6 +177,28 @@ func TestOneProcessPerStore(t *testing.T) {
 	if code != 0 || strings.Count(out, "\n") != 10 {
 		t.Errorf("events: exit %d\n%s%s", code, out, errs)
 	}
+	for _, past := range [][]string{{"--cursor", "11"}, {"--stream", "counter/a", "--after", "11"}} {
+		if _, errs, code = call(t, append([]string{"events", "--store", data}, past...)...); code != 1 || !strings.Contains(errs, "11 lies past") {
+			t.Errorf("events %v of 10: exit %d, %q", past, code, errs)
+		}
+	}
+}
+
+// TestALogForOperators shows what a cluster says from its start to its end
+// when nothing goes wrong: nobody is alarmed, and the one warning that trust
+// in everybody deserves is not repeated for each node.
+func TestALogForOperators(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	dev.Signal(syscall.SIGTERM)
+	if code := dev.Wait(); code != 0 {
+		t.Errorf("after SIGTERM: exit %d", code)
+	}
+	for says, times := range map[string]int{"DEVELOPMENT AUTHENTICATION": 1, "msg=ready ": 3, "msg=draining ": 3, "msg=stopped ": 3, "level=ERROR": 0} {
+		if got := strings.Count(dev.Output(), says); got != times {
+			t.Errorf("%q is said %d times, want %d:\n%s", says, got, times, dev.Output())
+		}
+	}
 }
 
 // TestMetrics shows that a node's figures can be scraped and count.
@@ -199,34 +229,56 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestFollow shows `events --follow` printing events as they happen.
+// TestFollow shows `events --follow` printing events as they happen, once
+// each, also past the restart of its gateway.
 func TestFollow(t *testing.T) {
 	t.Parallel()
-	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	listen, data := fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t)), t.TempDir()
+	start := func() *harness.Node {
+		return harness.Start(t, binary, 1, "dev", "--listen", listen, "--data", data)
+	}
+	dev := start()
 	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
 	defer client.Leave()
-	add := func(key string) {
+	added := 0
+	add := func() {
 		t.Helper()
-		if _, err := client.Do(t.Context(), "counter/a", "add", key, map[string]int{"by": 1}); err != nil {
+		added++
+		if _, err := client.Do(t.Context(), "counter/a", "add", fmt.Sprint("k", added), map[string]int{"by": added}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	add("before")
+	add()
 	follow := harness.Spawn(t, binary, "events", "--category", "counter", "--cursor", "0", "--follow", "--url", dev.URLs[0])
-	seen := func(n int) {
+	seen := func() {
 		t.Helper()
 		harness.Eventually(t, "events --follow", func() error {
-			if got := strings.Count(follow.Output(), `"added"`); got != n {
+			var want []string
+			for by := range added {
+				want = append(want, fmt.Sprintf(`"data":{"by":%d}`, by+1))
+			}
+			got := regexp.MustCompile(`"data":\{[^}]*\}`).FindAllString(follow.Output(), -1)
+			if !slices.Equal(got, want) {
 				return errors.New(follow.Output())
 			}
 			return nil
 		})
 	}
-	seen(1)
-	add("after")
-	seen(2)
+	seen()
+	add()
+	seen()
+	dev.Signal(syscall.SIGTERM)
+	if code := dev.Wait(); code != 0 {
+		t.Errorf("the gateway after SIGTERM: exit %d", code)
+	}
+	start()
+	add()
+	seen()
 	follow.Signal(syscall.SIGINT)
 	if code := follow.Wait(); code != 0 {
 		t.Errorf("after SIGINT: exit %d", code)
+	}
+	if got := strings.Count(follow.Output(), "lost the gateway"); got != 1 {
+		t.Errorf("the loss of the gateway is told %d times:\n%s", got, follow.Output())
 	}
 }
