@@ -73,13 +73,19 @@ func openTo(t *testing.T, cfg postgres.Config) *postgres.Store {
 // until waits until a condition holds on the server.
 func until(t *testing.T, url, condition string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), stuck)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, url)
+	conn, err := pgx.Connect(t.Context(), url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
+	untilOn(t, conn, condition)
+}
+
+// untilOn is until on a connection that is there.
+func untilOn(t *testing.T, conn *pgx.Conn, condition string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), stuck)
+	defer cancel()
 	for {
 		var holds bool
 		if err := conn.QueryRow(ctx, `select `+condition).Scan(&holds); err != nil {
@@ -95,6 +101,9 @@ func until(t *testing.T, url, condition string) {
 		}
 	}
 }
+
+// noStore holds when no store has a connection left.
+const noStore = `not exists (select from pg_stat_activity where datname = current_database() and application_name = 'ganglion')`
 
 // unavailable checks that an error is the one for a database that can't serve,
 // and that it says what to do, in one line and without secrets.

@@ -105,7 +105,7 @@ func TestFaultConnectionLimit(t *testing.T) {
 	if _, err := hogs[0].Exec(ctx, killOthers); err != nil {
 		t.Fatal(err)
 	}
-	until(t, url, `(select count(*) from pg_stat_activity where application_name = 'ganglion') = 0`)
+	untilOn(t, hogs[0], noStore)
 	occupy()
 	_, err := s.Append(ctx, unit("a", 2, "refused"))
 	unavailable(t, "append", err, "max_connections")
@@ -255,6 +255,7 @@ func TestFaultSchemaFromTheFuture(t *testing.T) {
 	// A newer node migrates under a running one, to what the old one can't use.
 	exec(t, url, `insert into schema_version (version_id, is_applied) values (99, true)`,
 		`alter function append rename to append_99`, killOthers)
+	until(t, url, noStore)
 	_, err := s.Append(ctx, unit("a", 1, "meanwhile"))
 	unavailable(t, "append", err, "schema")
 	_, err = postgres.Open(ctx, postgres.Config{URL: url})
