@@ -30,6 +30,8 @@ type trio struct {
 	nodes  [3]*harness.Node
 }
 
+// startTrio starts the three with extra flags, in which {node} is the name of
+// the node that gets them.
 func startTrio(t *testing.T, store string, extra ...string) *trio {
 	c := &trio{t: t, store: store, extra: extra}
 	for i := range c.nodes {
@@ -50,7 +52,10 @@ func (c *trio) start(i int) {
 		"--listen", c.listen[i], "--peer-listen", "127.0.0.1:0", "--gossip-listen", c.seeds[i],
 		"--join", strings.Join(c.seeds, ","),
 	}
-	c.nodes[i] = harness.Start(c.t, binary, 1, append(args, c.extra...)...)
+	for _, arg := range c.extra {
+		args = append(args, strings.ReplaceAll(arg, "{node}", "n"+strconv.Itoa(i+1)))
+	}
+	c.nodes[i] = harness.Start(c.t, binary, 1, args...)
 	c.listen[i] = strings.TrimPrefix(c.nodes[i].URLs[0], "http://")
 }
 

@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// TestThreeNodesWithTLS runs the cluster on certificates of ganglion certs,
+// gives a node a new one in the middle, and kills another, so that links are
+// made with it.
+func TestThreeNodesWithTLS(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "certs")
+	makeCerts := func(nodes ...string) {
+		t.Helper()
+		args := []string{"certs", "--dir", dir}
+		for _, n := range nodes {
+			args = append(args, "--node", n)
+		}
+		if out, errs, code := call(t, args...); code != 0 || !strings.Contains(out, nodes[0]+".pem") {
+			t.Fatalf("exit %d: %s%s", code, out, errs)
+		}
+	}
+	makeCerts("n1", "n2", "n3")
+	c := startTrio(t, database(t), "--peer-tls-cert", filepath.Join(dir, "{node}.pem"),
+		"--peer-tls-key", filepath.Join(dir, "{node}.key"), "--peer-tls-ca", filepath.Join(dir, "ca.pem"))
+	var replaced, restarted sync.Once
+	c.run(workload{commands: 6_000, counters: 300, sessions: 32, followers: 24, during: func(done float64) {
+		if done > 0.3 {
+			replaced.Do(func() {
+				for _, file := range []string{"n1.pem", "n1.key"} {
+					if err := os.Rename(filepath.Join(dir, file), filepath.Join(dir, file+".old")); err != nil {
+						t.Error(err)
+					}
+				}
+				makeCerts("n1")
+				c.nodes[1].Kill()
+			})
+		}
+		if done > 0.6 {
+			restarted.Do(func() { c.start(1) })
+		}
+	}})
+	c.settled()
+	if out := c.nodes[0].Output(); !strings.Contains(out, "read new peer certificates") {
+		t.Error("the node did not take its new certificate")
+	}
+	for _, i := range []int{0, 2} { // the other one counts anew
+		s, err := harness.Status(c.urls()[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Commands.Forwarded == 0 {
+			t.Errorf("%s forwarded nothing over its links", s.Node)
+		}
+	}
+}
+
+// TestTokens runs a node on a secret, and makes and shows tokens to it as an
+// operator does.
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	secrets := filepath.Join(t.TempDir(), "secrets")
+	if err := os.WriteFile(secrets, []byte(strings.Repeat("a secret", 8)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node := harness.Start(t, binary, 1, "node", "--name", "n1", "--store", t.TempDir(),
+		"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
+		"--auth", "jwt", "--jwt-hmac-file", secrets, "--jwt-issuer", "us", "--jwt-audience", "them", "--jwt-leeway", "0s")
+	if strings.Contains(node.Output(), "DEVELOPMENT") {
+		t.Error("the node says that it trusts anybody")
+	}
+	token := func(args ...string) string {
+		t.Helper()
+		out, errs, code := call(t, append([]string{"token", "--jwt-hmac-file", secrets}, args...)...)
+		if code != 0 || errs != "" {
+			t.Fatalf("exit %d: %s", code, errs)
+		}
+		return strings.TrimSpace(out)
+	}
+	good := token("--client", "ada", "--jwt-issuer", "us", "--jwt-audience", "them", "--claim", "level=3")
+
+	for name, c := range map[string]struct {
+		authorization string
+		status        int
+		says          string
+	}{
+		"a good token":      {"Bearer " + good, 200, `"version":1`},
+		"another audience":  {"Bearer " + token("--client", "ada", "--jwt-issuer", "us", "--jwt-audience", "others"), 401, "aud"},
+		"another issuer":    {"Bearer " + token("--client", "ada", "--jwt-audience", "them"), 401, "iss"},
+		"changed":           {"Bearer " + good[:len(good)-4] + "AAAA", 401, "signature"},
+		"a development one": {"Bearer dev:ada", 401, "JWT"},
+		"nothing":           {"", 401, "unauthenticated"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, node.URLs[0]+"/v1/commands",
+			strings.NewReader(`{"id":"1","aggregate":"counter/jwt","command":"add","data":{"by":1}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", c.authorization)
+		if c.authorization == "" {
+			req.Header.Del("Authorization")
+		}
+		resp, err := harness.HTTP.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != c.status || !strings.Contains(string(body), c.says) {
+			t.Errorf("%s: %s, %s, which does not tell of %q, %v", name, resp.Status, body, c.says, err)
+		}
+	}
+	if out, errs, code := call(t, "events", "--url", node.URLs[0], "--token", good, "--stream", "counter/jwt", "--after", "0"); code != 0 || !strings.Contains(out, `"event":"added"`) {
+		t.Errorf("events: exit %d, %s%s", code, out, errs)
+	}
+	if session, err := harness.Dial(context.Background(), harness.WS(node.URLs[0]), "ada", nil); err == nil {
+		session.Close()
+		t.Error("a client was taken on trust")
+	}
+}
+
+// TestImpossibleAuthentication shows that flags that can't go together are
+// refused in one sentence, before the node does anything.
+func TestImpossibleAuthentication(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	secrets, short := filepath.Join(dir, "secrets"), filepath.Join(dir, "short")
+	for name, content := range map[string]string{secrets: strings.Repeat("a secret", 8), short: "hunter2"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	node := func(args ...string) []string {
+		return append([]string{"node", "--name", "n", "--store", dir, "--gossip-listen", "127.0.0.1:0"}, args...)
+	}
+	for says, args := range map[string][]string{
+		"give --jwt-hmac-file or --jwt-jwks": node("--auth", "jwt"),
+		"exclude each other":                 node("--auth", "jwt", "--jwt-hmac-file", secrets, "--jwt-jwks", secrets),
+		"want --auth jwt":                    node("--jwt-hmac-file", secrets),
+		"can't be negative":                  node("--auth", "jwt", "--jwt-hmac-file", secrets, "--jwt-leeway=-1s"),
+		"--jwt-jwks-insecure":                node("--auth", "jwt", "--jwt-jwks", "http://example.com/keys"),
+		"no JSON Web Key Set":                node("--auth", "jwt", "--jwt-jwks", secrets),
+		"it needs 32":                        node("--auth", "jwt", "--jwt-hmac-file", short),
+		"none: no such file":                 node("--auth", "jwt", "--jwt-hmac-file", filepath.Join(dir, "none")),
+		"--auth must be one of":              node("--auth", "basic"),
+		"--jwt-hmac-file is missing":         {"token", "--client", "ada"},
+		"client id":                          {"token", "--client", "a/b", "--jwt-hmac-file", secrets},
+		"NAME=VALUE":                         {"token", "--client", "ada", "--claim", "level", "--jwt-hmac-file", secrets},
+		"claim sub has a meaning of its own": {"token", "--client", "ada", "--claim", "sub=bob", "--jwt-hmac-file", secrets},
+		"good for a second at least":         {"token", "--client", "ada", "--expires-in", "0s", "--jwt-hmac-file", secrets},
+		`"../n1" can't name a certificate`:   {"certs", "--dir", dir, "--node", "../n1"},
+		"missing flags: --node=NAME":         {"certs", "--dir", dir},
+	} {
+		out, errs, code := call(t, args...)
+		last := lastLine(errs)
+		if code != 2 || out != "" || !strings.HasPrefix(last, "ganglion: ") || !strings.Contains(last, says) {
+			t.Errorf("%v: exit %d, says %q, which does not tell of %q", args, code, last, says)
+		}
+		if strings.Contains(errs, "hunter2") {
+			t.Errorf("%v: a secret is shown", args)
+		}
+	}
+}
