@@ -48,7 +48,7 @@ func TestFaultCutAtEveryByte(t *testing.T) {
 	for n := range reply {
 		cutAt(cutReply, "the reply", n)
 	}
-	for n := 0; n < request; n += rounds(11, 1) {
+	for n := 0; n < request; n += rounds(23, 1) {
 		cutAt(cutRequest, "the request", n)
 	}
 	if got, want := list.keys(), keysOf(readAll(t, beside)); got != want {
@@ -65,7 +65,7 @@ func TestFaultCutSessions(t *testing.T) {
 	ctx := t.Context()
 	p, behind, beside, _ := cut(t, 500*time.Millisecond)
 	version, works := eventstore.Version(0), 0
-	for n := 0; works < 2; n += rounds(37, 1) {
+	for n := 0; works < 2; n += rounds(97, 1) {
 		p.refuse(true) // ends the connections that are there
 		p.refuse(false)
 		p.cutSessions(n)

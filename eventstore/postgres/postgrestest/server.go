@@ -32,6 +32,9 @@ type Options struct {
 	Durable bool
 	// Settings are further settings of postgresql.conf.
 	Settings map[string]string
+	// SegmentMiB is the size of a file of the write-ahead log, a power of 2;
+	// 0 is the server's default, 16. Full disks are full sooner with 1.
+	SegmentMiB int
 }
 
 // Server is a throw-away cluster. It listens on a Unix socket and, for proxies
@@ -80,8 +83,11 @@ func (s *Server) init(ctx context.Context) error {
 	if err := s.own(s.dir); err != nil {
 		return err
 	}
-	out, err := s.command(ctx, "initdb", "-D", s.path("data"), "-U", "postgres", "-A", "trust", "-E", "UTF8",
-		"--locale=C", "--no-sync", "--no-instructions").CombinedOutput()
+	args := []string{"-D", s.path("data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"}
+	if s.opts.SegmentMiB > 0 {
+		args = append(args, "--wal-segsize="+strconv.Itoa(s.opts.SegmentMiB))
+	}
+	out, err := s.command(ctx, "initdb", args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}
