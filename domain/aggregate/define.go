@@ -78,8 +78,8 @@ type Type[S any] struct {
 	// the shape of the state stays, so that snapshots made by the older one
 	// are ignored.
 	Revision int
-	// Scenarios show what the type does. Every command and every event has at
-	// least one.
+	// Scenarios show what the type does. Every command, every event and every
+	// old form of an event has at least one.
 	Scenarios Scenarios[S]
 }
 

@@ -204,8 +204,8 @@ func (d *Definition) EncodeEvent(event any) (name string, form int, data json.Ra
 // Scenarios returns the type's scenarios, sorted by name.
 func (d *Definition) Scenarios() []Example { return slices.Clone(d.examples) }
 
-// Uncovered returns the commands that no scenario sends and the events that
-// none mentions, in words, such as «command "bid"».
+// Uncovered returns the commands that no scenario sends, the events that none
+// mentions and the old forms that none reads, in words, such as «command "bid"».
 func (d *Definition) Uncovered() []string { return slices.Clone(d.uncovered) }
 
 // Apply makes an event part of a state.

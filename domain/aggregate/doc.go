@@ -13,8 +13,9 @@
 // Events are stored as JSON under the names of their definition, never under
 // Go names. A stored form is permanent: members may be added, and read as
 // their zero value in events that were stored without them; anything else
-// makes a new form and needs an Upcaster. Package aggregatetest keeps golden
-// files of every form and fails when history would be orphaned.
+// makes a new form and needs an Upcaster, and a scenario with Reads. Package
+// aggregatetest keeps golden files of every form and fails when history would
+// be orphaned.
 //
 // A state is a cache of its events. It may change shape at will: snapshots
 // carry a fingerprint of the shape, and one of another shape is not used.

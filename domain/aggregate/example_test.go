@@ -81,6 +81,9 @@ func ExampleUpcast() {
 		Upcasters: aggregate.Upcasters{"booked": {
 			aggregate.Upcast(func(old bookedV1) Booked { return Booked{Seats: []int{old.Seat}} }),
 		}},
+		Scenarios: aggregate.Scenarios[Booking]{
+			"once, a booking was of one seat": aggregate.Reads("booked", 1, `{"seat":12}`, Booked{Seats: []int{12}}),
+		},
 	})
 	now, err := catalog.Show("booking", "booked", 1, json.RawMessage(`{"seat": 12}`))
 	fmt.Println(string(now), err)

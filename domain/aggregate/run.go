@@ -25,9 +25,11 @@ type Example struct {
 // examples makes the scenarios runnable, and finds what none of them shows.
 func (scenarios Scenarios[S]) examples(d *Definition) (examples []Example, uncovered []string) {
 	shown := map[reflect.Type]bool{}
+	read := map[stored]bool{} // without data
 	for _, name := range slices.Sorted(maps.Keys(scenarios)) {
 		s := scenarios[name]
 		shown[reflect.TypeOf(s.when)] = true
+		read[stored{event: s.stored.event, form: s.stored.form}] = true
 		for _, e := range slices.Concat(s.given, s.then) {
 			shown[reflect.TypeOf(e)] = true
 		}
@@ -42,11 +44,19 @@ func (scenarios Scenarios[S]) examples(d *Definition) (examples []Example, uncov
 		if !shown[d.events[name].shape.typ] {
 			uncovered = append(uncovered, fmt.Sprintf("event %q", name))
 		}
+		for form := 1; form < d.Form(name); form++ {
+			if !read[stored{event: name, form: form}] {
+				uncovered = append(uncovered, fmt.Sprintf("form %d of event %q", form, name))
+			}
+		}
 	}
 	return examples, uncovered
 }
 
 func (s Scenario[S]) run(d *Definition) error {
+	if s.outcome == reads {
+		return s.read(d)
+	}
 	if s.when == nil || s.outcome == 0 {
 		return errors.New("the scenario is not complete: it has a When, and ends with Then, Reject or Forbid")
 	}
@@ -71,6 +81,33 @@ func (s Scenario[S]) run(d *Definition) error {
 		if err := s.decide(d, state, cmd); err != nil {
 			return err
 		}
+	}
+	return s.compareView(d, state)
+}
+
+// read reads what was stored in an old form, and applies it.
+func (s Scenario[S]) read(d *Definition) error {
+	name, _, want, err := d.EncodeEvent(s.then[0])
+	if err != nil {
+		return err
+	}
+	if name != s.stored.event {
+		return fmt.Errorf("what is stored as %q should be read as %q: upcasters keep an event's name", s.stored.event, name)
+	}
+	event, err := d.DecodeEvent(s.stored.event, s.stored.form, json.RawMessage(s.stored.data))
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(event, any(s.then[0])) {
+		_, _, got, err := d.EncodeEvent(event)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("form %d of %s should be read as %s, but is as %s", s.stored.form, name, want, got)
+	}
+	state := d.NewState()
+	if _, err := d.record(state, event); err != nil {
+		return err
 	}
 	return s.compareView(d, state)
 }

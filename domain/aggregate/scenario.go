@@ -16,6 +16,14 @@ type Scenario[S any] struct {
 	then    []Event[S]
 	reject  *Rejection
 	shows   string
+	stored  stored
+}
+
+// stored is an event as a log holds it.
+type stored struct {
+	event string
+	form  int
+	data  string
 }
 
 type outcome uint8
@@ -24,6 +32,7 @@ const (
 	emits outcome = iota + 1
 	rejects
 	forbidden
+	reads
 )
 
 // A Past is the beginning of a scenario: what has happened.
@@ -79,6 +88,13 @@ func (a Attempt[S]) Reject(r *Rejection) Scenario[S] {
 func (a Attempt[S]) Forbid() Scenario[S] {
 	a.s.outcome = forbidden
 	return a.s
+}
+
+// Reads is a scenario of its own kind, for an event whose form has changed: what
+// was stored under this name in this form, with this data, is read as event.
+// Every old form of every event has at least one.
+func Reads[S any](name string, form int, data string, event Event[S]) Scenario[S] {
+	return Scenario[S]{outcome: reads, stored: stored{name, form, data}, then: []Event[S]{event}}
 }
 
 // Shows adds what clients see of the state in the end, as JSON.
