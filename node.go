@@ -319,7 +319,7 @@ func (n *node) ringChanged(r *ring.Ring) {
 func (n *node) watchLog(ctx context.Context) error {
 	tick := time.NewTicker(logCheck)
 	defer tick.Stop()
-	logID, wentBack, unchecked := n.store.LogID(), false, false
+	logID, wentBack := n.store.LogID(), false
 	for {
 		select {
 		case <-ctx.Done():
@@ -327,10 +327,6 @@ func (n *node) watchLog(ctx context.Context) error {
 		case <-tick.C:
 		}
 		err := n.store.Check(ctx)
-		if err == nil && unchecked {
-			unchecked = false
-			n.log.Info("the log can be checked again")
-		}
 		switch {
 		case errors.Is(err, eventstore.ErrWentBack):
 			if !wentBack {
@@ -340,10 +336,8 @@ func (n *node) watchLog(ctx context.Context) error {
 			}
 			n.lost(err)
 		case err != nil:
-			if ctx.Err() == nil && !wentBack && !unchecked {
-				unchecked = true
-				n.log.Warn("the log can't be checked; it is tried again and again", "error", err)
-			}
+			// The feed reads the same log, and says when it can't.
+			n.log.Debug("the log can't be checked", "error", err)
 		case wentBack || n.store.LogID() != logID:
 			head, err := n.store.Head(ctx)
 			if err != nil {

@@ -318,7 +318,22 @@ func (h *Host) append(d draft) (eventstore.Appended, error) {
 	}
 	ctx, cancel := context.WithDeadline(h.ctx, deadline)
 	defer cancel()
-	return h.store.Append(ctx, d.unit)
+	appended, err := h.store.Append(ctx, d.unit)
+	h.tellOutage(err)
+	return appended, err
+}
+
+// tellOutage logs once that the store takes no commands, and once that it does
+// again. Clients learn only that it is out of reach; the log says why.
+func (h *Host) tellOutage(err error) {
+	switch {
+	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrUnknown):
+		if h.outage.CompareAndSwap(false, true) {
+			h.log.Warn("the store takes no commands; clients are told to try again", "error", err)
+		}
+	case err == nil && h.outage.Load() && h.outage.CompareAndSwap(true, false):
+		h.log.Info("the store takes commands again")
+	}
 }
 
 // commit makes the speculative state the state, shows it, and only then

@@ -377,6 +377,28 @@ func TestStoreFailuresSayWhatIsKnown(t *testing.T) {
 	}
 }
 
+func TestAnOutageIsLoggedOnceWithItsCause(t *testing.T) {
+	t.Parallel()
+	log, out := newMemlog(), &logged{}
+	var cause error
+	log.before = func(eventstore.Unit) error { return cause }
+	h := start(t, Config{Store: log, Logger: out.logger()})
+	for i := range 2 {
+		key := fmt.Sprint("k", i)
+		cause = fmt.Errorf("%w: no route", eventstore.ErrUnavailable)
+		for range 3 {
+			failed(t, do(t, h, cmd("a", key, "put", m{"by": 1})), command.Unavailable, command.RetryLater)
+		}
+		cause = nil
+		granted(t, do(t, h, cmd("a", key, "put", m{"by": 1})), eventstore.Version(i+1))
+	}
+	for says, times := range map[string]int{"no route": 2, "takes no commands": 2, "takes commands again": 2} {
+		if got := strings.Count(out.String(), says); got != times {
+			t.Errorf("%q is said %d times, want %d:\n%s", says, got, times, out)
+		}
+	}
+}
+
 func TestPoisonedCommandFailsAlone(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()

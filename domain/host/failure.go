@@ -97,7 +97,7 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error) *command.
 	case errors.Is(err, eventstore.ErrClosed), h.ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return leaving()
 	case errors.Is(err, aggregate.ErrUnknownEvent):
-		h.log.Warn("an event is newer than this program: leaving the aggregate to other nodes", "stream", s, "err", err)
+		h.log.Warn("an event is newer than this program: leaving the aggregate to other nodes", "stream", s, "error", err)
 		f := unavailable(fmt.Sprintf("%s has events that this node's version of the program does not know", s), command.RetryLater)
 		f.Elsewhere = true
 		return f
@@ -108,7 +108,7 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error) *command.
 	if errors.As(err, &p) {
 		h.log.Error(doing+": application code panicked", "stream", s, "panic", p.value, "stack", string(p.stack))
 	} else {
-		h.log.Error(doing+" failed", "stream", s, "err", err)
+		h.log.Error(doing+" failed", "stream", s, "error", err)
 	}
 	h.counters.internal.Add(1)
 	return internal()

@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -57,6 +58,7 @@ type Host struct {
 	snapshots chan eventstore.Snapshot
 	tip       tip
 	counters  counters
+	outage    atomic.Bool // the last append found the store out of reach
 
 	// mu guards all below and the fields of cells that say so. It is held
 	// for map and list operations only, never across calls of others.

@@ -102,7 +102,7 @@ func (h *Host) begin(ctx context.Context, c *cell) error {
 				h.counters.snapshotsUsed.Add(1)
 				return nil
 			}
-			h.log.Warn("a snapshot can't be decoded: reading the aggregate from its first event", "stream", c.stream, "err", err)
+			h.log.Warn("a snapshot can't be decoded: reading the aggregate from its first event", "stream", c.stream, "error", err)
 		}
 	}
 	return guarded(func() error {
@@ -213,7 +213,7 @@ func (h *Host) offerSnapshot(c *cell) {
 	})
 	c.snapshot = c.version // also if it failed: the same state fails again
 	if err != nil {
-		h.log.Warn("a snapshot can't be made", "stream", c.stream, "version", c.version, "err", err)
+		h.log.Warn("a snapshot can't be made", "stream", c.stream, "version", c.version, "error", err)
 		return
 	}
 	c.stateBytes = len(s.State)
@@ -240,7 +240,7 @@ func (h *Host) writeSnapshots() {
 				h.counters.snapshots.Add(1)
 			case h.ctx.Err() == nil:
 				h.counters.snapshotsDropped.Add(1)
-				h.log.Warn("a snapshot was not written", "stream", s.Stream, "version", s.Version, "err", err)
+				h.log.Warn("a snapshot was not written", "stream", s.Stream, "version", s.Version, "error", err)
 			}
 		}
 	}
