@@ -31,6 +31,9 @@ generate: ## Generate code from proto/peer/peer.proto.
 bench: ## Measure the whole system end to end, on SQLite and on PostgreSQL.
 	@scripts/bench.sh
 
+bench-store: ## Measure the store on PostgreSQL beside its rivals and its floors; ARGS=--quick for a first look.
+	@scripts/bench-store.sh $(ARGS)
+
 -include deploy/compose.mk
 
-.PHONY: help run build test test-faults lint fmt generate bench
+.PHONY: help run build test test-faults lint fmt generate bench bench-store

@@ -5,6 +5,9 @@
 -- json and not jsonb: nothing here looks inside on the way in, and it costs
 -- less on the server and on the disk. Collation "C": names are compared, not
 -- sorted for people, and no upgrade of the operating system can reorder them.
+-- The key comes first in its index: keys that rise with time, as our clients
+-- make them, then fill one page after another; see
+-- docs/decisions/0001-idempotency-keys.md.
 create table commit (
   pos      bigint      not null,
   version  bigint      not null,
@@ -18,7 +21,7 @@ create table commit (
   events   json        not null, -- [{"t":name, "v":form, "d":data}, …]; v is absent for 1
   constraint commit_pos     primary key (pos),
   constraint commit_version unique (agg_id, agg_type, version),
-  constraint commit_key     unique (agg_id, agg_type, key),
+  constraint commit_key     unique (key, agg_id, agg_type),
   constraint commit_events  check (n > 0 and pos >= n and version >= n)
 );
 
@@ -143,6 +146,7 @@ create function append(
 declare
   sound   boolean; -- what the caller has seen is there
   smooth  boolean; -- nothing but a known key can speak against the batch
+  kept    boolean; -- there are outcomes
   refused integer[];
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
@@ -154,21 +158,26 @@ begin
     coalesce((select c.pos from commit c order by c.pos desc limit 1), 0),
     exists (select from log where log.id = w_log)
       and (w_pos = 0 or exists (select from commit c where c.pos = w_pos and c.key = w_key)),
-    not (again or careful)
-      and not exists (
-        select from (select unnest(u_id) as id, unnest(u_type) as type, unnest(u_version) as expected) u
-        where u.expected <> coalesce((
-          select c.version from commit c where c.agg_id = u.id and c.agg_type = u.type order by c.version desc limit 1), 0))
-      and (not exists (select from outcome) or not exists (
-        select from (select unnest(c_id) as id, unnest(c_type) as type, unnest(c_key) as key) k
-        where (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1))
-      and (cardinality(o_unit) = 0 or not exists (
-        select from (select unnest(o_id) as id, unnest(o_type) as type, unnest(o_key) as key) k
-        where (select 1 from commit c where c.agg_id = k.id and c.agg_type = k.type and c.key = k.key limit 1) = 1
-           or (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1))
-  into base, sound, smooth;
+    not (again or careful) and not exists (
+      select from (select unnest(u_id) as id, unnest(u_type) as type, unnest(u_version) as expected) u
+      where u.expected <> coalesce((
+        select c.version from commit c where c.agg_id = u.id and c.agg_type = u.type order by c.version desc limit 1), 0)),
+    exists (select from outcome)
+  into base, sound, smooth, kept;
   if not sound then
     raise exception 'the log went back' using errcode = 'GA001';
+  end if;
+
+  if smooth and kept then
+    smooth := not exists (
+      select from (select unnest(c_id) as id, unnest(c_type) as type, unnest(c_key) as key) k
+      where (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1);
+  end if;
+  if smooth and cardinality(o_unit) > 0 then
+    smooth := not exists (
+      select from (select unnest(o_id) as id, unnest(o_type) as type, unnest(o_key) as key) k
+      where (select 1 from commit c where c.agg_id = k.id and c.agg_type = k.type and c.key = k.key limit 1) = 1
+         or (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1);
   end if;
 
   if smooth then

@@ -14,7 +14,7 @@ create table "commit" (
   meta     text    not null,                           -- {"client":…, "trace":…}
   events   text    not null,                           -- [{"t":name, "v":form, "d":data}, …]; v is absent for 1
   unique (agg_id, agg_type, version),
-  unique (agg_id, agg_type, key)
+  unique (key, agg_id, agg_type)
 ) strict;
 
 -- +goose StatementBegin
