@@ -1,0 +1,170 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// Three releases of an application, whose event "noted" changed its form twice.
+type (
+	diary   struct{ Lines []string }
+	noteOne struct {
+		Text string `json:"text"`
+	}
+	noteTwo struct {
+		Title string `json:"title"`
+	}
+	noteThree struct {
+		Lines []string `json:"lines"`
+	}
+	notedOne   noteOne
+	notedTwo   noteTwo
+	notedThree noteThree
+)
+
+func (c noteOne) Decide(aggregate.Call, diary) (aggregate.Decision[diary], error) {
+	return aggregate.Emit[diary](notedOne(c))
+}
+
+func (c noteTwo) Decide(aggregate.Call, diary) (aggregate.Decision[diary], error) {
+	return aggregate.Emit[diary](notedTwo(c))
+}
+
+func (c noteThree) Decide(aggregate.Call, diary) (aggregate.Decision[diary], error) {
+	return aggregate.Emit[diary](notedThree(c))
+}
+
+func (e notedOne) Apply(d *diary)   { d.Lines = append(d.Lines, e.Text) }
+func (e notedTwo) Apply(d *diary)   { d.Lines = append(d.Lines, e.Title) }
+func (e notedThree) Apply(d *diary) { d.Lines = append(d.Lines, e.Lines...) }
+
+func diaryRelease(t *testing.T, n int) *aggregate.Catalog {
+	t.Helper()
+	up := []aggregate.Upcaster{
+		aggregate.Upcast(func(old notedOne) notedTwo { return notedTwo{Title: old.Text} }),
+		aggregate.Upcast(func(old notedTwo) notedThree { return notedThree{Lines: []string{old.Title}} }),
+	}
+	var catalog aggregate.Catalog
+	aggregate.Define(&catalog, aggregate.Type[diary]{
+		Name: "diary", Access: aggregate.Access{Send: aggregate.Authenticated, Read: aggregate.Anyone}, SnapshotEvery: 2,
+		Commands:  aggregate.Commands[diary]{"note": []aggregate.Command[diary]{noteOne{}, noteTwo{}, noteThree{}}[n-1]},
+		Events:    aggregate.Events[diary]{"noted": []aggregate.Event[diary]{notedOne{}, notedTwo{}, notedThree{}}[n-1]},
+		Upcasters: aggregate.Upcasters{"noted": up[:n-1]},
+	})
+	if err := catalog.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return &catalog
+}
+
+// runRelease runs two nodes of a release until the end of use.
+func runRelease(t *testing.T, store string, n int, use func(urls []string)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	catalog := diaryRelease(t, n)
+	ready, ended := make(chan string, 2), make(chan error, 1)
+	go func() {
+		ended <- ganglion.RunDev(ctx, ganglion.Config{
+			Catalog: catalog, Listen: "127.0.0.1:0", Store: store, Ready: func(url string) { ready <- url },
+		}, 2)
+	}()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("release %d: %v", n, err)
+		}
+	}()
+	var urls []string
+	for len(urls) < 2 {
+		select {
+		case url := <-ready:
+			urls = append(urls, harness.WS(url))
+		case err := <-ended:
+			ended <- nil
+			t.Fatalf("release %d: %v", n, err)
+		}
+	}
+	use(urls)
+}
+
+// TestOldFormsReachClients shows that the third release shows its clients every
+// event in the third form, history as live, and a state made of all three.
+func TestOldFormsReachClients(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string]string{"sqlite": t.TempDir(), "postgres": database(t)} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			written := 0
+			note := func(urls []string, n int) {
+				t.Helper()
+				client := &harness.Client{ID: "ada", URLs: urls}
+				defer client.Leave()
+				for range 3 {
+					text := fmt.Sprint("line ", written)
+					data := []any{noteOne{text}, noteTwo{text}, noteThree{[]string{text}}}[n-1]
+					if _, err := client.Do(ctx, "diary/a", "note", fmt.Sprint("k", written), data); err != nil {
+						t.Fatal(err)
+					}
+					written++
+				}
+			}
+			runRelease(t, store, 1, func(urls []string) { note(urls, 1) })
+			runRelease(t, store, 2, func(urls []string) { note(urls, 2) })
+			runRelease(t, store, 3, func(urls []string) {
+				for _, url := range urls { // the owner's gateway, and another one
+					session, err := harness.Dial(ctx, url, "bob", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer session.Close()
+					events := make(chan harness.Frame, 100)
+					if _, err := session.Subscribe(ctx, "s", map[string]any{"stream": "diary/a", "after": 0}, func(f harness.Frame) {
+						if f.Op == "event" {
+							events <- f
+						}
+					}); err != nil {
+						t.Fatal(err)
+					}
+					history := written
+					for i := range history + 3 {
+						if i == history {
+							note(urls[:1], 3)
+						}
+						var got noteThree
+						var f harness.Frame
+						select {
+						case f = <-events:
+						case <-session.Done():
+							t.Fatalf("the session ended: %v", session.Err())
+						}
+						if err := json.Unmarshal(f.Data, &got); err != nil {
+							t.Fatal(err)
+						}
+						if want := []string{fmt.Sprint("line ", i)}; f.Version != uint64(i+1) || !slices.Equal(got.Lines, want) {
+							t.Errorf("version %d shows %s, want %q", f.Version, f.Data, want)
+						}
+					}
+					state, err := session.Call(ctx, map[string]any{"op": "get", "aggregate": "diary/a"})
+					if err != nil {
+						t.Fatal(err)
+					}
+					var shown diary
+					if err := json.Unmarshal(state.Data, &shown); err != nil {
+						t.Fatal(err)
+					}
+					if len(shown.Lines) != written || shown.Lines[written-1] != fmt.Sprint("line ", written-1) {
+						t.Errorf("the state shows %s", state.Data)
+					}
+				}
+			})
+		})
+	}
+}
