@@ -158,3 +158,40 @@ func TestFaultSilentServer(t *testing.T) {
 		t.Errorf("the log holds %q", got)
 	}
 }
+
+// TestFaultCloseWhileSilent closes a store whose server has fallen silent:
+// nobody is left waiting, neither who closes nor who appends or reads.
+func TestFaultCloseWhileSilent(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, postgrestest.Options{})
+	p := newProxy(t, server.Addr())
+	s := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: time.Second, ConnectTimeout: 200 * time.Millisecond})
+	if _, err := s.Append(t.Context(), unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	p.freeze(true)
+	const each = 8
+	answers := make(chan error, 2*each+1)
+	for i := range each {
+		go func() { _, err := s.Append(context.Background(), unit(fmt.Sprint("b", i), 0, "k")); answers <- err }()
+		go func() { _, err := s.Head(context.Background()); answers <- err }()
+	}
+	until(t, server.URL("postgres"), `(select count(*) from commit) > 1`) // an append's answer is on its way, and never arrives
+	answers <- s.Close()
+	timeout := time.After(stuck)
+	closed := false
+	for range 2*each + 1 {
+		select {
+		case err := <-answers:
+			switch {
+			case err == nil && !closed:
+				closed = true
+			case errors.Is(err, eventstore.ErrUnknown), errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrClosed):
+			default:
+				t.Errorf("got %v", err)
+			}
+		case <-timeout:
+			t.Fatal("somebody waits for ever")
+		}
+	}
+}

@@ -206,6 +206,7 @@ func TestFaultLogDiskFull(t *testing.T) {
 		}
 		return err
 	})
+	s = openTo(t, postgres.Config{URL: url}) // with more patience
 	if got := len(readAll(t, s)); got != int(acknowledged)+1 {
 		t.Errorf("the log holds %d commits, want %d", got, acknowledged+1)
 	}

@@ -21,6 +21,7 @@ type Store struct {
 	cfg       Config
 	conns     *pgxpool.Config // for every connection
 	pool      *pgxpool.Pool   // for reads
+	sockets   sockets
 	guard     *guard.Guard
 	backend   *backend
 	committer *batch.Committer
@@ -43,6 +44,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, conns: conns, closed: make(chan struct{})}
 	conns.ConnConfig.ConnectTimeout = cfg.ConnectTimeout // for each host
+	conns.ConnConfig.DialFunc = s.sockets.dialer(conns.ConnConfig.DialFunc)
 	conns.ConnConfig.ValidateConnect = refuseStandby
 	conns.PingTimeout = cfg.ConnectTimeout
 	conns.MaxConns = int32(cfg.ReadConns)
@@ -260,7 +262,8 @@ func (s *Store) AcceptLoss(ctx context.Context) (string, error) {
 }
 
 // Close implements eventstore.Store. It waits for the batch in flight, at
-// most as long as Config.Deadline.
+// most as long as Config.Deadline, and for a server that does not answer at
+// most Config.ConnectTimeout more.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.committer.Close()
@@ -268,6 +271,8 @@ func (s *Store) Close() error {
 		s.cancel()
 		s.keeping.Wait()
 		close(s.closed)
+		silence := time.AfterFunc(s.cfg.ConnectTimeout, s.sockets.cut)
+		defer silence.Stop()
 		s.pool.Close()
 	})
 	return nil
