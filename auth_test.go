@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,6 +74,13 @@ func newCourt(t *testing.T) *court {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.start(t, dir, auth)
+	return c
+}
+
+// start starts the nodes and waits until they are ready.
+func (c *court) start(t *testing.T, dir string, auth *token.Authenticator) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	const nodes = 2
 	ready, ended := make(chan string, nodes), make(chan error, 1)
@@ -96,7 +104,6 @@ func newCourt(t *testing.T) *court {
 			t.Fatal(err)
 		}
 	}
-	return c
 }
 
 func (c *court) token(t *testing.T, client string, good time.Duration, claims map[string]any) string {
@@ -298,5 +305,35 @@ func TestASessionEndsWithItsTokenUnlessItIsRenewed(t *testing.T) {
 	}
 	if a := renewed.ask(map[string]any{"op": "ping", "id": "p"}); a.Op != "pong" {
 		t.Errorf("the session that was renewed: %+v", a)
+	}
+}
+
+// TestWithoutKeysNobodyIsTurnedAwayForGood has an issuer that is down: that is
+// not the clients' fault, and they are told to come again.
+func TestWithoutKeysNobodyIsTurnedAwayForGood(t *testing.T) {
+	t.Parallel()
+	issuer := httptest.NewServer(http.NotFoundHandler())
+	auth, err := token.New(t.Context(), token.Config{JWKS: issuer.URL})
+	issuer.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	c := &court{secrets: filepath.Join(dir, "secrets")}
+	if err := os.WriteFile(c.secrets, []byte(strings.Repeat("justice", 10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t, dir, auth)
+	text := c.token(t, "ada", time.Hour, nil)
+	k := c.talk(t, nil)
+	if a := k.ask(hello(text)); a.Code != "unavailable" || a.Retry != "later" {
+		t.Errorf("hello: %+v", a)
+	}
+	if code, _ := k.closed(); code != 4200 {
+		t.Errorf("closed with %d", code)
+	}
+	_, resp, err := websocket.Dial(t.Context(), c.urls[0]+"/v1/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + text}}})
+	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("handshake: %v, %v", resp, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
 )
 
 // Identity is who a client is. The zero Identity is nobody: it passes only
@@ -21,6 +22,11 @@ type Identity struct {
 	// Expires is when the identity ends; zero if it does not.
 	Expires time.Time
 }
+
+// ErrAuthUnavailable is what an Authenticator's error is if it can't tell who
+// a client is at the moment, for instance since it has no keys yet: the client
+// may come again, or go to another gateway.
+var ErrAuthUnavailable = errors.New("tokens can't be checked at the moment")
 
 // Authenticator tells who a client is. It is safe for concurrent use. The
 // text of its errors reaches the client: it says what is wrong with the token
@@ -59,6 +65,15 @@ func (development) Trust(_ context.Context, client string) (Identity, error) {
 		return Identity{}, err
 	}
 	return Identity{Client: client}, nil
+}
+
+// untrusted is the answer to a client whose token the Authenticator did not
+// take.
+func untrusted(err error) *command.Failure {
+	if errors.Is(err, ErrAuthUnavailable) {
+		return &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: err.Error()}
+	}
+	return &command.Failure{Code: command.Unauthenticated, Retry: command.RetryNo, Message: err.Error()}
 }
 
 // bearer reads the Authorization header. Without one the identity is nobody.

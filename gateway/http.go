@@ -49,7 +49,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	}
 	identity, err := g.bearer(r)
 	if err != nil {
-		writeFailure(w, "", "", &command.Failure{Code: command.Unauthenticated, Message: err.Error()})
+		writeFailure(w, "", "", untrusted(err))
 		return
 	}
 	if err := g.Refusing(); err != nil {
@@ -120,7 +120,7 @@ func (g *Gateway) originAllowed(r *http.Request) bool {
 func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 	identity, err := g.bearer(r)
 	if err != nil {
-		writeFailure(w, "", "", &command.Failure{Code: command.Unauthenticated, Message: err.Error()})
+		writeFailure(w, "", "", untrusted(err))
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.FrameBytes)))
@@ -198,7 +198,7 @@ func (g *Gateway) reader(r *http.Request, id string) (Identity, eventstore.Strea
 	s := eventstore.StreamID{Type: r.PathValue("type"), ID: id}
 	identity, err := g.bearer(r)
 	if err != nil {
-		return identity, s, &command.Failure{Code: command.Unauthenticated, Message: err.Error()}
+		return identity, s, untrusted(err)
 	}
 	if err := s.Validate(); err != nil {
 		return identity, s, &command.Failure{Code: command.BadRequest, Field: "aggregate", Message: err.Error()}

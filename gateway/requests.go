@@ -82,8 +82,13 @@ func (s *session) greet(f frame.Hello, r *request) {
 		err = errors.New("hello and the handshake's Authorization name different clients")
 	}
 	if err != nil {
-		s.settle(f.ID, r, fault(f.ID, "", &command.Failure{Code: command.Unauthenticated, Retry: command.RetryNo, Message: err.Error()}))
-		s.closeAfter(frame.CloseUnauthenticated, "unauthenticated")
+		failure := untrusted(err)
+		s.settle(f.ID, r, fault(f.ID, "", failure))
+		if failure.Code == command.Unavailable {
+			s.closeAfter(frame.CloseLost, "tokens can't be checked at the moment")
+		} else {
+			s.closeAfter(frame.CloseUnauthenticated, "unauthenticated")
+		}
 		return
 	}
 
@@ -140,7 +145,7 @@ func (s *session) refuseSubscription(bad *frame.Error) {
 func (s *session) auth(f frame.Auth, r *request) {
 	identity, err := s.g.cfg.Auth.Token(s.ctx, f.Token)
 	if err != nil {
-		s.settle(f.ID, r, fault(f.ID, "", &command.Failure{Code: command.Unauthenticated, Retry: command.RetryNo, Message: err.Error()}))
+		s.settle(f.ID, r, fault(f.ID, "", untrusted(err)))
 		return
 	}
 	s.mu.Lock()

@@ -13,6 +13,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/json"
+
+	"github.com/ganglion-es/ganglion/gateway"
 )
 
 const (
@@ -128,11 +130,14 @@ func (s *keySet) knows(t signed) bool {
 	return t.kid != "" && slices.ContainsFunc(s.keys, func(k key) bool { return k.kid == t.kid })
 }
 
+// errNoKeys says that it is not the token's fault.
+var errNoKeys = fmt.Errorf("%w: the keys that verify them could not be fetched yet", gateway.ErrAuthUnavailable)
+
 // verify returns a token's claims if one of the keys signed it. A token that
 // names its key is tried with that one, and with those that have no name.
 func (s *keySet) verify(t signed) ([]byte, error) {
 	if len(s.keys) == 0 {
-		return nil, errors.New("the keys that verify tokens could not be fetched yet: try again later")
+		return nil, errNoKeys
 	}
 	tried := false
 	for _, k := range s.keys {
