@@ -176,6 +176,7 @@ func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]even
 	var page []eventstore.Commit
 	err := s.ask(ctx, op, func(ctx context.Context, c *pgx.Conn) error {
 		page = nil
+		var text []byte
 		rows, err := c.Query(ctx, query, args...)
 		if err != nil {
 			return err
@@ -184,8 +185,7 @@ func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]even
 		for rows.Next() {
 			v := rows.RawValues()
 			// One copy for all that outlives the row.
-			text := make([]byte, 0, len(v[2])+len(v[3])+len(v[5]))
-			text = append(append(append(text, v[2]...), v[3]...), v[5]...)
+			text = append(append(append(text[:0], v[2]...), v[3]...), v[5]...)
 			names := string(text)
 			t, i := len(v[2]), len(v[2])+len(v[3])
 			f := stored.Fields{

@@ -322,7 +322,7 @@ func (a *audit) keys() error {
 		return nil
 	}, `select pos, agg_type, agg_id, key from (
 			select pos, agg_type, agg_id, key from (
-				select pos, agg_type, agg_id, key, row_number() over (partition by agg_id, agg_type, key order by pos) as nth
+				select pos, agg_type, agg_id, key, row_number() over (partition by key, agg_id, agg_type order by pos) as nth
 				from "commit" where pos <= %[1]d) k
 			where nth = 2
 			union all

@@ -3,6 +3,7 @@ package stored
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +94,41 @@ func FuzzRoundTrip(f *testing.F) {
 			t.Fatalf("wrote %q and read %v, %v", row.Meta, meta, err)
 		}
 	})
+}
+
+// FuzzDecodeMeta checks that the scanner never contradicts encoding/json.
+func FuzzDecodeMeta(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"client":"ada"}`, `{"client":"ada","trace":"00-ab-cd-01"}`, `{"trace":"00"}`, `{"client":"a\u0062"}`,
+		`{"client":"","trace":""}`, `{"client":"a","client":"b"}`, `{"client":"a","trace":"b","x":"c"}`, `{"client":"a","trace":"b"`, `{"}`, ``,
+		`{"client":"a","trace":"b","trace":"c"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		scanned, ok := scanMeta(text)
+		if !ok {
+			return
+		}
+		var want eventstore.Meta
+		if err := json.Unmarshal(text, &want); err != nil || scanned != want {
+			t.Fatalf("scanned %q as %+v, want %+v, %v", text, scanned, want, err)
+		}
+	})
+}
+
+func BenchmarkDecode(b *testing.B) {
+	events := []byte(`[{"t":"added","d":{"item":"` + strings.Repeat("0", 160) + `","amount":1250}}]`)
+	meta := []byte(`{"client":"ada"}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeMeta(meta); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := DecodeEvents(events, 1); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func TestDecodeEventsRefuses(t *testing.T) {
