@@ -65,7 +65,7 @@ func TestFaultCutSessions(t *testing.T) {
 	ctx := t.Context()
 	p, behind, beside, _ := cut(t, 500*time.Millisecond)
 	version, works := eventstore.Version(0), 0
-	for n := 0; works < 2; n += rounds(97, 1) {
+	for n := 0; works < 2; n += rounds(97, 7) {
 		p.refuse(true) // ends the connections that are there
 		p.refuse(false)
 		p.cutSessions(n)

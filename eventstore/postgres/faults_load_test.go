@@ -88,7 +88,7 @@ func untilOn(t *testing.T, conn *pgx.Conn, condition string) {
 	defer cancel()
 	for {
 		var holds bool
-		if err := conn.QueryRow(ctx, `select `+condition).Scan(&holds); err != nil {
+		if err := conn.QueryRow(ctx, `select coalesce((`+condition+`), false)`).Scan(&holds); err != nil {
 			t.Fatalf("waiting until %s: %v", condition, err)
 		}
 		if holds {
