@@ -95,6 +95,9 @@ func (s *session) greet(f frame.Hello, r *request) {
 	log := s.g.cfg.Store.LogID()
 	s.mu.Lock()
 	s.identity, s.greeted = claimed, true
+	if f.Log != log {
+		s.otherLog = f.Log
+	}
 	s.setExpiry()
 	s.hello.Stop()
 	s.heartbeat = time.AfterFunc(s.g.cfg.Heartbeat, s.beat)
@@ -120,14 +123,19 @@ func (s *session) greet(f frame.Hello, r *request) {
 		s.mu.Unlock()
 		switch {
 		case taken:
-		case f.Log != "" && f.Log != log && sub.Resumes():
-			s.refuseStart(sub.ID, &command.Failure{
-				Code: command.CursorAhead, Retry: command.RetryNo,
-				Message: "your cursors belong to the log " + f.Log + ", this is " + log + ": what you know was lost here; start again",
-			}, false)
+		case s.otherLog != "" && sub.Resumes():
+			s.refuseStart(sub.ID, cursorOfOtherLog(s.otherLog, log), false)
 		default:
 			s.subscribe(sub, r, false)
 		}
+	}
+}
+
+// cursorOfOtherLog refuses to resume in this log what was seen in another.
+func cursorOfOtherLog(other, log string) *command.Failure {
+	return &command.Failure{
+		Code: command.CursorAhead, Retry: command.RetryNo,
+		Message: "your cursors belong to the log " + other + ", this is " + log + ": what you know was lost here; start from the beginning, and say hello with this log's id from now on",
 	}
 }
 
@@ -310,6 +318,8 @@ func (s *session) subscribe(f frame.Subscribe, r *request, slot bool) {
 	switch {
 	case f.Query != "":
 		failure = &command.Failure{Code: command.Unsupported, Retry: command.RetryNo, Message: "this gateway answers no queries yet: subscribe to a stream or a category"}
+	case s.otherLog != "" && f.Resumes() && !f.FromBeginning():
+		failure = cursorOfOtherLog(s.otherLog, s.g.cfg.Store.LogID())
 	case count >= s.g.cfg.Subscriptions:
 		failure = &command.Failure{Code: command.RateLimited, Retry: command.RetryNo, Message: "too many subscriptions: welcome.limits says how many; unsubscribe from one first"}
 	default:

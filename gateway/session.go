@@ -35,6 +35,7 @@ type session struct {
 	mu       sync.Mutex
 	identity Identity
 	greeted  bool
+	otherLog string // the log that the client said it knows, if it is not this one; set by hello
 	draining bool
 	closing  bool // nothing is queued any more
 	ended    bool // nothing is written any more

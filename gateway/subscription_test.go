@@ -209,6 +209,13 @@ func TestWhatAClientKnowsOfALostLogIsCursorAhead(t *testing.T) {
 	if f := want[frame.Subscribed](c); f.ID != "3" {
 		t.Errorf("got %s", f.Append(nil))
 	}
+	want[frame.Live](c)
+	// Nor is it resumed later on; to start again is what the client is told to do.
+	c.send(`{"op":"subscribe","id":"4","stream":"counter/a","cursor":"3"}`)
+	c.wantFault("4", command.CursorAhead)
+	c.send(`{"op":"subscribe","id":"5","stream":"counter/a","cursor":"0"}`)
+	want[frame.Subscribed](c)
+	c.wantEvents("5", 1, 2, 3, 4, 5)
 }
 
 func TestACursorFromAGatewayThatIsFurtherIsWaitedFor(t *testing.T) {

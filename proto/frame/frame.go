@@ -158,6 +158,11 @@ type Subscribe struct {
 // client knows of the log.
 func (s Subscribe) Resumes() bool { return s.After != nil || s.Cursor != "" }
 
+// FromBeginning tells whether the subscription asks for all there is.
+func (s Subscribe) FromBeginning() bool {
+	return s.After != nil && *s.After == 0 || s.Cursor == "0"
+}
+
 // Unsubscribe ends the subscription with the id Sub.
 type Unsubscribe struct {
 	ID  string
