@@ -286,7 +286,8 @@ func (c *Cluster) leave() {
 		return // memberlist panics when told to leave now
 	}
 	if err := c.list.Leave(leaveWait); err != nil {
-		c.log.Warn("left without being sure that others know", "error", err)
+		// Nobody may be left to tell, and the others will notice all the same.
+		c.log.Info("left without being sure that others know", "error", err)
 	}
 }
 

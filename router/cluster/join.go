@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
@@ -113,15 +114,20 @@ func (s *seeker) round(ctx context.Context, turn int) {
 				break
 			}
 		}
-		s.report(seed, err)
+		s.report(turn, seed, err)
 	}
 }
 
 // report says when a seed gets out of reach, and when it is back.
-func (s *seeker) report(seed seed, err error) {
+func (s *seeker) report(turn int, seed seed, err error) {
 	switch {
 	case err != nil && !s.failed[seed.name]:
-		s.c.log.Warn("a seed is out of reach; it will be tried again for ever", "seed", seed.name, "every", rejoinEvery, "error", err)
+		// When all nodes start at once, the first finds nobody: no warning yet.
+		level := slog.LevelWarn
+		if turn == 0 {
+			level = slog.LevelInfo
+		}
+		s.c.log.Log(context.Background(), level, "a seed is out of reach; it will be tried again for ever", "seed", seed.name, "every", rejoinEvery, "error", err)
 	case err == nil && s.failed[seed.name]:
 		s.c.log.Info("a seed is back in reach", "seed", seed.name)
 	}

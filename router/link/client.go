@@ -181,7 +181,11 @@ func (l *Link) Run(ctx context.Context) {
 			return
 		}
 		if spoke {
-			l.cfg.Logger.Warn("a peer's command stream ended", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
+			level := slog.LevelWarn
+			if errors.Is(err, io.EOF) { // in good order: the peer leaves
+				level = slog.LevelInfo
+			}
+			l.cfg.Logger.Log(ctx, level, "a peer's command stream ended", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
 			pause = shortest
 		}
 		select {
