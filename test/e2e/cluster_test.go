@@ -320,7 +320,7 @@ func readLog(t *testing.T, url string) contents {
 // subscribers keep moving from gateway to gateway.
 func TestThreeNodes(t *testing.T) {
 	c := startTrio(t, database(t))
-	c.run(workload{commands: 10_000, counters: 500, sessions: 64, followers: 40})
+	c.run(workload{commands: 10_048, counters: 500, sessions: 64, followers: 40})
 
 	for _, url := range c.urls() {
 		s, err := harness.Status(url)
@@ -343,7 +343,7 @@ func TestThreeNodes(t *testing.T) {
 func TestKilledNode(t *testing.T) {
 	c := startTrio(t, database(t))
 	var killed, restarted sync.Once
-	c.run(workload{commands: 10_000, counters: 500, sessions: 64, followers: 40, during: func(done float64) {
+	c.run(workload{commands: 10_048, counters: 500, sessions: 64, followers: 40, during: func(done float64) {
 		if done > 0.3 {
 			killed.Do(func() { c.nodes[1].Kill() })
 		}
