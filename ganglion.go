@@ -84,6 +84,9 @@ type Config struct {
 	// Origins are the hosts whose pages may connect, besides the node's own.
 	Origins []string
 
+	// Limits bound what clients may take of the node.
+	Limits gateway.Limits
+
 	// GossipKey encrypts gossip: 32 bytes, the same on all nodes. Nil leaves
 	// gossip open to whoever reaches the port.
 	GossipKey []byte
@@ -162,6 +165,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Cluster == "" {
 		c.Cluster = "ganglion"
 	}
+	limits, err := c.Limits.WithDefaults()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	c.Limits = limits
 	if n := len(c.GossipKey); n != 0 && n != 32 {
 		problem("the gossip key has %d bytes, it needs 32", n)
 	}

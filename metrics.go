@@ -111,6 +111,11 @@ func (n *node) metrics() http.Handler {
 		counter("ganglion_commands_total", "Commands of this gateway's clients.", served(func(s gateway.Stats) uint64 { return s.Commands }))
 		counter("ganglion_events_delivered_total", "Event frames written to sockets.", served(func(s gateway.Stats) uint64 { return s.Delivered }))
 		counter("ganglion_sessions_demoted_total", "Times that a session could not keep up and went back to reading the log.", served(func(s gateway.Stats) uint64 { return s.Demotions }))
+		limited := map[string]func() float64{}
+		for limit := range n.gateway.Stats().Limited {
+			limited[limit] = served(func(s gateway.Stats) uint64 { return s.Limited[limit] })
+		}
+		family("ganglion_limited_total", "Times that a limit said no to a client, by the limit.", "limit", limited)
 		counter("ganglion_history_reads_total", "Reads of the log for subscriptions.", served(func(s gateway.Stats) uint64 { return s.PageReads }))
 	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})

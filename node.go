@@ -156,7 +156,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	if cfg.Gateway {
 		n.gateway, err = gateway.New(gateway.Config{
 			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Store: n.store, Router: n.router,
-			Auth: cfg.Auth, Origins: cfg.Origins, Logger: n.log,
+			Auth: cfg.Auth, Origins: cfg.Origins, Limits: cfg.Limits, Logger: n.log,
 		})
 		if err != nil {
 			return nil, err
@@ -423,10 +423,12 @@ func (n *node) servePeers(ctx context.Context) error {
 func (n *node) serveClients(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           n.handler(),
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: n.cfg.Limits.HelloTimeout,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		// The gateway itself refuses what is past HeaderBytes, in words and
+		// with a count. Nothing past this is read at all.
+		MaxHeaderBytes: 2 * n.cfg.Limits.HeaderBytes,
+		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	return serveUntil(ctx, func() error { return server.Serve(n.client) }, func() { server.Close() })
 }

@@ -52,25 +52,8 @@ type Config struct {
 	// scheme://host.
 	Origins []string
 
-	// FrameBytes bounds one WebSocket message of a client, and one body of an
-	// HTTP request. A command's data is at most 64 KiB, and its frame needs
-	// some room besides.
-	//
-	// Defaults to 96 KiB.
-	FrameBytes int
-
-	// OpenRequests bounds the requests of a session that are under way or
-	// whose answer was not yet written. Past it the gateway stops reading
-	// that socket.
-	//
-	// Defaults to 256.
-	OpenRequests int
-
-	// Subscriptions bounds the subscriptions of a session. Past it a
-	// subscribe is refused with rate_limited.
-	//
-	// Defaults to 1,000.
-	Subscriptions int
+	// Limits bound what clients may take of the gateway.
+	Limits Limits
 
 	// QueueBytes bounds the event frames that wait for a session's socket.
 	// Past it the session is demoted: it reads the log at its own pace.
@@ -104,11 +87,6 @@ type Config struct {
 	// Defaults to 25 seconds.
 	Heartbeat time.Duration
 
-	// HelloTimeout is how long a session may take to say hello.
-	//
-	// Defaults to 10 seconds.
-	HelloTimeout time.Duration
-
 	// ReadGrace is how long a client may read nothing at all while something
 	// waits for it, before it is closed with 4102.
 	//
@@ -137,15 +115,17 @@ func (c Config) withDefaults() (Config, error) {
 	require(c.Store != nil, "Store")
 	require(c.Router != nil, "Router")
 	require(c.Auth != nil, "Auth")
+	limits, err := c.Limits.WithDefaults()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	c.Limits = limits
 	positive := func(n *int, byDefault int, name string) {
 		if *n < 0 {
 			errs = append(errs, fmt.Errorf("gateway: %s is negative", name))
 		}
 		*n = cmp.Or(*n, byDefault)
 	}
-	positive(&c.FrameBytes, 96<<10, "FrameBytes")
-	positive(&c.OpenRequests, 256, "OpenRequests")
-	positive(&c.Subscriptions, 1000, "Subscriptions")
 	positive(&c.QueueBytes, 512<<10, "QueueBytes")
 	positive(&c.SendBuffer, 64<<10, "SendBuffer")
 	positive(&c.WindowEvents, 65536, "WindowEvents")
@@ -159,7 +139,6 @@ func (c Config) withDefaults() (Config, error) {
 		*d = cmp.Or(*d, byDefault)
 	}
 	lasting(&c.Heartbeat, 25*time.Second, "Heartbeat")
-	lasting(&c.HelloTimeout, 10*time.Second, "HelloTimeout")
 	lasting(&c.ReadGrace, time.Minute, "ReadGrace")
 	lasting(&c.ReconnectSpread, 5*time.Second, "ReconnectSpread")
 	for _, pattern := range c.Origins {

@@ -42,11 +42,13 @@ type Gateway struct {
 	hub   *hub
 	mux   *http.ServeMux
 	reads chan struct{} // places for concurrent reads of the log
+	rates buckets       // of commands over HTTP
 	stats counters
 
 	mu        sync.Mutex
 	sessions  map[*session]struct{}
-	idle      chan struct{} // closed while there are no sessions
+	clients   map[string]int // sessions by client id, if those are limited
+	idle      chan struct{}  // closed while there are no sessions
 	started   bool
 	suspended bool
 	draining  bool
@@ -55,6 +57,8 @@ type Gateway struct {
 
 type counters struct {
 	sessions, commands, delivered, demotions, pages atomic.Uint64
+
+	limited [limits]atomic.Uint64
 }
 
 // Stats counts what a gateway has done since it started.
@@ -66,6 +70,10 @@ type Stats struct {
 	Demotions uint64 // sessions that could not keep up
 	PageReads uint64 // reads of the log for subscriptions
 	Head      eventstore.Position
+
+	// Limited counts how often each of the Limits said no, by its name, such
+	// as frame_bytes.
+	Limited map[string]uint64
 }
 
 // New returns a gateway, which refuses sessions until Start.
@@ -77,7 +85,9 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		cfg:      cfg,
 		reads:    make(chan struct{}, cfg.PageReads),
+		rates:    buckets{perSecond: cfg.Limits.CommandsPerSecond, byClient: make(map[string]*bucket)},
 		sessions: make(map[*session]struct{}),
+		clients:  make(map[string]int),
 		idle:     make(chan struct{}),
 	}
 	close(g.idle)
@@ -160,6 +170,10 @@ func (g *Gateway) admit(s *session) error {
 	if err := g.errRefused(); err != nil {
 		return err
 	}
+	if len(g.sessions) >= g.cfg.Limits.Sessions {
+		g.reached(limitSessions)
+		return errTooMany{errors.New("this gateway has as many sessions as it takes: come back later")}
+	}
 	if len(g.sessions) == 0 {
 		g.idle = make(chan struct{})
 	}
@@ -172,6 +186,7 @@ func (g *Gateway) dismiss(s *session) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.sessions, s)
+	g.leave(s)
 	if len(g.sessions) == 0 {
 		close(g.idle)
 	}
@@ -246,10 +261,14 @@ func (g *Gateway) Stats() Stats {
 	g.mu.Lock()
 	open := len(g.sessions)
 	g.mu.Unlock()
+	limited := make(map[string]uint64, limits)
+	for l, name := range limitNames {
+		limited[name] = g.stats.limited[l].Load()
+	}
 	return Stats{
 		Sessions: open, Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
 		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(),
-		Head: g.hub.position(),
+		Head: g.hub.position(), Limited: limited,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -17,7 +18,29 @@ import (
 )
 
 // Handler serves the gateway's paths. It may be mounted beside others.
-func (g *Gateway) Handler() http.Handler { return g.mux }
+func (g *Gateway) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if headerBytes(r) > g.cfg.Limits.HeaderBytes {
+			g.reached(limitHeaderBytes)
+			writeFailureAs(w, http.StatusRequestHeaderFieldsTooLarge, "", "", &command.Failure{
+				Code: command.TooLarge, Message: "the request's header is larger than " + strconv.Itoa(g.cfg.Limits.HeaderBytes) + " bytes",
+			})
+			return
+		}
+		g.mux.ServeHTTP(w, r)
+	})
+}
+
+// headerBytes is about how long a request's header was on the wire.
+func headerBytes(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Host)
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
+}
 
 func (g *Gateway) routes() *http.ServeMux {
 	mux := http.NewServeMux()
@@ -72,10 +95,13 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.socket = hijack.socket
-	s.conn.SetReadLimit(int64(g.cfg.FrameBytes))
-	if err := g.admit(s); err != nil { // it changed its mind during the handshake
-		_, _ = s.socket.Write(closeFrame(frame.CloseLost, err.Error()))
-		_ = s.conn.CloseNow()
+	s.conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
+	if err := g.admit(s); err != nil { // too many, or it changed its mind during the handshake
+		code := frame.CloseLost
+		if errors.As(err, new(errTooMany)) {
+			code = frame.CloseTooMany
+		}
+		_ = s.conn.Close(websocket.StatusCode(code), err.Error()) // waits for the peer, 5 s at most
 		return
 	}
 	defer g.dismiss(s)
@@ -123,12 +149,13 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 		writeFailure(w, "", "", untrusted(err))
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.FrameBytes)))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.Limits.FrameBytes)))
 	if err != nil {
 		f := &command.Failure{Code: command.BadRequest, Message: "the body could not be read"}
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
-			f = &command.Failure{Code: command.TooLarge, Message: "the body is larger than " + strconv.Itoa(g.cfg.FrameBytes) + " bytes"}
+			g.reached(limitFrameBytes)
+			f = &command.Failure{Code: command.TooLarge, Message: "the body is larger than " + strconv.Itoa(g.cfg.Limits.FrameBytes) + " bytes"}
 		}
 		writeFailure(w, "", "", f)
 		return
@@ -140,6 +167,10 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 			bad = &frame.Error{Code: command.BadRequest, Message: "the body is not JSON in UTF-8: send the body of a command frame"}
 		}
 		writeFailure(w, bad.ID, bad.Key, &command.Failure{Code: bad.Code, Field: bad.Field, Message: bad.Message})
+		return
+	}
+	if after := g.rates.take(identity.Client, time.Now()); after > 0 {
+		writeFailure(w, f.ID, f.Key, g.tooFast(after))
 		return
 	}
 	c, failure := g.prepare(f, identity, newID())
@@ -321,6 +352,10 @@ func writeFailure(w http.ResponseWriter, id, key string, f *command.Failure) {
 	if !ok {
 		status = http.StatusInternalServerError
 	}
+	writeFailureAs(w, status, id, key, f)
+}
+
+func writeFailureAs(w http.ResponseWriter, status int, id, key string, f *command.Failure) {
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}

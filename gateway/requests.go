@@ -91,6 +91,11 @@ func (s *session) greet(f frame.Hello, r *request) {
 		}
 		return
 	}
+	if err := s.g.enter(s, claimed.Client); err != nil {
+		s.settle(f.ID, r, fault(f.ID, "", &command.Failure{Code: command.RateLimited, Retry: command.RetryLater, Message: err.Error()}))
+		s.closeAfter(frame.CloseTooMany, "too many sessions of this client")
+		return
+	}
 
 	log := s.g.cfg.Store.LogID()
 	s.mu.Lock()
@@ -105,7 +110,7 @@ func (s *session) greet(f frame.Hello, r *request) {
 	s.settle(f.ID, r, frame.Welcome{
 		ID: f.ID, Session: s.id, Client: claimed.Client, Node: s.g.cfg.Node, Server: s.g.cfg.Version,
 		Log: log, Cursor: cursor(s.g.hub.position()), HeartbeatMS: s.g.cfg.Heartbeat.Milliseconds(),
-		Limits: frame.Limits{FrameBytes: s.g.cfg.FrameBytes, OpenRequests: s.g.cfg.OpenRequests, Subscriptions: s.g.cfg.Subscriptions},
+		Limits: s.g.cfg.Limits.welcome(),
 	})
 	for _, bad := range f.Refused {
 		s.refuseSubscription(bad)
@@ -177,8 +182,12 @@ func (s *session) auth(f frame.Auth, r *request) {
 // command sends a command on its way. The router keeps the order of the calls.
 func (s *session) command(f frame.Command, r *request) {
 	s.mu.Lock()
-	identity := s.identity
+	identity, after := s.identity, s.rate.take(time.Now())
 	s.mu.Unlock()
+	if after > 0 {
+		s.settle(f.ID, r, fault(f.ID, f.Key, s.g.tooFast(after)))
+		return
+	}
 	c, failure := s.g.prepare(f, identity, s.id)
 	if failure != nil {
 		s.settle(f.ID, r, fault(f.ID, f.Key, failure))
@@ -320,7 +329,8 @@ func (s *session) subscribe(f frame.Subscribe, r *request, slot bool) {
 		failure = &command.Failure{Code: command.Unsupported, Retry: command.RetryNo, Message: "this gateway answers no queries yet: subscribe to a stream or a category"}
 	case s.otherLog != "" && f.Resumes() && !f.FromBeginning():
 		failure = cursorOfOtherLog(s.otherLog, s.g.cfg.Store.LogID())
-	case count >= s.g.cfg.Subscriptions:
+	case count >= s.g.cfg.Limits.Subscriptions:
+		s.g.reached(limitSubscriptions)
 		failure = &command.Failure{Code: command.RateLimited, Retry: command.RetryNo, Message: "too many subscriptions: welcome.limits says how many; unsubscribe from one first"}
 	default:
 		failure = s.g.mayRead(identity, t)

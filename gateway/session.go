@@ -28,6 +28,8 @@ type session struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
+	counted string // as whose session it counts; guarded by g.mu
+
 	slots chan struct{} // one for each request that is open or whose answer is unwritten
 	turn  chan struct{} // held by the subscription that reads a page
 	room  chan struct{} // signalled when half of the queue is free
@@ -42,6 +44,7 @@ type session struct {
 	paused   bool // the reader waits for a slot: silence is not the client's
 	open     map[string]*request
 	subs     map[string]*subscription
+	rate     *bucket // of commands
 
 	queue      []item
 	eventBytes int
@@ -65,11 +68,12 @@ type request struct {
 func newSession(g *Gateway, identity Identity) *session {
 	s := &session{
 		g: g, id: newID(), identity: identity,
-		slots: make(chan struct{}, g.cfg.OpenRequests),
+		slots: make(chan struct{}, g.cfg.Limits.OpenRequests),
 		turn:  make(chan struct{}, 1),
 		room:  make(chan struct{}, 1),
 		open:  make(map[string]*request),
 		subs:  make(map[string]*subscription),
+		rate:  newBucket(g.cfg.Limits.CommandsPerSecond),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
@@ -78,7 +82,7 @@ func newSession(g *Gateway, identity Identity) *session {
 // run serves the session until it has ended.
 func (s *session) run() {
 	s.mu.Lock()
-	s.hello = time.AfterFunc(s.g.cfg.HelloTimeout, s.noHello)
+	s.hello = time.AfterFunc(s.g.cfg.Limits.HelloTimeout, s.noHello)
 	s.setExpiry()
 	s.mu.Unlock()
 
@@ -151,6 +155,7 @@ func (s *session) read() (code int, reason string) {
 		message, err := io.ReadAll(r)
 		if err != nil {
 			if errors.Is(err, websocket.ErrMessageTooBig) {
+				s.g.reached(limitFrameBytes)
 				s.discard()
 			}
 			return 0, ""
@@ -178,6 +183,7 @@ func (s *session) acquire() bool {
 	select {
 	case s.slots <- struct{}{}:
 	default:
+		s.g.reached(limitOpenRequests)
 		s.setPaused(true)
 		defer s.setPaused(false)
 		select {
@@ -311,6 +317,7 @@ func (s *session) noHello() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.greeted {
+		s.g.reached(limitHelloTimeout)
 		s.enqueue(item{close: &closing{frame.CloseNoHello, "no hello in time"}})
 	}
 }

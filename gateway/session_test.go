@@ -344,7 +344,7 @@ func TestAuthRenewsTheSameClientOnly(t *testing.T) {
 func TestPastTheOpenRequestsTheSocketIsNotRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	n := w.node(func(c *gateway.Config) { c.OpenRequests = 4 })
+	n := w.node(func(c *gateway.Config) { c.Limits.OpenRequests = 4 })
 	c := n.join("ada")
 	for i := range 10 {
 		c.sendf(`{"op":"command","id":"%d","aggregate":"counter/a","command":"wait","data":{"by":%d}}`, i, i)

@@ -74,8 +74,10 @@ func (e expiring) Trust(ctx context.Context, client string) (gateway.Identity, e
 func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, dial func() *client)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		router := newOwner(nothing{})
+		defer router.stop()
 		cfg := gateway.Config{
-			Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}),
+			Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: router,
 			Auth: gateway.Development(),
 		}
 		if change != nil {

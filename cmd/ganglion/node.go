@@ -16,6 +16,7 @@ import (
 
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain"
+	"github.com/ganglion-es/ganglion/gateway"
 )
 
 type devCmd struct {
@@ -69,6 +70,27 @@ Stop with Ctrl-C.
 `, ws(first), ws(last), first, last)
 }
 
+// limitFlags are gateway.Limits, which says what each is. What is not given
+// has its default there.
+type limitFlags struct {
+	MaxFrameBytes        int           `help:"Bytes of one message of a client, and of a request's body; 98304 by default." env:"GANGLION_MAX_FRAME_BYTES" placeholder:"N"`
+	MaxHeaderBytes       int           `help:"Bytes of a request's header; 32768 by default." env:"GANGLION_MAX_HEADER_BYTES" placeholder:"N"`
+	MaxHelloTime         time.Duration `help:"How long a client may take for its request's header, and to say hello; 10s by default." env:"GANGLION_MAX_HELLO_TIME" placeholder:"DURATION"`
+	MaxSessions          int           `help:"Sessions on this node; 65536 by default." env:"GANGLION_MAX_SESSIONS" placeholder:"N"`
+	MaxSessionsPerClient int           `help:"Sessions of one client id on this node; not limited by default." env:"GANGLION_MAX_SESSIONS_PER_CLIENT" placeholder:"N"`
+	MaxSubscriptions     int           `help:"Subscriptions of a session; 1000 by default." env:"GANGLION_MAX_SUBSCRIPTIONS" placeholder:"N"`
+	MaxOpenRequests      int           `help:"Unanswered requests of a session, past which it is not read; 256 by default." env:"GANGLION_MAX_OPEN_REQUESTS" placeholder:"N"`
+	MaxCommandsPerSecond int           `help:"Commands of a session, or over HTTP of a client id; not limited by default." env:"GANGLION_MAX_COMMANDS_PER_SECOND" placeholder:"N"`
+}
+
+func (f limitFlags) limits() gateway.Limits {
+	return gateway.Limits{
+		FrameBytes: f.MaxFrameBytes, HeaderBytes: f.MaxHeaderBytes, HelloTimeout: f.MaxHelloTime,
+		Sessions: f.MaxSessions, SessionsPerClient: f.MaxSessionsPerClient, Subscriptions: f.MaxSubscriptions,
+		OpenRequests: f.MaxOpenRequests, CommandsPerSecond: f.MaxCommandsPerSecond,
+	}
+}
+
 type nodeCmd struct {
 	Name         string   `help:"Unique in the cluster and the same across restarts; the host's name if not given." env:"GANGLION_NAME"`
 	Roles        []string `help:"What the node does: domain, gateway or both." enum:"domain,gateway" default:"domain,gateway" env:"GANGLION_ROLES"`
@@ -84,6 +106,8 @@ type nodeCmd struct {
 	authFlags
 	Origins []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
 
+	limitFlags
+
 	GossipKeyFile string `help:"File with the 32-byte gossip key: raw, hex or base64." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
 	PeerTLSCert   string `name:"peer-tls-cert" help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
 	PeerTLSKey    string `name:"peer-tls-key" help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
@@ -98,7 +122,7 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	config := ganglion.Config{
 		Catalog: &domain.Catalog, Name: c.Name,
 		Listen: c.Listen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
-		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins,
+		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(),
 		PeerTLS:       ganglion.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
 		InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Logger: log,
 		Ready: func(url string) { fmt.Println("ganglion: ready", url) },

@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// TestLimits sets every limit by its flag, runs into each, and finds it told
+// in /metrics.
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	node := harness.Start(t, binary, 1, "node", "--name", "n", "--store", t.TempDir(),
+		"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
+		"--max-frame-bytes", "20000", "--max-header-bytes", "20000", "--max-hello-time", "3s", "--max-sessions", "4",
+		"--max-sessions-per-client", "1", "--max-subscriptions", "1", "--max-open-requests", "2", "--max-commands-per-second", "3")
+	url := node.URLs[0]
+
+	late := dial(t, url) // says nothing for the whole test
+
+	ada := dial(t, url)
+	ada.send(`{"op":"hello","id":"1","client":"ada","subscriptions":[{"id":"a","stream":"counter/1"},{"id":"b","stream":"counter/2"}]}`)
+	if f := ada.skipTo("error"); f.ID != "b" || f.Code != "rate_limited" {
+		t.Errorf("a second subscription: %s for %s", f.Code, f.ID)
+	}
+	again := dial(t, url)
+	again.send(`{"op":"hello","id":"1","client":"ada"}`)
+	if code := again.closed(); code != 4101 {
+		t.Errorf("a second session of a client: closed with %d, want 4101", code)
+	}
+	var pipelined []string // more of them than may be open, and more than may be in a second
+	for _, id := range []string{"c1", "c2", "c3", "c4", "c5"} {
+		pipelined = append(pipelined, `{"op":"command","id":"`+id+`","aggregate":"counter/1","command":"add","data":{"by":1}}`)
+	}
+	ada.send(pipelined...)
+	if f := ada.skipTo("error"); f.ID != "c4" || f.Code != "rate_limited" || f.AfterMS == 0 {
+		t.Errorf("the fourth command of a second: %s for %s, after %d ms", f.Code, f.ID, f.AfterMS)
+	}
+	large := dial(t, url)
+	_ = large.conn.Write(t.Context(), 1, []byte(strings.Repeat(" ", 30_000)))
+	if code := large.closed(); code != 1009 {
+		t.Errorf("a large frame: closed with %d, want 1009", code)
+	}
+	for range 2 { // late and ada are there, perhaps others that are on their way out
+		dial(t, url)
+	}
+	for {
+		if code := dial(t, url).closed(); code == 4101 {
+			break
+		}
+	}
+	if code := late.closed(); code != 4003 {
+		t.Errorf("no hello: closed with %d, want 4003", code)
+	}
+	for _, bytes := range []int{20_000, 1 << 20} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v1/aggregates/counter/1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("X-Long", strings.Repeat("x", bytes))
+		resp, err := harness.HTTP.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+			t.Errorf("a header of %d bytes: %s", bytes, resp.Status)
+		}
+	}
+
+	resp, err := harness.HTTP.Get(url + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	metrics, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, limit := range []string{
+		"frame_bytes", "header_bytes", "hello_timeout", "sessions", "sessions_per_client", "subscriptions", "open_requests", "commands_per_second",
+	} {
+		_, count, ok := strings.Cut(string(metrics), `ganglion_limited_total{limit="`+limit+`"} `)
+		if count, _, _ = strings.Cut(count, "\n"); !ok || count == "0" {
+			t.Errorf("%s: /metrics says %q", limit, count)
+		}
+	}
+}
