@@ -55,11 +55,21 @@ type Config struct {
 	// Limits bound what clients may take of the gateway.
 	Limits Limits
 
-	// QueueBytes bounds the event frames that wait for a session's socket.
-	// Past it the session is demoted: it reads the log at its own pace.
+	// QueueBytes bounds what waits for a session's socket. Past it nothing is
+	// read from the client, until it has taken its answers. Events do not
+	// wait there: a full socket holds one message of them, of 32 KiB at most
+	// (or QueueBytes, if that is less), and those that come after it are taken
+	// from the window, or from the log if they are no longer there.
 	//
-	// Defaults to 512 KiB.
+	// Defaults to 256 KiB.
 	QueueBytes int
+
+	// QueueMemory bounds what waits for all sockets together. Past it full
+	// sockets get messages of 4 KiB instead of 32, and nothing is read from
+	// their clients.
+	//
+	// Defaults to 256 MiB.
+	QueueMemory int
 
 	// SendBuffer is the kernel's send buffer for one socket, in bytes, so
 	// that a slow client is noticed: Linux would let it grow to 4 MB.
@@ -77,7 +87,7 @@ type Config struct {
 	// PageCommits is how many commits one read of the log asks for, and
 	// PageReads how many such reads are under way at once.
 	//
-	// Default to 100 and 8.
+	// Default to 256 and 8.
 	PageCommits int
 	PageReads   int
 
@@ -126,11 +136,12 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		*n = cmp.Or(*n, byDefault)
 	}
-	positive(&c.QueueBytes, 512<<10, "QueueBytes")
+	positive(&c.QueueBytes, 256<<10, "QueueBytes")
+	positive(&c.QueueMemory, 256<<20, "QueueMemory")
 	positive(&c.SendBuffer, 64<<10, "SendBuffer")
 	positive(&c.WindowEvents, 65536, "WindowEvents")
 	positive(&c.WindowBytes, 32<<20, "WindowBytes")
-	positive(&c.PageCommits, 100, "PageCommits")
+	positive(&c.PageCommits, 256, "PageCommits")
 	positive(&c.PageReads, 8, "PageReads")
 	lasting := func(d *time.Duration, byDefault time.Duration, name string) {
 		if *d < 0 {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -11,17 +12,18 @@ import (
 	"time"
 )
 
-// socket is a session's network connection below the WebSocket. It notes when
-// something was last read, and gives each piece of a write the whole grace
-// period, so that only a peer that takes nothing at all runs into it.
-//
-// Deadlines live here and not in contexts: an expired context makes
-// coder/websocket close the connection.
+// socket is a session's network connection below the WebSocket. The library
+// reads from it; the session writes to it by itself, whole frames. It notes
+// when something was last read, and gives each piece of a write that blocks
+// the whole grace period, so that only a peer that takes nothing at all runs
+// into it.
 type socket struct {
 	net.Conn
+	session  *session
 	grace    time.Duration
-	lastRead atomic.Int64 // Unix nanoseconds
-	stalled  atomic.Bool  // a write ran into the grace period
+	lastRead atomic.Int64              // Unix nanoseconds
+	stalled  bool                      // a write ran into the grace period
+	tryWrite func([]byte) (int, error) // nil if every write may block, as with TLS
 }
 
 // pieceBytes is how much a peer must take within the grace period.
@@ -35,12 +37,28 @@ func (s *socket) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write takes what the library writes, in one piece since it fits into the
+// library's buffer: a close frame. It goes out between two frames.
 func (s *socket) Write(p []byte) (int, error) {
+	s.session.closeWith(bytes.Clone(p))
+	return len(p), nil
+}
+
+// try writes as much as the kernel takes at once.
+func (s *socket) try(p []byte) (int, error) {
+	if s.tryWrite == nil {
+		return 0, nil
+	}
+	return s.tryWrite(p)
+}
+
+// write writes all of p.
+func (s *socket) write(p []byte) error {
 	written := 0
 	for {
 		piece := p[written:min(len(p), written+pieceBytes)]
 		if err := s.SetWriteDeadline(time.Now().Add(s.grace)); err != nil {
-			return written, err
+			return err
 		}
 		n, err := s.Conn.Write(piece)
 		written += n
@@ -49,43 +67,41 @@ func (s *socket) Write(p []byte) (int, error) {
 				if n > 0 { // it took something: a slow reader, but a reader
 					continue
 				}
-				s.stalled.Store(true)
-				return s.lastWords(p, written)
+				s.stalled = true
+				return s.lastWords(p[written:])
 			}
-			return written, err
+			return err
 		}
 		if written == len(p) {
-			return written, nil
+			return s.SetWriteDeadline(time.Time{}) // one that has passed fails try
 		}
 	}
 }
 
 // lastWords makes room in the kernel for the rest of a message and a close
 // frame, so that a client that wakes up learns why it was closed.
-func (s *socket) lastWords(p []byte, written int) (int, error) {
+func (s *socket) lastWords(rest []byte) error {
 	limitSendBuffer(s.Conn, 4<<20)
-	s.grace = time.Second
-	if err := s.SetWriteDeadline(time.Now().Add(s.grace)); err != nil {
-		return written, err
+	if err := s.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		return err
 	}
-	n, err := s.Conn.Write(p[written:])
-	return written + n, err
+	_, err := s.Conn.Write(rest)
+	return err
 }
 
 // hijacker hands the WebSocket library a socket instead of the bare
 // connection, with buffers that suit many idle connections.
 type hijacker struct {
 	http.ResponseWriter
-	grace      time.Duration
-	sendBuffer int
-	socket     *socket // set by Hijack
+	session *session // Hijack sets its socket
 }
 
-// Buffers of one connection. Most frames are small; what is larger passes the
-// buffers by.
+// Buffers of one connection. Most frames are small, and what is larger passes
+// the read buffer by. The library writes nothing but control frames, which
+// have at most 127 bytes.
 const (
 	readBuffer  = 1 << 10
-	writeBuffer = 256
+	writeBuffer = 128
 )
 
 // Hijack implements http.Hijacker.
@@ -94,25 +110,27 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	limitSendBuffer(conn, h.sendBuffer)
-	h.socket = &socket{Conn: conn, grace: h.grace}
-	h.socket.lastRead.Store(time.Now().UnixNano())
+	cfg := &h.session.g.cfg
+	limitSendBuffer(conn, cfg.SendBuffer)
+	sock := &socket{Conn: conn, session: h.session, grace: cfg.ReadGrace, tryWrite: nonblocking(conn)}
+	sock.lastRead.Store(time.Now().UnixNano())
+	h.session.socket = sock
 
 	// What arrived together with the handshake is still in the old buffer.
 	// The library carries it over by Peek and Reset, which loses nothing as
 	// long as it is in the buffer that it is given.
 	early := rw.Reader.Buffered()
-	reader := bufio.NewReaderSize(h.socket, readBuffer)
+	reader := bufio.NewReaderSize(sock, readBuffer)
 	if early > 0 {
 		b, _ := rw.Reader.Peek(early)
-		reader = bufio.NewReaderSize(&prefixed{append([]byte(nil), b...), h.socket}, max(readBuffer, early))
+		reader = bufio.NewReaderSize(&prefixed{bytes.Clone(b), sock}, max(readBuffer, early))
 		_, _ = reader.Peek(early)
 	}
 	if err := rw.Writer.Flush(); err != nil { // the handshake's answer
 		_ = conn.Close()
 		return nil, nil, err
 	}
-	return h.socket, bufio.NewReadWriter(reader, bufio.NewWriterSize(h.socket, writeBuffer)), nil
+	return sock, bufio.NewReadWriter(reader, bufio.NewWriterSize(sock, writeBuffer)), nil
 }
 
 // prefixed reads what arrived early, then the connection.
@@ -140,16 +158,16 @@ func limitSendBuffer(conn net.Conn, bytes int) {
 }
 
 // pingFrame and pongFrame return control frames of a server (RFC 6455, 5.5).
-// The session's writer writes them itself, between messages: the library's
-// own give up after 5 seconds and take the connection with them, which would
-// end slow readers.
+// The session writes them itself, between messages: the library's own give up
+// after 5 seconds and take the connection with them, which would end slow
+// readers.
 func pingFrame() []byte { return []byte{0x89, 0} }
 
 func pongFrame(payload []byte) []byte {
 	return append([]byte{0x8a, byte(len(payload))}, payload...)
 }
 
-// closeFrame is a close that waits for no answer.
+// closeFrame returns a close frame. The reason has at most 123 bytes.
 func closeFrame(code int, reason string) []byte {
 	b := []byte{0x88, byte(2 + len(reason))}
 	b = binary.BigEndian.AppendUint16(b, uint16(code))

@@ -7,12 +7,16 @@
 // order: it reads the log up to some position, and what comes after that live.
 // Cursors are positions, so that a client may resume at any gateway.
 //
-// No session slows another, nor the feed: Deliver puts events into bounded
-// queues. A session whose socket takes less than it should get is demoted: the
-// queued events are dropped, and it reads the log at the pace of its socket
-// until it has caught up, without a gap and without a repeat. What is owed to
-// a client (answers) is never dropped; instead the gateway stops reading from
-// a client that does not take its answers.
+// No session slows another, nor the feed: Deliver puts events, each encoded
+// once, into a window that all sessions share, and says which topics have
+// something new. Sessions are dealt out to shards, each with one goroutine that
+// writes to them in turns and never blocks; only a full socket gets a goroutine
+// of its own. Events don't queue per session: a subscription's cursor says what
+// comes next, and is moved when the socket takes it. A session that takes less
+// than it should get falls behind the window and is demoted: it reads the log at
+// the pace of its socket until it has caught up, without a gap and without a
+// repeat. What is owed to a client (answers) is never dropped; instead the
+// gateway stops reading from a client that does not take its answers.
 //
 // When the store can't be read, catching up waits and what is live goes on.
 // When an event can't be shown, because this node is older than the event's
@@ -26,6 +30,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -38,12 +43,17 @@ import (
 // Gateway serves clients. Its methods are safe for concurrent use, except
 // that Deliver is called by one goroutine.
 type Gateway struct {
-	cfg   Config
-	hub   *hub
-	mux   *http.ServeMux
-	reads chan struct{} // places for concurrent reads of the log
-	rates buckets       // of commands over HTTP
-	stats counters
+	cfg    Config
+	hub    *hub
+	mux    *http.ServeMux
+	pages  *pages
+	reads  chan struct{} // places for concurrent reads of the log
+	rates  buckets       // of commands over HTTP
+	stats  counters
+	queued atomic.Int64    // bytes that wait for sockets
+	ctx    context.Context // ends when all sessions have
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup // sessions
 
 	mu        sync.Mutex
 	sessions  map[*session]struct{}
@@ -56,7 +66,7 @@ type Gateway struct {
 }
 
 type counters struct {
-	sessions, commands, delivered, demotions, pages atomic.Uint64
+	sessions, handshakes, commands, delivered, demotions, pages atomic.Uint64
 
 	limited [limits]atomic.Uint64
 }
@@ -91,11 +101,12 @@ func New(cfg Config) (*Gateway, error) {
 		idle:     make(chan struct{}),
 	}
 	close(g.idle)
-	g.hub = &hub{
-		encode: g.encode,
-		window: newWindow(cfg.WindowEvents, cfg.WindowBytes),
-		topics: make(map[topic][]*subscription),
+	g.ctx, g.cancel = context.WithCancel(context.Background())
+	g.hub = &hub{encode: g.encode, window: newWindow(cfg.WindowEvents, cfg.WindowBytes)}
+	for range runtime.GOMAXPROCS(0) {
+		g.hub.shards = append(g.hub.shards, newShard(g))
 	}
+	g.pages = newPages(g)
 	g.mux = g.routes()
 	return g, nil
 }
@@ -107,17 +118,33 @@ const stopGrace = 2 * time.Second
 // Run serves until ctx ends; then it closes all sessions with 1001 and returns
 // when they have ended. Drain before that to part on better terms.
 func (g *Gateway) Run(ctx context.Context) error {
+	var shards sync.WaitGroup
+	for _, sh := range g.hub.shards {
+		shards.Go(sh.run)
+	}
 	<-ctx.Done()
 	g.mu.Lock()
 	g.stopped = true
 	g.mu.Unlock()
 	for _, s := range g.all() {
-		s.suspend(frame.CloseGoingAway, "the node stops")
+		s.closeAfter(frame.CloseGoingAway, "the node stops")
 	}
 	grace, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
 	_ = g.wait(grace) // whoever did not take the close frame has lost nothing
+	g.tasks.Wait()
+	g.cancel()
+	g.pages.stop()
+	for _, sh := range g.hub.shards {
+		sh.stop()
+	}
+	shards.Wait()
 	return nil
+}
+
+// nextShard deals sessions out.
+func (g *Gateway) nextShard() *shard {
+	return g.hub.shards[g.stats.handshakes.Add(1)%uint64(len(g.hub.shards))]
 }
 
 // wait waits until all sessions have ended. When ctx ends, the rest are ended
@@ -178,6 +205,7 @@ func (g *Gateway) admit(s *session) error {
 		g.idle = make(chan struct{})
 	}
 	g.sessions[s] = struct{}{}
+	g.tasks.Add(1)
 	g.stats.sessions.Add(1)
 	return nil
 }
@@ -196,10 +224,10 @@ func (g *Gateway) dismiss(s *session) {
 // It never blocks on a session. Should there be a hole all the same, the
 // sessions are closed with 4200: they resume from the log.
 func (g *Gateway) Deliver(commits []eventstore.Commit) {
-	if _, dense := g.hub.deliver(commits); !dense {
+	if dense := g.hub.deliver(commits); !dense {
 		g.cfg.Logger.Error("the feed delivered events with a hole between them; sessions resume from the log", "position", g.hub.position())
 		for _, s := range g.all() {
-			s.suspend(frame.CloseLost, "this gateway missed events")
+			s.closeAfter(frame.CloseLost, "this gateway missed events")
 		}
 	}
 }
@@ -216,6 +244,7 @@ func (g *Gateway) Refusing() error {
 // calls of Deliver, when the log went back and live delivery begins anew.
 func (g *Gateway) Begin(head eventstore.Position) {
 	g.hub.reset(head)
+	g.pages.clear()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.started = true
@@ -229,7 +258,7 @@ func (g *Gateway) Suspend(code int, reason string) {
 	g.mu.Unlock()
 	g.cfg.Logger.Warn("sessions are closed", "code", code, "reason", reason)
 	for _, s := range g.all() {
-		s.suspend(code, reason)
+		s.closeAfter(code, reason)
 	}
 }
 

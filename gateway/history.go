@@ -192,12 +192,13 @@ func (g *Gateway) versionAt(ctx context.Context, s eventstore.StreamID, at event
 	return low, nil
 }
 
-// readPage reads one page of the log: events of a topic past at, none past
-// head. Every event of the topic at or below upTo is then known.
-func (g *Gateway) readPage(ctx context.Context, t topic, at eventstore.Position, version eventstore.Version, head eventstore.Position) (entries []*entry, upTo eventstore.Position, err error) {
+// readPage reads one page of the log: events of a topic past a place, none
+// past head.
+func (g *Gateway) readPage(ctx context.Context, t topic, from place, head eventstore.Position) (*page, error) {
+	p := &page{topic: t, from: from, to: from}
 	done, err := g.reading(ctx)
 	if err != nil {
-		return nil, at, err
+		return p, err
 	}
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, frame.DefaultTimeout)
@@ -205,28 +206,31 @@ func (g *Gateway) readPage(ctx context.Context, t topic, at eventstore.Position,
 	g.stats.pages.Add(1)
 
 	var commits []eventstore.Commit
-	limit := g.cfg.PageCommits
+	upTo, limit := head, g.cfg.PageCommits
 	if t.category != "" {
-		commits, upTo, err = g.cfg.Store.ReadType(ctx, t.category, at, limit, scanPositions)
+		commits, upTo, err = g.cfg.Store.ReadType(ctx, t.category, from.at, limit, scanPositions)
 		upTo = min(upTo, head)
-	} else if commits, err = g.cfg.Store.ReadStream(ctx, t.stream, version, limit); err == nil {
-		if upTo = head; len(commits) == limit { // else that was all of it at the head, or later
-			upTo = min(head, commits[limit-1].Position)
-		}
+	} else if commits, err = g.cfg.Store.ReadStream(ctx, t.stream, from.version, limit); len(commits) == limit && err == nil {
+		upTo = min(head, commits[limit-1].Position) // else that was all of it at the head, or later
 	}
 	if err != nil {
-		return nil, at, err
+		return p, err
 	}
 	for i := range commits {
 		c := &commits[i]
 		for j := range c.Events {
-			p := c.First() + eventstore.Position(j)
-			if p > at && p <= head {
-				entries = append(entries, g.encode(c, j))
+			at, version := c.First()+eventstore.Position(j), c.FirstVersion()+eventstore.Version(j)
+			if at > head || at <= from.at || t.category == "" && version <= from.version {
+				continue
 			}
+			e := g.encode(c, j)
+			p.list = append(p.list, e)
+			p.bytes += e.size()
+			p.to.version = version
 		}
 	}
-	return entries, max(at, upTo), nil
+	p.to.at = max(from.at, upTo)
+	return p, nil
 }
 
 // readFailure turns a failed read of the log into an answer.

@@ -80,9 +80,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := newSession(g, identity)
-	defer s.cancel()
-	hijack := &hijacker{ResponseWriter: w, grace: g.cfg.ReadGrace, sendBuffer: g.cfg.SendBuffer}
-	s.conn, err = websocket.Accept(hijack, r, &websocket.AcceptOptions{
+	s.conn, err = websocket.Accept(&hijacker{ResponseWriter: w, session: s}, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{frame.Subprotocol},
 		InsecureSkipVerify: true, // checked above, to answer in our words
 		OnPingReceived: func(_ context.Context, payload []byte) bool {
@@ -91,10 +89,10 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		},
 	})
 	if err != nil {
+		s.cancel()
 		g.cfg.Logger.Debug("handshake failed", "error", err)
 		return
 	}
-	s.socket = hijack.socket
 	s.conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
 	if err := g.admit(s); err != nil { // too many, or it changed its mind during the handshake
 		code := frame.CloseLost
@@ -102,10 +100,16 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 			code = frame.CloseTooMany
 		}
 		_ = s.conn.Close(websocket.StatusCode(code), err.Error()) // waits for the peer, 5 s at most
+		s.cancel()
 		return
 	}
-	defer g.dismiss(s)
-	s.run()
+	// The session has a goroutine of its own: the handler's keeps the request,
+	// its buffers and a large stack for as long as it runs.
+	go func() {
+		defer g.tasks.Done()
+		defer g.dismiss(s)
+		s.run()
+	}()
 }
 
 func offers(headers []string, subprotocol string) bool {
@@ -282,9 +286,9 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
 	at, version := from.at, from.version
 	for at < from.head {
-		entries, upTo, err := g.readPage(r.Context(), t, at, version, from.head)
+		p, err := g.readPage(r.Context(), t, place{at, version}, from.head)
 		var page []byte
-		for _, e := range entries {
+		for _, e := range p.list {
 			if e.err != nil {
 				err = e.err
 				break
@@ -299,7 +303,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 			g.cfg.Logger.Debug("a response was cut off", "error", err)
 			panic(http.ErrAbortHandler) // the way to tell the client that there was more
 		}
-		at = upTo
+		at = p.to.at
 	}
 }
 

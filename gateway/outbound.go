@@ -1,39 +1,33 @@
 package gateway
 
 import (
-	"context"
+	"encoding/binary"
 	"sync"
+	"time"
 
-	"github.com/coder/websocket"
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// messageBytes is where one WebSocket message ends and the next begins: frames
-// are gathered up to it while a write is in flight.
-const messageBytes = 32 << 10
+const (
+	// messageBytes is where one WebSocket message ends and the next begins.
+	messageBytes = 32 << 10
+	// leastBytes is the same while the gateway's memory for queues is used up.
+	leastBytes = 4 << 10
+	// closeGrace is how long a client may take to answer a close frame.
+	closeGrace = 5 * time.Second
+	// headerRoom is what a frame's header needs at most (RFC 6455, 5.2;
+	// servers do not mask).
+	headerRoom = 10
+)
 
-// item is one thing in a session's queue: a frame that is owed, an event, or
-// the end.
+// item is a frame that is owed, or the end. Events are never queued: they
+// wait in the hub's window, or in the log.
 type item struct {
-	frame []byte // a frame that is owed; nil for an event and for the end
-
-	// sub and entry are an event; sub alone belongs to a «live» frame.
-	sub   *subscription
-	entry *entry
-
-	slot  bool // writing it makes place for another request
-	beat  bool // a heartbeat: dropped with the events that it vouches for
-	close *closing
+	frame []byte
+	slot  bool   // writing it makes place for another request
+	close []byte // a close frame, after which nothing is written
 }
-
-type closing struct {
-	code   int
-	reason string
-}
-
-func (it *item) isEvent() bool { return it.entry != nil }
-
-func (it *item) size() int { return len(it.sub.head) + len(it.entry.tail) + 1 }
 
 // enqueue adds an item. The caller holds s.mu.
 func (s *session) enqueue(it item) {
@@ -46,48 +40,54 @@ func (s *session) enqueue(it item) {
 	if it.close != nil {
 		s.closing = true
 	}
-	if it.isEvent() {
-		s.eventBytes += it.size()
-	}
+	s.owe(len(it.frame))
 	s.queue = append(s.queue, it)
 	s.kick()
 }
 
-// kick starts the writer unless it is at work. The caller holds s.mu.
-func (s *session) kick() {
-	if s.writing || s.ended {
-		return
-	}
-	s.writing = true
-	s.tasks.Add(1)
-	go s.write()
+// owe counts bytes that wait for the socket.
+func (s *session) owe(bytes int) {
+	s.owed += bytes
+	s.g.queued.Add(int64(bytes))
 }
 
-// closeAfter ends the session once all that is queued has been written.
+// kick has the session written to, unless that is under way. The caller holds
+// s.mu.
+func (s *session) kick() {
+	if !s.writing && !s.ended {
+		s.shard.flush(s)
+	}
+}
+
+// messageLimit is how large a message may become now.
+func (g *Gateway) messageLimit() int {
+	if g.queued.Load() > int64(g.cfg.QueueMemory) {
+		return leastBytes
+	}
+	return min(messageBytes, g.cfg.QueueBytes)
+}
+
+// hasRoom tells whether the client may send another request: it takes the
+// answers to those before. The caller holds s.mu.
+func (s *session) hasRoom() bool {
+	return s.owed <= s.g.cfg.QueueBytes && (!s.writing || s.g.queued.Load() <= int64(s.g.cfg.QueueMemory))
+}
+
+// closeAfter ends the session once all that it is owed has been written.
 func (s *session) closeAfter(code int, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.enqueue(item{close: &closing{code, reason}})
+	s.enqueue(item{close: closeFrame(code, reason)})
 }
 
-// pushHeartbeat is called by the hub, which holds its lock.
-func (s *session) pushHeartbeat(cursor string) {
+// closeWith ends the session with a close frame of the WebSocket library,
+// which answers a client's or refuses what it sent. It returns when that or
+// another close frame was written, or the session has ended.
+func (s *session) closeWith(frame []byte) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := frame.Heartbeat{Cursor: cursor}
-	for _, sub := range s.subs {
-		if sub.started && !sub.live {
-			f.Behind = append(f.Behind, frame.Behind{Sub: sub.id, Cursor: sub.cursor()})
-		}
-	}
-	for i := range s.queue { // one heartbeat waits at most
-		if s.queue[i].beat {
-			s.queue = append(s.queue[:i], s.queue[i+1:]...)
-			break
-		}
-	}
-	s.pingDue = true
-	s.enqueue(item{frame: f.Append(nil), beat: true})
+	s.enqueue(item{close: frame})
+	s.mu.Unlock()
+	<-s.ctx.Done()
 }
 
 // pong answers a ping of the WebSocket; only the newest is owed an answer.
@@ -98,124 +98,277 @@ func (s *session) pong(payload []byte) {
 	s.kick()
 }
 
-// messages are the buffers of writers: there is one only while there is
-// something to write.
-var messages = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
-
-// write writes what is queued and ends when there is nothing left. Frames that
-// come while a write is in flight go into the next message together.
-func (s *session) write() {
-	defer s.tasks.Done()
-	buf := messages.Get().(*[]byte)
-	defer func() {
-		if cap(*buf) <= 2*messageBytes {
-			messages.Put(buf)
-		}
-	}()
-	for {
-		s.mu.Lock()
-		if s.ended || len(s.queue) == 0 && s.pongDue == nil && !s.pingDue {
-			s.writing = false
-			s.mu.Unlock()
-			return
-		}
-		var control []byte
-		if s.pongDue != nil {
-			control, s.pongDue = s.pongDue, nil
-		}
-		if s.pingDue {
-			control, s.pingDue = append(control, pingFrame()...), false
-		}
-		message, slots, end := s.gather((*buf)[:0])
-		*buf = message
-		s.mu.Unlock()
-
-		var err error
-		if len(control) > 0 {
-			_, err = s.socket.Write(control)
-		}
-		if err == nil && len(message) > 0 {
-			err = s.conn.Write(context.Background(), websocket.MessageText, message)
-		}
-		for range slots {
-			<-s.slots
-		}
-		switch {
-		case s.socket.stalled.Load():
-			s.g.cfg.Logger.Info("session closed: the client read nothing for too long", "session", s.id, "client", s.client())
-			_, _ = s.socket.Write(closeFrame(frame.CloseReadNothing, "read nothing for too long"))
-			s.end()
-			return
-		case err != nil:
-			s.end()
-			return
-		case end != nil:
-			s.cancel()
-			_ = s.conn.Close(websocket.StatusCode(end.code), end.reason) // waits for the peer, 5 s at most
-			s.end()
-			return
-		}
+// work makes sure that the next message has what a subscription has not got
+// yet. The caller holds s.mu.
+func (s *session) work(sub *subscription) {
+	if !sub.busy && !sub.ended {
+		sub.busy = true
+		s.busy = append(s.busy, sub)
 	}
 }
 
-// gather takes the next message off the queue. The caller holds s.mu.
-func (s *session) gather(buf []byte) (message []byte, slots int, end *closing) {
+// rests undoes work for the subscription at i. The caller holds s.mu.
+func (s *session) rests(i int) {
+	s.busy[i].busy = false
+	last := len(s.busy) - 1
+	copy(s.busy[i:], s.busy[i+1:])
+	s.busy[last] = nil
+	s.busy = s.busy[:last]
+}
+
+// flush writes the next message, if anything waits for the session. It never
+// blocks: what a full socket does not take is left to a goroutine.
+func (s *session) flush(t *turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writing || s.ended {
+		return
+	}
+	message, more := s.fill(t)
+	if len(message) > 0 && !s.send(message) {
+		return
+	}
+	if more {
+		s.shard.flushBulk(s)
+	}
+}
+
+// send writes a message without blocking. It returns false if the socket is
+// full, or the session has ended.
+func (s *session) send(message []byte) bool {
+	n, err := s.socket.try(message)
+	switch {
+	case err != nil:
+		s.ended, s.closing = true, true
+		s.cancel()
+		_ = s.socket.Close() // does not block: try fails for bare sockets only
+		return false
+	case n == len(message):
+		s.written()
+		return true
+	}
+	s.rest = buffers.Get().(*[]byte)
+	*s.rest = append((*s.rest)[:0], message[n:]...)
+	s.owe(len(*s.rest))
+	s.writing = true
+	for _, sub := range s.busy {
+		sub.unpin() // who knows when its turn comes
+	}
+	s.tasks.Add(1)
+	go s.sendRest()
+	return false
+}
+
+// buffers hold what full sockets did not take.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// sendRest writes the rest of a message, however long the client takes.
+func (s *session) sendRest() {
+	defer s.tasks.Done()
+	err := s.socket.write(*s.rest)
+	if s.socket.stalled {
+		s.g.cfg.Logger.Info("session closed: the client read nothing for too long", "session", s.id, "client", s.client())
+		_, _ = s.socket.Conn.Write(closeFrame(frame.CloseReadNothing, "read nothing for too long"))
+	}
+	if s.socket.stalled || err != nil {
+		s.end()
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owe(-len(*s.rest))
+	if cap(*s.rest) <= 2*messageBytes {
+		buffers.Put(s.rest)
+	}
+	s.rest, s.writing = nil, false
+	if !s.ended {
+		s.written()
+		s.kick()
+	}
+}
+
+// written settles what was in the message that has been written.
+func (s *session) written() {
+	for ; s.slotsDue > 0; s.slotsDue-- {
+		<-s.slots
+	}
+	if s.eventsDue > 0 {
+		s.g.stats.delivered.Add(uint64(s.eventsDue))
+		s.eventsDue = 0
+	}
+	select {
+	case s.room <- struct{}{}:
+	default:
+	}
+	if s.closeDue {
+		s.closeDue = false
+		s.cancel()
+		_ = s.socket.SetReadDeadline(time.Now().Add(closeGrace)) // for the client's own
+	}
+}
+
+// fill makes the next message: control frames, what is owed, and then events,
+// each subscription's from its cursor on. It tells whether there may be more.
+func (s *session) fill(t *turn) (message []byte, more bool) {
+	message, more, ok := s.repeat(t)
+	if ok {
+		return message, more
+	}
+	d := draft{b: append(t.scratch[:0], make([]byte, headerRoom)...), limit: headerRoom + t.limit}
 	n := 0
-	for ; n < len(s.queue) && len(buf) < messageBytes; n++ {
-		it := &s.queue[n]
-		if it.close != nil {
-			if n == 0 {
-				end = it.close
-			}
-			break // what comes before it goes out first
-		}
-		if len(buf) > 0 {
-			buf = append(buf, '\n')
-		}
-		if it.isEvent() {
-			buf = append(buf, it.sub.head...)
-			buf = append(buf, it.entry.tail...)
-			s.eventBytes -= it.size()
-			s.g.stats.delivered.Add(1)
-		} else {
-			buf = append(buf, it.frame...)
-		}
-		if it.slot {
-			slots++
+	for ; n < len(s.queue) && s.queue[n].close == nil && len(d.b) < d.limit; n++ {
+		d.append(s.queue[n].frame)
+		s.owe(-len(s.queue[n].frame))
+		if s.queue[n].slot {
+			s.slotsDue++
 		}
 	}
+	var ending []byte
+	if n < len(s.queue) && s.queue[n].close != nil {
+		ending, s.closeDue = s.queue[n].close, true
+		n++
+	}
+	s.dequeue(n)
+	if len(s.queue) == 0 && !s.closing {
+		s.fillEvents(t, &d)
+		more = len(s.busy) > 0
+	}
+	more = more || len(s.queue) > 0
+	t.scratch = d.b
+	return s.finish(&d, ending), more
+}
+
+// finish puts a message together.
+func (s *session) finish(d *draft, ending []byte) []byte {
+	message := d.b[len(d.b):]
+	if payload := len(d.b) - headerRoom; payload > 0 {
+		var header [headerRoom]byte
+		h := appendTextHeader(header[:0], payload)
+		message = d.b[headerRoom-len(h):]
+		copy(message, h)
+	}
+	if s.pongDue != nil || s.pingDue {
+		control := s.pongDue
+		if s.pingDue {
+			control = append(control, pingFrame()...)
+		}
+		s.pongDue, s.pingDue = nil, false
+		message = append(control, message...)
+	}
+	return append(message, ending...)
+}
+
+// dequeue drops the first items of the queue.
+func (s *session) dequeue(n int) {
 	rest := copy(s.queue, s.queue[n:])
 	clear(s.queue[rest:])
 	s.queue = s.queue[:rest]
-	if rest == 0 && cap(s.queue) > 64 {
+	if rest == 0 && cap(s.queue) > 8 {
 		s.queue = nil // an idle session keeps no memory of its busy days
 	}
-	if s.eventBytes <= s.g.cfg.QueueBytes/2 {
-		select {
-		case s.room <- struct{}{}:
-		default:
-		}
-	}
-	return buf, slots, end
 }
 
-// drop takes the items out of the queue that unwanted says. The caller holds
-// s.mu.
-func (s *session) drop(unwanted func(*item) bool) {
-	kept := s.queue[:0]
-	for i := range s.queue {
-		it := &s.queue[i]
-		if !unwanted(it) {
-			kept = append(kept, *it)
-			continue
+// repeat returns a message that another session got, if it is what this one
+// is to get.
+func (s *session) repeat(t *turn) (message []byte, more, ok bool) {
+	if len(s.queue) > 0 || s.closing || s.pongDue != nil || s.pingDue || s.beatDue || len(s.busy) != 1 || s.busy[0].ended {
+		return nil, false, false
+	}
+	sub := s.busy[0]
+	entries, covered := t.of(sub.topic).after(sub.at, sub.version, t.head)
+	if !covered || len(entries) == 0 {
+		return nil, false, false
+	}
+	m := t.recall(sub, entries[0])
+	if m == nil {
+		return nil, false, false
+	}
+	sub.advance(m.last)
+	s.eventsDue += m.count
+	if m.all && sub.live {
+		s.rests(0)
+	}
+	return m.message, len(s.busy) > 0, true
+}
+
+// fillEvents adds events to a message, and the heartbeat that is due: with
+// it, what the cursor vouches for is in this message or in one before.
+func (s *session) fillEvents(t *turn, d *draft) {
+	if s.beatDue {
+		s.shard.due(s.subs, s.work)
+	}
+	alone := len(d.b) == headerRoom && len(s.busy) == 1 && !s.beatDue && s.pongDue == nil && !s.pingDue
+	for len(s.busy) > 0 && len(d.b) < d.limit {
+		sub := s.busy[0]
+		why := s.pull(t, sub, d)
+		if alone && d.plain && d.count > 0 {
+			t.remember(memo{topic: sub.topic, head: sub.head, first: d.first, last: d.last, count: d.count, all: why == rests, message: s.finish(d, nil)})
 		}
-		if it.isEvent() {
-			s.eventBytes -= it.size()
-		}
-		if it.slot {
-			<-s.slots
+		s.rests(0)
+		if why == hasMore {
+			s.work(sub) // behind the others
+			break
 		}
 	}
-	clear(s.queue[len(kept):])
-	s.queue = kept
+	if s.beatDue { // at the end of a message also when there is more to come
+		s.beatDue = false
+		d.append(s.heartbeatFrame(t.head).Append(nil))
+	}
+}
+
+// heartbeatFrame says up to where everything has been written.
+func (s *session) heartbeatFrame(head eventstore.Position) frame.Heartbeat {
+	f := frame.Heartbeat{Cursor: cursor(head)}
+	for _, sub := range s.subs {
+		if sub.started && (!sub.live || sub.busy || sub.at > head) {
+			f.Behind = append(f.Behind, frame.Behind{Sub: sub.id, Cursor: sub.cursor()})
+		}
+	}
+	return f
+}
+
+// draft is a message in the making.
+type draft struct {
+	b     []byte // room for the header, and the frames
+	limit int    // of len(b); one frame may pass it
+
+	// If all of it is events of one subscription, one after another in the
+	// window, plain is set and these are said of them.
+	plain       bool
+	first, last *entry
+	count       int
+}
+
+func (d *draft) append(frame []byte) {
+	if len(d.b) > headerRoom {
+		d.b = append(d.b, '\n')
+	}
+	d.b = append(d.b, frame...)
+	d.plain = false
+}
+
+// fits tells whether an event has place in the message.
+func (d *draft) fits(sub *subscription, e *entry) bool {
+	return len(d.b) == headerRoom || len(d.b)+1+len(sub.head)+len(e.tail) <= d.limit
+}
+
+func (d *draft) event(sub *subscription, e *entry) {
+	if len(d.b) > headerRoom {
+		d.b = append(d.b, '\n')
+	}
+	d.b = append(d.b, sub.head...)
+	d.b = append(d.b, e.tail...)
+}
+
+// appendTextHeader appends the header of an unmasked text message of one
+// frame (RFC 6455, 5.2).
+func appendTextHeader(b []byte, payload int) []byte {
+	b = append(b, 0x81)
+	switch {
+	case payload <= 125:
+		return append(b, byte(payload))
+	case payload <= 1<<16-1:
+		return binary.BigEndian.AppendUint16(append(b, 126), uint16(payload))
+	}
+	return binary.BigEndian.AppendUint64(append(b, 127), uint64(payload))
 }

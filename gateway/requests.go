@@ -339,7 +339,7 @@ func (s *session) subscribe(f frame.Subscribe, r *request, slot bool) {
 		s.refuseStart(f.ID, failure, slot)
 		return
 	}
-	sub := &subscription{session: s, id: f.ID, request: r, topic: t, head: frame.AppendEventHead(nil, f.ID)}
+	sub := &subscription{session: s, id: f.ID, request: r, topic: t, head: string(frame.AppendEventHead(nil, f.ID))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subs[f.ID] = sub
@@ -363,7 +363,6 @@ func (s *session) unsubscribe(f frame.Unsubscribe, r *request) {
 		if s.open[sub.id] == sub.request {
 			delete(s.open, sub.id) // unsubscribed settles it
 		}
-		s.drop(func(it *item) bool { return it.sub == sub })
 	}
 	s.mu.Unlock()
 	if sub == nil {
@@ -373,7 +372,6 @@ func (s *session) unsubscribe(f frame.Unsubscribe, r *request) {
 		return
 	}
 	s.settle(f.ID, r, frame.Unsubscribed{ID: f.ID, Sub: f.Sub})
-	s.g.hub.leave(sub)
 }
 
 // answer turns an outcome into its frame.

@@ -12,27 +12,31 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// session is one WebSocket connection: a reader, a bounded queue of what is to
-// be written, and a writer while there is something in it.
+// session is one WebSocket connection: a goroutine that reads, and a shard
+// that writes.
 //
-// The queue is bounded in two ways. What is owed (answers and the like) is
-// bounded by the requests that may be open and the subscriptions that may
-// exist; past that the reader stops reading. Events are bounded by bytes; past
-// that they are dropped and read again from the log.
+// What waits for the socket is bounded. What is owed (answers and the like) is
+// bounded by the requests that may be open and by bytes; past that the reader
+// stops reading. Events don't wait here: the cursors of the subscriptions
+// say what comes next, and a message is made of them when the socket takes
+// one.
 type session struct {
 	g      *Gateway
 	id     string
 	conn   *websocket.Conn
 	socket *socket
-	ctx    context.Context // ends with the session
+	shard  *shard
+	ctx    context.Context // ends with the session, and once its close frame was written
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
 	counted string // as whose session it counts; guarded by g.mu
 
 	slots chan struct{} // one for each request that is open or whose answer is unwritten
-	turn  chan struct{} // held by the subscription that reads a page
-	room  chan struct{} // signalled when half of the queue is free
+	room  chan struct{} // signalled when a message has been written
+
+	urgent, bulk bool   // in the shard's queues; guarded by shard.mu
+	turn         uint64 // the last one that wrote here; the shard's goroutine's own
 
 	mu       sync.Mutex
 	identity Identity
@@ -41,16 +45,23 @@ type session struct {
 	draining bool
 	closing  bool // nothing is queued any more
 	ended    bool // nothing is written any more
-	paused   bool // the reader waits for a slot: silence is not the client's
+	paused   bool // the reader waits: silence is not the client's
 	open     map[string]*request
 	subs     map[string]*subscription
 	rate     *bucket // of commands
 
-	queue      []item
-	eventBytes int
-	writing    bool
-	pingDue    bool
-	pongDue    []byte
+	queue   []item
+	busy    []*subscription // have, or may have, something for the next message
+	owed    int             // bytes in queue and rest
+	rest    *[]byte         // of a message that found the socket full
+	writing bool            // a goroutine writes rest
+	beatDue bool
+	pingDue bool
+	pongDue []byte
+
+	// What is in the message that is being written.
+	slotsDue, eventsDue int
+	closeDue            bool
 
 	heartbeat *time.Timer
 	hello     *time.Timer
@@ -69,8 +80,8 @@ func newSession(g *Gateway, identity Identity) *session {
 	s := &session{
 		g: g, id: newID(), identity: identity,
 		slots: make(chan struct{}, g.cfg.Limits.OpenRequests),
-		turn:  make(chan struct{}, 1),
 		room:  make(chan struct{}, 1),
+		shard: g.nextShard(),
 		open:  make(map[string]*request),
 		subs:  make(map[string]*subscription),
 		rate:  newBucket(g.cfg.Limits.CommandsPerSecond),
@@ -90,28 +101,38 @@ func (s *session) run() {
 	if code != 0 {
 		s.closeAfter(code, reason)
 	}
-	s.mu.Lock()
-	orderly := s.closing
-	s.mu.Unlock()
-	if !orderly {
-		s.end()
-	}
-	s.tasks.Wait()
+	s.awaitClose()
 	s.end()
+	s.tasks.Wait()
 
 	s.mu.Lock()
-	subs := make([]*subscription, 0, len(s.subs))
 	for _, sub := range s.subs {
-		subs = append(subs, sub)
+		s.forget(sub)
 	}
+	s.owe(-s.owed)
+	s.queue, s.busy = nil, nil
 	for _, t := range []*time.Timer{s.heartbeat, s.hello, s.expiry, s.overdue} {
 		if t != nil {
 			t.Stop()
 		}
 	}
 	s.mu.Unlock()
-	s.g.hub.leave(subs...)
 	_ = s.conn.CloseNow()
+}
+
+// awaitClose waits, if the session is to be closed, until the client has
+// answered the close frame, or its time for that is over.
+func (s *session) awaitClose() {
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	for closing {
+		_, r, err := s.conn.Reader(context.Background())
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, r)
+	}
 }
 
 // end stops the session without ceremony. It may be called more than once.
@@ -150,6 +171,7 @@ func (s *session) read() (code int, reason string) {
 			return 0, ""
 		}
 		if typ == websocket.MessageBinary {
+			_, _ = io.Copy(io.Discard, r)
 			return frame.CloseBinary, "binary messages are not part of " + frame.Subprotocol
 		}
 		message, err := io.ReadAll(r)
@@ -193,6 +215,20 @@ func (s *session) acquire() bool {
 		}
 	}
 	s.mu.Lock()
+	for !s.hasRoom() && !s.closing {
+		s.paused = true
+		s.mu.Unlock()
+		select {
+		case <-s.room:
+		case <-s.ctx.Done():
+		}
+		s.mu.Lock()
+		s.paused = false
+		s.socket.lastRead.Store(time.Now().UnixNano())
+		if s.ctx.Err() != nil {
+			break
+		}
+	}
 	closing, draining := s.closing, s.draining
 	s.mu.Unlock()
 	if draining && !closing { // what is owed is still to be written
@@ -294,7 +330,7 @@ func (s *session) settled() {
 
 func (s *session) sayGoodbye() {
 	s.enqueue(item{frame: frame.Goodbye{Reason: "draining", ReconnectInMS: s.g.reconnectIn().Milliseconds()}.Append(nil)})
-	s.enqueue(item{close: &closing{frame.CloseDraining, "draining"}})
+	s.enqueue(item{close: closeFrame(frame.CloseDraining, "draining")})
 }
 
 // drain takes no more requests and closes the session after what is owed.
@@ -305,20 +341,12 @@ func (s *session) drain() {
 	s.settled()
 }
 
-// suspend closes the session now; its events are in the log.
-func (s *session) suspend(code int, reason string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drop(func(it *item) bool { return it.isEvent() || it.beat || it.sub != nil })
-	s.enqueue(item{close: &closing{code, reason}})
-}
-
 func (s *session) noHello() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.greeted {
 		s.g.reached(limitHelloTimeout)
-		s.enqueue(item{close: &closing{frame.CloseNoHello, "no hello in time"}})
+		s.enqueue(item{close: closeFrame(frame.CloseNoHello, "no hello in time")})
 	}
 }
 
@@ -332,14 +360,14 @@ func (s *session) beat() {
 	if !over {
 		s.heartbeat.Reset(interval)
 	}
+	if !over && !dead {
+		s.beatDue, s.pingDue = true, true
+		s.kick()
+	}
 	s.mu.Unlock()
-	switch {
-	case over:
-	case dead:
+	if dead && !over {
 		s.g.cfg.Logger.Info("session ended: silent for three heartbeats", "session", s.id)
 		s.closeAfter(frame.CloseGoingAway, "silent for three heartbeats")
-	default:
-		s.g.hub.beat(s)
 	}
 }
 
@@ -369,7 +397,7 @@ func (s *session) setExpiry() {
 			timer.Reset(left)
 			return
 		}
-		s.enqueue(item{close: &closing{frame.CloseUnauthenticated, "the token has expired"}})
+		s.enqueue(item{close: closeFrame(frame.CloseUnauthenticated, "the token has expired")})
 	})
 	s.expiry = timer
 }

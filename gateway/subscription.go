@@ -1,40 +1,48 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// subscription is one client's interest in a topic.
+// subscription is one client's interest in a topic: a cursor, and from where
+// the next events past it are taken.
 //
-// It begins with locating its start (begin), then follows the log until there
-// is nothing left between it and the hub's head (follow), and then is live:
-// the hub pushes to it. A session that can't keep up drops what is queued and
-// rewinds its subscriptions, which then follow again.
+// It begins with locating its start (begin). From then on its session pulls
+// events as its socket takes them: out of the hub's window, and pages of the
+// log where the window does not reach back. Once nothing is left at or below
+// the head it joins the topic's audience and is live: it hears of new events.
+// A live one whose next event has left the window before its socket took it
+// is demoted: it leaves the audience and reads pages again.
+//
+// Since only the cursor says what comes next, there is neither a gap nor a
+// repeat at any of these seams.
 type subscription struct {
 	session *session
 	id      string
 	topic   topic
-	head    []byte   // what its event frames begin with
+	head    string   // what its event frames begin with
 	request *request // the subscribe, open until it is answered
 
-	joined bool // in the hub's lists; guarded by hub.mu
+	// Guarded by shard.mu.
+	audience *audience // not nil while it is live
+	seat     int       // its index there
+	wants    eventstore.Position
 
 	// Guarded by session.mu.
 	started bool // «subscribed» is in the queue
 	live    bool
 	ended   bool
-	// at is how far the session's queue has it: every matching event at or
-	// below at has been queued. version is that of the stream.
+	busy    bool  // in session.busy
+	page    *page // what it waited for, pinned
+	// at is how far the session has it: every matching event at or below at
+	// is in a message. version is that of the stream.
 	at      eventstore.Position
 	version eventstore.Version
-	rewinds int // how often at went back
 }
 
 func cursor(p eventstore.Position) string { return strconv.FormatUint(uint64(p), 10) }
@@ -51,60 +59,171 @@ func (sub *subscription) advance(e *entry) {
 	sub.at, sub.version = e.position, e.version
 }
 
-// push queues a live event, called by the hub. It returns false when the
-// subscription is live no more.
-func (s *session) push(sub *subscription, e *entry) bool {
+// touch notes that a live subscription has new events.
+func (sub *subscription) touch() {
+	s := sub.session
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !sub.live || sub.ended || s.closing {
+	if sub.live {
+		s.work(sub)
+	}
+}
+
+// resume goes on with one that waited, for the page p if that is not nil. It
+// returns whether the page is taken: not by a session whose socket is full.
+func (sub *subscription) resume(p *page) (taken bool) {
+	s := sub.session
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.work(sub)
+	if sub.ended || s.writing || s.ended || s.closing {
 		return false
 	}
-	if e.err != nil {
-		sub.at = e.position - 1
-		s.withdraw(sub, e)
-		return false
-	}
-	it := item{sub: sub, entry: e}
-	if s.eventBytes > 0 && s.eventBytes+it.size() > s.g.cfg.QueueBytes {
-		s.demote(sub, e)
-		return false
-	}
-	sub.advance(e)
-	s.enqueue(it)
+	sub.page = p
+	s.shard.flushBulk(s)
 	return true
 }
 
-// demote drops the events that wait for the socket. Their subscriptions go
-// back to where the first of them was, and follow the log from there. e is the
-// event that found no place. The caller holds s.mu.
-func (s *session) demote(sub *subscription, e *entry) {
-	s.g.stats.demotions.Add(1)
-	behind := map[*subscription]*entry{}
-	for i := range s.queue {
-		if it := &s.queue[i]; it.isEvent() && !it.sub.ended && behind[it.sub] == nil {
-			behind[it.sub] = it.entry
+// over tells whether nothing more comes of it.
+func (sub *subscription) over() bool {
+	sub.session.mu.Lock()
+	defer sub.session.mu.Unlock()
+	return sub.ended || sub.session.closing
+}
+
+// unpin gives back the page that it waited for. The caller holds session.mu.
+func (sub *subscription) unpin() {
+	if sub.page != nil {
+		sub.session.g.pages.unpin(sub.page)
+		sub.page = nil
+	}
+}
+
+// pulled says why no more events of a subscription were added to a message.
+type pulled uint8
+
+const (
+	rests   pulled = iota // there are none, or it waits for them, or it has ended
+	hasMore               // the message is full
+)
+
+// pull adds the events past a subscription's cursor to a message. The caller
+// holds s.mu.
+func (s *session) pull(t *turn, sub *subscription, d *draft) pulled {
+	if sub.ended {
+		return rests
+	}
+	head, x := t.head, t.of(sub.topic)
+	d.plain = true
+	for {
+		if sub.at > head {
+			if s.shard.await(sub, sub.at) {
+				return rests
+			}
+			return hasMore // it was reached just now, and the next turn knows
+		}
+		entries, covered := x.after(sub.at, sub.version, head)
+		upTo := head
+		if !covered {
+			d.plain = false
+			if sub.live {
+				s.demote(sub)
+			}
+			p := sub.page
+			if p == nil {
+				p = s.g.pages.get(sub)
+			}
+			if p == nil {
+				return rests // until the page has been read
+			}
+			entries, upTo = p.after(sub.at, sub.version, head)
+		}
+		sub.unpin()
+		switch s.take(sub, d, entries) {
+		case hasMore:
+			return hasMore
+		case rests:
+			if sub.ended {
+				return rests
+			}
+		}
+		switch {
+		case !covered:
+			sub.at = max(sub.at, upTo)
+		case sub.live:
+			return rests
+		default:
+			newer, ok := s.join(sub)
+			if ok {
+				d.append(sub.liveFrame())
+				return rests
+			}
+			d.plain = false
+			fresh, _ := s.g.hub.excerpt(sub.topic)
+			head, x = newer, &fresh
 		}
 	}
-	if behind[sub] == nil {
-		behind[sub] = e
+}
+
+// take adds events to a message until it is full.
+func (s *session) take(sub *subscription, d *draft, entries []*entry) pulled {
+	for i, e := range entries {
+		if e.err != nil {
+			sub.at = e.position - 1
+			s.withdraw(sub, e)
+			d.plain = false
+			return rests
+		}
+		if !d.fits(sub, e) {
+			return hasMore
+		}
+		d.event(sub, e)
+		sub.advance(e)
+		s.eventsDue++
+		if i == 0 {
+			d.first = e
+		}
+		d.last = e
+		d.count = i + 1
 	}
-	s.drop(func(it *item) bool {
-		return it.beat || it.sub != nil && behind[it.sub] != nil
+	return rests
+}
+
+// join makes a subscription live if nothing is left for it at or below the
+// shard's head; if something is, that head is returned.
+func (s *session) join(sub *subscription) (eventstore.Position, bool) {
+	head, ok := s.shard.join(sub, func(head eventstore.Position) bool {
+		x, _ := s.g.hub.excerpt(sub.topic)
+		entries, covered := x.after(sub.at, sub.version, head)
+		return !covered || len(entries) > 0
 	})
-	for sub, first := range behind {
-		sub.at, sub.version = first.position-1, first.version-1
-		sub.rewinds++
-		if sub.live { // else it follows already
-			sub.live = false
-			s.spawn(func() { s.follow(sub) })
-		}
+	if ok {
+		sub.live, sub.at = true, max(sub.at, head)
 	}
+	return head, ok
+}
+
+func (sub *subscription) liveFrame() []byte {
+	f := frame.Live{Sub: sub.id, Cursor: sub.cursor()}
+	if sub.topic.category == "" {
+		v := sub.version
+		f.Version = &v
+	}
+	return f.Append(nil)
+}
+
+// demote sends a subscription back to the log: its socket took so little that
+// its next event is no longer in the window. The caller holds s.mu.
+func (s *session) demote(sub *subscription) {
+	s.g.stats.demotions.Add(1)
+	sub.live = false
+	s.shard.leave(sub)
 }
 
 // withdraw ends a subscription at an event that this gateway can't show: it
 // is older than the event's form, or the application forgot the event.
-// Nothing is skipped in silence; what is queued is still written, and other
-// subscriptions go on. The caller holds s.mu.
+// Nothing is skipped in silence, and other subscriptions go on. The caller
+// holds s.mu.
 func (s *session) withdraw(sub *subscription, e *entry) {
 	s.g.cfg.Logger.Error("an event can't be shown", "stream", e.stream, "version", e.version, "position", e.position, "error", e.err)
 	s.forget(sub)
@@ -115,36 +234,21 @@ func (s *session) withdraw(sub *subscription, e *entry) {
 	}.Append(nil)})
 }
 
-// forget ends a subscription; the hub drops it when it next meets it. The
-// caller holds s.mu.
+// forget ends a subscription: no event of it is put into a message any more.
+// The caller holds s.mu.
 func (s *session) forget(sub *subscription) {
 	sub.ended, sub.live = true, false
+	sub.unpin()
 	delete(s.subs, sub.id)
+	s.shard.leave(sub)
 }
 
-// goLive makes a subscription live at the hub's head, called by the hub. It
-// refuses if the subscription has moved since.
-func (s *session) goLive(sub *subscription, at eventstore.Position, rewinds int, head eventstore.Position) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sub.ended || sub.at != at || sub.rewinds != rewinds || s.closing {
-		return false
-	}
-	sub.live, sub.at = true, head
-	f := frame.Live{Sub: sub.id, Cursor: cursor(head)}
-	if sub.topic.category == "" {
-		v := sub.version
-		f.Version = &v
-	}
-	s.enqueue(item{frame: f.Append(nil), sub: sub})
-	return true
-}
-
-// begin starts a subscription and follows the log until it is live. slot says
-// that its answer settles a request.
+// begin locates the start of a subscription, from where it follows the log.
+// slot says that its answer settles a request.
 func (s *session) begin(sub *subscription, req frame.Subscribe, slot bool) {
 	start, failure := s.g.locate(s.ctx, sub.topic, req)
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.open[sub.id] == sub.request {
 		delete(s.open, sub.id)
 	}
@@ -162,129 +266,8 @@ func (s *session) begin(sub *subscription, req frame.Subscribe, slot bool) {
 		if req.State {
 			s.enqueue(item{frame: frame.State{Sub: sub.id, Version: start.version, Position: start.position, Data: start.state}.Append(nil)})
 		}
+		s.work(sub)
+		s.kick()
 	}
 	s.settled()
-	ended := sub.ended
-	s.mu.Unlock()
-	if !ended {
-		s.follow(sub)
-	}
-}
-
-// follow reads on from where a subscription is until it is live or ended.
-// Subscriptions of one session take turns, page by page.
-func (s *session) follow(sub *subscription) {
-	for pause := time.Duration(0); ; {
-		select {
-		case s.turn <- struct{}{}:
-		case <-s.ctx.Done():
-			return
-		}
-		ahead, done, err := s.page(sub)
-		<-s.turn
-		switch {
-		case done || s.ctx.Err() != nil:
-			return
-		case err != nil:
-			if !errors.Is(err, eventstore.ErrUnavailable) {
-				s.g.cfg.Logger.Warn("reading the log for a subscription failed", "session", s.id, "error", err)
-			}
-			pause = min(2*pause+50*time.Millisecond, 2*time.Second)
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-			case <-s.ctx.Done():
-				timer.Stop()
-				return
-			}
-		case ahead != nil:
-			select {
-			case <-ahead:
-			case <-s.ctx.Done():
-				return
-			}
-		default:
-			pause = 0
-		}
-	}
-}
-
-// page brings a subscription on by one page. It is done when the subscription
-// is live or ended. ahead, if not nil, is what to wait for before the next
-// page: the client saw more at another gateway than has arrived here.
-func (s *session) page(sub *subscription) (ahead <-chan struct{}, done bool, err error) {
-	if !s.waitForRoom() {
-		return nil, true, nil
-	}
-	s.mu.Lock()
-	at, version, rewinds, ended := sub.at, sub.version, sub.rewinds, sub.ended
-	s.mu.Unlock()
-	if ended {
-		s.g.hub.leave(sub)
-		return nil, true, nil
-	}
-	entries, head, state := s.g.hub.join(sub, at, rewinds, windowPage)
-	upTo := at
-	switch state {
-	case joined:
-		return nil, true, nil
-	case moved:
-		return nil, false, nil
-	case early:
-		return s.g.hub.reached(at), false, nil
-	case uncovered:
-		if entries, upTo, err = s.g.readPage(s.ctx, sub.topic, at, version, head); err != nil {
-			return nil, false, err
-		}
-	}
-	for _, e := range entries {
-		if !s.waitForRoom() || !s.pushHistory(sub, e, rewinds) {
-			return nil, false, nil
-		}
-	}
-	s.mu.Lock()
-	if sub.rewinds == rewinds && !sub.ended {
-		sub.at = max(sub.at, upTo)
-	}
-	s.mu.Unlock()
-	return nil, false, nil
-}
-
-// windowPage is how many events are taken out of the window at once.
-const windowPage = 256
-
-// waitForRoom waits until half of the session's queue is free, so that the
-// rest is there for what is live. It returns false when the session has ended.
-func (s *session) waitForRoom() bool {
-	for {
-		s.mu.Lock()
-		free := s.eventBytes <= s.g.cfg.QueueBytes/2
-		s.mu.Unlock()
-		if free {
-			return s.ctx.Err() == nil
-		}
-		select {
-		case <-s.room:
-		case <-s.ctx.Done():
-			return false
-		}
-	}
-}
-
-// pushHistory queues an event that was read back. It returns false when the
-// subscription has ended or was rewound meanwhile.
-func (s *session) pushHistory(sub *subscription, e *entry, rewinds int) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if sub.ended || sub.rewinds != rewinds || s.closing {
-		return false
-	}
-	if e.err != nil {
-		sub.at = e.position - 1
-		s.withdraw(sub, e)
-		return false
-	}
-	sub.advance(e)
-	s.enqueue(item{sub: sub, entry: e})
-	return true
 }
