@@ -87,14 +87,18 @@ type Config struct {
 	// Limits bound what clients may take of the node.
 	Limits gateway.Limits
 
-	// GossipKey encrypts gossip: 32 bytes, the same on all nodes. Nil leaves
-	// gossip open to whoever reaches the port.
-	GossipKey []byte
+	// GossipKeyFile has the keys that encrypt gossip: 32 bytes each, as hex or
+	// base64, one on each line, or one alone as it is. The first encrypts what
+	// this node says, each opens what it hears. The file may be replaced while
+	// the node runs; keys that are not good change nothing.
+	GossipKeyFile string
 
 	// PeerTLS has the files of the certificate, key and authority with which
-	// nodes prove themselves to each other. Without it links are plain, which
-	// is refused on other than loopback addresses unless InsecurePeers is set.
-	PeerTLS       PeerTLS
+	// nodes prove themselves to each other.
+	PeerTLS PeerTLS
+
+	// InsecurePeers allows gossip without keys and links without TLS also on
+	// other than loopback addresses, where they are refused otherwise.
 	InsecurePeers bool
 
 	// TailOnly switches pushed events off: the node learns of events only by
@@ -170,8 +174,8 @@ func (c Config) withDefaults() (Config, error) {
 		errs = append(errs, err)
 	}
 	c.Limits = limits
-	if n := len(c.GossipKey); n != 0 && n != 32 {
-		problem("the gossip key has %d bytes, it needs 32", n)
+	if c.GossipKeyFile == "" && !c.InsecurePeers && !isLoopback(c.GossipListen) {
+		problem("gossip on %s would be open to strangers: give --gossip-key-file, or --insecure-peers if the network is trusted", c.GossipListen)
 	}
 	if !c.PeerTLS.set() && !c.InsecurePeers && !isLoopback(c.PeerListen) {
 		problem("links on %s would be open to strangers: give --peer-tls-cert, --peer-tls-key and --peer-tls-ca, "+

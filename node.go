@@ -55,6 +55,7 @@ type node struct {
 	publisher *feed.Publisher // nil without the domain role
 	host      *host.Host      // nil without the domain role
 	cluster   *cluster.Cluster
+	gossip    *gossipKeys // nil while gossip is open
 	pool      *link.Pool
 	router    *router.Router
 	feed      *feed.Subscriber
@@ -170,14 +171,25 @@ func (n *node) newCluster() (*cluster.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cluster.New(cluster.Config{
+	var keys [][]byte
+	if n.cfg.GossipKeyFile != "" {
+		if keys, err = readGossipKeys(n.cfg.GossipKeyFile); err != nil {
+			return nil, &ConfigError{err}
+		}
+	}
+	c, err := cluster.New(cluster.Config{
 		ID: n.cfg.Name, Cluster: n.cfg.Cluster, BindAddr: bind, BindPort: port, AdvertiseAddr: n.cfg.Advertise,
-		Join: n.cfg.Join, Key: n.cfg.GossipKey, Logger: n.log,
+		Join: n.cfg.Join, Keys: keys, Logger: n.log,
 		Self: cluster.Member{
 			Domain: n.cfg.Domain, Gateway: n.cfg.Gateway,
 			PeerAddr: n.peers.Addr().String(), HTTPAddr: n.client.Addr().String(),
 		},
 	})
+	if err == nil && keys != nil {
+		n.gossip = &gossipKeys{file: n.cfg.GossipKeyFile, set: c.SetKeys, log: n.log}
+		n.gossip.current.Store(&keys)
+	}
+	return c, err
 }
 
 // run starts everything, serves until ctx ends, drains, and returns when
@@ -203,6 +215,9 @@ func (n *node) run(ctx context.Context) error {
 	defer leave()
 	left := make(chan struct{})
 	part("cluster", func(context.Context) error { defer close(left); return n.cluster.Run(gossip) })
+	if n.gossip != nil {
+		part("gossip keys", n.gossip.watch)
+	}
 	part("router", n.router.Run)
 	part("feed", n.feed.Run)
 	part("log", n.watchLog)

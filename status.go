@@ -21,7 +21,10 @@ type ClusterStatus struct {
 	Problem string         `json:"problem,omitempty"`
 	Log     string         `json:"log"`
 	Members []MemberStatus `json:"members"`
-	Ring    RingStatus     `json:"ring"`
+	// GossipKeys name the keys that this node understands, the one that it
+	// uses first. None means that gossip is open.
+	GossipKeys []string   `json:"gossip_keys"`
+	Ring       RingStatus `json:"ring"`
 	// Owner is the owner of the aggregate asked for with ?aggregate=type/id.
 	Owner *OwnerStatus `json:"owner,omitempty"`
 	// Commands counts what this node did with commands and gets.
@@ -104,9 +107,13 @@ func (n *node) clusterStatus() ClusterStatus {
 		Node: n.cfg.Name, Version: Version(), State: now.state.String(), Log: n.store.LogID(),
 		Ring:     RingStatus{Signature: signature(owners.Signature()), Partitions: ring.Partitions, Owners: len(owners.Members())},
 		Commands: n.router.Stats(), Links: n.router.Links(), Feed: n.feed.Stats(),
+		GossipKeys: []string{},
 	}
 	if now.problem != nil {
 		s.Problem = now.problem.Error()
+	}
+	if n.gossip != nil {
+		s.GossipKeys = keyNames(*n.gossip.current.Load())
 	}
 	if n.gateway != nil {
 		s.Sessions = n.gateway.Stats().Sessions

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -108,11 +106,11 @@ type nodeCmd struct {
 
 	limitFlags
 
-	GossipKeyFile string `help:"File with the 32-byte gossip key: raw, hex or base64." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
+	GossipKeyFile string `help:"File with the 32-byte keys of gossip, hex or base64, one on each line; the first encrypts. Read again when it changes." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
 	PeerTLSCert   string `name:"peer-tls-cert" help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
 	PeerTLSKey    string `name:"peer-tls-key" help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
 	PeerTLSCA     string `name:"peer-tls-ca" help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
-	InsecurePeers bool   `help:"Allow links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
+	InsecurePeers bool   `help:"Allow gossip without keys and links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
 
 	TailOnly bool          `hidden:"" env:"GANGLION_TAIL_ONLY"`
 	Suspect  time.Duration `hidden:"" env:"GANGLION_SUSPECT"`
@@ -124,7 +122,7 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		Listen: c.Listen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
 		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(),
 		PeerTLS:       ganglion.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
-		InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Logger: log,
+		GossipKeyFile: c.GossipKeyFile, InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Logger: log,
 		Ready: func(url string) { fmt.Println("ganglion: ready", url) },
 	}
 	for _, role := range c.Roles {
@@ -140,13 +138,6 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if config.StorePassword, err = c.password(); err != nil {
 		return err
 	}
-	if c.GossipKeyFile != "" {
-		if config.GossipKey, err = readKey(c.GossipKeyFile); err != nil {
-			return err
-		}
-	} else if !isLoopback(c.GossipListen) {
-		log.Warn("gossip is not encrypted: whoever reaches its port can join the cluster; give --gossip-key-file", "listen", c.GossipListen)
-	}
 	tokens, err := c.authenticator(ctx, log)
 	if err != nil {
 		return err
@@ -158,25 +149,6 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	return runWith(ctx, func(ctx context.Context) error { return ganglion.Run(ctx, config) }, tokens.Run)
 }
 
-// readKey reads a 32-byte key: raw, or as hex or base64 text.
-func readKey(file string) ([]byte, error) {
-	raw, err := readSecret(file)
-	if err != nil {
-		return nil, err
-	}
-	const size = 32
-	text := strings.TrimSpace(string(raw))
-	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString} {
-		if key, err := decode(text); err == nil && len(key) == size {
-			return key, nil
-		}
-	}
-	if len(raw) == size {
-		return raw, nil
-	}
-	return nil, usagef("%s holds no key of 32 bytes: make one with «head -c 32 /dev/urandom | base64»", file)
-}
-
 func readSecret(file string) ([]byte, error) {
 	raw, err := os.ReadFile(file)
 	var path *fs.PathError
@@ -184,12 +156,6 @@ func readSecret(file string) ([]byte, error) {
 		return nil, usagef("can't read %s: %w", file, path.Err)
 	}
 	return raw, err
-}
-
-func isLoopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	ip := net.ParseIP(host)
-	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
 type healthcheckCmd struct {

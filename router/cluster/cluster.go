@@ -21,7 +21,6 @@
 package cluster
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -64,6 +63,9 @@ type Cluster struct {
 	name string // in gossip: the id and a number that no other run has
 	addr string // advertised host:port
 
+	keyring  *memberlist.Keyring // nil while gossip is open
+	changing sync.Mutex          // held while the keyring is changed
+
 	list  *memberlist.Memberlist
 	inbox inbox
 	table table // belongs to whoever folds: New, then Run
@@ -102,7 +104,11 @@ func New(cfg Config) (*Cluster, error) {
 	mc := preset()
 	mc.Logger = logger
 	mc.Label = cfg.Cluster
-	mc.SecretKey = bytes.Clone(cfg.Key)
+	if len(cfg.Keys) > 0 {
+		if mc.Keyring, err = memberlist.NewKeyring(cloneKeys(cfg.Keys), cfg.Keys[0]); err != nil {
+			return nil, fmt.Errorf("cluster: the gossip keys: %w", err)
+		}
+	}
 
 	if mc.Transport = cfg.Transport; mc.Transport == nil {
 		bind, advertise, err := cfg.addresses()
@@ -157,6 +163,7 @@ func create(cfg Config, mc *memberlist.Config) (*Cluster, error) {
 	c := &Cluster{
 		cfg:          cfg,
 		log:          cfg.Logger,
+		keyring:      mc.Keyring,
 		name:         cfg.ID + "." + hex.EncodeToString(nonce),
 		addr:         net.JoinHostPort(ip.String(), strconv.Itoa(port)),
 		inbox:        inbox{wake: make(chan struct{}, 1), nodes: make(map[string]heard)},
@@ -175,7 +182,7 @@ func create(cfg Config, mc *memberlist.Config) (*Cluster, error) {
 		return nil, fmt.Errorf("cluster: start gossip: %w", err)
 	}
 	c.fold()
-	if cfg.Key == nil && !ip.IsLoopback() {
+	if len(cfg.Keys) == 0 && !ip.IsLoopback() {
 		c.log.Warn("gossip is not encrypted: whoever reaches its port can join the cluster", "address", c.addr)
 	}
 	return c, nil

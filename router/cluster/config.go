@@ -50,9 +50,11 @@ type Config struct {
 	// This node itself may be among them. Without any it waits for others.
 	Join []string
 
-	// Key encrypts and authenticates gossip with AES-256; all nodes have the
-	// same. 32 bytes, or nil: then whoever reaches the port can join.
-	Key []byte
+	// Keys encrypt and authenticate gossip with AES-256. The first encrypts
+	// what this node says, each opens what it hears, so that keys can be
+	// changed one by one: see SetKeys. Of 32 bytes each, 16 at most. Without
+	// any, whoever reaches the port can join.
+	Keys [][]byte
 
 	// Self is what this node tells the others about itself. ID is taken from
 	// above, Boot defaults to the time. An address without a host, such as
@@ -70,10 +72,6 @@ type Config struct {
 	// lookup resolves a host name.
 	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
-
-// keyBytes is the only size of a key that is accepted. memberlist would also
-// take 16 and 24, and a key that was cut by mistake with them.
-const keyBytes = 32
 
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
@@ -95,8 +93,8 @@ func (c Config) withDefaults() (Config, error) {
 			break
 		}
 	}
-	if c.Key != nil && len(c.Key) != keyBytes {
-		fail("the gossip key has %d bytes: it has %d (head -c %d /dev/urandom)", len(c.Key), keyBytes, keyBytes)
+	if err := checkKeys(c.Keys); err != nil {
+		fail("%w", err)
 	}
 	for _, p := range []struct {
 		what string

@@ -13,7 +13,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		BindPort:      -1,
 		AdvertisePort: 65536,
 		Join:          []string{"ok", "ok:1", "::1", "[::1]:7946", "bad:port", "a:b:c", ":7946", "zero:0"},
-		Key:           make([]byte, 16),
+		Keys:          [][]byte{make([]byte, 16)},
 		Self:          Member{ID: "n2"},
 	})
 	if err == nil {

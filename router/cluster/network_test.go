@@ -1,11 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +23,59 @@ type network struct {
 	mu    sync.Mutex
 	ports map[string]*port // by address
 	cut   func(from, to netip.Addr) bool
+
+	tap atomic.Pointer[tap] // who listens in, or nil
+}
+
+func (n *network) listenIn() *tap {
+	t := &tap{}
+	n.tap.Store(t)
+	return t
+}
+
+// tap is what somebody on the wire has seen.
+type tap struct {
+	mu      sync.Mutex
+	packets [][]byte
+	streams []*bytes.Buffer // the callers' halves
+}
+
+func (t *tap) packet(b []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.packets = append(t.packets, bytes.Clone(b))
+}
+
+func (t *tap) stream(c net.Conn) net.Conn {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	said := &bytes.Buffer{}
+	t.streams = append(t.streams, said)
+	return &tapped{c, t, said}
+}
+
+// all returns what was heard, in order.
+func (t *tap) all() (packets, streams [][]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, said := range t.streams {
+		streams = append(streams, bytes.Clone(said.Bytes()))
+	}
+	return slices.Clone(t.packets), streams
+}
+
+// tapped is a connection with somebody on the wire.
+type tapped struct {
+	net.Conn
+	by   *tap
+	said *bytes.Buffer
+}
+
+func (c *tapped) Write(p []byte) (int, error) {
+	c.by.mu.Lock()
+	c.said.Write(p)
+	c.by.mu.Unlock()
+	return c.Conn.Write(p)
 }
 
 func newNetwork(t *testing.T) *network {
@@ -85,6 +141,9 @@ func (p *port) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 
 func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
 	now := time.Now()
+	if tap := p.on.tap.Load(); tap != nil {
+		tap.packet(b)
+	}
 	to, drop := p.on.find(p.addr, addr)
 	if drop || to == nil {
 		return now, nil
@@ -117,6 +176,9 @@ func (p *port) DialTimeout(addr string, timeout time.Duration) (net.Conn, error)
 		return failed(syscall.ECONNREFUSED)
 	}
 	near, far := net.Pipe()
+	if tap := p.on.tap.Load(); tap != nil {
+		near = tap.stream(near)
+	}
 	select {
 	case to.streams <- far:
 		return near, nil

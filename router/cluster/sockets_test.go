@@ -20,7 +20,7 @@ func TestRealNodesComeAndGo(t *testing.T) {
 	key := bytes.Repeat([]byte{7}, keyBytes)
 	config := func(i int, join ...string) Config {
 		cfg := member(fmt.Sprintf("n%d", i), join...)
-		cfg.Key = key
+		cfg.Keys = [][]byte{key}
 		return cfg
 	}
 	first := run(t, config(1))

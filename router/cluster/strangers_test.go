@@ -2,10 +2,15 @@ package cluster
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,10 +22,10 @@ func TestWhoLacksTheKeyOrTheNameStaysOut(t *testing.T) {
 	t.Parallel()
 	key := func(b byte) []byte { return bytes.Repeat([]byte{b}, keyBytes) }
 	for name, spoil := range map[string]func(*Config){
-		"another key":             func(c *Config) { c.Key = key(2) },
-		"no key":                  func(c *Config) { c.Key = nil },
+		"another key":             func(c *Config) { c.Keys = [][]byte{key(2)} },
+		"no key":                  func(c *Config) { c.Keys = nil },
 		"another name":            func(c *Config) { c.Cluster = "production" },
-		"another name and no key": func(c *Config) { c.Cluster, c.Key = "production", nil },
+		"another name and no key": func(c *Config) { c.Cluster, c.Keys = "production", nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -30,7 +35,7 @@ func TestWhoLacksTheKeyOrTheNameStaysOut(t *testing.T) {
 				config := func(i int) Config {
 					cfg := member(fmt.Sprintf("n%d", i), "10.0.0.1")
 					cfg.Transport = on.listen(fmt.Sprintf("10.0.0.%d:7946", i))
-					cfg.Key = key(1)
+					cfg.Keys = [][]byte{key(1)}
 					return cfg
 				}
 				ours := []running{run(t, config(1)), run(t, config(2))}
@@ -112,3 +117,115 @@ func (static) NotifyMsg([]byte)                {}
 func (static) GetBroadcasts(int, int) [][]byte { return nil }
 func (static) LocalState(bool) []byte          { return []byte("state of a stranger") }
 func (static) MergeRemoteState([]byte, bool)   {}
+
+// TestGarbageChangesNothing talks nonsense to a real node, over both of its
+// sockets, with and without the little that a stranger may know: the name.
+func TestGarbageChangesNothing(t *testing.T) {
+	t.Parallel()
+	config := func(id string, join ...string) Config {
+		cfg := member(id, join...)
+		cfg.Keys = [][]byte{testKey(1)}
+		return cfg
+	}
+	first := run(t, config("n1"))
+	nodes := []running{first, run(t, config("n2", first.Addr()))}
+	awaitAll(t, nodes, "n1", "n2")
+	seen := watchViews(t, nodes)
+
+	const encrypted = 10 // memberlist's message type
+	label := append([]byte{244, byte(len("test"))}, "test"...)
+	announced := func(length uint32) []byte {
+		return binary.BigEndian.AppendUint32(append(slices.Clone(label), encrypted), length)
+	}
+	noise := rand.New(rand.NewChaCha8([32]byte{1}))
+	garbage := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(noise.Uint32())
+		}
+		return b
+	}
+
+	packets, err := net.Dial("udp", first.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer packets.Close()
+	for i := range 500 {
+		p := garbage(noise.IntN(1400))
+		switch i % 4 {
+		case 1:
+			p = append(slices.Clone(label), p...)
+		case 2:
+			p = append(append(slices.Clone(label), byte(noise.IntN(14))), p...)
+		case 3:
+			p = append([]byte{244, byte(noise.IntN(255))}, p...)
+		}
+		if _, err := packets.Write(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		says   []byte
+		zeroes int64 // that follow
+		cut    bool  // before all of it was taken
+	}{
+		"nothing":                   {},
+		"noise":                     {says: garbage(4 << 10)},
+		"the name and noise":        {says: append(slices.Clone(label), garbage(4<<10)...)},
+		"a name cut short":          {says: label[:3]},
+		"a state in the clear":      {says: append(slices.Clone(label), 6, 0x83)},
+		"less than was announced":   {says: announced(1 << 20), zeroes: 1 << 10},
+		"a message of 100 MB":       {says: announced(100 << 20), zeroes: 100 << 20, cut: true},
+		"one that memberlist takes": {says: announced(19 << 20), zeroes: 19 << 20, cut: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var talking sync.WaitGroup
+			for range 4 {
+				if c.cut {
+					talking.Wait() // one after another, for time to take it all
+				}
+				talking.Go(func() {
+					conn, err := net.Dial("tcp", first.Addr())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer conn.Close()
+					_, err = conn.Write(c.says)
+					if err == nil {
+						_, err = io.CopyN(conn, zeroes{}, c.zeroes)
+					}
+					if err == nil {
+						err = conn.(*net.TCPConn).CloseWrite()
+					}
+					if err == nil && c.cut {
+						t.Errorf("the node took all of %d bytes", c.zeroes)
+					}
+					// It hangs up, and what it may say before is encrypted.
+					answer, _ := io.ReadAll(conn)
+					if len(answer) > 0 && answer[0] != encrypted {
+						t.Errorf("the node answers %q", answer)
+					}
+				})
+			}
+			talking.Wait()
+		})
+	}
+
+	nodes[1].SetRing(7) // all goes on
+	first.await(t, "n2 with another ring", func(v *View) bool {
+		m, _ := v.Member("n2")
+		return m.Ring == 7
+	})
+	for _, v := range seen() {
+		if len(v.Members) != 2 {
+			t.Errorf("somebody was led to see %v", idsOf(v))
+		}
+	}
+}
+
+// zeroes is read for ever.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }

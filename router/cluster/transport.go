@@ -14,14 +14,32 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// transport is memberlist's own, made to end at once: Shutdown also ends
-// dials and connections that memberlist has under way, which would otherwise
-// outlive it by their timeouts.
+const (
+	// streamBytes bounds what is read from one connection. All that
+	// ever comes are a cluster's members, at less than 1 KiB each; memberlist
+	// itself would keep 20 MiB of a stranger's before it finds out that they
+	// can't be decrypted.
+	streamBytes = 1 << 20
+
+	// maxStreams bounds the incoming connections that are read at a time.
+	// Further ones wait in the kernel; each is over after TCPTimeout.
+	maxStreams = 64
+)
+
+// transport is memberlist's own, made to end at once and to bear strangers:
+// Shutdown also ends dials and connections that memberlist has under way,
+// which would otherwise outlive it by their timeouts, and what comes in is
+// bounded.
 type transport struct {
 	*memberlist.NetTransport
 
 	ctx    context.Context // ends the dials
 	cancel context.CancelFunc
+
+	streams   chan net.Conn
+	slots     chan struct{} // one for each incoming connection
+	accepting sync.WaitGroup
+	down      chan struct{} // closed when nothing comes any more
 
 	mu    sync.Mutex
 	conns map[*conn]struct{} // dialled and still open; nil after Shutdown
@@ -57,10 +75,45 @@ func listen(bind netip.Addr, port int, logger *log.Logger) (*transport, error) {
 		}
 		return nil, fmt.Errorf("cluster: listen for gossip: %w", err)
 	}
-	t := &transport{NetTransport: nt, conns: make(map[*conn]struct{})}
+	t := &transport{
+		NetTransport: nt,
+		streams:      make(chan net.Conn),
+		slots:        make(chan struct{}, maxStreams),
+		down:         make(chan struct{}),
+		conns:        make(map[*conn]struct{}),
+	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
+	t.accepting.Go(t.accept)
 	return t, nil
 }
+
+// accept hands on what NetTransport accepts. It goes on, closing what comes,
+// until that has shut down: its listener would hang on a connection that
+// nobody takes.
+func (t *transport) accept() {
+	for {
+		select {
+		case nc := <-t.NetTransport.StreamCh():
+			select {
+			case t.slots <- struct{}{}:
+			case <-t.ctx.Done():
+				nc.Close()
+				continue
+			}
+			in := &incoming{limited: limited{nc, streamBytes}, of: t}
+			select {
+			case t.streams <- in:
+			case <-t.ctx.Done():
+				in.Close()
+			}
+		case <-t.down:
+			return
+		}
+	}
+}
+
+// StreamCh implements memberlist.Transport.
+func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
 
 // DialTimeout implements memberlist.Transport.
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
@@ -80,7 +133,7 @@ func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Durati
 		nc.Close()
 		return nil, net.ErrClosed
 	}
-	c := &conn{Conn: nc, of: t}
+	c := &conn{limited: limited{nc, streamBytes}, of: t}
 	t.conns[c] = struct{}{}
 	return c, nil
 }
@@ -95,12 +148,44 @@ func (t *transport) Shutdown() error {
 	for c := range conns {
 		c.Conn.Close()
 	}
-	return t.NetTransport.Shutdown()
+	err := t.NetTransport.Shutdown()
+	close(t.down)
+	t.accepting.Wait()
+	return err
+}
+
+// limited is a connection from which no more than so much is read.
+type limited struct {
+	net.Conn
+	left int // bytes; only memberlist's one reader uses it
+}
+
+var errTooMuch = fmt.Errorf("more than %d bytes came", streamBytes)
+
+func (c *limited) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, errTooMuch
+	}
+	n, err := c.Conn.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// incoming is an accepted connection.
+type incoming struct {
+	limited
+	of     *transport
+	closed sync.Once
+}
+
+func (c *incoming) Close() error {
+	c.closed.Do(func() { <-c.of.slots })
+	return c.Conn.Close()
 }
 
 // conn is a dialled connection that its transport knows of while it is open.
 type conn struct {
-	net.Conn
+	limited
 	of *transport
 }
 

@@ -2,6 +2,11 @@ package e2e
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -61,6 +66,92 @@ func TestThreeNodesWithTLS(t *testing.T) {
 			t.Errorf("%s forwarded nothing over its links", s.Node)
 		}
 	}
+}
+
+// TestGossipKeyRotation changes the key of gossip on a cluster under load, by
+// the steps that docs/security.md gives. No node loses sight of another.
+func TestGossipKeyRotation(t *testing.T) {
+	dir := t.TempDir()
+	key := func() string {
+		raw := make([]byte, 32)
+		rand.Read(raw)
+		return base64.StdEncoding.EncodeToString(raw)
+	}
+	name := func(key string) string { // as a node names it
+		raw, _ := base64.StdEncoding.DecodeString(key)
+		sum := sha256.Sum256(raw)
+		return hex.EncodeToString(sum[:4])
+	}
+	file := func(i int) string { return filepath.Join(dir, fmt.Sprintf("n%d", i+1)) }
+	write := func(i int, keys ...string) {
+		t.Helper()
+		name := file(i)
+		err := os.WriteFile(name+".new", []byte(strings.Join(keys, "\n")+"\n"), 0o600)
+		if err == nil {
+			err = os.Rename(name+".new", name)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	before, after := key(), key()
+	for i := range 3 {
+		write(i, before)
+	}
+	c := startTrio(t, database(t), "--gossip-key-file", filepath.Join(dir, "{node}"))
+
+	steps := [][]string{{before, after}, {after, before}, {after}}
+	taken := 0
+	c.run(workload{commands: 6_000, counters: 300, sessions: 32, followers: 12, noErrors: true, during: func(done float64) {
+		if taken == len(steps) || done < 0.2+0.2*float64(taken) {
+			return
+		}
+		keys := steps[taken]
+		taken++
+		for i := range c.nodes {
+			write(i, keys...)
+		}
+		harness.Eventually(t, "the keys are not read", func() error {
+			for _, url := range c.urls() {
+				s, err := harness.Status(url)
+				if err != nil {
+					return err
+				}
+				if len(s.Members) != 3 {
+					t.Errorf("%s sees %d members", s.Node, len(s.Members))
+				}
+				if len(s.GossipKeys) != len(keys) || s.GossipKeys[0] != name(keys[0]) {
+					return fmt.Errorf("%s has the keys %v", s.Node, s.GossipKeys)
+				}
+			}
+			return nil
+		})
+	}})
+	if taken != len(steps) {
+		t.Errorf("only %d steps were taken before the load ended", taken)
+	}
+	c.settled()
+	for _, n := range c.nodes {
+		if out := n.Output(); strings.Contains(out, "member gone") || strings.Contains(out, "Decrypt packet failed") {
+			t.Errorf("a node lost sight of another")
+		}
+	}
+
+	// Who comes with the old key stays a stranger; with the new one, a node.
+	write(0, before)
+	late := harness.Start(t, binary, 1, "node", "--name", "n4", "--store", c.store, "--listen", "127.0.0.1:0",
+		"--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--join", c.seeds[1], "--gossip-key-file", file(0))
+	if s, err := harness.Status(late.URLs[0]); err != nil || len(s.Members) != 1 {
+		t.Errorf("with the old key: %d members, %v", len(s.Members), err)
+	}
+	write(0, after)
+	harness.Eventually(t, "the new key opens no door", func() error {
+		s, err := harness.Status(late.URLs[0])
+		if err == nil && len(s.Members) != 4 {
+			err = fmt.Errorf("%d members", len(s.Members))
+		}
+		return err
+	})
 }
 
 // TestTokens runs a node on a secret, and makes and shows tokens to it as an
