@@ -19,6 +19,9 @@ test: ## Run every test with the race detector, against a real PostgreSQL.
 test-faults: ## Run the long fault tests; SHORT=1 for the form that CI runs.
 	@scripts/test-faults.sh
 
+chaos: ## Break a cluster of real processes and check what its clients saw: SEED=… MINUTES=…
+	@scripts/chaos.sh
+
 lint: ## Vet, staticcheck, gofumpt, import directions, generated code, each module by itself.
 	@scripts/lint.sh
 
@@ -36,4 +39,4 @@ bench-store: ## Measure the store on PostgreSQL beside its rivals and its floors
 
 -include deploy/compose.mk
 
-.PHONY: help run build test test-faults lint fmt generate bench bench-store
+.PHONY: help run build test test-faults chaos lint fmt generate bench bench-store

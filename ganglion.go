@@ -110,6 +110,13 @@ type Config struct {
 	// Defaults to 500 ms.
 	Suspect time.Duration
 
+	// Now is the wall clock: it dates events, and tells this run of the node
+	// from earlier ones. Deadlines and silences are measured by the monotonic
+	// clock, whatever this one does.
+	//
+	// Defaults to time.Now.
+	Now func() time.Time
+
 	// Ready is called once, when the node serves, with the URL for clients.
 	Ready func(url string)
 
@@ -186,6 +193,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Auth == nil {
 		c.Auth, c.trusting = gateway.Development(), c.Gateway
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Ready == nil {
 		c.Ready = func(string) {}

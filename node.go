@@ -127,7 +127,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	undo = append(undo, func() { n.store.Close() })
 
 	if cfg.Domain {
-		if n.host, err = host.New(host.Config{Catalog: cfg.Catalog, Store: n.store, Logger: n.log}); err != nil {
+		if n.host, err = host.New(host.Config{Catalog: cfg.Catalog, Store: n.store, Now: cfg.Now, Logger: n.log}); err != nil {
 			return nil, err
 		}
 	}
@@ -183,6 +183,7 @@ func (n *node) newCluster() (*cluster.Cluster, error) {
 		Self: cluster.Member{
 			Domain: n.cfg.Domain, Gateway: n.cfg.Gateway,
 			PeerAddr: n.peers.Addr().String(), HTTPAddr: n.client.Addr().String(),
+			Boot: uint64(n.cfg.Now().UnixNano()),
 		},
 	})
 	if err == nil && keys != nil {

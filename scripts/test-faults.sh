@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The long fault tests, again and again with new seeds: nodes killed, drained
 # and set back under load, PostgreSQL killed, cut off, filled up and replaced
-# by its standbys, and the cluster in containers. COUNT (default 10) is how
-# often; SHORT=1 is what CI runs: each once more and in its short form, without
-# containers. GANGLION_FAULTS=long is what makes the store's tests long.
+# by its standbys, the cluster in containers, and the fault rig of test/chaos.
+# COUNT (default 10) is how often; SHORT=1 is what CI runs: each once more and
+# in its short form, without containers. GANGLION_FAULTS=long is what makes the
+# store's tests long.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,4 +16,5 @@ count=${COUNT:-10}
 go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|WithoutPush' ./test/e2e
 go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|SetBack|Unreachable|Locked|Store' ./eventstore/...
 go test -race -timeout 60m -count "$count" -run 'RandomFaults|Pipelined' ./router/...
+MINUTES=$([ -n "${SHORT:-}" ] && echo 2 || echo 20) ARGS=-race scripts/chaos.sh
 [ -n "${SHORT:-}" ] || test/compose/run.sh

@@ -114,6 +114,8 @@ type nodeCmd struct {
 
 	TailOnly bool          `hidden:"" env:"GANGLION_TAIL_ONLY"`
 	Suspect  time.Duration `hidden:"" env:"GANGLION_SUSPECT"`
+
+	ClockOffset string `name:"clock-offset-file" hidden:"" env:"GANGLION_CLOCK_OFFSET_FILE"`
 }
 
 func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
@@ -122,7 +124,7 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 		Listen: c.Listen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
 		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(),
 		PeerTLS:       ganglion.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
-		GossipKeyFile: c.GossipKeyFile, InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Logger: log,
+		GossipKeyFile: c.GossipKeyFile, InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Now: c.clock, Logger: log,
 		Ready: func(url string) { fmt.Println("ganglion: ready", url) },
 	}
 	for _, role := range c.Roles {
@@ -147,6 +149,18 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	config.Auth = tokens
 	return runWith(ctx, func(ctx context.Context) error { return ganglion.Run(ctx, config) }, tokens.Run)
+}
+
+// clock is the wall clock. For fault tests, which can't set the clock of one
+// process alone, it is off by the duration that a file holds at the moment.
+func (c nodeCmd) clock() time.Time {
+	now := time.Now()
+	if c.ClockOffset == "" {
+		return now
+	}
+	text, _ := os.ReadFile(c.ClockOffset)                            // missing: not off
+	offset, _ := time.ParseDuration(strings.TrimSpace(string(text))) // half written: the same
+	return now.Add(offset).Round(0)
 }
 
 func readSecret(file string) ([]byte, error) {

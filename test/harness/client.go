@@ -39,6 +39,11 @@ type Frame struct {
 	Field    string          `json:"field"`
 	AfterMS  int             `json:"after_ms"`
 	Data     json.RawMessage `json:"data"`
+	// Behind are a heartbeat's subscriptions that still catch up.
+	Behind []struct {
+		Sub    string `json:"sub"`
+		Cursor string `json:"cursor"`
+	} `json:"behind"`
 }
 
 // Session is one WebSocket connection that speaks ganglion.v1. It is safe for

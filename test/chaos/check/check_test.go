@@ -1,0 +1,187 @@
+package check
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+)
+
+// simulate makes the history of a cluster that keeps every promise: each
+// operation takes effect at an instant of its own between its call and its
+// return. Some commands lose their answers, executed or not, and some are
+// answered at a second attempt.
+func simulate(t *testing.T, seed uint64) History {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 0))
+	type op struct {
+		cmd             *Command
+		read            *Read
+		call, eff, back int64
+	}
+	const clients, aggregates = 12, 40
+	var ops []op
+	free, known := make([]int64, clients), map[[2]string]Command{}
+	lanes := map[[2]string]int{}
+	for i := range 2500 {
+		c := r.IntN(clients)
+		call := free[c] + 1 + r.Int64N(50)
+		eff := call + 1 + r.Int64N(300)
+		back := eff + 1 + r.Int64N(300)
+		free[c] = back
+		if r.IntN(3) == 0 {
+			free[c] = call + 1 // it pipelines the next one
+			back = eff + 1
+		}
+		client, n := fmt.Sprintf("c%d", c), r.IntN(aggregates)
+		stream := fmt.Sprintf("counter/%d", n)
+		if n%4 == 0 {
+			stream = fmt.Sprintf("auction/%d", n)
+		}
+		if r.IntN(3) == 0 {
+			ops = append(ops, op{read: &Read{Client: client, Stream: stream, Strong: r.IntN(2) == 0, Call: call, Return: back}, call: call, eff: eff, back: back})
+			continue
+		}
+		cmd := &Command{Client: client, Stream: stream, Key: fmt.Sprintf("k%d", i), Name: "add", Amount: int64(r.IntN(10)), Call: call, Return: back, Attempts: 1, Burst: int64(i)}
+		lanes[[2]string{client, stream}]++
+		cmd.Lane = lanes[[2]string{client, stream}]
+		if n%4 == 0 {
+			cmd.Name, cmd.Amount = "bid", int64(i)-r.Int64N(20)
+			if r.IntN(10) == 0 {
+				cmd.Name, cmd.Amount = "open", 1
+			}
+		} else if r.IntN(20) == 0 {
+			cmd.Expect = new(uint64(r.IntN(30)))
+		}
+		ops = append(ops, op{cmd: cmd, call: call, eff: eff, back: back})
+	}
+	slices.SortFunc(ops, func(a, b op) int { return int(a.eff - b.eff) })
+	// A lane's commands take effect in its order.
+	effects := map[[2]string]int64{}
+	for _, o := range ops {
+		if o.cmd != nil {
+			k := [2]string{o.cmd.Client, o.cmd.Stream}
+			if int64(o.cmd.Lane) < effects[k] {
+				o.cmd.Attempts = 2 // as if it had been sent again
+			}
+			effects[k] = max(effects[k], int64(o.cmd.Lane))
+		}
+	}
+	var h History
+	states, at := map[string]versioned{}, eventstore.Position(0)
+	for _, o := range ops {
+		if read := o.read; read != nil {
+			s := states[read.Stream]
+			read.Version, read.State = s.version, s.State
+			if k, ok := known[[2]string{read.Client, read.Stream}]; ok && k.Return < read.Call {
+				read.AtLeast, read.Known = k.Position, k.Version
+			}
+			h.Reads = append(h.Reads, *read)
+			continue
+		}
+		cmd, lost := o.cmd, r.IntN(50) == 0
+		if lost && r.IntN(2) == 0 {
+			h.Commands = append(h.Commands, *cmd) // never executed, never answered
+			continue
+		}
+		s := states[cmd.Stream]
+		next, reason := s.decide(*cmd)
+		switch {
+		case cmd.Expect != nil && *cmd.Expect != s.version:
+			cmd.Outcome, cmd.Version = Conflict, s.version
+		case reason != "":
+			cmd.Outcome, cmd.Reason = Rejected, reason
+		default:
+			at++
+			states[cmd.Stream] = versioned{next, s.version + 1}
+			cmd.Outcome, cmd.Version, cmd.Position = Done, s.version+1, uint64(at)
+			id, err := eventstore.ParseStreamID(cmd.Stream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := json.Marshal(map[string]any{map[string]string{"add": "by", "bid": "amount", "open": "reserve"}[cmd.Name]: cmd.Amount, "seller": cmd.Client})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Log = append(h.Log, eventstore.Commit{Position: at, Stream: id, Version: eventstore.Version(s.version + 1), Key: cmd.Key, Events: []eventstore.Event{{Type: cmd.event(), Data: data}}})
+			if !lost {
+				known[[2]string{cmd.Client, cmd.Stream}] = *cmd
+			}
+		}
+		if lost {
+			cmd.Outcome, cmd.Reason, cmd.Version, cmd.Position = Unknown, "", 0, 0
+		}
+		h.Commands = append(h.Commands, *cmd)
+	}
+	h.follow(r)
+	return h
+}
+
+// follow adds subscriptions that got what they are owed.
+func (h *History) follow(r *rand.Rand) {
+	c := newChecker(*h)
+	c.log()
+	for i := range 12 {
+		s := Subscription{Name: fmt.Sprintf("s%d", i), Category: "counter", Complete: i%2 == 0}
+		if i%3 != 0 {
+			s.Category, s.Stream = "", h.Log[r.IntN(len(h.Log))].Stream.String()
+			if versions := len(c.states[s.Stream]) - 1; i%3 == 1 {
+				s.BeginVersion = uint64(versions / 3)
+				s.StateVersion, s.State = s.BeginVersion, &c.states[s.Stream][s.BeginVersion]
+			}
+		} else {
+			s.Begin = uint64(r.IntN(100))
+		}
+		s.Seen = c.due(&s)
+		if !s.Complete {
+			s.Seen = s.Seen[:len(s.Seen)*2/3]
+		}
+		if n := len(s.Seen) / 2; n > 0 {
+			s.Marks = append(s.Marks, Mark{After: n, Cursor: s.Seen[n-1].Position})
+		}
+		h.Subscriptions = append(h.Subscriptions, s)
+	}
+}
+
+// TestFindsNothingInAGoodHistory keeps the checker from crying wolf.
+func TestFindsNothingInAGoodHistory(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(10) {
+		res := Run(simulate(t, seed))
+		for _, a := range res.Anomalies {
+			t.Errorf("seed %d: %v", seed, a)
+		}
+		if res.SettledDone == 0 || res.SettledNot == 0 || res.Ordered < 1000 || res.Aggregates < 30 {
+			t.Errorf("seed %d: the history is no test: %+v", seed, res)
+		}
+	}
+}
+
+// TestFindsEveryPlantedFault is the checker's own check.
+func TestFindsEveryPlantedFault(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(3) {
+		h := simulate(t, seed)
+		missed, unplanted := SelfCheck(h, rand.New(rand.NewPCG(seed, 1)))
+		for _, name := range missed {
+			t.Errorf("seed %d: not found: %s", seed, name)
+		}
+		for _, name := range unplanted {
+			t.Errorf("seed %d: could not be planted: %s", seed, name)
+		}
+	}
+	broken := map[string]bool{Promptly: true}
+	for _, p := range Plants {
+		for _, b := range p.Breaks {
+			broken[b] = true
+		}
+	}
+	for _, promise := range []string{Dense, Contiguous, Once, Kept, NotStored, Ours, Linearizable, Real, ReadYours, Lanes, Ordered, Exact, Complete} {
+		if !broken[promise] {
+			t.Errorf("no planted fault breaks «%s»", promise)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ganglion-es/ganglion/test/chaos/network"
+	"github.com/ganglion-es/ganglion/test/chaos/schedule"
+)
+
+// Phases of a run that are no kind of fault.
+const (
+	calm     = "calm"
+	join     = "join after a kill"
+	wake     = "wake up after a freeze"
+	mend     = "mend a cut"
+	settling = "settle"
+)
+
+// calmFor is how long nothing happens between two faults.
+const calmFor = 2 * time.Second
+
+// window is a time in which one thing happened.
+type window struct {
+	what       string
+	begin, end int64
+	// without are gateways that were hit themselves: who was connected there
+	// is not who the budgets speak of.
+	without map[string]bool
+}
+
+// injector does faults to a world, and notes when.
+type injector struct {
+	world   *world
+	now     func() int64
+	windows []window
+	counts  map[schedule.Kind]int
+	// anomalies are broken promises about the cluster as a whole.
+	anomalies []string
+}
+
+// phase ends the phase before, if there is one, and begins another.
+func (in *injector) phase(what string, without ...string) {
+	now := in.now()
+	if n := len(in.windows); n > 0 && in.windows[n-1].end == 0 {
+		in.windows[n-1].end = now
+	}
+	w := window{what: what, begin: now, without: map[string]bool{}}
+	for _, name := range without {
+		w.without[name] = true
+	}
+	in.windows = append(in.windows, w)
+}
+
+// do makes a fault happen, mends it, and waits until the cluster is as before.
+// The error is one of the rig.
+func (in *injector) do(ctx context.Context, f schedule.Fault) error {
+	in.counts[f.Kind]++
+	phase := in.phase
+	var err error
+	if f.Kind == schedule.Several {
+		phase = func(string, ...string) {}
+		var without []string
+		for _, g := range f.Together {
+			without = append(without, hit(g)...)
+		}
+		in.phase(string(f.Kind), without...)
+		errs := make([]error, len(f.Together))
+		var all sync.WaitGroup
+		for i, g := range f.Together {
+			all.Go(func() { errs[i] = in.one(ctx, g, phase) })
+		}
+		all.Wait()
+		err = errors.Join(errs...)
+	} else {
+		err = in.one(ctx, f, phase)
+	}
+	if err != nil {
+		return err
+	}
+	if dead := in.world.dead(); len(dead) > 0 {
+		in.anomalies = append(in.anomalies, fmt.Sprintf("after %v: %v ended by themselves", f, dead))
+		return errors.New("nodes ended by themselves")
+	}
+	if err := in.world.awaitSettled(ctx, settleWithin); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		in.anomalies = append(in.anomalies, fmt.Sprintf("after %v: %v", f, err))
+	}
+	in.phase(settling)
+	sleep(ctx, calmFor/2)
+	in.phase(calm)
+	sleep(ctx, calmFor/2)
+	return ctx.Err()
+}
+
+// hit lists the gateways whose own clients a fault hits.
+func hit(f schedule.Fault) []string {
+	switch f.Kind {
+	case schedule.KillOwner, schedule.KillGateway, schedule.FreezeOwner, schedule.FreezeGateway, schedule.CutOwner, schedule.CutStore:
+		return []string{f.Node}
+	}
+	return nil
+}
+
+// one makes one fault happen and mends it.
+func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string, ...string)) error {
+	w := in.world
+	phase(string(f.Kind), hit(f)...)
+	switch f.Kind {
+	case schedule.KillOwner, schedule.KillGateway:
+		n := w.node(f.Node)
+		n.kill()
+		sleep(ctx, f.For)
+		phase(join, f.Node)
+		if err := n.start(); err != nil {
+			return err
+		}
+		return n.awaitReady(ctx)
+	case schedule.FreezeOwner, schedule.FreezeGateway:
+		n := w.node(f.Node)
+		if err := n.signal(syscall.SIGSTOP); err != nil {
+			return err
+		}
+		sleep(ctx, f.For)
+		phase(wake, f.Node)
+		return n.signal(syscall.SIGCONT)
+	case schedule.RestartStore:
+		if err := w.server.Crash(); err != nil {
+			return err
+		}
+		sleep(ctx, f.For)
+		return w.server.Start(context.WithoutCancel(ctx))
+	case schedule.StepClock:
+		if err := os.WriteFile(w.node(f.Node).clockFile(), []byte(f.Step.String()), 0o644); err != nil {
+			return err
+		}
+		sleep(ctx, time.Second)
+		return nil
+	case schedule.Leave:
+		return in.restart(ctx, w.node(f.Node))
+	case schedule.Rolling:
+		for _, n := range w.nodes {
+			if err := in.restart(ctx, n); err != nil {
+				return err
+			}
+			if err := w.awaitSettled(ctx, settleWithin); err != nil {
+				in.anomalies = append(in.anomalies, fmt.Sprintf("in a rolling restart, after %s: %v", n.name, err))
+			}
+		}
+		return nil
+	}
+	rules := in.rules(f)
+	for way, rule := range rules {
+		w.network.Set(way[0], way[1], rule)
+	}
+	sleep(ctx, f.For)
+	phase(mend, hit(f)...)
+	for way := range rules {
+		w.network.Set(way[0], way[1], network.Rule{})
+	}
+	return nil
+}
+
+// restart lets a node leave in order, and starts it again.
+func (in *injector) restart(ctx context.Context, n *node) error {
+	if err := n.leave(); err != nil {
+		in.anomalies = append(in.anomalies, err.Error())
+		n.kill()
+	}
+	if err := n.start(); err != nil {
+		return err
+	}
+	return n.awaitReady(ctx)
+}
+
+// rules are what a cut or a slow link does to the network.
+func (in *injector) rules(f schedule.Fault) map[[2]string]network.Rule {
+	rules := map[[2]string]network.Rule{}
+	drop := network.Rule{Drop: true}
+	both := func(other string, rule network.Rule) {
+		rules[[2]string{f.Node, other}], rules[[2]string{other, f.Node}] = rule, rule
+	}
+	var peers []string
+	for _, n := range in.world.nodes {
+		if n.name != f.Node {
+			peers = append(peers, n.name)
+		}
+	}
+	switch f.Kind {
+	case schedule.CutOwner:
+		for _, p := range append(peers, clientsHost, storeHost) {
+			both(p, drop)
+		}
+	case schedule.CutPeers:
+		for _, p := range peers {
+			both(p, drop)
+		}
+	case schedule.CutOneWay:
+		for _, p := range peers {
+			if f.Inbound {
+				rules[[2]string{p, f.Node}] = drop
+			} else {
+				rules[[2]string{f.Node, p}] = drop
+			}
+		}
+	case schedule.CutPair:
+		both(f.Peer, drop)
+	case schedule.CutStore:
+		both(storeHost, drop)
+	case schedule.SlowLink:
+		for _, p := range peers {
+			both(p, network.Rule{Delay: f.Delay, Jitter: f.Delay / 4, Loss: f.Loss})
+		}
+	}
+	return rules
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

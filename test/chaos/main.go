@@ -1,0 +1,272 @@
+// Command chaos runs a cluster of real processes, breaks it in every way that
+// package schedule knows, and checks what its clients saw against the log.
+//
+// Each node is a ganglion process on a host of its own (package network), or
+// on loopback where that is not possible. A load of clients that follow the
+// protocol (package load) goes on all the time, and package check decides
+// afterwards. A seed gives the same faults in the same order every time.
+//
+// It prints a report and ends with status 1 when a promise was broken, and
+// then leaves the nodes' logs behind. Times are reported and not judged by the
+// status: they are worth what the machine is.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/test/chaos/check"
+	"github.com/ganglion-es/ganglion/test/chaos/load"
+	"github.com/ganglion-es/ganglion/test/chaos/schedule"
+)
+
+const (
+	// endWithin is how long the clients have at the end, with a whole cluster,
+	// to learn every outcome and to be given every event.
+	endWithin = time.Minute
+	// moreGoroutines and mostHeap are what a node may need at the end more
+	// than at its beginning, and at all. It keeps up to 32 MiB of the newest
+	// events, and some aggregates.
+	moreGoroutines = 30
+	mostHeap       = 256 << 20
+)
+
+func main() {
+	var c config
+	flag.Uint64Var(&c.seed, "seed", 0, "which faults; 0 draws a seed, and prints it")
+	flag.Float64Var(&c.minutes, "minutes", 2, "how long faults are injected")
+	flag.BoolVar(&c.race, "race", false, "build the nodes with the race detector, and load them less")
+	flag.BoolVar(&c.loopback, "loopback", false, "put all nodes on loopback, also where they could have hosts of their own")
+	flag.StringVar(&c.only, "only", "", "inject only kinds of faults whose names contain this")
+	flag.BoolVar(&c.dry, "dry", false, "print the first 50 faults of the seed, and do nothing")
+	flag.Parse()
+	if c.seed == 0 {
+		c.seed = rand.Uint64() >> 32
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := c.run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	}
+}
+
+type config struct {
+	seed                uint64
+	minutes             float64
+	race, loopback, dry bool
+	only                string
+}
+
+var began = time.Now()
+
+func say(format string, args ...any) {
+	fmt.Printf("%7.1f s  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (c config) run(ctx context.Context) (err error) {
+	if c.dry {
+		faults := schedule.New(c.seed, schedule.Cluster{Owners: []string{"n1", "n2", "n3"}, Gateways: []string{"g1", "g2"}, Network: !c.loopback})
+		for range 50 {
+			fmt.Println(faults.Next())
+		}
+		return nil
+	}
+	say("SEED=%d MINUTES=%g", c.seed, c.minutes)
+	dir, err := os.MkdirTemp("", "chaos")
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL reads there, as another user
+		return err
+	}
+	w, err := newWorld(ctx, dir, c.race, c.loopback)
+	if err != nil {
+		return fmt.Errorf("%w (the nodes' logs are in %s)", err, dir)
+	}
+	anomalies, err := c.torment(ctx, w)
+	err = errors.Join(err, w.close())
+	anomalies = append(anomalies, complaints(w)...)
+	if err == nil && len(anomalies) == 0 {
+		say("no anomaly")
+		return os.RemoveAll(dir)
+	}
+	for _, a := range anomalies {
+		fmt.Printf("ANOMALY: %s\n", a)
+	}
+	if len(anomalies) > 0 {
+		err = errors.Join(err, fmt.Errorf("%d anomalies; SEED=%d shows the faults again", len(anomalies), c.seed))
+	}
+	return fmt.Errorf("%w (the nodes' logs are in %s)", err, dir)
+}
+
+// torment loads and breaks the cluster, and checks.
+func (c config) torment(ctx context.Context, w *world) ([]string, error) {
+	before := map[string]usage{}
+	for _, n := range w.nodes {
+		u, err := n.usage()
+		if err != nil {
+			return nil, err
+		}
+		before[n.name] = u
+	}
+	cfg := load.Config{
+		Seed: c.seed, Gateways: w.gateways(), Owners: w.cluster().Owners,
+		Writers: 12, StreamFollowers: 6, ProbeEvery: 10 * time.Millisecond, Think: 40 * time.Millisecond,
+	}
+	if c.race {
+		cfg.ProbeEvery, cfg.Think = 60*time.Millisecond, 200*time.Millisecond
+	}
+	l := load.Start(cfg)
+	in := &injector{world: w, now: l.Now, counts: map[schedule.Kind]int{}}
+	in.phase(settling)
+	sleep(ctx, calmFor)
+	in.phase(calm)
+	sleep(ctx, calmFor)
+	broken := c.inject(ctx, in)
+	in.phase(settling)
+
+	ending, cancel := context.WithTimeout(ctx, endWithin)
+	defer cancel()
+	if broken != nil {
+		cancel() // there is no whole cluster to wait for
+	}
+	l.Settle(ending)
+	log, err := readLog(context.WithoutCancel(ctx), w)
+	if err != nil {
+		broken = errors.Join(broken, err)
+	}
+	history, waits, answers := l.Finish(ending, log)
+	anomalies := in.anomalies
+	if err := ctx.Err(); err != nil {
+		return anomalies, err
+	}
+
+	began := time.Now()
+	result := check.Run(history)
+	for _, a := range result.Anomalies {
+		anomalies = append(anomalies, a.String())
+	}
+	unknown := 0
+	for _, cmd := range history.Commands {
+		if cmd.Outcome == check.Unknown {
+			unknown++
+		}
+	}
+	if unknown > 0 {
+		anomalies = append(anomalies, fmt.Sprintf("%d commands were never answered, %v after the cluster was whole again", unknown, endWithin))
+	}
+	say("checked %d commands, %d reads, %d events and %d subscriptions in %v; %d operations on %d aggregates in order; %d unknown outcomes settled from the log",
+		result.Commands, result.Reads, result.Events, len(history.Subscriptions), time.Since(began).Round(time.Millisecond), result.Ordered, result.Aggregates, result.SettledDone+result.SettledNot)
+	if len(result.Anomalies) == 0 && broken == nil {
+		missed, unplanted := check.SelfCheck(history, rand.New(rand.NewPCG(c.seed, 2)))
+		say("the checker found %d of %d faults that were planted into this very history", len(check.Plants)-len(missed)-len(unplanted), len(check.Plants)-len(unplanted))
+		for _, name := range missed {
+			anomalies = append(anomalies, "the checker did not find a planted fault: "+name)
+		}
+	}
+	if broken == nil {
+		anomalies = append(anomalies, c.leftovers(ctx, w, before)...)
+	}
+	if out, err := exec.CommandContext(ctx, w.binary, "verify", "--store", w.server.URL("postgres")).CombinedOutput(); err != nil {
+		anomalies = append(anomalies, fmt.Sprintf("ganglion verify: %v: %s", err, out))
+	}
+
+	fmt.Println("\nFaults injected:")
+	total := 0
+	for _, kind := range schedule.New(c.seed, w.cluster()).Kinds() {
+		fmt.Printf("  %4d  %s\n", in.counts[kind], kind)
+		total += in.counts[kind]
+	}
+	fmt.Printf("  %4d  in all\n\nWhat clients were told besides results and rejections: %s\n\n", total, tally(answers))
+	printUnavailability(os.Stdout, unavailability(in.windows, waits))
+	fmt.Println()
+	return anomalies, broken
+}
+
+// inject makes faults happen for as long as was asked.
+func (c config) inject(ctx context.Context, in *injector) error {
+	faults := schedule.New(c.seed, in.world.cluster())
+	for until := time.Now().Add(time.Duration(c.minutes * float64(time.Minute))); time.Now().Before(until); {
+		f := faults.Next()
+		if !strings.Contains(string(f.Kind), c.only) {
+			continue
+		}
+		say("%v", f)
+		if err := in.do(ctx, f); err != nil {
+			return fmt.Errorf("%v: %w", f, err)
+		}
+	}
+	return nil
+}
+
+// readLog reads the whole log.
+func readLog(ctx context.Context, w *world) ([]eventstore.Commit, error) {
+	store, err := ganglion.OpenStore(ctx, ganglion.StoreConfig{URL: w.server.URL("postgres")})
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	var all []eventstore.Commit
+	for after := eventstore.Position(0); ; after = all[len(all)-1].Position {
+		page, err := store.Read(ctx, after, 1000)
+		if err != nil || len(page) == 0 {
+			return all, err
+		}
+		all = append(all, page...)
+	}
+}
+
+// leftovers looks for what a cluster without sessions still has, and had not
+// at its beginning.
+func (c config) leftovers(ctx context.Context, w *world, before map[string]usage) (anomalies []string) {
+	for _, n := range w.nodes {
+		var u usage
+		var err error
+		for deadline := time.Now().Add(settleWithin); ; sleep(ctx, settleEvery) {
+			if u, err = n.usage(); err == nil && u.goroutines <= before[n.name].goroutines+moreGoroutines || time.Now().After(deadline) {
+				break
+			}
+		}
+		say("%s: %d goroutines (%d at the beginning), %d MiB of heap (%d)", n.name, u.goroutines, before[n.name].goroutines, u.heap>>20, before[n.name].heap>>20)
+		switch {
+		case err != nil:
+			anomalies = append(anomalies, fmt.Sprintf("%s: %v", n.name, err))
+		case u.goroutines > before[n.name].goroutines+moreGoroutines:
+			anomalies = append(anomalies, fmt.Sprintf("%s has %d goroutines without a session, and had %d", n.name, u.goroutines, before[n.name].goroutines))
+		case u.heap > mostHeap:
+			anomalies = append(anomalies, fmt.Sprintf("%s has a heap of %d MiB", n.name, u.heap>>20))
+		}
+	}
+	return anomalies
+}
+
+// complaints looks through the nodes' logs for what no fault excuses.
+func complaints(w *world) (anomalies []string) {
+	for _, n := range w.nodes {
+		text, err := os.ReadFile(filepath.Join(w.dir, n.name+".log"))
+		if err != nil {
+			return append(anomalies, err.Error())
+		}
+		for line := range strings.Lines(string(text)) {
+			for _, bad := range []string{"panic:", "DATA RACE", "fatal error:", "damaged", "the log went back"} {
+				if strings.Contains(line, bad) {
+					anomalies = append(anomalies, n.name+": "+strings.TrimSpace(line))
+				}
+			}
+		}
+	}
+	return anomalies
+}

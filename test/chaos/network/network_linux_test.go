@@ -1,0 +1,87 @@
+package network
+
+import (
+	"net"
+	"os"
+	"testing"
+	"time"
+)
+
+// TestRules sends packets between two hosts under each kind of rule.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	n, err := New([]string{"here"}, []string{"a", "b"})
+	if err != nil {
+		t.Skipf("no network namespaces here: %v", err)
+	}
+	defer func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	listen := func(host string) net.PacketConn {
+		var conn net.PacketConn
+		err := n.On(host, func() (err error) {
+			conn, err = net.ListenPacket("udp4", n.Addr(host)+":0")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	a, b := listen("a"), listen("b")
+	// passed tells whether what x sends reaches y before a marker does that
+	// the test sends after it under no rule at all.
+	passed := func(x, y net.PacketConn, from, to string, rule Rule) bool {
+		t.Helper()
+		n.Set(from, to, rule)
+		if _, err := x.WriteTo([]byte("probe"), y.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		if rule.Drop {
+			time.Sleep(20 * time.Millisecond) // until the packet has met the rule
+		}
+		if rule.Delay == 0 {
+			n.Set(from, to, Rule{})
+		}
+		if _, err := x.WriteTo([]byte("after"), y.LocalAddr()); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 16)
+		_ = y.SetReadDeadline(time.Now().Add(10 * time.Second))
+		count, _, err := y.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(buf[:count]) == "after" {
+			return false
+		}
+		if _, _, err := y.ReadFrom(buf); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	if !passed(a, b, "a", "b", Rule{}) {
+		t.Error("a packet without a rule was lost")
+	}
+	if passed(a, b, "a", "b", Rule{Drop: true}) {
+		t.Error("a packet passed a cut")
+	}
+	n.Set("a", "b", Rule{Drop: true})
+	if !passed(b, a, "b", "a", Rule{}) {
+		t.Error("a cut one way cuts the other way as well")
+	}
+	n.Heal()
+	began := time.Now()
+	if !passed(a, b, "a", "b", Rule{Delay: 50 * time.Millisecond}) {
+		t.Error("a slow packet was lost or overtaken")
+	}
+	if took := time.Since(began); took < 50*time.Millisecond {
+		t.Errorf("a packet that takes 50 ms took %v", took)
+	}
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ganglion-es/ganglion/test/chaos/load"
+	"github.com/ganglion-es/ganglion/test/chaos/schedule"
+)
+
+// budget is how long a fault may keep a client waiting; none means no longer
+// than a client waits in calm.
+type budget struct {
+	most time.Duration
+	none bool
+}
+
+// budgets are those of docs/guarantees.md. The database's own outages, and
+// several faults at once, have none.
+var budgets = map[string]budget{
+	string(schedule.KillOwner):     {most: 100 * time.Millisecond},
+	string(schedule.FreezeOwner):   {most: 600 * time.Millisecond},
+	string(schedule.CutOwner):      {most: 600 * time.Millisecond},
+	string(schedule.CutPeers):      {most: 600 * time.Millisecond},
+	string(schedule.CutOneWay):     {most: 600 * time.Millisecond},
+	string(schedule.CutPair):       {most: 600 * time.Millisecond},
+	string(schedule.KillGateway):   {none: true},
+	string(schedule.FreezeGateway): {none: true},
+	string(schedule.Leave):         {none: true},
+	string(schedule.Rolling):       {none: true},
+	join:                           {none: true},
+	string(schedule.StepClock):     {none: true},
+}
+
+// order is that of the report.
+var order = []string{
+	calm,
+	string(schedule.KillOwner), string(schedule.FreezeOwner), string(schedule.CutOwner), string(schedule.CutPeers),
+	string(schedule.CutOneWay), string(schedule.CutPair), string(schedule.SlowLink),
+	join, wake, mend, settling,
+	string(schedule.Leave), string(schedule.Rolling), string(schedule.StepClock),
+	string(schedule.KillGateway), string(schedule.FreezeGateway),
+	string(schedule.RestartStore), string(schedule.CutStore), string(schedule.Several),
+}
+
+// line is what the probes saw of one kind of phase.
+type line struct {
+	longest  []time.Duration // per phase, of all its commands
+	commands int
+	errors   map[string]int
+}
+
+// unavailability finds the longest wait in each phase. A command belongs to
+// the phase in which it was sent, or to the one that began while it waited.
+func unavailability(windows []window, waits []load.Wait) map[string]*line {
+	lines := map[string]*line{}
+	longest := make([]int64, len(windows))
+	for _, w := range waits {
+		i, _ := slices.BinarySearchFunc(windows, w.Begin, func(x window, at int64) int { return cmp.Compare(x.begin, at) })
+		if i == len(windows) || windows[i].begin > w.Begin {
+			i--
+		}
+		if i+1 < len(windows) && windows[i+1].begin < w.End {
+			i++
+		}
+		if i < 0 || windows[i].without[w.Gateway] {
+			continue
+		}
+		longest[i] = max(longest[i], w.End-w.Begin)
+		l := lines[windows[i].what]
+		if l == nil {
+			l = &line{errors: map[string]int{}}
+			lines[windows[i].what] = l
+		}
+		l.commands++
+		for _, e := range w.Errors {
+			l.errors[e]++
+		}
+	}
+	for i, w := range windows {
+		if l := lines[w.what]; l != nil && longest[i] > 0 {
+			l.longest = append(l.longest, time.Duration(longest[i]))
+		}
+	}
+	for _, l := range lines {
+		slices.Sort(l.longest)
+	}
+	return lines
+}
+
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+// printUnavailability prints the table, as Markdown.
+func printUnavailability(out io.Writer, lines map[string]*line) {
+	quiet := 50 * time.Millisecond
+	if l := lines[calm]; l != nil && len(l.longest) > 0 {
+		quiet = max(quiet, l.longest[len(l.longest)-1])
+	}
+	fmt.Fprintf(out, "| while | times | longest wait: p50 | p99 | worst | budget | | answers that asked for a retry |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |\n")
+	for _, what := range order {
+		l := lines[what]
+		if l == nil || len(l.longest) == 0 {
+			continue
+		}
+		worst := l.longest[len(l.longest)-1]
+		allowed, verdict := "", ""
+		if b, ok := budgets[what]; ok {
+			most := b.most
+			if allowed = ms(most); b.none {
+				most, allowed = quiet, "none"
+			}
+			if verdict = "met"; worst > most {
+				over := 0
+				for _, d := range l.longest {
+					if d > most {
+						over++
+					}
+				}
+				verdict = fmt.Sprintf("**missed %d times**", over)
+			}
+		}
+		fmt.Fprintf(out, "| %s | %d | %s | %s | %s | %s | %s | %s |\n", what, len(l.longest), ms(quantile(l.longest, 0.5)), ms(quantile(l.longest, 0.99)), ms(worst), allowed, verdict, tally(l.errors))
+	}
+}
+
+func ms(d time.Duration) string {
+	if d < 10*time.Millisecond {
+		return fmt.Sprintf("%.1f ms", float64(d)/1e6)
+	}
+	return fmt.Sprintf("%d ms", d.Milliseconds())
+}
+
+func tally(counts map[string]int) string {
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, fmt.Sprintf("%d %s", counts[k], k))
+	}
+	return strings.Join(all, "; ")
+}

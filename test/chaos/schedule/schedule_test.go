@@ -1,0 +1,79 @@
+package schedule
+
+import (
+	"reflect"
+	"slices"
+	"testing"
+)
+
+var cluster = Cluster{Owners: []string{"n1", "n2", "n3"}, Gateways: []string{"g1", "g2"}, Network: true}
+
+// TestSeedDecides deals the same faults twice, and others from another seed.
+func TestSeedDecides(t *testing.T) {
+	t.Parallel()
+	deal := func(seed uint64) (all []Fault) {
+		for s := New(seed, cluster); len(all) < 500; {
+			all = append(all, s.Next())
+		}
+		return all
+	}
+	if !reflect.DeepEqual(deal(1), deal(1)) {
+		t.Error("one seed gave two schedules")
+	}
+	if reflect.DeepEqual(deal(1), deal(2)) {
+		t.Error("two seeds gave one schedule")
+	}
+}
+
+// TestEveryKindComes looks for all kinds in a first deck, and for faults that
+// hit what can't be hit.
+func TestEveryKindComes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []Cluster{cluster, {Owners: cluster.Owners}} {
+		s := New(7, c)
+		seen := map[Kind]int{}
+		for range len(s.full()) {
+			seen[s.Next().Kind]++
+		}
+		if len(seen) != len(s.Kinds()) {
+			t.Errorf("%+v: of %v only %v came", c, s.Kinds(), seen)
+		}
+	}
+	s := New(8, cluster)
+	for range 2000 {
+		f := s.Next()
+		all := append([]Fault{f}, f.Together...)
+		nodes := map[string]bool{}
+		for _, g := range all {
+			owner, gateway := slices.Contains(cluster.Owners, g.Node), slices.Contains(cluster.Gateways, g.Node)
+			switch g.Kind {
+			case Rolling, RestartStore, Several:
+				if g.Node != "" {
+					t.Errorf("%v hits a node", g)
+				}
+			case KillGateway, FreezeGateway:
+				if !gateway {
+					t.Errorf("%v hits no gateway", g)
+				}
+			case StepClock:
+				if !owner && !gateway {
+					t.Errorf("%v hits nobody", g)
+				}
+			default:
+				if !owner {
+					t.Errorf("%v hits no owner", g)
+				}
+			}
+			if g.Node != "" && nodes[g.Node] {
+				t.Errorf("%v hits %s twice", f, g.Node)
+			}
+			nodes[g.Node] = true
+			if g.Peer == g.Node && g.Peer != "" {
+				t.Errorf("%v cuts a node off from itself", g)
+			}
+		}
+		if f.Kind == Several && len(f.Together) < 2 {
+			t.Errorf("%v is not several", f)
+		}
+	}
+}

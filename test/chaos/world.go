@@ -1,0 +1,449 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/test/chaos/load"
+	"github.com/ganglion-es/ganglion/test/chaos/network"
+	"github.com/ganglion-es/ganglion/test/chaos/schedule"
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+const (
+	// readyWithin is how long a node has until it serves, exitWithin how long
+	// it has to drain.
+	readyWithin = 30 * time.Second
+	exitWithin  = 30 * time.Second
+	// settleWithin is how long the cluster has to agree once it is whole: the
+	// promise. It looks every settleEvery.
+	settleWithin = 10 * time.Second
+	settleEvery  = 50 * time.Millisecond
+)
+
+// The hosts besides the nodes.
+const (
+	clientsHost = "clients"
+	storeHost   = "store"
+)
+
+// world is a cluster with its database and its network.
+type world struct {
+	dir     string // logs, the binary, clock files
+	binary  string
+	network *network.Network // nil on loopback
+	server  *postgrestest.Server
+	store   string
+	nodes   []*node
+	join    string
+}
+
+// node is a process of the cluster, again and again.
+type node struct {
+	world           *world
+	name            string
+	domain, gateway bool
+
+	listen, peers, gossip string
+	log                   *os.File
+
+	mu    sync.Mutex
+	run   *process // the last one
+	count int
+}
+
+// process is one run of a node.
+type process struct {
+	cmd   *exec.Cmd
+	ready chan struct{}
+	done  chan struct{}
+	err   error
+}
+
+// newWorld starts a database and the nodes, and waits until they agree.
+func newWorld(ctx context.Context, dir string, race, loopback bool) (_ *world, err error) {
+	w := &world{dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	w.nodes = []*node{
+		{name: "n1", domain: true},
+		{name: "n2", domain: true},
+		{name: "n3", domain: true, gateway: true},
+		{name: "g1", gateway: true},
+		{name: "g2", gateway: true},
+	}
+	for _, n := range w.nodes {
+		n.world = w
+	}
+	if w.binary, err = harness.Build(dir, race); err != nil {
+		return nil, err
+	}
+	if !loopback {
+		names := make([]string, len(w.nodes))
+		for i, n := range w.nodes {
+			names[i] = n.name
+		}
+		if w.network, err = network.New([]string{clientsHost, storeHost}, names); err != nil {
+			say("no network of its own (%v): all nodes are on loopback, and cuts and slow links are NOT tested", err)
+		}
+	}
+	if err := w.startStore(ctx); err != nil {
+		return nil, err
+	}
+	var seeds []string
+	for _, n := range w.nodes {
+		if err := n.place(); err != nil {
+			return nil, err
+		}
+		seeds = append(seeds, n.gossip)
+	}
+	w.join = strings.Join(seeds, ",")
+	for _, n := range w.nodes {
+		if err := n.start(); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range w.nodes {
+		if err := n.awaitReady(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return w, w.awaitSettled(ctx, readyWithin)
+}
+
+// startStore starts PostgreSQL where the nodes reach it over the network.
+func (w *world) startStore(ctx context.Context) (err error) {
+	opts := postgrestest.Options{Durable: true}
+	if w.network != nil {
+		access := filepath.Join(w.dir, "pg_hba.conf")
+		if err := os.WriteFile(access, []byte("local all all trust\nhost all all all trust\n"), 0o644); err != nil {
+			return err
+		}
+		opts.Settings = map[string]string{"listen_addresses": "127.0.0.1," + w.network.Addr(storeHost), "hba_file": access}
+	}
+	if w.server, err = postgrestest.StartServer(ctx, opts); err != nil {
+		return err
+	}
+	w.store = w.server.URL("postgres")
+	if w.network != nil {
+		_, port, err := net.SplitHostPort(w.server.Addr())
+		if err != nil {
+			return err
+		}
+		w.store = w.server.URLAt(net.JoinHostPort(w.network.Addr(storeHost), port), "postgres")
+	}
+	return nil
+}
+
+func (w *world) cluster() schedule.Cluster {
+	c := schedule.Cluster{Network: w.network != nil}
+	for _, n := range w.nodes {
+		if n.domain {
+			c.Owners = append(c.Owners, n.name)
+		} else {
+			c.Gateways = append(c.Gateways, n.name)
+		}
+	}
+	return c
+}
+
+func (w *world) gateways() (all []load.Gateway) {
+	for _, n := range w.nodes {
+		if n.gateway {
+			all = append(all, load.Gateway{Name: n.name, URL: "ws://" + n.listen})
+		}
+	}
+	return all
+}
+
+func (w *world) node(name string) *node {
+	return w.nodes[slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == name })]
+}
+
+// place decides where a node listens, for all its runs.
+func (n *node) place() (err error) {
+	if w := n.world.network; w != nil {
+		n.listen, n.peers, n.gossip = w.Addr(n.name)+":8080", w.Addr(n.name)+":9080", w.Addr(n.name)+":7946"
+	} else {
+		n.peers = "127.0.0.1:0"
+		for _, addr := range []*string{&n.listen, &n.gossip} {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			*addr = l.Addr().String()
+			if err := l.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	n.log, err = os.Create(filepath.Join(n.world.dir, n.name+".log"))
+	return err
+}
+
+func (n *node) clockFile() string { return filepath.Join(n.world.dir, n.name+".clock") }
+
+// start starts the process. It does not wait until it is ready.
+func (n *node) start() error {
+	var roles []string
+	if n.domain {
+		roles = append(roles, "domain")
+	}
+	if n.gateway {
+		roles = append(roles, "gateway")
+	}
+	p := &process{ready: make(chan struct{}), done: make(chan struct{})}
+	p.cmd = exec.Command(n.world.binary, "node", "--name", n.name, "--roles", strings.Join(roles, ","), "--store", n.world.store,
+		"--listen", n.listen, "--peer-listen", n.peers, "--gossip-listen", n.gossip, "--join", n.world.join, "--insecure-peers")
+	p.cmd.Env = append(os.Environ(), "GANGLION_CLOCK_OFFSET_FILE="+n.clockFile(), "GORACE=halt_on_error=1")
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.Stderr = n.log
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.count++
+	fmt.Fprintf(n.log, "--- run %d of %s\n", n.count, n.name)
+	n.mu.Unlock()
+	if err := n.launch(p.cmd); err != nil {
+		return fmt.Errorf("start %s: %w", n.name, err)
+	}
+	go func() {
+		defer close(p.done)
+		announced := false
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			if strings.HasPrefix(lines.Text(), "ganglion: ready ") && !announced {
+				announced = true
+				close(p.ready)
+			}
+		}
+		p.err = p.cmd.Wait()
+	}()
+	n.mu.Lock()
+	n.run = p
+	n.mu.Unlock()
+	return nil
+}
+
+// launch starts a process on the node's host, on a thread that lives as long
+// as the process may: its death signal is tied to that.
+func (n *node) launch(cmd *exec.Cmd) error {
+	if n.world.network != nil {
+		return n.world.network.On(n.name, cmd.Start)
+	}
+	return onThread(cmd.Start)
+}
+
+// thread runs functions on one thread that never ends.
+var thread = sync.OnceValue(func() chan func() {
+	calls := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for f := range calls {
+			f()
+		}
+	}()
+	return calls
+})
+
+func onThread(f func() error) error {
+	done := make(chan error)
+	thread() <- func() { done <- f() }
+	return <-done
+}
+
+func (n *node) process() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.run
+}
+
+func (n *node) signal(s syscall.Signal) error {
+	if err := n.process().cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("%v to %s: %w", s, n.name, err)
+	}
+	return nil
+}
+
+// kill ends the process at once and waits for its end.
+func (n *node) kill() {
+	p := n.process()
+	if p == nil {
+		return
+	}
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.done
+}
+
+// leave lets the process drain, and reports an end that is no good one.
+func (n *node) leave() error {
+	if err := n.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	p := n.process()
+	select {
+	case <-p.done:
+	case <-time.After(exitWithin):
+		return fmt.Errorf("%s did not end within %v after SIGTERM", n.name, exitWithin)
+	}
+	if p.err != nil {
+		return fmt.Errorf("%s drained and ended with: %w", n.name, p.err)
+	}
+	return nil
+}
+
+func (n *node) awaitReady(ctx context.Context) error {
+	p := n.process()
+	select {
+	case <-p.ready:
+		return nil
+	case <-p.done:
+		return fmt.Errorf("%s ended before it was ready: %w", n.name, p.err)
+	case <-time.After(readyWithin):
+		return fmt.Errorf("%s was not ready within %v", n.name, readyWithin)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// dead lists the nodes whose processes have ended by themselves.
+func (w *world) dead() (names []string) {
+	for _, n := range w.nodes {
+		select {
+		case <-n.process().done:
+			names = append(names, n.name)
+		default:
+		}
+	}
+	return names
+}
+
+// awaitSettled waits until all nodes see each other ready, agree on the ring,
+// have a link to every domain node and a stream of events from it.
+func (w *world) awaitSettled(ctx context.Context, within time.Duration) error {
+	var err error
+	for deadline := time.Now().Add(within); ; {
+		if err = w.settled(); err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not settled %v after the cluster was whole again: %w", within, err)
+		}
+		select {
+		case <-time.After(settleEvery):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (w *world) settled() error {
+	owners := w.cluster().Owners
+	signature := ""
+	for _, n := range w.nodes {
+		s, err := harness.Status("http://" + n.listen)
+		if err != nil {
+			return err
+		}
+		if signature == "" {
+			signature = s.Ring.Signature
+		}
+		if s.State != "ready" || s.Problem != "" {
+			return fmt.Errorf("%s is %s %s", n.name, s.State, s.Problem)
+		}
+		if len(s.Members) != len(w.nodes) {
+			return fmt.Errorf("%s sees %d members", n.name, len(s.Members))
+		}
+		if s.Ring.Signature != signature || s.Ring.Owners != len(owners) {
+			return fmt.Errorf("%s has ring %s of %d owners, another one has %s", n.name, s.Ring.Signature, s.Ring.Owners, signature)
+		}
+		for _, m := range s.Members {
+			if m.State != "ready" || m.Ring != signature {
+				return fmt.Errorf("%s sees %s %s with ring %s", n.name, m.ID, m.State, m.Ring)
+			}
+		}
+		streams := 0
+		for _, stream := range s.Feed.Streams {
+			if stream.Healthy {
+				streams++
+			}
+		}
+		if streams != len(owners) || len(s.Feed.Streams) != len(owners) {
+			return fmt.Errorf("%s has %d healthy streams of %d, of %d owners", n.name, streams, len(s.Feed.Streams), len(owners))
+		}
+		for _, l := range s.Links {
+			if !l.Up {
+				return fmt.Errorf("%s has no link to %s", n.name, l.Node)
+			}
+		}
+	}
+	return nil
+}
+
+// usage is what a process needs.
+type usage struct {
+	goroutines int
+	heap       int // bytes that are alive, as the last collection saw them
+}
+
+// usage asks a node's metrics.
+func (n *node) usage() (usage, error) {
+	var u usage
+	resp, err := harness.HTTP.Get("http://" + n.listen + "/metrics")
+	if err != nil {
+		return u, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return u, errors.New(resp.Status)
+	}
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		name, text, _ := strings.Cut(lines.Text(), " ")
+		value, err := strconv.ParseFloat(text, 64)
+		switch {
+		case err != nil:
+		case name == "go_goroutines":
+			u.goroutines = int(value)
+		case name == "go_memstats_next_gc_bytes":
+			u.heap = int(value) / 2 // GOGC is 100
+		}
+	}
+	return u, nil
+}
+
+// close ends everything.
+func (w *world) close() error {
+	var errs []error
+	for _, n := range w.nodes {
+		n.kill()
+		if n.log != nil {
+			errs = append(errs, n.log.Close())
+		}
+	}
+	if w.server != nil {
+		errs = append(errs, w.server.Close())
+	}
+	if w.network != nil {
+		errs = append(errs, w.network.Close())
+	}
+	return errors.Join(errs...)
+}
