@@ -15,11 +15,12 @@ import (
 
 // Phases of a run that are no kind of fault.
 const (
-	calm     = "calm"
-	join     = "join after a kill"
-	wake     = "wake up after a freeze"
-	mend     = "mend a cut"
-	settling = "settle"
+	calm      = "calm"
+	join      = "join after a kill"
+	wake      = "wake up after a freeze"
+	mend      = "mend a cut"
+	storeBack = "database back after a crash"
+	settling  = "settle"
 )
 
 // calmFor is how long nothing happens between two faults.
@@ -136,7 +137,12 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 			return err
 		}
 		sleep(ctx, f.For)
-		return w.server.Start(context.WithoutCancel(ctx))
+		if err := w.server.Start(context.WithoutCancel(ctx)); err != nil {
+			return err
+		}
+		phase(storeBack)
+		sleep(ctx, time.Second)
+		return nil
 	case schedule.StepClock:
 		if err := os.WriteFile(w.node(f.Node).clockFile(), []byte(f.Step.String()), 0o644); err != nil {
 			return err

@@ -50,6 +50,7 @@ func main() {
 	flag.BoolVar(&c.race, "race", false, "build the nodes with the race detector, and load them less")
 	flag.BoolVar(&c.loopback, "loopback", false, "put all nodes on loopback, also where they could have hosts of their own")
 	flag.StringVar(&c.only, "only", "", "inject only kinds of faults whose names contain this")
+	flag.BoolVar(&c.keep, "keep", false, "keep the nodes' logs also when all is well")
 	flag.BoolVar(&c.dry, "dry", false, "print the first 50 faults of the seed, and do nothing")
 	flag.Parse()
 	if c.seed == 0 {
@@ -67,6 +68,7 @@ type config struct {
 	seed                uint64
 	minutes             float64
 	race, loopback, dry bool
+	keep                bool
 	only                string
 }
 
@@ -101,6 +103,10 @@ func (c config) run(ctx context.Context) (err error) {
 	anomalies = append(anomalies, complaints(w)...)
 	if err == nil && len(anomalies) == 0 {
 		say("no anomaly")
+		if c.keep {
+			say("the nodes' logs are in %s", dir)
+			return nil
+		}
 		return os.RemoveAll(dir)
 	}
 	for _, a := range anomalies {

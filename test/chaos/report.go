@@ -45,7 +45,7 @@ var order = []string{
 	join, wake, mend, settling,
 	string(schedule.Leave), string(schedule.Rolling), string(schedule.StepClock),
 	string(schedule.KillGateway), string(schedule.FreezeGateway),
-	string(schedule.RestartStore), string(schedule.CutStore), string(schedule.Several),
+	string(schedule.RestartStore), storeBack, string(schedule.CutStore), string(schedule.Several),
 }
 
 // line is what the probes saw of one kind of phase.
