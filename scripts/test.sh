@@ -7,5 +7,6 @@ cd "$(dirname "$0")/.."
 scripts/postgres.sh
 command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 
+scripts/client-js.sh # also builds what the end-to-end tests run
 go test -race -timeout 10m work
 [ "${FUZZTIME:-3s}" = 0 ] || scripts/fuzz.sh "${FUZZTIME:-3s}"

@@ -1,0 +1,11 @@
+/** What this client needs of a WebSocket: the browser's, Node's, or that of the package `ws`. */
+export interface Socket {
+  onopen: ((event: any) => void) | null;
+  onmessage: ((event: any) => void) | null;
+  onclose: ((event: any) => void) | null;
+  onerror: ((event: any) => void) | null;
+  send(text: string): void;
+  close(code?: number): void;
+}
+
+export type SocketClass = new (url: string, protocols?: string | string[]) => Socket;

@@ -1,0 +1,262 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ClosedError, connect, GanglionError, type Options, RejectedError } from "../src/index.js";
+import { FakeClock, settle } from "./fakes.js";
+import { MemorySocket, welcomed } from "./memory.js";
+
+const base: Options = { client: "ada", WebSocket: MemorySocket };
+const event = (sub: string, version: number, position = version, stream = "counter/a") => ({
+  op: "event", sub, stream, version, position, event: "added", data: { by: 1 }, time: "2026-11-22T12:00:00Z", cause: "k",
+});
+
+test("options that can't work are refused with what to do", () => {
+  for (const [options, says] of [
+    [{}, /url is missing/],
+    [{ url: "ws://x", token: async () => "t" }, /not both/],
+    [{ url: "ws://x", queue: 0 }, /queue/],
+    [{ url: "no url" }, /URL/],
+    [{ url: "ws://x", WebSocket: undefined }, /install the package ws/],
+  ] as [Options, RegExp][]) {
+    const global = globalThis.WebSocket;
+    (globalThis as any).WebSocket = undefined; // Node 22 has one
+    try {
+      assert.throws(() => connect({ ...base, ...options }), says);
+    } finally {
+      (globalThis as any).WebSocket = global;
+    }
+  }
+});
+
+test("urls are those of gateways, whatever way they are written", async () => {
+  for (const [given, want] of [
+    ["http://gw", "ws://gw/v1/ws"],
+    ["https://gw/", "wss://gw/v1/ws"],
+    ["wss://gw/proxied/v1/ws#there", "wss://gw/proxied/v1/ws"],
+  ] as const) {
+    const client = connect({ ...base, url: given });
+    await settle();
+    assert.equal(MemorySocket.last.url, want);
+    assert.equal(MemorySocket.last.protocols, "ganglion.v1");
+    client.close();
+  }
+});
+
+test("of several gateways each attempt takes the next", async () => {
+  const clock = new FakeClock();
+  const client = connect({ ...base, urls: ["ws://a", "ws://b", "ws://c"], clock });
+  const seen = [];
+  for (let i = 0; i < 4; i++) {
+    await settle();
+    seen.push(MemorySocket.last.url);
+    const { all } = MemorySocket;
+    MemorySocket.last.onclose!({ code: 1006 });
+    for (const before = all.length; all.length === before; ) await clock.advance(250);
+  }
+  client.close();
+  assert.deepEqual(seen, ["ws://b/v1/ws", "ws://c/v1/ws", "ws://a/v1/ws", "ws://b/v1/ws"]);
+});
+
+test("the key of a command is known before its result", async () => {
+  const { client, socket } = await welcomed();
+  const sending = client.aggregate("counter", "a").send("add", { by: 1 });
+  assert.match(sending.key, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+  await settle();
+  assert.equal(socket.said[1].key, sending.key);
+  assert.equal(parseInt(sending.key.replaceAll("-", "").slice(0, 12), 16), Date.UTC(2026, 10, 22, 12));
+  socket.tell({ op: "error", id: socket.said[1].id, key: sending.key, code: "rejected", reason: "zero", message: "no", retry: "no" });
+  await assert.rejects(sending, (e) => e instanceof RejectedError && e instanceof GanglionError && e.name === "RejectedError" && e.reason === "zero");
+  client.close();
+});
+
+test("frames of one turn share messages, which stay small", async () => {
+  const { client, socket } = await welcomed();
+  const many = Array.from({ length: 200 }, () => client.aggregate("client", "bob").send("notify", { text: "ä".repeat(500) }));
+  await settle();
+  assert.equal(socket.said.length, 201);
+  assert.ok(socket.messages.length < 10, `${socket.messages.length} messages`);
+  for (const m of socket.messages) assert.ok(new TextEncoder().encode(m).length < 98_304);
+  client.close();
+  for (const r of await Promise.allSettled(many)) assert.equal(r.status, "rejected");
+});
+
+test("a thousand subscriptions resume, and hello stays small", async () => {
+  const { client, socket, clock } = await welcomed();
+  for (let i = 0; i < 1000; i++) client.aggregate("counter", "x".repeat(100) + i).subscribe({ onEvent() {} });
+  await settle();
+  for (const { op, id } of socket.said) if (op === "subscribe") socket.tell({ op: "subscribed", id, cursor: "100" });
+  socket.onclose!({ code: 1006 });
+  await clock.advance(500);
+  const next = MemorySocket.last;
+  assert.notEqual(next, socket);
+  await next.welcome();
+  const inHello = next.said[0].subscriptions;
+  const after = next.said.slice(1);
+  assert.ok(next.messages[0]!.length < 20_000 && inHello.length > 50, `${inHello.length} in hello`);
+  assert.equal(new Set([...inHello, ...after].map((f) => f.stream)).size, 1000);
+  for (const f of [...inHello, ...after]) assert.deepEqual([f.op, f.cursor], ["subscribe", "100"]);
+  client.close();
+});
+
+test("the bytes of what waits are bounded as well", async () => {
+  const { client } = await welcomed();
+  const notify = () => client.aggregate("client", "bob").send("notify", { text: "x".repeat(60_000) });
+  const waiting = Array.from({ length: 69 }, notify);
+  await assert.rejects(notify(), { code: "queue_full" });
+  client.close();
+  await Promise.allSettled(waiting);
+});
+
+test("data that is no JSON rejects its command alone", async () => {
+  const { client, socket } = await welcomed();
+  await assert.rejects(client.aggregate("counter", "a").send("add", { by: 1n }), TypeError);
+  void client.aggregate("counter", "a").send("add", { by: 1 }).catch(() => {});
+  await settle();
+  assert.deepEqual(socket.said[1].data, { by: 1 });
+  client.close();
+});
+
+test("a handler that returns a promise is waited for, and pauses the subscription", async () => {
+  const { client, socket } = await welcomed();
+  const seen: number[] = [];
+  let release = () => {};
+  client.aggregate("counter", "a").subscribe({
+    from: "start",
+    buffer: 4,
+    onEvent: (e) => {
+      seen.push(e.version);
+      return new Promise<void>((resolve) => (release = resolve));
+    },
+  });
+  await settle();
+  let { id } = socket.said[1];
+  socket.tell({ op: "subscribed", id, cursor: "100" }, ...[1, 2, 3, 4, 5, 6].map((v) => event(id, v)));
+  await settle();
+  assert.deepEqual(seen, [1]);
+  assert.deepEqual([socket.said[2].op, socket.said[2].sub], ["unsubscribe", id]);
+  for (let i = 0; i < 4; i++) {
+    release();
+    await settle();
+  }
+  ({ id } = socket.said[3]);
+  assert.deepEqual(socket.said[3], { op: "subscribe", id, stream: "counter/a", cursor: "5" });
+  socket.tell(event(id, 6));
+  release();
+  await settle();
+  assert.deepEqual(seen, [1, 2, 3, 4, 5, 6]);
+  client.close();
+});
+
+test("a handler may close its subscription and the client", async () => {
+  const { client, socket } = await welcomed();
+  const seen: unknown[] = [];
+  const sub = client.aggregate("counter", "a").subscribe({
+    from: "start",
+    onEvent(e) {
+      seen.push(e.version);
+      if (e.version === 2) sub.close();
+    },
+    onEnd: (e) => seen.push(e),
+  });
+  const other = client.aggregate("counter", "b").subscribe({ onEvent: () => client.close(), onEnd: (e) => seen.push(e?.code) });
+  await settle();
+  const [a, b] = [socket.said[1].id, socket.said[2].id];
+  socket.tell(...[1, 2, 3].map((v) => event(a, v)));
+  assert.deepEqual(seen, [1, 2, undefined]);
+  socket.tell(event(b, 1, 4, "counter/b"), event(b, 2, 5, "counter/b"));
+  assert.deepEqual(seen, [1, 2, undefined, "closed"]);
+  assert.equal((await client.closed) instanceof ClosedError, true);
+  assert.equal(socket.closed, 1000);
+  assert.equal(other.cursor, "4");
+});
+
+test("an iterator hands over what came before the end, then throws once", async () => {
+  const { client, socket } = await welcomed();
+  const iterator = client.aggregate("counter", "a").subscribe({ from: "start" })[Symbol.asyncIterator]();
+  await settle();
+  const { id } = socket.said[1];
+  socket.tell(event(id, 1), event(id, 2), { op: "unsubscribed", sub: id, code: "forbidden", message: "no more", cursor: "2" });
+  assert.equal((await iterator.next()).value.version, 1);
+  assert.equal((await iterator.next()).value.version, 2);
+  await assert.rejects(iterator.next(), { code: "forbidden" });
+  assert.deepEqual(await iterator.next(), { value: undefined, done: true });
+  client.close();
+});
+
+test("leaving a loop unsubscribes", async () => {
+  const { client, socket } = await welcomed();
+  const done = (async () => {
+    for await (const e of client.category("counter").subscribe()) return e.stream;
+  })();
+  await settle();
+  const { id } = socket.said[1];
+  socket.tell({ op: "subscribed", id, cursor: "100" }, event(id, 7, 101, "counter/ä/b"));
+  assert.equal(await done, "counter/ä/b");
+  await settle();
+  assert.deepEqual([socket.said[2].op, socket.said[2].sub], ["unsubscribe", id]);
+  assert.equal(client.status, "live");
+  client.close();
+});
+
+test("statuses begin with the present one, and end with the client", async () => {
+  const { client, socket, clock } = await welcomed();
+  const seen: string[] = [];
+  const done = (async () => {
+    for await (const s of client.statuses()) seen.push(s);
+  })();
+  const stop = new AbortController();
+  const stopped = (async () => {
+    for await (const _ of client.statuses({ signal: stop.signal }));
+  })();
+  await settle();
+  stop.abort();
+  await stopped;
+  socket.onclose!({ code: 1006 });
+  await settle();
+  await clock.advance(250);
+  await MemorySocket.last.welcome();
+  client.close();
+  await done;
+  assert.deepEqual(seen, ["live", "offline", "connecting", "live", "closed"]);
+});
+
+test("a signal closes the client", async () => {
+  const stop = new AbortController();
+  const { client, socket } = await welcomed({ signal: stop.signal });
+  const sending = client.aggregate("counter", "a").send("add", { by: 1 });
+  await settle();
+  stop.abort();
+  await assert.rejects(sending, { code: "closed", retry: "same_key" });
+  assert.equal(socket.closed, 1000);
+  const aborted = connect({ ...base, url: "ws://x", signal: stop.signal });
+  assert.equal(aborted.status, "closed");
+  await assert.rejects(aborted.aggregate("counter", "a").get(), { code: "closed" });
+});
+
+test("an error that names no request is reported", async () => {
+  const { client, socket, errors } = await welcomed();
+  socket.tell({ op: "error", code: "bad_request", field: "id", message: "id is missing", retry: "no" });
+  assert.deepEqual(errors.map((e) => [e.code, e.field]), [["bad_request", "id"]]);
+  client.close();
+});
+
+test("what comes from a socket that was given up is not heard", async () => {
+  const { client, socket, clock } = await welcomed();
+  const seen: number[] = [];
+  client.aggregate("counter", "a").subscribe({ from: "start", onEvent: (e) => seen.push(e.version) });
+  await settle();
+  const { id } = socket.said[1];
+  socket.tell(event(id, 1));
+  const { onmessage, onclose } = socket;
+  client.wake();
+  await clock.advance(5_000);
+  assert.equal(client.status, "offline");
+  onmessage!({ data: JSON.stringify(event(id, 2)) });
+  onclose!({ code: 1006 });
+  await clock.advance(250);
+  const next = MemorySocket.last;
+  await next.welcome();
+  assert.equal(next.said[0].subscriptions[0].cursor, "1");
+  next.tell(event(next.said[0].subscriptions[0].id, 2));
+  assert.deepEqual(seen, [1, 2]);
+  client.close();
+});

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds and tests client/js; «build» alone builds. Node 20 or newer is the
+# machine's; where there is none, Debian's (12 has 18, which the tests can use
+# with a flag) is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+major() { node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
+
+if [ "$(major)" -lt 18 ] || ! command -v npm >/dev/null; then
+	if ! command -v apt-get >/dev/null; then
+		echo "client/js needs Node 20 or newer with npm: install them" >&2
+		exit 1
+	fi
+	sudo=""
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	echo "no Node 18 or newer with npm found: installing Debian's packages «nodejs» and «npm»"
+	$sudo apt-get -qq -o DPkg::Lock::Timeout=300 update
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends nodejs npm >/dev/null
+fi
+if [ "$(major)" -lt 18 ]; then
+	echo "client/js needs Node 20 or newer (18 for its tests), here is $(node --version 2>/dev/null || echo none): install it" >&2
+	exit 1
+fi
+# Node 18 has what browsers call crypto only behind a flag.
+[ "$(major)" -ge 20 ] || export NODE_OPTIONS="${NODE_OPTIONS:-} --experimental-global-webcrypto"
+
+cd client/js
+if ! diff -q package-lock.json node_modules/.installed-lock >/dev/null 2>&1; then
+	npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
+	cp package-lock.json node_modules/.installed-lock
+fi
+npm run --silent build
+npm run --silent check
+[ "${1:-}" = build ] && exit 0
+npm run --silent test -- --test-reporter=dot --test-reporter-destination=stdout \
+	--test-reporter=spec --test-reporter-destination=build/test.log build/test/*.test.js ||
+	{ sed -n '/failing tests/,$p' build/test.log >&2; exit 1; }
