@@ -9,11 +9,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/postgres.sh
+scripts/client-js.sh build
 count=${COUNT:-10}
 [ -z "${SHORT:-}" ] && export GANGLION_FAULTS=long || count=1
 [ "$(id -u)" = 0 ] || echo "test-faults: not root: full disks are replaced by a limit on the size of files, and the full disk of the write-ahead log is NOT tested" >&2
 
 go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|WithoutPush' ./test/e2e
+go test -race -timeout 60m -run 'Client' ./test/e2e
 go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|SetBack|Unreachable|Locked|Store' ./eventstore/...
 go test -race -timeout 60m -count "$count" -run 'RandomFaults|Pipelined' ./router/...
 MINUTES=$([ -n "${SHORT:-}" ] && echo 2 || echo 20) ARGS=-race scripts/chaos.sh

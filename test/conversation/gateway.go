@@ -41,8 +41,7 @@ type conn struct {
 	ws     *websocket.Conn
 	raw    net.Conn
 	frames chan []byte // closed when the client has gone
-	rest   [][]byte
-	err    error // why, once frames is closed
+	err    error       // why, once frames is closed
 }
 
 func newGateway() *gateway {

@@ -1,0 +1,159 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// proxy stands before a gateway and treats its connections badly: each is
+// delayed or not, lives for a while, and then ends in one of several ways.
+type proxy struct {
+	url    string
+	target string
+	life   time.Duration // of a connection, on average
+	random func() float64
+
+	calm    chan struct{} // closed by peace
+	serving sync.WaitGroup
+	mu      sync.Mutex
+	open    map[net.Conn]struct{}
+
+	cuts, halves, swallows atomic.Int64
+}
+
+func newProxy(t *testing.T, url string, life time.Duration, seed uint64) *proxy {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(seed, 1))
+	p := &proxy{
+		url: "http://" + l.Addr().String(), target: strings.TrimPrefix(url, "http://"), life: life,
+		random: func() float64 { mu.Lock(); defer mu.Unlock(); return r.Float64() },
+		calm:   make(chan struct{}), open: map[net.Conn]struct{}{},
+	}
+	p.serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.serving.Go(func() { p.serve(c.(*net.TCPConn)) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		p.mu.Lock()
+		for c := range p.open {
+			c.Close()
+		}
+		p.mu.Unlock()
+		p.serving.Wait()
+	})
+	return p
+}
+
+// peace ends the bad treatment; connections that were treated so are cut.
+func (p *proxy) peace() { close(p.calm) }
+
+func (p *proxy) keep(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open[c] = struct{}{}
+}
+
+func (p *proxy) forget(c net.Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.open, c)
+	c.Close()
+}
+
+func (p *proxy) serve(client *net.TCPConn) {
+	p.keep(client)
+	defer p.forget(client)
+	c, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.target)
+	if err != nil {
+		return
+	}
+	server := c.(*net.TCPConn)
+	p.keep(server)
+	defer p.forget(server)
+
+	var delay time.Duration
+	if p.random() < 0.3 {
+		delay = time.Duration(p.random() * float64(60*time.Millisecond))
+	}
+	var up, down atomic.Bool // whether that way is swallowed
+	var copies sync.WaitGroup
+	done := make(chan struct{})
+	copies.Go(func() { p.copy(server, client, delay, &up); server.CloseWrite() })
+	copies.Go(func() { p.copy(client, server, delay, &down); client.CloseWrite() })
+	go func() { copies.Wait(); close(done) }()
+
+	cut := func() {
+		_ = client.SetLinger(0) // a reset: what is under way is lost
+		client.Close()
+		server.Close()
+	}
+	life := time.NewTimer(time.Duration((0.1 + 1.8*p.random()) * float64(p.life)))
+	defer life.Stop()
+	select {
+	case <-done:
+		return
+	case <-p.calm:
+		<-done
+		return
+	case <-life.C:
+	}
+	switch how := p.random(); {
+	case how < 0.5:
+		p.cuts.Add(1)
+		cut()
+	case how < 0.7:
+		p.halves.Add(1)
+		_ = client.CloseWrite()
+	case how < 0.85:
+		p.halves.Add(1)
+		_ = server.CloseWrite()
+	default: // one way or both are swallowed, and nobody is told
+		p.swallows.Add(1)
+		which := p.random()
+		up.Store(which < 0.7)
+		down.Store(which > 0.4)
+	}
+	select {
+	case <-done:
+	case <-p.calm:
+		cut()
+		<-done
+	}
+}
+
+// copy passes on what it reads, late, unless it is to swallow it.
+func (p *proxy) copy(to io.Writer, from io.Reader, delay time.Duration, swallow *atomic.Bool) {
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 && !swallow.Load() {
+			if delay > 0 {
+				time.Sleep(delay)
+			}
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
