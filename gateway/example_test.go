@@ -36,6 +36,6 @@ func Example() {
 	cancel()
 	fmt.Println(<-stopped)
 	// Output:
-	// 404 {"op":"error","code":"not_found","message":"there are no aggregates of type \"unicorn\"","retry":"no"}
+	// 404 {"op":"error","code":"not_found","message":"there are no aggregates of type \"unicorn\"","retry":"no","type":"about:blank","title":"Not Found","status":404,"detail":"there are no aggregates of type \"unicorn\""}
 	// <nil>
 }

@@ -43,17 +43,17 @@ import (
 // Gateway serves clients. Its methods are safe for concurrent use, except
 // that Deliver is called by one goroutine.
 type Gateway struct {
-	cfg    Config
-	hub    *hub
-	mux    *http.ServeMux
-	pages  *pages
-	reads  chan struct{} // places for concurrent reads of the log
-	rates  buckets       // of commands over HTTP
-	stats  counters
-	queued atomic.Int64    // bytes that wait for sockets
-	ctx    context.Context // ends when all sessions have
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup // sessions
+	cfg     Config
+	hub     *hub
+	handler http.Handler
+	pages   *pages
+	reads   chan struct{} // places for concurrent reads of the log
+	rates   buckets       // of commands over HTTP
+	stats   counters
+	queued  atomic.Int64    // bytes that wait for sockets
+	ctx     context.Context // ends when all sessions have
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup // sessions
 
 	mu        sync.Mutex
 	sessions  map[*session]struct{}
@@ -107,7 +107,7 @@ func New(cfg Config) (*Gateway, error) {
 		g.hub.shards = append(g.hub.shards, newShard(g))
 	}
 	g.pages = newPages(g)
-	g.mux = g.routes()
+	g.handler = g.newHandler()
 	return g, nil
 }
 

@@ -6,7 +6,11 @@ require (
 	github.com/coder/websocket v1.8.15
 	github.com/ganglion-es/ganglion/eventstore v0.0.0
 	github.com/ganglion-es/ganglion/proto v0.0.0
+	github.com/santhosh-tekuri/jsonschema/v6 v6.0.2
+	go.yaml.in/yaml/v3 v3.0.5
 )
+
+require golang.org/x/text v0.43.0 // indirect
 
 require (
 	github.com/dustin/go-humanize v1.1.0 // indirect
@@ -17,6 +21,7 @@ require (
 	github.com/ncruces/go-strftime v1.1.0 // indirect
 	github.com/pressly/goose/v3 v3.29.0 // indirect
 	github.com/remyoudompheng/bigfft v0.0.0-20230129092748-24d4a6f8daec // indirect
+	github.com/rs/cors v1.11.1
 	github.com/sethvargo/go-retry v0.5.0 // indirect
 	go.uber.org/goleak v1.3.0
 	go.uber.org/multierr v1.11.0 // indirect

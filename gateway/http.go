@@ -6,28 +6,61 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"path"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/coder/websocket"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
 // Handler serves the gateway's paths. It may be mounted beside others.
-func (g *Gateway) Handler() http.Handler {
+func (g *Gateway) Handler() http.Handler { return g.handler }
+
+// route is a path and who serves it; proto/openapi.yaml describes each.
+type route struct {
+	pattern string
+	serve   http.HandlerFunc
+}
+
+func (g *Gateway) routes() []route {
+	return []route{
+		{"GET /v1/ws", g.serveWebSocket},
+		{"POST /v1/commands", g.serveCommand},
+		{"GET /v1/aggregates/{type}/{id}", g.serveAggregate},
+		{"GET /v1/streams/{type}/{id}/events", g.serveStream},
+		{"GET /v1/categories/{type}/events", g.serveCategory},
+		{"POST /v1/queries/{name}", g.serveQuery},
+		{"GET /v1/openapi.yaml", serveDocument(proto.OpenAPI)},
+		{"GET /v1/asyncapi.yaml", serveDocument(proto.AsyncAPI)},
+	}
+}
+
+func (g *Gateway) newHandler() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range g.routes() {
+		mux.HandleFunc(r.pattern, r.serve)
+	}
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
+		writeFailure(w, "", "", &command.Failure{Code: command.NotFound, Message: "there is no " + r.Method + " " + clip(r.URL.Path)})
+	})
+	return g.boundHeader(g.shareWithOrigins(mux))
+}
+
+// boundHeader refuses requests whose header is past its limit.
+func (g *Gateway) boundHeader(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if headerBytes(r) > g.cfg.Limits.HeaderBytes {
 			g.reached(limitHeaderBytes)
-			writeFailureAs(w, http.StatusRequestHeaderFieldsTooLarge, "", "", &command.Failure{
+			writeProblem(w, http.StatusRequestHeaderFieldsTooLarge, fault("", "", &command.Failure{
 				Code: command.TooLarge, Message: "the request's header is larger than " + strconv.Itoa(g.cfg.Limits.HeaderBytes) + " bytes",
-			})
+			}))
 			return
 		}
-		g.mux.ServeHTTP(w, r)
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -42,32 +75,32 @@ func headerBytes(r *http.Request) int {
 	return n
 }
 
-func (g *Gateway) routes() *http.ServeMux {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/ws", g.serveWebSocket)
-	mux.HandleFunc("POST /v1/commands", g.serveCommand)
-	mux.HandleFunc("GET /v1/aggregates/{type}/{id}", g.serveAggregate)
-	mux.HandleFunc("GET /v1/streams/{type}/{id}/events", g.serveStream)
-	mux.HandleFunc("GET /v1/categories/{type}/events", g.serveCategory)
-	mux.HandleFunc("POST /v1/queries/{name}", func(w http.ResponseWriter, _ *http.Request) {
-		writeFailure(w, "", "", &command.Failure{Code: command.Unsupported, Message: "this gateway answers no queries yet"})
-	})
-	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
-		writeFailure(w, "", "", &command.Failure{Code: command.NotFound, Message: "there is no " + r.Method + " " + clip(r.URL.Path)})
-	})
-	return mux
+// serveDocument serves one of the documents that describe what is served.
+func serveDocument(text []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		_, _ = w.Write(text) // the client may have gone
+	}
+}
+
+func (g *Gateway) serveQuery(w http.ResponseWriter, _ *http.Request) {
+	writeFailure(w, "", "", &command.Failure{Code: command.Unsupported, Message: "this gateway answers no queries yet: read aggregates"})
 }
 
 // serveWebSocket is the handshake of a session, and then the session.
 func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		writeProblem(w, http.StatusUpgradeRequired, fault("", "", &command.Failure{
+			Code: command.BadRequest, Message: "this is where WebSockets connect: use a WebSocket client, or the other paths under /v1",
+		}))
+		return
+	}
 	if offered := r.Header.Values("Sec-WebSocket-Protocol"); len(offered) > 0 && !offers(offered, frame.Subprotocol) {
 		writeFailure(w, "", "", &command.Failure{
 			Code: command.BadRequest, Message: "none of the offered subprotocols is known: offer " + frame.Subprotocol + ", or none",
 		})
-		return
-	}
-	if !g.originAllowed(r) {
-		writeFailure(w, "", "", &command.Failure{Code: command.Forbidden, Message: "pages of this origin may not connect: the operator lists allowed origins"})
 		return
 	}
 	identity, err := g.bearer(r)
@@ -123,29 +156,6 @@ func offers(headers []string, subprotocol string) bool {
 	return false
 }
 
-// originAllowed protects people whose browser is led here by someone else's
-// page. Requests without an Origin come from no browser.
-func (g *Gateway) originAllowed(r *http.Request) bool {
-	origin := strings.ToLower(r.Header.Get("Origin"))
-	if origin == "" {
-		return true
-	}
-	_, host, ok := strings.Cut(origin, "://")
-	if ok && host == strings.ToLower(r.Host) {
-		return true
-	}
-	for _, pattern := range g.cfg.Origins {
-		target := host
-		if strings.Contains(pattern, "://") {
-			target = origin
-		}
-		if match, _ := path.Match(strings.ToLower(pattern), target); ok && match {
-			return true
-		}
-	}
-	return false
-}
-
 // serveCommand is a command over HTTP. Each request is a lane of its own.
 func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 	identity, err := g.bearer(r)
@@ -193,7 +203,7 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 			writeFailure(w, f.ID, c.Key, o.Failure)
 			return
 		}
-		writeFrame(w, http.StatusOK, answer(f.ID, c.Key, o))
+		writeJSON(w, http.StatusOK, "application/json", answer(f.ID, c.Key, o).Append(nil))
 	case <-ctx.Done():
 		writeFailure(w, f.ID, c.Key, lateCommand())
 	}
@@ -225,7 +235,7 @@ func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request) {
 		writeFailure(w, "", "", failure)
 		return
 	}
-	writeFrame(w, http.StatusOK, frame.Result{Version: state.Version, Position: state.Position, Data: state.Data})
+	writeJSON(w, http.StatusOK, "application/json", frame.Result{Version: state.Version, Position: state.Position, Data: state.Data}.Append(nil))
 }
 
 // reader reads who asks, and for what.
@@ -342,40 +352,4 @@ func startOf(req *frame.Subscribe, query url.Values) *command.Failure {
 		req.Cursor = "0"
 	}
 	return nil
-}
-
-// statuses are those of the protocol; what is not listed is 500.
-var statuses = map[command.Code]int{
-	command.BadRequest: 400, command.Unsupported: 400, command.Unauthenticated: 401, command.Forbidden: 403, command.NotFound: 404,
-	command.Conflict: 409, command.KeyReused: 409, command.CursorAhead: 409, command.TooLarge: 413, command.Rejected: 422,
-	command.RateLimited: 429, command.Busy: 429, command.Unavailable: 503, command.Timeout: 504,
-}
-
-func writeFailure(w http.ResponseWriter, id, key string, f *command.Failure) {
-	status, ok := statuses[f.Code]
-	if !ok {
-		status = http.StatusInternalServerError
-	}
-	writeFailureAs(w, status, id, key, f)
-}
-
-func writeFailureAs(w http.ResponseWriter, status int, id, key string, f *command.Failure) {
-	if status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", "Bearer")
-	}
-	if f.After > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(max(1, f.After.Seconds()))))
-	}
-	writeFrame(w, status, fault(id, key, f))
-}
-
-func writeFrame(w http.ResponseWriter, status int, f frame.Frame) {
-	writeJSON(w, status, f.Append(nil))
-}
-
-func writeJSON(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // the client may have gone
 }

@@ -18,6 +18,7 @@ var oneShot = &http.Transport{DisableKeepAlives: true}
 
 func closeCode(err error) int { return int(websocket.CloseStatus(err)) }
 
+// do makes a request, and holds the answer against the OpenAPI document.
 func (n *node) do(method, path, who, body string) (int, string) {
 	n.w.t.Helper()
 	req, err := http.NewRequestWithContext(n.w.t.Context(), method, n.url+path, strings.NewReader(body))
@@ -36,6 +37,7 @@ func (n *node) do(method, path, who, body string) (int, string) {
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
+	theContract(n.w.t).check(n.w.t, method, path, resp, string(got))
 	return resp.StatusCode, string(got)
 }
 
@@ -77,6 +79,7 @@ func TestTheSameOverHTTP(t *testing.T) {
 		{"GET", "/v1/categories/counter/events?cursor=9", "ada", "", 409, `"code":"cursor_ahead"`},
 		{"GET", "/v1/categories/client/events", "ada", "", 403, `"code":"forbidden"`},
 		{"POST", "/v1/queries/q", "ada", "{}", 400, `"code":"unsupported"`},
+		{"GET", "/v1/ws", "ada", "", 426, `"code":"bad_request"`},
 		{"GET", "/v1/nothing", "ada", "", 404, `"code":"not_found"`},
 	} {
 		status, body := n.do(c.method, c.path, c.who, c.body)

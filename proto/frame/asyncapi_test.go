@@ -1,14 +1,21 @@
 package frame_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"maps"
-	"os"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/ganglion-es/ganglion/proto"
 	"github.com/ganglion-es/ganglion/proto/frame"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -19,7 +26,11 @@ type asyncAPI struct {
 			Ref string `yaml:"$ref"`
 		}
 	}
+	CloseCodes map[int]string `yaml:"x-close-codes"`
 	Components struct {
+		Schemas map[string]struct {
+			Enum []string
+		}
 		Messages map[string]struct {
 			Payload struct {
 				Required   []string
@@ -35,12 +46,8 @@ type asyncAPI struct {
 // required with the golden frames, which hold every member of every type.
 func TestTheAsyncAPIDocumentSaysWhatTheTypesSay(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile("../asyncapi.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var doc asyncAPI
-	if err := yaml.Unmarshal(raw, &doc); err != nil {
+	if err := yaml.Unmarshal(proto.AsyncAPI, &doc); err != nil {
 		t.Fatal(err)
 	}
 	said := map[string]map[string]int{} // by op: how many frames say each member
@@ -112,6 +119,164 @@ func TestTheGoldenFramesHaveEveryMember(t *testing.T) {
 	for name, is := range unset {
 		if is {
 			t.Errorf("no golden frame sets %s", name)
+		}
+	}
+}
+
+// document reads a YAML document as the JSON that it stands for.
+func document(t *testing.T, raw []byte) any {
+	t.Helper()
+	var doc any
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(jsonKeys(doc))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if doc, err = jsonschema.UnmarshalJSON(bytes.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// jsonKeys makes strings of the keys that YAML reads as numbers.
+func jsonKeys(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for k := range v {
+			v[k] = jsonKeys(v[k])
+		}
+	case map[any]any:
+		m := map[string]any{}
+		for k, value := range v {
+			m[strconv.Itoa(k.(int))] = jsonKeys(value)
+		}
+		return m
+	case []any:
+		for i := range v {
+			v[i] = jsonKeys(v[i])
+		}
+	}
+	return v
+}
+
+// TestTheGoldenFramesAreValidByTheAsyncAPIDocument also takes each required
+// member away and gives each member a wrong type, so that it is known to tell.
+func TestTheGoldenFramesAreValidByTheAsyncAPIDocument(t *testing.T) {
+	t.Parallel()
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	if err := compiler.AddResource("asyncapi.yaml", document(t, proto.AsyncAPI)); err != nil {
+		t.Fatal(err)
+	}
+	anything := []string{"data"} // what an application says
+	for name, g := range frames {
+		schema, err := compiler.Compile("asyncapi.yaml#/components/messages/" + g.frame.Op() + "/payload")
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func() map[string]any {
+			v, err := jsonschema.UnmarshalJSON(bytes.NewReader(g.frame.Append(nil)))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return v.(map[string]any)
+		}
+		if err := schema.Validate(read()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, m := range schema.Required {
+			without := read()
+			delete(without, m)
+			if schema.Validate(without) == nil {
+				t.Errorf("%s is valid without %s", name, m)
+			}
+		}
+		for m := range read() {
+			wrong := read()
+			if wrong[m] = []any{1}; schema.Validate(wrong) == nil && !slices.Contains(anything, m) {
+				t.Errorf("%s is valid with a list of numbers as its %s", name, m)
+			}
+		}
+	}
+}
+
+// constants returns the values of the constants of a file whose name or type
+// begins with prefix.
+func constants(t *testing.T, file, prefix string) []string {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	for node := range ast.Preorder(parsed) {
+		spec, ok := node.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			continue
+		}
+		typ, _ := spec.Type.(*ast.Ident)
+		if literal, ok := spec.Values[0].(*ast.BasicLit); ok && (strings.HasPrefix(spec.Names[0].Name, prefix) || typ != nil && typ.Name == prefix) {
+			values = append(values, strings.Trim(literal.Value, `"`))
+		}
+	}
+	slices.Sort(values)
+	return values
+}
+
+func TestTheDocumentsHaveTheCodesThatThereAre(t *testing.T) {
+	t.Parallel()
+	codes, closeCodes := constants(t, "../command/command.go", "Code"), constants(t, "frame.go", "Close")
+	for name, raw := range map[string][]byte{"asyncapi.yaml": proto.AsyncAPI, "openapi.yaml": proto.OpenAPI} {
+		var doc asyncAPI
+		if err := yaml.Unmarshal(raw, &doc); err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Sorted(slices.Values(doc.Components.Schemas["code"].Enum)); !slices.Equal(got, codes) {
+			t.Errorf("%s has the codes %q, the code has %q", name, got, codes)
+		}
+		if name == "openapi.yaml" {
+			continue
+		}
+		var got []string
+		for code := range doc.CloseCodes {
+			got = append(got, strconv.Itoa(code))
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, closeCodes) {
+			t.Errorf("%s has the close codes %q, the code has %q", name, got, closeCodes)
+		}
+	}
+}
+
+// TestTheDocumentsAgreeOnWhatTheyShare compares the schemas that both have.
+func TestTheDocumentsAgreeOnWhatTheyShare(t *testing.T) {
+	t.Parallel()
+	schemas := func(raw []byte) map[string]any {
+		return document(t, raw).(map[string]any)["components"].(map[string]any)["schemas"].(map[string]any)
+	}
+	overWebSocket, overHTTP := schemas(proto.AsyncAPI), schemas(proto.OpenAPI)
+	for name, schema := range overWebSocket {
+		if !reflect.DeepEqual(schema, overHTTP[name]) {
+			t.Errorf("the schema %s differs:\n%v\n%v", name, schema, overHTTP[name])
+		}
+	}
+	messages := document(t, proto.AsyncAPI).(map[string]any)["components"].(map[string]any)["messages"].(map[string]any)
+	for name, mayLack := range map[string][]string{"command": {"op", "id"}, "result": {"id"}, "event": {"op", "sub"}} {
+		frame := messages[name].(map[string]any)["payload"].(map[string]any)["properties"].(map[string]any)
+		body := overHTTP[name].(map[string]any)["properties"].(map[string]any)
+		for m, schema := range frame {
+			if !reflect.DeepEqual(schema, body[m]) && (body[m] != nil || !slices.Contains(mayLack, m)) {
+				t.Errorf("%s of %s differs:\n%v\n%v", m, name, schema, body[m])
+			}
+		}
+	}
+	frame := messages["error"].(map[string]any)["payload"].(map[string]any)["properties"].(map[string]any)
+	body := overHTTP["problem"].(map[string]any)["properties"].(map[string]any)
+	for m, schema := range frame {
+		if !reflect.DeepEqual(schema, body[m]) {
+			t.Errorf("%s of error differs:\n%v\n%v", m, schema, body[m])
 		}
 	}
 }

@@ -1,0 +1,19 @@
+package gateway
+
+import (
+	"maps"
+
+	"github.com/ganglion-es/ganglion/proto/command"
+)
+
+// Routes returns the patterns that a gateway serves.
+func (g *Gateway) Routes() []string {
+	var patterns []string
+	for _, r := range g.routes() {
+		patterns = append(patterns, r.pattern)
+	}
+	return patterns
+}
+
+// Statuses returns the status for each code that has one of its own.
+func Statuses() map[command.Code]int { return maps.Clone(statuses) }

@@ -1,0 +1,214 @@
+package gateway_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"mime"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+)
+
+// contract is proto/openapi.yaml, and the schemas in it.
+type contract struct {
+	Paths      map[string]map[string]operation
+	Components struct {
+		Responses map[string]response
+		Schemas   map[string]struct{ Properties map[string]any }
+	}
+
+	mu       sync.Mutex
+	compiler *jsonschema.Compiler
+}
+
+type operation struct{ Responses map[string]response }
+
+type response struct {
+	Ref     string `json:"$ref"`
+	Content map[string]struct{ Schema map[string]any }
+}
+
+var openAPI = sync.OnceValues(func() (*contract, error) {
+	var doc any
+	if err := yaml.Unmarshal(proto.OpenAPI, &doc); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	c := &contract{compiler: jsonschema.NewCompiler()}
+	c.compiler.AssertFormat()
+	if err := json.Unmarshal(text, c); err != nil {
+		return nil, err
+	}
+	if doc, err = jsonschema.UnmarshalJSON(bytes.NewReader(text)); err != nil {
+		return nil, err
+	}
+	return c, c.compiler.AddResource("openapi.yaml", doc)
+})
+
+func theContract(t testing.TB) *contract {
+	t.Helper()
+	c, err := openAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// path finds the template that a request's path is one of.
+func (c *contract) path(requested string) string {
+	requested, _, _ = strings.Cut(requested, "?")
+	parts := strings.Split(requested, "/")
+	for template := range c.Paths {
+		if slices.EqualFunc(parts, strings.Split(template, "/"), func(part, of string) bool { return part == of || strings.HasPrefix(of, "{") }) {
+			return template
+		}
+	}
+	return ""
+}
+
+// check compares an answer with what the document says about it.
+func (c *contract) check(t testing.TB, method, path string, resp *http.Response, body string) {
+	t.Helper()
+	template := c.path(path)
+	if template == "" {
+		template = "/v1/commands" // it has all there is; what is on no path is a problem there as well
+	}
+	pointer := fmt.Sprintf("#/paths/%s/%s/responses/%d", strings.ReplaceAll(template, "/", "~1"), strings.ToLower(method), resp.StatusCode)
+	answer, ok := c.Paths[template][strings.ToLower(method)].Responses[fmt.Sprint(resp.StatusCode)]
+	if template == "/v1/commands" && method == http.MethodGet {
+		answer, ok = c.Paths[template]["post"].Responses[fmt.Sprint(resp.StatusCode)]
+	}
+	if !ok {
+		t.Errorf("%s %s: the document does not know the status %d there", method, path, resp.StatusCode)
+		return
+	}
+	if answer.Ref != "" {
+		pointer = answer.Ref
+		answer = c.Components.Responses[strings.TrimPrefix(answer.Ref, "#/components/responses/")]
+	}
+	mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if _, ok := answer.Content[mediaType]; !ok {
+		t.Errorf("%s %s: the document does not know the type %q there (%v)", method, path, resp.Header.Get("Content-Type"), err)
+		return
+	}
+	if mediaType == "application/yaml" || mediaType == "text/event-stream" {
+		return
+	}
+	name := map[string]string{"application/json": "result", "application/x-ndjson": "event", "application/problem+json": "problem"}[mediaType]
+	pointer += "/content/" + strings.ReplaceAll(mediaType, "/", "~1") + "/schema"
+	for line := range strings.Lines(body) {
+		c.validate(t, pointer, line)
+		var members map[string]any
+		_ = json.Unmarshal([]byte(line), &members) // it was valid above
+		for m := range members {
+			if _, ok := c.Components.Schemas[name].Properties[m]; !ok {
+				t.Errorf("%s %s: the document does not know the member %q of %s", method, path, m, line)
+			}
+		}
+	}
+}
+
+func (c *contract) validate(t testing.TB, pointer, text string) {
+	t.Helper()
+	c.mu.Lock()
+	schema, err := c.compiler.Compile("openapi.yaml" + strings.NewReplacer("{", "%7B", "}", "%7D", "+", "%2B").Replace(pointer))
+	c.mu.Unlock()
+	if err != nil {
+		t.Errorf("%s: %v", pointer, err)
+		return
+	}
+	v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err == nil {
+		err = schema.Validate(v)
+	}
+	if err != nil {
+		t.Errorf("%s is not what the document says: %v", text, err)
+	}
+}
+
+func TestTheOpenAPIDocumentHasTheRoutesThatThereAre(t *testing.T) {
+	t.Parallel()
+	var documented []string
+	for path, operations := range theContract(t).Paths {
+		for method := range operations {
+			documented = append(documented, strings.ToUpper(method)+" "+path)
+		}
+	}
+	served := newWorld(t).node().Routes()
+	slices.Sort(documented)
+	slices.Sort(served)
+	if !slices.Equal(documented, served) {
+		t.Errorf("documented are %q,\nserved are %q", documented, served)
+	}
+}
+
+// TestTheOpenAPIDocumentHasTheStatusesOfTheCodes compares, for each response
+// that can be referred to, which codes it may have.
+func TestTheOpenAPIDocumentHasTheStatusesOfTheCodes(t *testing.T) {
+	t.Parallel()
+	c := theContract(t)
+	documented := map[string]map[string]bool{} // status: codes
+	for _, operations := range c.Paths {
+		for _, o := range operations {
+			for status, r := range o.Responses {
+				if status == "426" || status == "431" { // not the only ones of their codes
+					continue
+				}
+				problem, ok := c.Components.Responses[strings.TrimPrefix(r.Ref, "#/components/responses/")].Content["application/problem+json"]
+				if !ok {
+					continue
+				}
+				text, err := json.Marshal(problem.Schema["allOf"])
+				if err != nil {
+					t.Fatal(err)
+				}
+				var parts []struct {
+					Properties struct{ Code struct{ Enum []string } }
+				}
+				if err := json.Unmarshal(text, &parts); err != nil {
+					t.Fatal(err)
+				}
+				if documented[status] == nil {
+					documented[status] = map[string]bool{}
+				}
+				for _, code := range parts[1].Properties.Code.Enum {
+					documented[status][code] = true
+				}
+			}
+		}
+	}
+	want := map[string]map[string]bool{"500": {string(command.Internal): true}}
+	for code, status := range gateway.Statuses() {
+		s := fmt.Sprint(status)
+		if want[s] == nil {
+			want[s] = map[string]bool{}
+		}
+		want[s][string(code)] = true
+	}
+	if !maps.EqualFunc(documented, want, maps.Equal) {
+		t.Errorf("documented are %v,\nthe code has %v", documented, want)
+	}
+}
+
+func TestTheDocumentsAreServed(t *testing.T) {
+	t.Parallel()
+	n := newWorld(t).node()
+	for path, want := range map[string][]byte{"/v1/openapi.yaml": proto.OpenAPI, "/v1/asyncapi.yaml": proto.AsyncAPI} {
+		if status, body := n.do("GET", path, "", ""); status != http.StatusOK || body != string(want) {
+			t.Errorf("%s: got %d %.80s", path, status, body)
+		}
+	}
+}
