@@ -1,8 +1,6 @@
 # Ganglion. `make run` needs Go alone; `make test` finds or installs PostgreSQL by itself.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash -o pipefail
-MODULES := . domain eventstore gateway proto router tools
-PKGS := ./... ./domain/... ./eventstore/... ./gateway/... ./proto/... ./router/... ./tools/...
 
 help: ## Print what there is.
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +35,9 @@ bench: ## Measure the whole system end to end, on SQLite and on PostgreSQL.
 bench-store: ## Measure the store on PostgreSQL beside its rivals and its floors; ARGS=--quick for a first look.
 	@scripts/bench-store.sh $(ARGS)
 
+bench-gateway: ## Measure the gateway beside its rivals and its floors; ARGS=--quick for a first look.
+	@scripts/bench-gateway.sh $(ARGS)
+
 -include deploy/compose.mk
 
-.PHONY: help run build test test-faults chaos lint fmt generate bench bench-store
+.PHONY: help run build test test-faults chaos lint fmt generate bench bench-store bench-gateway

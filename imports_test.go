@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"domain":           {"domain/aggregate"},
 	"":                 {"domain", "domain/aggregate", "domain/host", "eventstore", "gateway", "proto", "router"},
 	"cmd/ganglion":     {"", "domain", "eventstore", "gateway", "proto", "router"},
+	"bench":            {"", "domain/aggregate", "eventstore"},
 	"test":             {"", "domain", "domain/aggregate", "domain/host", "eventstore", "gateway", "proto", "router"},
 	"tools":            {},
 }

@@ -1,0 +1,92 @@
+// Package load is the client side of the gateway benchmark: many thousand
+// sessions in one process and one thread, on bare sockets, so that the clients
+// take little beside the server that they measure. Every session checks that
+// its versions have neither a hole nor a repeat.
+package load
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loop waits for the sockets of all sessions and lets each read in turn. It is
+// used by one goroutine.
+type loop struct {
+	dialect *Dialect
+	server  unix.SockaddrInet4
+
+	epoll   int
+	byFD    []*session
+	dialled int
+	buf     []byte
+	events  []unix.EpollEvent
+	now     time.Time // when the last wait ended
+}
+
+func newLoop(d *Dialect, server unix.SockaddrInet4) (*loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	return &loop{
+		dialect: d, server: server, epoll: epoll,
+		buf: make([]byte, 256<<10), events: make([]unix.EpollEvent, 512),
+	}, nil
+}
+
+func (l *loop) add(s *session) error {
+	for len(l.byFD) <= s.fd {
+		l.byFD = append(l.byFD, nil)
+	}
+	l.byFD[s.fd] = s
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)})
+}
+
+// watch waits for room to write too, or no more.
+func (l *loop) watch(s *session, room bool) error {
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}
+	if room {
+		e.Events |= unix.EPOLLOUT
+	}
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, s.fd, &e)
+}
+
+// cut ends sessions without a word.
+func (l *loop) cut(list []*session) {
+	for _, s := range list {
+		_ = unix.Close(s.fd)
+		l.byFD[s.fd] = nil
+	}
+}
+
+// step waits at most so long for anything to read, and reads it.
+func (l *loop) step(wait time.Duration) error {
+	n, err := unix.EpollWait(l.epoll, l.events, int(wait.Milliseconds()))
+	l.now = time.Now()
+	if err == unix.EINTR {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	for _, e := range l.events[:n] {
+		s := l.byFD[e.Fd]
+		if s == nil {
+			continue
+		}
+		if e.Events&unix.EPOLLOUT != 0 {
+			if err := s.flush(); err != nil {
+				return err
+			}
+		}
+		if e.Events&^unix.EPOLLOUT != 0 {
+			l.now = time.Now()
+			if err := s.read(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

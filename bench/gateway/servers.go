@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/ganglion-es/ganglion/bench/gateway/load"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+)
+
+// server is one of those that are compared, and its clients.
+type server struct {
+	name    string
+	process *process
+	origin  *process // what feeds it, if that is a process of its own
+	load    *process
+	empty   int // bytes of memory before there were clients
+}
+
+// fleet is all that runs.
+type fleet struct {
+	log     *postgrestest.Server
+	servers []*server
+}
+
+// Names of the servers, which are those of the dialects.
+const (
+	gateway    = "ganglion"
+	centrifuge = "centrifuge"
+	bare       = "bare"
+)
+
+// openFleet starts the servers on the first processor, and all else on the
+// others, where this process runs too.
+func openFleet(ctx context.Context, binary string, cpus []int) (_ *fleet, err error) {
+	f := new(fleet)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.close())
+		}
+	}()
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	measured, others := cpus[:1], cpus[1:]
+	// A log that waits for the disk, as in production. The embedded store has
+	// one process, and here the gateway is one by itself, so that its
+	// processor time can be told from that of the log and of the aggregates.
+	if f.log, err = postgrestest.StartServer(ctx, postgrestest.Options{Durable: true, Settings: map[string]string{
+		"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
+	}}); err != nil {
+		return nil, err
+	}
+	gossip, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	g := &server{name: gateway}
+	f.servers = append(f.servers, g)
+	if g.origin, err = start("origin", others, self, "origin", f.log.URL("postgres"), gossip); err != nil {
+		return nil, err
+	}
+	origin, err := g.origin.ready("ganglion: ready http://")
+	if err != nil {
+		return nil, err
+	}
+	if g.process, err = start(g.name, measured, binary, "node", "--name", "gateway", "--roles", "gateway", "--store", f.log.URL("postgres"),
+		"--join", gossip, "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--log-level", "error"); err != nil {
+		return nil, err
+	}
+	addr, err := g.process.ready("ganglion: ready http://")
+	if err != nil {
+		return nil, err
+	}
+	if err := g.loadFrom(others, addr, origin); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{centrifuge, bare} {
+		r := &server{name: name}
+		f.servers = append(f.servers, r)
+		if r.process, err = start(name, measured, self, name); err != nil {
+			return nil, err
+		}
+		addrs, err := r.process.ready("ready ")
+		if err != nil {
+			return nil, err
+		}
+		clients, publisher, _ := strings.Cut(addrs, " ")
+		if err := r.loadFrom(others, clients, publisher); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+func (s *server) loadFrom(cpus []int, clients, publisher string) (err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if s.empty, err = resident(s.process.pid()); err != nil {
+		return err
+	}
+	s.load, err = start("clients of "+s.name, cpus, self, "load", s.name, clients, publisher)
+	return err
+}
+
+// do gives an order to the server's clients. The first of the report's
+// processor times is the server's.
+func (s *server) do(o load.Order) (load.Report, error) {
+	o.Watch = []int{s.process.pid()}
+	if s.origin != nil {
+		o.Watch = append(append(o.Watch, s.origin.pid()), postgres()...)
+	}
+	return s.load.do(o)
+}
+
+func (f *fleet) close() error {
+	for _, s := range f.servers {
+		for _, p := range []*process{s.load, s.process, s.origin} {
+			if p != nil {
+				p.stop()
+			}
+		}
+	}
+	if f.log != nil {
+		return f.log.Close()
+	}
+	return nil
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("a free port: %w", err)
+	}
+	return l.Addr().String(), l.Close()
+}
