@@ -79,12 +79,13 @@ func (s *shard) next(l *lane) *call {
 
 // over tells whether a call without a candidate has waited enough.
 func (r *Router) over(c *call) bool {
-	return r.closed.Load() || len(c.tried) >= 2 || !time.Now().Before(c.search)
+	return r.closed.Load() || c.unknown >= maxUnknown || r.exhausted(c.tried) || !time.Now().Before(c.search)
 }
 
 // choose returns where to hand a call to, if it may be handed over now.
 func (r *Router) choose(c *call) (place, bool) {
 	l := c.lane
+	c.least = link.Trusted
 	if l.placed > 0 {
 		// Only to where the others are.
 		at := l.calls[l.placed-1].at
@@ -97,51 +98,83 @@ func (r *Router) choose(c *call) (place, bool) {
 			to, ok := r.candidate(c)
 			return at, ok && to == at
 		}
-		return at, at.link == nil || c.hop == 0 && at.link.Usable()
+		return at, at.link == nil || c.hop == 0 && at.link.Trust() == link.Trusted
 	}
 	if l.key.peer == nil {
 		return r.candidate(c)
 	}
 	if owner, ok := r.Ring().Owner(c.cmd.Stream); ok && c.hop == 0 && owner != r.cfg.Self && len(c.tried) == 0 {
-		if to, ok := r.reach(owner); ok {
+		if to, trust := r.reach(owner); trust == link.Trusted {
 			return to, true
 		}
 	}
-	return r.reach(r.cfg.Self)
+	to, trust := r.reach(r.cfg.Self)
+	return to, trust == link.Trusted
 }
 
-// candidate returns the first of two candidates that can be reached and has
-// not been tried: the owner, and the owner once that is gone.
+const (
+	// maxUnknown is at how many nodes a command's fate may become unknown
+	// before its client is told so.
+	maxUnknown = 2
+	// maxSearched is how many nodes are looked at for one that can be reached
+	// and has not declined: the owner, the owner once that is gone, and so on.
+	// It bounds the rings that are built while most of a cluster is out of
+	// sight.
+	maxSearched = 4
+)
+
+// candidate returns the first node in the order of succession that can be
+// reached and has not been tried. One whose link is on trial comes last.
 func (r *Router) candidate(c *call) (place, bool) {
-	if len(c.tried) >= 2 {
+	if c.unknown >= maxUnknown {
 		return place{}, false
 	}
+	var doubted place
 	ring := r.Ring()
-	for range 2 {
+	for range maxSearched {
 		node, ok := ring.Owner(c.cmd.Stream)
 		if !ok {
 			break
 		}
 		if !slices.Contains(c.tried, node) {
-			if to, ok := r.reach(node); ok {
+			switch to, trust := r.reach(node); {
+			case trust == link.Trusted:
 				return to, true
+			case trust == link.Doubted && doubted.link == nil:
+				doubted = to
 			}
 		}
 		ring = ring.Without(node)
 	}
-	return place{}, false
-}
-
-// reach returns the way to a node, if there is one now.
-func (r *Router) reach(node string) (place, bool) {
-	if node == r.cfg.Self {
-		return place{node: node}, r.cfg.Executor != nil && !r.draining.Load()
-	}
-	l := (*r.links.Load())[node]
-	if l == nil || !l.Usable() {
+	if doubted.link == nil {
 		return place{}, false
 	}
-	return place{node: node, link: l}, true
+	c.least = link.Doubted
+	return doubted, true
+}
+
+// exhausted tells whether there is no use in waiting for more candidates than
+// those that were tried.
+func (r *Router) exhausted(tried []string) bool {
+	if len(tried) < 2 {
+		return false // its only node may be about to come back
+	}
+	return len(tried) >= maxSearched || !slices.ContainsFunc(r.Ring().Members(), func(id string) bool { return !slices.Contains(tried, id) })
+}
+
+// reach returns the way to a node, and what it is good for now.
+func (r *Router) reach(node string) (place, link.Trust) {
+	to := place{node: node}
+	if node == r.cfg.Self {
+		if r.cfg.Executor == nil || r.draining.Load() {
+			return to, link.Unusable
+		}
+		return to, link.Trusted
+	}
+	if to.link = (*r.links.Load())[node]; to.link == nil {
+		return to, link.Unusable
+	}
+	return to, to.link.Trust()
 }
 
 // place notes that a call is handed over.
@@ -188,7 +221,7 @@ func (s *shard) forward(c *call, to place) {
 		return
 	}
 	turn := c.turn + 1
-	switch err := to.link.Send(msg, func(reply *peer.Reply, fate link.Fate) {
+	switch err := to.link.Send(msg, c.least, func(reply *peer.Reply, fate link.Fate) {
 		var out command.Outcome
 		if fate == link.Answered {
 			out = outcomeOf(reply)
@@ -229,6 +262,9 @@ func (s *shard) returned(c *call, turn uint64, out command.Outcome, fate link.Fa
 		l.remove(c) // it was too late
 	case fate == link.Answered && (f == nil || !f.Elsewhere):
 		s.answer(c, out, false)
+	case c.refused != nil:
+		s.note(c, fate, f)
+		s.answer(c, command.Failed(c.refused), false)
 	default:
 		s.again(c, at, fate, f)
 	}
@@ -242,12 +278,7 @@ func (s *shard) returned(c *call, turn uint64, out command.Outcome, fate link.Fa
 // again puts a call back that was not answered by whom it was handed to.
 func (s *shard) again(c *call, at place, fate link.Fate, f *command.Failure) {
 	r, l := s.router, c.lane
-	// A node that handed it on and lost sight of it declines it with the advice
-	// to use the same key.
-	if fate == link.Unknown || f != nil && f.Retry == command.RetrySameKey {
-		c.unknown = true
-		r.count.unknown.Add(1)
-	}
+	s.note(c, fate, f)
 	if fate != link.NotExecuted {
 		c.tried = append(c.tried, at.node)
 		c.cmd.Attempt++
@@ -260,6 +291,16 @@ func (s *shard) again(c *call, at place, fate link.Fate, f *command.Failure) {
 	now := time.Now()
 	c.search = now.Add(r.cfg.Search)
 	c.timer.Reset(min(r.cfg.Search, c.cmd.Deadline.Sub(now)))
+}
+
+// note counts a node that may have executed a call, for all that is known. One
+// that handed it on and lost sight of it declines it with the advice to use the
+// same key.
+func (s *shard) note(c *call, fate link.Fate, f *command.Failure) {
+	if fate == link.Unknown || f != nil && f.Retry == command.RetrySameKey {
+		c.unknown++
+		s.router.count.unknown.Add(1)
+	}
 }
 
 // expire answers a call whose time is over.
@@ -293,7 +334,7 @@ func (r *Router) final(c *call, f *command.Failure) *command.Failure {
 	if g.Key == "" {
 		g.Key = c.cmd.Key
 	}
-	if c.unknown && g.Retry == command.RetryLater {
+	if c.unknown > 0 && g.Retry == command.RetryLater {
 		g.Retry = command.RetrySameKey
 	}
 	if c.lane.key.peer != nil {
@@ -314,10 +355,22 @@ func (r *Router) final(c *call, f *command.Failure) *command.Failure {
 	return &g
 }
 
+// warnEvery bounds how often an operator is told that commands find nobody.
+const warnEvery = 10 * time.Second
+
+// tellUnavailable logs that commands are answered unavailable, now and then.
+func (r *Router) tellUnavailable(f *command.Failure) {
+	now, last := time.Now().UnixNano(), r.warned.Load()
+	if r.closed.Load() || last != 0 && now-last < int64(warnEvery) || !r.warned.CompareAndSwap(last, now) {
+		return
+	}
+	r.cfg.Logger.Warn("commands are answered unavailable", "why", f.Message, "retry", string(f.Retry), "so_far", r.count.unavailable.Load())
+}
+
 // unreachable is the failure of a call that found nobody to execute it.
 func (r *Router) unreachable(c *call) *command.Failure {
 	f := &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: r.why(c.cmd.Stream)}
-	if c.unknown {
+	if c.unknown > 0 {
 		f.Message = fmt.Sprintf("the node that %v was sent to fell silent, and no other one answered: send the command again with its key to find out", c.cmd.Stream)
 	}
 	return f
@@ -325,7 +378,7 @@ func (r *Router) unreachable(c *call) *command.Failure {
 
 // late is the failure of a call whose deadline has passed.
 func (r *Router) late(c *call) *command.Failure {
-	if c.at == (place{}) && !c.unknown {
+	if c.at == (place{}) && c.unknown == 0 {
 		return &command.Failure{
 			Code: command.Timeout, Retry: command.RetryLater,
 			Message: "the time for this command ran out before it could be executed",

@@ -126,6 +126,95 @@ func TestACommandOnABrokenLinkIsExecutedOnceByTheNextCandidate(t *testing.T) {
 	}
 }
 
+// Nobody has seen yet that two nodes are gone, and they are the first two in
+// the order of succession.
+func TestACommandFindsItsWayPastTwoDeadNodes(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "b", "c", "d", "g"})
+	all := ring.New([]string{"a", "b", "c", "d"})
+	s := w.streamOf("a", "b", "a", "b", "c", "d")
+	third, _ := all.Without("a").Without("b").Owner(s)
+	g := w.nodes["g"]
+	for _, id := range []string{"a", "b"} {
+		w.nodes[id].stop()
+		for _, n := range []*node{g, w.nodes[third]} {
+			n.waitFor("it to be gone", func() bool { return !usable(n, id) })
+		}
+	}
+	mustSucceed(t, g.do(command.Command{Stream: s, Session: "1"}))
+	if e := w.journal.of(s)[0]; e.node != third || e.attempt != 1 {
+		t.Errorf("executed as %+v; want %s, at the first attempt", e, third)
+	}
+	if state, err := g.router.Get(t.Context(), command.Get{Stream: s}); err != nil || state.Version != 1 {
+		t.Errorf("the state: %+v, %v", state, err)
+	}
+}
+
+func TestALinkThatWasSilentIsProbedWithOneCommand(t *testing.T) {
+	t.Parallel()
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("alone %v", alone), func(t *testing.T) {
+			t.Parallel()
+			ids := []string{"a", "b", "g"}
+			if alone {
+				ids = []string{"a", "g"}
+			}
+			w := newWorld(t, ids, func(c *Config) { c.Suspect = 1500 * time.Millisecond })
+			s := w.streamOf("a", "", ids[:len(ids)-1]...)
+			a, g := w.nodes["a"], w.nodes["g"]
+			a.proxy.freeze()
+			g.waitFor("a to be suspected", func() bool { return !usable(g, "a") })
+			hold := make(chan struct{})
+			a.executor.set(func(e *executor) { e.hold = hold })
+			if !alone {
+				w.setSight("b", "b") // it hands nothing on
+			}
+			a.proxy.unfreeze()
+			g.waitFor("a to be back", func() bool { return usable(g, "a") })
+
+			var answers []<-chan command.Outcome
+			for i := range 20 {
+				answers = append(answers, g.send(command.Command{Stream: s, Session: fmt.Sprint(i)}))
+			}
+			if alone { // there is nobody else to ask
+				a.executor.waitSubmitted(t, 20)
+			} else {
+				for _, answer := range answers[1:] {
+					mustSucceed(t, <-answer)
+				}
+				if n := w.nodes["b"].executor.submitted(); n != 19 {
+					t.Errorf("b was given %d commands, want all but the one that proves a", n)
+				}
+				if l := linkTo(g, "a"); !l.Doubted || l.Silences == 0 {
+					t.Errorf("while the first command is unanswered, the link is %+v", l)
+				}
+			}
+			close(hold)
+			for _, answer := range answers[:1] {
+				mustSucceed(t, <-answer)
+			}
+			if l := linkTo(g, "a"); l.Doubted {
+				t.Errorf("after an answer the link is still doubted: %+v", l)
+			}
+			before := a.executor.submitted()
+			for i := range 20 {
+				answers = append(answers, g.send(command.Command{Stream: s, Session: fmt.Sprint(i)}))
+			}
+			for _, answer := range answers[20:] {
+				mustSucceed(t, <-answer)
+			}
+			if n := a.executor.submitted() - before; n != 20 {
+				t.Errorf("a, which has proved itself, was given %d of 20 commands", n)
+			}
+		})
+	}
+}
+
+func linkTo(n *node, peer string) LinkStatus {
+	links := n.router.Links()
+	return links[slices.IndexFunc(links, func(s LinkStatus) bool { return s.Node == peer })]
+}
+
 func TestARetriedCommandSaysWhichAttemptItIs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "g"})
@@ -166,6 +255,52 @@ func TestACommandThatANodeDeclinesGoesToAnother(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Those that declined have certainly not executed it, and don't count among
+// the two that may lose sight of it.
+func TestACommandThatTwoNodesCannotExecuteGoesToTheThird(t *testing.T) {
+	t.Parallel()
+	for _, second := range []string{"declines", "dies"} {
+		t.Run("the second "+second, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, []string{"a", "b", "c", "g"})
+			s := w.streamOf("a", "b", "a", "b", "c")
+			declines := func(e *executor) {
+				e.instead = func(command.Command) *command.Failure { return elsewhere("unknown event") }
+			}
+			a, b := w.nodes["a"], w.nodes["b"]
+			a.executor.set(declines)
+			w.setSight("b", "b")
+			w.setSight("c", "c") // they hand nothing back
+			if second == "declines" {
+				b.executor.set(declines)
+			} else {
+				b.executor.set(func(e *executor) { e.hold = make(chan struct{}) })
+			}
+			answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1"})
+			if second == "dies" {
+				b.executor.waitSubmitted(t, 1)
+				b.stop()
+			}
+			mustSucceed(t, <-answer)
+			if e := w.journal.of(s)[0]; e.node != "c" || e.attempt != 3 {
+				t.Errorf("executed as %+v; want c, at the third attempt", e)
+			}
+		})
+	}
+}
+
+func TestWhatEverybodyDeclinesIsAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.Search = maxBudget })
+	for _, id := range []string{"a", "b"} {
+		w.nodes[id].executor.set(func(e *executor) {
+			e.instead = func(command.Command) *command.Failure { return elsewhere("unknown event") }
+		})
+	}
+	out := w.nodes["g"].do(command.Command{Stream: w.streamOf("a", "b", "a", "b"), Deadline: time.Now().Add(maxBudget)})
+	mustFail(t, out, command.Unavailable, command.RetryLater)
 }
 
 func TestADeclinedCommandHandedBackIsExecutedWhereItWas(t *testing.T) {
@@ -421,6 +556,9 @@ func TestEachRingIsReportedOnce(t *testing.T) {
 		t.Error(err)
 	}
 	close(rings)
+	if n := r.Stats().RingChanges; n != 2 {
+		t.Errorf("%d changes of the ring are counted, want 2", n)
+	}
 	var got [][]string
 	for members := range rings {
 		got = append(got, members)

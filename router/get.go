@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -30,7 +29,7 @@ func (r *Router) Get(ctx context.Context, g command.Get) (command.State, error) 
 		changed := r.changed.wait() // before the look that may be in vain
 		to, ok := r.candidate(&call{cmd: command.Command{Stream: g.Stream}, tried: tried})
 		if !ok {
-			if r.closed.Load() || len(tried) >= 2 {
+			if r.closed.Load() || r.exhausted(tried) {
 				return command.State{}, r.unread(g)
 			}
 			select {
@@ -57,14 +56,14 @@ func (r *Router) Get(ctx context.Context, g command.Get) (command.State, error) 
 // else from here.
 func (r *Router) getFor(ctx context.Context, g command.Get, hop uint32) (command.State, *command.Failure) {
 	if owner, ok := r.Ring().Owner(g.Stream); ok && hop == 0 && owner != r.cfg.Self {
-		if to, ok := r.reach(owner); ok {
+		if to, trust := r.reach(owner); trust == link.Trusted {
 			if state, f, again := r.ask(ctx, g, to, 1); !again {
 				return state, f
 			}
 		}
 	}
-	to, ok := r.reach(r.cfg.Self)
-	if !ok {
+	to, trust := r.reach(r.cfg.Self)
+	if trust != link.Trusted {
 		return command.State{}, elsewhere("this node answers no gets now")
 	}
 	state, f, _ := r.ask(ctx, g, to, 1)
@@ -86,7 +85,7 @@ func (r *Router) ask(ctx context.Context, g command.Get, to place, hop uint32) (
 	if f != nil {
 		return state, f, false
 	}
-	switch err := to.link.Send(msg, func(reply *peer.Reply, fate link.Fate) { answers <- answer{reply, fate} }); err {
+	switch err := to.link.Send(msg, link.Doubted, func(reply *peer.Reply, fate link.Fate) { answers <- answer{reply, fate} }); err {
 	case nil:
 	case link.ErrFull:
 		return state, busy("too many requests wait for node %s", to.node), false
@@ -137,10 +136,11 @@ func (r *Router) why(s eventstore.StreamID) string {
 	case !ok:
 		return "the cluster has no domain node that is ready: start one, or wait until it has joined"
 	}
-	nodes := []string{owner}
-	if next, ok := ring.Without(owner).Owner(s); ok {
-		nodes = append(nodes, next)
+	var nodes []string
+	for ok && len(nodes) < maxSearched {
+		nodes = append(nodes, owner)
+		ring = ring.Without(owner)
+		owner, ok = ring.Owner(s)
 	}
-	slices.Sort(nodes)
 	return fmt.Sprintf("none of the nodes that may own %v can be reached or takes requests now: %v", s, nodes)
 }

@@ -26,11 +26,13 @@ type call struct {
 	id    uint64
 	hop   uint32
 
-	at      place     // who has it; zero: nobody, it waits
-	turn    uint64    // of the current or last handing over
-	tried   []string  // nodes that refused it or whose answer will never come
-	unknown bool      // one of those may have executed it
-	search  time.Time // when it stops waiting for a candidate
+	at      place            // who has it; zero: nobody, it waits
+	turn    uint64           // of the current or last handing over
+	least   link.Trust       // that the link which it goes over next must have
+	tried   []string         // nodes that refused it or whose answer will never come
+	unknown int              // how many of those may have executed it
+	refused *command.Failure // the answer, if whoever has it gives none
+	search  time.Time        // when it stops waiting for a candidate
 	timer   *time.Timer
 
 	answered bool
@@ -114,6 +116,9 @@ func (s *shard) unlock() {
 	s.answers = nil
 	s.mu.Unlock()
 	for _, a := range answers {
+		if f := a.outcome.Failure; f != nil && f.Code == command.Unavailable {
+			s.router.tellUnavailable(f)
+		}
 		a.reply(a.outcome)
 		if a.busy != nil {
 			s.told(a.busy, a.outcome.Failure.After)
@@ -228,28 +233,32 @@ func (s *shard) answer(c *call, out command.Outcome, again bool) {
 	}
 	r, l := s.router, c.lane
 	r.count.unanswered.Add(-1)
-	refused := false
+	var refusal *command.Failure // of what is behind it
 	if f := out.Failure; f != nil {
-		refused = f.Code == command.Busy || f.Elsewhere
 		out.Failure = r.final(c, f)
 		if f.Code == command.Busy && out.Failure.After == 0 {
 			out.Failure.After = r.cfg.BusyPause
+		}
+		if f.Code == command.Busy || f.Elsewhere {
+			refusal = &command.Failure{
+				Code: f.Code, Message: f.Message, Retry: command.RetryLater, After: out.Failure.After, Elsewhere: f.Elsewhere,
+			}
 		}
 	}
 	if p := l.key.peer; p != nil {
 		n := p.answer(c.id, out)
 		// Also what is refused because something before it was: a sender may
 		// know of that one and not yet of this.
-		if refused && l.key.session != "" && p.remember(l, n) {
+		if refusal != nil && l.key.session != "" && p.remember(l, n) {
 			l.refusedBy = n
 			if !again || l.refusal == nil {
-				l.refusal = out.Failure
+				l.refusal = refusal
 			}
 		}
 		r.own.add(-1)
 	} else {
 		told := answer{reply: c.reply, outcome: out}
-		if refused && !again && l.key.session != "" {
+		if refusal != nil && !again && l.key.session != "" {
 			told.busy = l
 			l.telling++
 		}
@@ -258,25 +267,22 @@ func (s *shard) answer(c *call, out command.Outcome, again bool) {
 	if c.at == (place{}) {
 		l.remove(c)
 	}
-	if refused && !again {
-		s.refuseBehind(c, out.Failure)
+	if refusal != nil && !again {
+		s.refuseBehind(c, refusal)
 	}
 }
 
-// refuseBehind refuses all calls of a lane that came after c, at once. Of those
-// that somebody has, the answer does not vouch that they were not executed:
-// somebody who keeps to the rules has refused them as well, but the client is
-// told to use the same key again all the same.
+// refuseBehind refuses all calls of a lane that came after c. Those that
+// nobody has are answered at once. Whoever has one of the others refuses it as
+// well, and says so; if that answer never comes, it is not sent again.
 func (s *shard) refuseBehind(c *call, f *command.Failure) {
-	placed := *f
-	placed.Retry = command.RetrySameKey
 	for _, d := range slices.Clone(c.lane.calls) {
 		switch {
 		case d.order <= c.order || d.answered:
 		case d.at == (place{}):
 			s.answer(d, command.Failed(f), true)
 		default:
-			s.answer(d, command.Failed(&placed), true)
+			d.refused = f
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -208,9 +209,7 @@ func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
 						mustSucceed(t, out)
 						continue
 					}
-					if out.Failure == nil || out.Failure.Code != command.Busy || out.Failure.Retry == command.RetryNo {
-						t.Fatalf("command %d was answered with %+v, want busy", i, out)
-					}
+					mustFail(t, out, command.Busy, command.RetryLater)
 					if out.Failure.After == 0 {
 						t.Error("the answer does not say how long to wait")
 					}
@@ -235,6 +234,52 @@ func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
 		}
 	}
 }
+
+// What is behind a refused command was refused as well by whoever had it, and
+// says so itself. Where that never comes, nobody vouches for it.
+func TestWhatIsBehindABusyCommandIsCalledUnknownOnlyIfItIs(t *testing.T) {
+	t.Parallel()
+	for _, by := range []string{"its answer", "the death of the node"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, []string{"b", "g"})
+			e := scripted(make(chan job, 2))
+			a := w.start("a", func(c *Config) { c.Executor = e })
+			w.setReady("a", "b", "g")
+			g := w.nodes["g"]
+			g.waitLinks()
+			s := w.streamOf("a", "b", "a", "b")
+			g.waitFor("a to own the stream", func() bool { owner, _ := g.router.Ring().Owner(s); return owner == "a" && usable(g, "a") })
+			answers := g.numbered(s, "1", 0, 2)
+			first, second := <-e, <-e
+			first.reply(command.Failed(busy("full")))
+			out := <-answers[0]
+			mustFail(t, out, command.Busy, command.RetryLater)
+			if by == "its answer" {
+				f := second.c.Lane.Refusal()
+				if f == nil {
+					t.Fatal("the executor is not told to refuse what is behind a busy command")
+				}
+				second.reply(command.Failed(f))
+				mustFail(t, <-answers[1], command.Busy, command.RetryLater)
+			} else {
+				a.stop()
+				mustFail(t, <-answers[1], command.Busy, command.RetrySameKey)
+				second.reply(command.Failed(busy("too late")))
+			}
+			if n := w.nodes["b"].executor.submitted(); n != 0 {
+				t.Errorf("b was given %d of the refused commands", n)
+			}
+		})
+	}
+}
+
+// scripted is an executor whose commands the test answers.
+type scripted chan job
+
+func (e scripted) Submit(c command.Command, reply func(command.Outcome)) { e <- job{c, reply} }
+
+func (scripted) Get(context.Context, command.Get) (command.State, error) { return command.State{}, nil }
 
 // request is a command as a peer sends it.
 func request(id uint64, s eventstore.StreamID, data string, seen uint64) *peer.Request {

@@ -12,7 +12,8 @@
 //
 //   - A command that was certainly not executed (no link, still in our own
 //     queue, refused by a node that drains or is too old) goes to the next
-//     candidate at once.
+//     candidate at once. Of two and more dead nodes in a row, none is waited
+//     for.
 //   - So does one whose fate is unknown (its stream broke after it was sent,
 //     or its link was silent for 500 ms), with the same key and a higher
 //     Attempt. The event store gives a key one effect and one answer, so that
@@ -20,11 +21,17 @@
 //   - Everything else is the answer: busy, a business «no», a conflict, also a
 //     database that can't be reached, which is the same one for every node.
 //
-// Two candidates are asked at most. A command that finds none to ask within 2
+// Two candidates at most leave a command's fate unknown, then its client is
+// asked to send it again with its key; those that declined it don't count, but
+// at most four nodes are looked at. A command that finds none to ask within 2
 // seconds, as when the cluster has no domain node at all, is answered
 // unavailable: «later» if it was certainly never executed, «same_key» if that
 // is unknown. Once a command's fate at some node is unknown, no answer of
 // another node says «later».
+//
+// A link that was silent is on trial (see package link): it gets one command,
+// and the others go to the next candidate until that is answered. Where there
+// is no other candidate, it gets them all.
 //
 // A node that gets a command from a peer and is not the owner in its own view
 // hands it on once, if it can reach that owner, and else executes it; a
@@ -44,13 +51,16 @@
 // in ignorance of that, wherever it is by then; else a pipelined second
 // command would be executed without the first:
 //
-//   - What is behind it in the lane is answered the same, at once.
+//   - What is behind it in the lane and still here is answered the same, at
+//     once.
 //   - What an executor has is kept from beginning by Command.Lane.
 //   - What is on its way over a link carries the number of replies that its
 //     sender had acted on (Request.seen). A receiver remembers which of its
 //     replies refused a command of a lane, and refuses what comes on that lane
 //     with a lower number. It forgets that when the sender has told that it
 //     knows.
+//   - Whoever has it says that it has refused it. If its stream breaks before
+//     that, it is not sent again: it is answered the same, with «same_key».
 //   - What the client has sent and we have not read yet can't be known. A lane
 //     that was busy stays so for the time that its answer tells the client to
 //     wait (After, 250 ms unless the executor says otherwise).
@@ -225,7 +235,8 @@ type Router struct {
 
 	draining atomic.Bool
 	closed   atomic.Bool
-	changed  broadcast // the ring, a link, draining or closed
+	changed  broadcast    // the ring, a link, draining or closed
+	warned   atomic.Int64 // when tellUnavailable last did, in Unix nanoseconds
 
 	own     gauge         // commands and gets that this node executes, or answers for a peer
 	streams gauge         // of peers
@@ -294,7 +305,10 @@ func (r *Router) Run(ctx context.Context) error {
 func (r *Router) followRing(view *cluster.View, first bool) {
 	owners := view.Owners()
 	if !slices.Equal(owners, r.ring.Load().Members()) {
-		r.ring.Store(ring.New(owners))
+		now := ring.New(owners)
+		r.ring.Store(now)
+		r.count.ringChanges.Add(1)
+		r.cfg.Logger.Info("the ring changed", "members", now.Members(), "signature", fmt.Sprintf("%016x", now.Signature()))
 		r.kick()
 	} else if !first {
 		return

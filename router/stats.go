@@ -32,6 +32,8 @@ type Stats struct {
 	Elsewhere uint64 `json:"elsewhere"`
 	// Gets counts gets of this node's sessions.
 	Gets uint64 `json:"gets"`
+	// RingChanges counts the times that owners came or went.
+	RingChanges uint64 `json:"ring_changes"`
 	// Unanswered is the number of commands without an answer at this moment.
 	Unanswered int64 `json:"unanswered"`
 }
@@ -40,6 +42,7 @@ type counters struct {
 	local, forwarded, executedForOthers, handedOn atomic.Uint64
 	retried, unknown                              atomic.Uint64
 	busy, unavailable, timeout, elsewhere, gets   atomic.Uint64
+	ringChanges                                   atomic.Uint64
 	unanswered                                    atomic.Int64
 }
 
@@ -51,7 +54,7 @@ func (r *Router) Stats() Stats {
 		ExecutedForOthers: c.executedForOthers.Load(), HandedOn: c.handedOn.Load(),
 		Retried: c.retried.Load(), Unknown: c.unknown.Load(),
 		Busy: c.busy.Load(), Unavailable: c.unavailable.Load(), Timeout: c.timeout.Load(),
-		Elsewhere: c.elsewhere.Load(), Gets: c.gets.Load(), Unanswered: c.unanswered.Load(),
+		Elsewhere: c.elsewhere.Load(), Gets: c.gets.Load(), RingChanges: c.ringChanges.Load(), Unanswered: c.unanswered.Load(),
 	}
 }
 

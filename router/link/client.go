@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ganglion-es/ganglion/proto/peer"
@@ -24,6 +26,9 @@ var (
 	// ErrDraining reports a peer, or a link, that takes no more requests;
 	// nothing was sent.
 	ErrDraining = errors.New("link: the peer is draining")
+	// ErrDoubted reports a link on trial whose trial is under way; nothing was
+	// sent.
+	ErrDoubted = errors.New("link: the peer was silent, and has not answered since")
 	// ErrFull reports a link whose queue is full; nothing was sent.
 	ErrFull = errors.New("link: too many requests wait for the peer")
 	// ErrTooLarge reports a request that no link carries; nothing was sent.
@@ -55,11 +60,14 @@ type Link struct {
 	words atomic.Uint64
 	seen  atomic.Uint64 // replies of this stream whose callbacks have returned
 	wake  chan struct{} // the queue is no longer empty; buffers one
+	lost  time.Time     // when the last stream ended that the peer spoke on; Run's and its stream's
 
 	mu        sync.Mutex
 	open      bool // a stream is served, and not given up
 	up        bool // and the peer has spoken on it
 	draining  bool
+	doubted   bool // it was silent, and has answered nothing since
+	silences  uint64
 	finishing bool
 	stop      context.CancelFunc // ends Run
 	nextID    uint64
@@ -97,11 +105,21 @@ func (l *Link) Node() string { return l.cfg.Node }
 // Addr returns the peer's address.
 func (l *Link) Addr() string { return l.cfg.Addr }
 
-// Usable tells whether the peer is heard and takes requests.
-func (l *Link) Usable() bool {
+// Trust tells what the link is good for at this moment.
+func (l *Link) Trust() Trust {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.up && !l.draining && !l.finishing
+	return l.trust()
+}
+
+func (l *Link) trust() Trust {
+	switch {
+	case !l.up || l.draining || l.finishing:
+		return Unusable
+	case l.doubted && len(l.queue)+len(l.pending) > 0:
+		return Doubted
+	}
+	return Trusted
 }
 
 // Status describes the link at this moment.
@@ -109,8 +127,8 @@ func (l *Link) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Status{
-		Node: l.cfg.Node, Addr: l.cfg.Addr, Up: l.up, Draining: l.draining, HeardMS: -1,
-		Queued: len(l.queue), Unanswered: len(l.queue) + len(l.pending),
+		Node: l.cfg.Node, Addr: l.cfg.Addr, Up: l.up, Draining: l.draining, Doubted: l.doubted, HeardMS: -1,
+		Silences: l.silences, Queued: len(l.queue), Unanswered: len(l.queue) + len(l.pending),
 	}
 	if at := l.heard.Load(); at != 0 {
 		s.HeardMS = time.Since(time.Unix(0, at)).Milliseconds()
@@ -122,7 +140,10 @@ func (l *Link) Status() Status {
 // link sets its id. Send never blocks. After an error nothing was sent and
 // done is not called; else it is called exactly once, perhaps before Send
 // returns.
-func (l *Link) Send(msg *peer.Request, done Done) error {
+//
+// least is what the link must be good for: with Trusted, a link on trial takes
+// one request, and no other until that is answered.
+func (l *Link) Send(msg *peer.Request, least Trust, done Done) error {
 	size := proto.Size(msg) + 32 // id, seen, and the batch around them
 	if size > MaxMessage {
 		return ErrTooLarge
@@ -134,6 +155,8 @@ func (l *Link) Send(msg *peer.Request, done Done) error {
 		return ErrDown
 	case l.draining || l.finishing:
 		return ErrDraining
+	case l.trust() < least:
+		return ErrDoubted
 	case len(l.queue) >= maxQueued || l.queued+size > maxQueuedSize || len(l.queue)+len(l.pending) >= maxUnanswered:
 		return ErrFull
 	}
@@ -181,6 +204,7 @@ func (l *Link) Run(ctx context.Context) {
 			return
 		}
 		if spoke {
+			l.lost = time.Now()
 			level := slog.LevelWarn
 			if errors.Is(err, io.EOF) { // in good order: the peer leaves
 				level = slog.LevelInfo
@@ -229,6 +253,9 @@ func (l *Link) stream(ctx context.Context) (spoke bool, err error) {
 	if silent {
 		received = errSilent
 	}
+	if silent || status.Code(received) == codes.Aborted { // or the peer says that it was
+		l.doubt()
+	}
 	l.settle(errors.Is(received, io.EOF))
 	spoke = l.words.Load() > 0
 	if spoke {
@@ -270,6 +297,9 @@ func (l *Link) receive(stream grpc.BidiStreamingClient[peer.Requests, peer.Repli
 		l.heard.Store(time.Now().UnixNano())
 		first := l.words.Add(1) == 1
 		if l.note(first, batch.GetDraining()) {
+			if first && !l.lost.IsZero() {
+				l.cfg.Logger.Info("a peer is heard again", "member", l.cfg.Node, "addr", l.cfg.Addr, "away", time.Since(l.lost).Round(time.Millisecond))
+			}
 			l.cfg.Changed()
 		}
 		for _, reply := range batch.GetItems() {
@@ -308,6 +338,7 @@ func (l *Link) take(id uint64) Done {
 		return nil
 	}
 	delete(l.pending, id)
+	l.doubted = false
 	if l.finishing && len(l.queue)+len(l.pending) == 0 {
 		l.stop()
 	}
@@ -366,6 +397,14 @@ func (l *Link) down() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.open, l.up = false, false
+}
+
+// doubt puts the link on trial.
+func (l *Link) doubt() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doubted = true
+	l.silences++
 }
 
 // settle tells every request its fate after the stream has ended, in the

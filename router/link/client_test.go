@@ -9,11 +9,11 @@ func TestAWordOnAStreamThatWasGivenUpDoesNotBringTheLinkUp(t *testing.T) {
 	t.Parallel()
 	l := New(Config{Node: "a", Addr: "127.0.0.1:1"})
 	l.open = true // as stream does
-	if !l.note(true, false) || !l.Usable() {
+	if !l.note(true, false) || l.Trust() != Trusted {
 		t.Fatal("the first word on a stream does not bring the link up")
 	}
 	l.down()
-	if l.note(true, false) || l.Usable() {
+	if l.note(true, false) || l.Trust() != Unusable {
 		t.Error("a word on a stream that was given up brought the link up")
 	}
 }

@@ -31,6 +31,12 @@
 // spoken on it. Silence is counted in ticks of our own clock, so that a pause
 // of this process is not taken for one of every peer.
 //
+// A link that was silent is on trial until the peer has answered a request: it
+// is trusted with one at a time, and takes more only from callers who have
+// nobody else to ask (Trust). So a peer that comes and goes, or whose
+// heartbeats get through and whose work does not, holds up one command and not
+// everybody's.
+//
 // What comes after such a silence is not begun. A receiver drops a batch that
 // it had to wait for too long, and one that it finds when it could itself not
 // speak for that long (it was stopped, or its machine was): its peer has given
@@ -97,6 +103,20 @@ func (f Fate) String() string {
 	return "unknown"
 }
 
+// Trust is what a link is good for.
+type Trust uint8
+
+const (
+	// Unusable links take nothing: the peer is not heard, or drains.
+	Unusable Trust = iota
+	// Doubted links were silent and have a request under way that will tell
+	// whether they are well again.
+	Doubted
+	// Trusted links take requests. One that is on trial and has nothing under
+	// way is Trusted with the next one.
+	Trusted
+)
+
 // Done is told what became of a request. The reply is nil unless the fate is
 // Answered. It is called on a goroutine of the link and must not block.
 type Done func(reply *peer.Reply, fate Fate)
@@ -110,9 +130,15 @@ type Status struct {
 	Up bool `json:"up"`
 	// Draining says that the peer takes no more requests.
 	Draining bool `json:"draining"`
+	// Doubted says that the peer was silent and has answered nothing since: it
+	// gets one request at a time, if there is another node to ask.
+	Doubted bool `json:"doubted"`
 	// HeardMS is how long ago the peer last gave a sign of life, in
 	// milliseconds; -1 if it never did.
-	HeardMS    int64 `json:"heard_ms"`
-	Queued     int   `json:"queued"`
-	Unanswered int   `json:"unanswered"`
+	HeardMS int64 `json:"heard_ms"`
+	// Silences counts the streams that were given up because one side did not
+	// hear the other.
+	Silences   uint64 `json:"silences"`
+	Queued     int    `json:"queued"`
+	Unanswered int    `json:"unanswered"`
 }

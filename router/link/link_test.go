@@ -104,7 +104,7 @@ type end struct {
 func mustSend(t testing.TB, l *Link, msg *peer.Request) <-chan end {
 	t.Helper()
 	done := make(chan end, 2)
-	if err := l.Send(msg, func(reply *peer.Reply, fate Fate) { done <- end{reply, fate} }); err != nil {
+	if err := l.Send(msg, Trusted, func(reply *peer.Reply, fate Fate) { done <- end{reply, fate} }); err != nil {
 		t.Fatal(err)
 	}
 	return done
@@ -115,7 +115,7 @@ func TestRepliesFindTheirRequestsInAnyOrder(t *testing.T) {
 	s := newServer(t)
 	l, up := newLink(t, s.addr, time.Minute)
 	stream := <-s.streams
-	if err := l.Send(get("early"), nil); !errors.Is(err, ErrDown) {
+	if err := l.Send(get("early"), Trusted, nil); !errors.Is(err, ErrDown) {
 		t.Errorf("before the peer has spoken: %v, want ErrDown", err)
 	}
 	say(t, stream, &peer.Replies{})
@@ -168,7 +168,7 @@ func TestABrokenStreamTellsEachRequestItsFate(t *testing.T) {
 				t.Errorf("a request that was sent is %v, want %v", got.fate, c.want)
 			}
 			<-changed
-			if l.Usable() {
+			if l.Trust() == Trusted {
 				t.Error("the link is usable without a stream")
 			}
 			stream = <-s.streams // it is opened again
@@ -198,7 +198,7 @@ func TestWhatIsStillQueuedWasNotExecuted(t *testing.T) {
 	var ends []<-chan end
 	for {
 		done := make(chan end, 2)
-		err := l.Send(big(), func(reply *peer.Reply, fate Fate) { done <- end{reply, fate} })
+		err := l.Send(big(), Trusted, func(reply *peer.Reply, fate Fate) { done <- end{reply, fate} })
 		if errors.Is(err, ErrFull) {
 			break
 		}
@@ -263,7 +263,7 @@ func TestASilentPeerIsGivenUp(t *testing.T) {
 		t.Errorf("sent to a peer that fell silent: %v, want unknown", got.fate)
 	}
 	<-stream.Context().Done()
-	if l.Usable() {
+	if l.Trust() == Trusted {
 		t.Error("the link is usable before the peer has spoken again")
 	}
 	say(t, <-s.streams, &peer.Replies{})
@@ -281,8 +281,8 @@ func TestADrainingPeerAndAFinishedLinkTakeNothing(t *testing.T) {
 	open := mustSend(t, l, get("open"))
 	say(t, stream, &peer.Replies{Draining: true})
 	<-changed
-	if err := l.Send(get("x"), nil); !errors.Is(err, ErrDraining) || l.Usable() {
-		t.Errorf("a draining peer: %v, usable %v", err, l.Usable())
+	if err := l.Send(get("x"), Trusted, nil); !errors.Is(err, ErrDraining) || l.Trust() != Unusable {
+		t.Errorf("a draining peer: %v, trust %v", err, l.Trust())
 	}
 	l.Finish()
 	items, _ := hear(t, stream, 1)
@@ -303,7 +303,7 @@ func TestTooLargeARequestIsRefused(t *testing.T) {
 	sized := func(n int) *peer.Request {
 		return &peer.Request{Body: &peer.Request_Command{Command: &peer.Command{Data: make([]byte, n)}}}
 	}
-	if err := l.Send(sized(MaxMessage), nil); !errors.Is(err, ErrTooLarge) {
+	if err := l.Send(sized(MaxMessage), Trusted, nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("past the limit: %v, want ErrTooLarge", err)
 	}
 	mustSend(t, l, sized(MaxMessage-100))
