@@ -45,6 +45,7 @@ func (n *node) metrics() http.Handler {
 	})
 	gauge("ganglion_cluster_members", "Members that this node sees.", func() float64 { return float64(len(n.cluster.View().Members)) })
 	gauge("ganglion_cluster_owners", "Domain nodes that are ready.", func() float64 { return float64(len(n.cluster.View().Owners())) })
+	counter("ganglion_ring_changes_total", "Times that owners came or went, as this node saw it.", func() float64 { return float64(n.router.Stats().RingChanges) })
 	gauge("ganglion_cluster_ring_disagreements", "Members that announce another ring than this node's.", func() float64 {
 		return float64(disagreeing(n.cluster.View(), n.router.Ring().Signature()))
 	})
@@ -65,8 +66,12 @@ func (n *node) metrics() http.Handler {
 		"unavailable": routed(func(s router.Stats) uint64 { return s.Unavailable }),
 		"timeout":     routed(func(s router.Stats) uint64 { return s.Timeout }),
 	})
+	counter("ganglion_commands_declined_total", "Commands of peers that this node refused unexecuted, so that they went to another one.", routed(func(s router.Stats) uint64 { return s.Elsewhere }))
 	counter("ganglion_gets_total", "Gets of this node's sessions.", routed(func(s router.Stats) uint64 { return s.Gets }))
 	gauge("ganglion_commands_unanswered", "Commands without an answer yet.", func() float64 { return float64(n.router.Stats().Unanswered) })
+
+	reg.MustRegister(links{n.router})
+	counter("ganglion_link_silences_total", "Links that were given up because one side did not hear the other.", routed(func(s router.Stats) uint64 { return s.Silences }))
 
 	fed := func(value func(feed.Stats) uint64) func() float64 {
 		return func() float64 { return float64(value(n.feed.Stats())) }
@@ -119,6 +124,42 @@ func (n *node) metrics() http.Handler {
 		counter("ganglion_history_reads_total", "Reads of the log for subscriptions.", served(func(s gateway.Stats) uint64 { return s.PageReads }))
 	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+}
+
+// links collects a router's links to peers, which come and go.
+type links struct{ router *router.Router }
+
+var linkMetrics = struct{ up, doubted, silence, unanswered *prometheus.Desc }{
+	up:         linkMetric("up", "1 while the member is heard and takes commands."),
+	doubted:    linkMetric("doubted", "1 from a silence on until the member has answered a command."),
+	silence:    linkMetric("silence_seconds", "How long ago the member was last heard; absent if it never was."),
+	unanswered: linkMetric("unanswered", "Commands and gets that the member has not answered."),
+}
+
+func linkMetric(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("ganglion_link_"+name, help, []string{"member"}, nil)
+}
+
+func (links) Describe(descs chan<- *prometheus.Desc) {
+	m := &linkMetrics
+	for _, d := range []*prometheus.Desc{m.up, m.doubted, m.silence, m.unanswered} {
+		descs <- d
+	}
+}
+
+func (l links) Collect(metrics chan<- prometheus.Metric) {
+	yes := map[bool]float64{true: 1}
+	for _, s := range l.router.Links() {
+		send := func(d *prometheus.Desc, value float64) {
+			metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, s.Node)
+		}
+		send(linkMetrics.up, yes[s.Up && !s.Draining])
+		send(linkMetrics.doubted, yes[s.Doubted])
+		if s.HeardMS >= 0 {
+			send(linkMetrics.silence, float64(s.HeardMS)/1000)
+		}
+		send(linkMetrics.unanswered, float64(s.Unanswered))
+	}
 }
 
 // disagreeing counts the members whose announced ring differs.

@@ -331,7 +331,7 @@ func (r *Router) followLinks(ctx context.Context, view *cluster.View, running *s
 		if l == nil || l.Addr() != m.PeerAddr {
 			l = link.New(link.Config{
 				Node: m.ID, Addr: m.PeerAddr, Conn: r.cfg.Pool.Conn,
-				Silence: r.cfg.Suspect, Changed: r.kick, Logger: r.cfg.Logger,
+				Silence: r.cfg.Suspect, Changed: r.kick, Silent: func() { r.count.silences.Add(1) }, Logger: r.cfg.Logger,
 			})
 			opened = append(opened, l)
 		}

@@ -32,6 +32,9 @@ type Stats struct {
 	Elsewhere uint64 `json:"elsewhere"`
 	// Gets counts gets of this node's sessions.
 	Gets uint64 `json:"gets"`
+	// Silences counts streams to peers that were given up because one side did
+	// not hear the other.
+	Silences uint64 `json:"silences"`
 	// RingChanges counts the times that owners came or went.
 	RingChanges uint64 `json:"ring_changes"`
 	// Unanswered is the number of commands without an answer at this moment.
@@ -42,7 +45,7 @@ type counters struct {
 	local, forwarded, executedForOthers, handedOn atomic.Uint64
 	retried, unknown                              atomic.Uint64
 	busy, unavailable, timeout, elsewhere, gets   atomic.Uint64
-	ringChanges                                   atomic.Uint64
+	ringChanges, silences                         atomic.Uint64
 	unanswered                                    atomic.Int64
 }
 
@@ -54,7 +57,7 @@ func (r *Router) Stats() Stats {
 		ExecutedForOthers: c.executedForOthers.Load(), HandedOn: c.handedOn.Load(),
 		Retried: c.retried.Load(), Unknown: c.unknown.Load(),
 		Busy: c.busy.Load(), Unavailable: c.unavailable.Load(), Timeout: c.timeout.Load(),
-		Elsewhere: c.elsewhere.Load(), Gets: c.gets.Load(), RingChanges: c.ringChanges.Load(), Unanswered: c.unanswered.Load(),
+		Elsewhere: c.elsewhere.Load(), Gets: c.gets.Load(), RingChanges: c.ringChanges.Load(), Silences: c.silences.Load(), Unanswered: c.unanswered.Load(),
 	}
 }
 

@@ -18,5 +18,6 @@ go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|
 go test -race -timeout 60m -run 'Client' ./test/e2e
 go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|SetBack|Unreachable|Locked|Store' ./eventstore/...
 go test -race -timeout 60m -count "$count" -run 'RandomFaults|Pipelined' ./router/...
+go test -count 1 -v -run 'RandomHistories|Growing' ./router/ring | grep -vE '^=== ' # thousands; the detector would make it hundreds
 MINUTES=$([ -n "${SHORT:-}" ] && echo 2 || echo 20) ARGS=-race scripts/chaos.sh
 [ -n "${SHORT:-}" ] || test/compose/run.sh

@@ -111,11 +111,32 @@ func (c membersCmd) Run(ctx context.Context) error {
 		return enc.Encode(status)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tPEER\tHTTP\tRING")
+	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tLINK\tPEER\tHTTP\tRING")
 	for _, m := range status.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\n", m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, m.Peer, m.HTTP, m.Ring)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
+			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, linkState(status, m.ID), m.Peer, m.HTTP, m.Ring)
 	}
 	return w.Flush()
+}
+
+// linkState says what the asked node thinks of its link to a member.
+func linkState(status ganglion.ClusterStatus, member string) string {
+	for _, l := range status.Links {
+		switch {
+		case l.Node != member:
+		case !l.Up && l.HeardMS < 0:
+			return "never heard"
+		case !l.Up:
+			return fmt.Sprintf("silent %.1fs", float64(l.HeardMS)/1000)
+		case l.Draining:
+			return "draining"
+		case l.Doubted:
+			return "doubted"
+		default:
+			return "up"
+		}
+	}
+	return "-" // the node itself, or one that owns nothing
 }
 
 type ownerCmd struct {

@@ -14,8 +14,8 @@ import (
 // Get answers with an aggregate's public state, as of the newest commit that
 // this host knows of. The error is a *command.Failure.
 //
-// A strong get, and one with AtLeast past what is cached, compares with the
-// log first: its answer has every event that was stored before the call, and
+// A strong get, one with AtLeast past what is cached, and any that comes right
+// after a pause of the process, compares with the log first: its answer has every event that was stored before the call, and
 // with AtLeast every event at or below that position. A get of a position
 // that the log has not reached waits for it until the deadline.
 //
@@ -26,7 +26,8 @@ func (h *Host) Get(ctx context.Context, g command.Get) (command.State, error) {
 	if !ok {
 		return command.State{}, unknownType(g.Stream.Type)
 	}
-	if !g.Strong {
+	strong := g.Strong || h.woken()
+	if !strong {
 		if v := h.cachedView(g.Stream, g.AtLeast); v != nil {
 			return v.state(), nil
 		}
@@ -37,7 +38,7 @@ func (h *Host) Get(ctx context.Context, g command.Get) (command.State, error) {
 		defer cancel()
 	}
 	var need eventstore.Version
-	if g.Strong || g.AtLeast > 0 {
+	if strong || g.AtLeast > 0 {
 		head, err := h.headPast(ctx, g.Stream, g.AtLeast)
 		if err != nil {
 			return command.State{}, h.getFailure(g.Stream, err)

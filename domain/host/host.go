@@ -58,7 +58,8 @@ type Host struct {
 	snapshots chan eventstore.Snapshot
 	tip       tip
 	counters  counters
-	outage    atomic.Bool // the last append found the store out of reach
+	outage    atomic.Bool               // the last append found the store out of reach
+	ticked    atomic.Pointer[time.Time] // when watchForPauses last looked; nil while it does not
 
 	// mu guards all below and the fields of cells that say so. It is held
 	// for map and list operations only, never across calls of others.
@@ -291,6 +292,8 @@ func (h *Host) watchForPauses() {
 	ticker := time.NewTicker(pauseTick)
 	defer ticker.Stop()
 	last := time.Now()
+	h.ticked.Store(&last)
+	defer h.ticked.Store(nil)
 	for {
 		select {
 		case <-h.ctx.Done():
@@ -298,13 +301,21 @@ func (h *Host) watchForPauses() {
 		case <-ticker.C:
 		}
 		now := time.Now()
-		if paused(last, now) {
+		if last := *h.ticked.Load(); paused(last, now) {
 			h.counters.pauses.Add(1)
 			h.log.Warn("this process was paused: forgetting every aggregate's state", "pause", now.Sub(last))
 			h.forget()
 		}
-		last = now
+		h.ticked.Store(&now)
 	}
+}
+
+// woken tells whether the process has just come out of a pause that
+// watchForPauses has not noticed yet: gets that waited in a socket for its end
+// may well be served before that.
+func (h *Host) woken() bool {
+	last := h.ticked.Load()
+	return last != nil && paused(*last, time.Now())
 }
 
 // paused tells whether the process did not run between two ticks. Wall-clock

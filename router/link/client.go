@@ -49,6 +49,9 @@ type Config struct {
 	// Changed, if not nil, is called when the link went up or down or its peer
 	// began to drain, after Status says so. It must not block.
 	Changed func()
+	// Silent, if not nil, is called when a stream was given up because one side
+	// did not hear the other. It must not block.
+	Silent func()
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
@@ -67,7 +70,6 @@ type Link struct {
 	up        bool // and the peer has spoken on it
 	draining  bool
 	doubted   bool // it was silent, and has answered nothing since
-	silences  uint64
 	finishing bool
 	stop      context.CancelFunc // ends Run
 	nextID    uint64
@@ -91,6 +93,9 @@ func New(cfg Config) *Link {
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
+	}
+	if cfg.Silent == nil {
+		cfg.Silent = func() {}
 	}
 	return &Link{
 		cfg:     cfg,
@@ -128,7 +133,7 @@ func (l *Link) Status() Status {
 	defer l.mu.Unlock()
 	s := Status{
 		Node: l.cfg.Node, Addr: l.cfg.Addr, Up: l.up, Draining: l.draining, Doubted: l.doubted, HeardMS: -1,
-		Silences: l.silences, Queued: len(l.queue), Unanswered: len(l.queue) + len(l.pending),
+		Queued: len(l.queue), Unanswered: len(l.queue) + len(l.pending),
 	}
 	if at := l.heard.Load(); at != 0 {
 		s.HeardMS = time.Since(time.Unix(0, at)).Milliseconds()
@@ -255,6 +260,7 @@ func (l *Link) stream(ctx context.Context) (spoke bool, err error) {
 	}
 	if silent || status.Code(received) == codes.Aborted { // or the peer says that it was
 		l.doubt()
+		l.cfg.Silent()
 	}
 	l.settle(errors.Is(received, io.EOF))
 	spoke = l.words.Load() > 0
@@ -404,7 +410,6 @@ func (l *Link) doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.doubted = true
-	l.silences++
 }
 
 // settle tells every request its fate after the stream has ended, in the

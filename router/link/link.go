@@ -135,10 +135,7 @@ type Status struct {
 	Doubted bool `json:"doubted"`
 	// HeardMS is how long ago the peer last gave a sign of life, in
 	// milliseconds; -1 if it never did.
-	HeardMS int64 `json:"heard_ms"`
-	// Silences counts the streams that were given up because one side did not
-	// hear the other.
-	Silences   uint64 `json:"silences"`
-	Queued     int    `json:"queued"`
-	Unanswered int    `json:"unanswered"`
+	HeardMS    int64 `json:"heard_ms"`
+	Queued     int   `json:"queued"`
+	Unanswered int   `json:"unanswered"`
 }

@@ -19,73 +19,115 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// trio is a cluster of three nodes on one PostgreSQL.
-type trio struct {
-	t     *testing.T
-	store string
-	extra []string
-	seeds []string
-	// listen has the addresses for clients: any at first, then what it was.
-	listen [3]string
-	nodes  [3]*harness.Node
+// cluster is some nodes on one PostgreSQL: n1, n2, …
+type cluster struct {
+	t       *testing.T
+	store   string
+	extra   []string
+	seeds   []string
+	members []member
 }
 
-// startTrio starts the three with extra flags, in which {node} is the name of
-// the node that gets them.
-func startTrio(t *testing.T, store string, extra ...string) *trio {
-	c := &trio{t: t, store: store, extra: extra}
-	for i := range c.nodes {
-		c.listen[i] = "127.0.0.1:0"
-		c.seeds = append(c.seeds, "127.0.0.1:"+strconv.Itoa(harness.FreePort(t)))
+type member struct {
+	*harness.Node
+	roles  string // "" for all
+	listen string // the address for clients: any at first, then what it was
+}
+
+// startTrio starts three nodes with all roles and with extra flags, in which
+// {node} is the name of the node that gets them.
+func startTrio(t *testing.T, store string, extra ...string) *cluster {
+	return startCluster(t, store, []string{"", "", ""}, extra...)
+}
+
+// startCluster starts a node for each set of roles.
+func startCluster(t *testing.T, store string, roles []string, extra ...string) *cluster {
+	c := &cluster{t: t, store: store, extra: extra}
+	for _, r := range roles {
+		c.add(r)
 	}
-	for i := range c.nodes {
+	for i := range c.members {
 		c.start(i)
 	}
 	c.settled()
 	return c
 }
 
+// add makes room for a node that is not started yet, and returns its index.
+func (c *cluster) add(roles string) int {
+	c.members = append(c.members, member{roles: roles, listen: "127.0.0.1:0"})
+	c.seeds = append(c.seeds, "127.0.0.1:"+strconv.Itoa(harness.FreePort(c.t)))
+	return len(c.members) - 1
+}
+
 // start starts node i, after it ended at the same address for clients.
-func (c *trio) start(i int) {
+func (c *cluster) start(i int) {
+	m := &c.members[i]
+	name := "n" + strconv.Itoa(i+1)
 	args := []string{
-		"node", "--name", "n" + strconv.Itoa(i+1), "--store", c.store,
-		"--listen", c.listen[i], "--peer-listen", "127.0.0.1:0", "--gossip-listen", c.seeds[i],
+		"node", "--name", name, "--store", c.store,
+		"--listen", m.listen, "--peer-listen", "127.0.0.1:0", "--gossip-listen", c.seeds[i],
 		"--join", strings.Join(c.seeds, ","),
 	}
+	if m.roles != "" {
+		args = append(args, "--roles", m.roles)
+	}
 	for _, arg := range c.extra {
-		args = append(args, strings.ReplaceAll(arg, "{node}", "n"+strconv.Itoa(i+1)))
+		args = append(args, strings.ReplaceAll(arg, "{node}", name))
 	}
-	c.nodes[i] = harness.Start(c.t, binary, 1, args...)
-	c.listen[i] = strings.TrimPrefix(c.nodes[i].URLs[0], "http://")
+	m.Node = harness.Start(c.t, binary, 1, args...)
+	m.listen = strings.TrimPrefix(m.URLs[0], "http://")
 }
 
-func (c *trio) urls() []string {
-	var urls []string
-	for _, n := range c.nodes {
-		urls = append(urls, n.URLs[0])
-	}
-	return urls
-}
-
-func (c *trio) wsURLs() []string {
-	urls := c.urls()
-	for i := range urls {
-		urls[i] = harness.WS(urls[i])
-	}
-	return urls
-}
-
-// settled waits until all nodes see three ready members and the same ring.
-func (c *trio) settled() {
+// leave stops node i with SIGTERM, which must go in good order.
+func (c *cluster) leave(i int) {
 	c.t.Helper()
+	c.members[i].Signal(syscall.SIGTERM)
+	if code := c.members[i].Wait(); code != 0 {
+		c.t.Errorf("n%d, drained, exits with %d", i+1, code)
+	}
+}
+
+// urls are those of the nodes that run.
+func (c *cluster) urls() []string {
+	var urls []string
+	for _, m := range c.members {
+		if m.Node != nil && m.Running() {
+			urls = append(urls, m.URLs[0])
+		}
+	}
+	return urls
+}
+
+// wsURLs are those of the gateways, whether they run or not.
+func (c *cluster) wsURLs() []string {
+	var urls []string
+	for _, m := range c.members {
+		if m.roles != "domain" {
+			urls = append(urls, harness.WS(m.URLs[0]))
+		}
+	}
+	return urls
+}
+
+// settled waits until all nodes that run see each other, ready, and the same
+// ring.
+func (c *cluster) settled() {
+	c.t.Helper()
+	owners := 0
+	for _, m := range c.members {
+		if m.Node != nil && m.Running() && m.roles != "gateway" {
+			owners++
+		}
+	}
 	harness.Eventually(c.t, "the cluster does not settle", func() error {
 		for _, url := range c.urls() {
 			s, err := harness.Status(url)
 			if err != nil {
 				return err
 			}
-			if s.Ring.Owners != 3 {
-				return fmt.Errorf("%s sees %d owners", s.Node, s.Ring.Owners)
+			if s.Ring.Owners != owners {
+				return fmt.Errorf("%s sees %d owners of %d", s.Node, s.Ring.Owners, owners)
 			}
 			for _, m := range s.Members {
 				if m.Ring != s.Ring.Signature {
@@ -103,6 +145,7 @@ type workload struct {
 	followers                    int                // half of them keep moving between gateways
 	noErrors                     bool               // not even such as ask for a retry
 	during                       func(done float64) // called as the commands progress, with 0 … 1
+	steps                        []func()           // done one after another; commands go on until all are done
 }
 
 // sent is an acknowledged command.
@@ -112,9 +155,9 @@ type sent struct {
 }
 
 // run drives a workload and then checks every promise against the log.
-func (c *trio) run(w workload) {
+func (c *cluster) run(w workload) {
 	t := c.t
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // machines are busy
 	defer cancel()
 	urls := c.wsURLs()
 	seed := rand.Uint64()
@@ -138,7 +181,7 @@ func (c *trio) run(w workload) {
 		if i%4 != 0 {
 			target = map[string]any{"stream": fmt.Sprintf("counter/c%d", i%w.counters)}
 		}
-		from := append(append([]string{}, urls[i%3:]...), urls[:i%3]...)
+		from := append(append([]string{}, urls[i%len(urls):]...), urls[:i%len(urls)]...)
 		f.Follower = &harness.Follower{ID: "follower", URLs: from, Target: target, Each: func(e harness.Frame) {
 			f.mu.Lock()
 			f.seen = append(f.seen, e)
@@ -167,6 +210,8 @@ func (c *trio) run(w workload) {
 
 	// Commands, over all gateways at once.
 	var acked atomic.Int64
+	var stepsDone atomic.Bool
+	stepsDone.Store(len(w.steps) == 0)
 	results := make([][]sent, w.sessions)
 	failures := make(chan error, w.sessions)
 	var senders sync.WaitGroup
@@ -174,9 +219,9 @@ func (c *trio) run(w workload) {
 	for i := range w.sessions {
 		senders.Go(func() {
 			r := rand.New(rand.NewPCG(seed, uint64(1000+i)))
-			client := &harness.Client{ID: fmt.Sprintf("client%d", i), URLs: append(append([]string{}, urls[i%3:]...), urls[:i%3]...)}
+			client := &harness.Client{ID: fmt.Sprintf("client%d", i), URLs: append(append([]string{}, urls[i%len(urls):]...), urls[:i%len(urls)]...)}
 			defer client.Leave()
-			for k := range w.commands / w.sessions {
+			for k := 0; k < w.commands/w.sessions || !stepsDone.Load(); k++ {
 				stream, key := fmt.Sprintf("counter/c%d", r.IntN(w.counters)), fmt.Sprintf("%d-%d", i, k)
 				f, err := client.Do(ctx, stream, "add", key, map[string]int{"by": 1 + r.IntN(9)})
 				if err != nil {
@@ -193,6 +238,16 @@ func (c *trio) run(w workload) {
 	finished := make(chan struct{})
 	go func() { senders.Wait(); close(finished) }()
 	total := w.commands / w.sessions * w.sessions
+	for _, step := range w.steps {
+		for from := acked.Load(); acked.Load() < from+int64(w.sessions); { // under load
+			if len(failures) > 0 || ctx.Err() != nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		step()
+	}
+	stepsDone.Store(true)
 	for running := true; running; {
 		select {
 		case <-finished:
@@ -207,6 +262,8 @@ func (c *trio) run(w workload) {
 	for err := range failures {
 		t.Fatalf("%v; %d of %d commands were acknowledged", err, acked.Load(), total)
 	}
+
+	total = int(acked.Load())
 
 	if n := errorFrames.Load(); w.noErrors && n > 0 {
 		t.Errorf("%d commands were answered with an error that asks for a retry", n)
@@ -345,7 +402,7 @@ func TestKilledNode(t *testing.T) {
 	var killed, restarted sync.Once
 	c.run(workload{commands: 10_048, counters: 500, sessions: 64, followers: 40, during: func(done float64) {
 		if done > 0.3 {
-			killed.Do(func() { c.nodes[1].Kill() })
+			killed.Do(func() { c.members[1].Kill() })
 		}
 		if done > 0.6 {
 			restarted.Do(func() { c.start(1) })
@@ -361,12 +418,12 @@ func TestFrozenNode(t *testing.T) {
 	var frozen, woken sync.Once
 	c.run(workload{commands: 10_000, counters: 200, sessions: 64, followers: 24, during: func(done float64) {
 		if done > 0.3 {
-			frozen.Do(func() { c.nodes[1].Signal(syscall.SIGSTOP) })
+			frozen.Do(func() { c.members[1].Signal(syscall.SIGSTOP) })
 		}
 		// A third of the sessions hang with their gateway, and are far from
 		// done when the others are.
 		if done > 0.6 {
-			woken.Do(func() { c.nodes[1].Signal(syscall.SIGCONT) })
+			woken.Do(func() { c.members[1].Signal(syscall.SIGCONT) })
 		}
 	}})
 	woken.Do(func() { t.Error("the node was never woken") })
@@ -394,18 +451,37 @@ func TestRollingRestart(t *testing.T) {
 	c := startTrio(t, database(t))
 	next := 0
 	c.run(workload{commands: 10_000, counters: 200, sessions: 32, followers: 24, noErrors: true, during: func(done float64) {
-		if next == len(c.nodes) || done < 0.1+0.2*float64(next) {
+		if next == len(c.members) || done < 0.1+0.2*float64(next) {
 			return
 		}
-		c.nodes[next].Signal(syscall.SIGTERM)
-		if code := c.nodes[next].Wait(); code != 0 {
-			t.Errorf("a drained node exits with %d", code)
-		}
+		c.leave(next)
 		c.start(next)
 		c.settled()
 		next++
 	}})
-	if next != len(c.nodes) {
+	if next != len(c.members) {
 		t.Errorf("only %d nodes were restarted before the load ended", next)
 	}
+}
+
+// TestRollingRestartByRole lets two domain nodes come and go, both at once, and
+// restarts gateways that own nothing and a domain node that holds no sessions,
+// all under load and without an error.
+func TestRollingRestartByRole(t *testing.T) {
+	t.Setenv("GANGLION_SUSPECT", "5s") // seven processes on a busy machine: a silence is no failure here
+	c := startCluster(t, database(t), []string{"gateway", "gateway", "domain", "domain", "domain"})
+	fourth, fifth := c.add("domain"), c.add("domain")
+	restart := func(i int) func() { return func() { c.leave(i); c.start(i); c.settled() } }
+	c.run(workload{commands: 1_000, counters: 200, sessions: 16, followers: 12, noErrors: true, steps: []func(){
+		func() { c.start(fourth); c.start(fifth); c.settled() },
+		func() {
+			c.members[fourth].Signal(syscall.SIGTERM)
+			c.leave(fifth)
+			if code := c.members[fourth].Wait(); code != 0 {
+				t.Errorf("n%d, drained, exits with %d", fourth+1, code)
+			}
+			c.settled()
+		},
+		restart(0), restart(1), restart(2),
+	}})
 }

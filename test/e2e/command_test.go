@@ -202,16 +202,10 @@ func TestALogForOperators(t *testing.T) {
 	}
 }
 
-// TestMetrics shows that a node's figures can be scraped and count.
-func TestMetrics(t *testing.T) {
-	t.Parallel()
-	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
-	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
-	defer client.Leave()
-	if _, err := client.Do(t.Context(), "counter/a", "add", "k", map[string]int{"by": 1}); err != nil {
-		t.Fatal(err)
-	}
-	resp, err := harness.HTTP.Get(dev.URLs[0] + "/metrics")
+// scrape returns a node's metrics.
+func scrape(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := harness.HTTP.Get(url + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,12 +214,52 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(body)
+}
+
+// TestMetrics shows that a node's figures can be scraped and count, and that
+// docs/operations.md explains each of them, and none that there is not.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 2, "dev", "--nodes", "2", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
+	defer client.Leave()
+	for i := range 20 { // some of them for each node
+		if _, err := client.Do(t.Context(), fmt.Sprint("counter/", i), "add", "k", map[string]int{"by": 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	body := scrape(t, dev.URLs[0])
 	for _, want := range []string{
-		"ganglion_ready 1", "ganglion_sessions 1", "ganglion_commands_total 1", "ganglion_host_commits_total 1",
-		`ganglion_commands_routed_total{way="local"} 1`, "ganglion_cluster_members 1", "go_goroutines ",
+		"ganglion_ready 1", "ganglion_sessions 1", "ganglion_commands_total 20", "ganglion_cluster_members 2", "go_goroutines [1-9]",
+		"ganglion_host_commits_total [1-9]", `ganglion_commands_routed_total{way="local"} [1-9]`, `ganglion_commands_routed_total{way="forwarded"} [1-9]`,
+		"ganglion_ring_changes_total [1-9]", `ganglion_link_up{member="[^"]+"} 1`, `ganglion_link_silence_seconds{member="[^"]+"} [0-9]`,
+		"ganglion_feed_position [1-9]", "ganglion_cluster_ring_disagreements 0",
 	} {
-		if !strings.Contains("\n"+string(body), "\n"+want) {
+		if !regexp.MustCompile("(?m)^" + want).MatchString(body) {
 			t.Errorf("/metrics has no %q", want)
+		}
+	}
+
+	docs, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(docs), "\n## Metrics\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	if !found {
+		t.Fatal("docs/operations.md has no section «Metrics»")
+	}
+	explained := regexp.MustCompile("`(ganglion_[a-z_]+)(\\{[a-z]+\\})?`").FindAllStringSubmatch(table, -1)
+	have := regexp.MustCompile(`(?m)^# HELP (ganglion_[a-z_]+) \S`).FindAllStringSubmatch(body, -1)
+	for _, metric := range have {
+		if !slices.ContainsFunc(explained, func(e []string) bool { return e[1] == metric[1] }) {
+			t.Errorf("docs/operations.md does not explain %s", metric[1])
+		}
+	}
+	for _, metric := range explained {
+		if !slices.ContainsFunc(have, func(h []string) bool { return h[1] == metric[1] }) {
+			t.Errorf("docs/operations.md explains %s, which is not in /metrics", metric[1])
 		}
 	}
 }

@@ -46,7 +46,7 @@ func TestThreeNodesWithTLS(t *testing.T) {
 					}
 				}
 				makeCerts("n1")
-				c.nodes[1].Kill()
+				c.members[1].Kill()
 			})
 		}
 		if done > 0.6 {
@@ -54,7 +54,7 @@ func TestThreeNodesWithTLS(t *testing.T) {
 		}
 	}})
 	c.settled()
-	if out := c.nodes[0].Output(); !strings.Contains(out, "read new peer certificates") {
+	if out := c.members[0].Output(); !strings.Contains(out, "read new peer certificates") {
 		t.Error("the node did not take its new certificate")
 	}
 	for _, i := range []int{0, 2} { // the other one counts anew
@@ -108,7 +108,7 @@ func TestGossipKeyRotation(t *testing.T) {
 		}
 		keys := steps[taken]
 		taken++
-		for i := range c.nodes {
+		for i := range c.members {
 			write(i, keys...)
 		}
 		harness.Eventually(t, "the keys are not read", func() error {
@@ -131,7 +131,7 @@ func TestGossipKeyRotation(t *testing.T) {
 		t.Errorf("only %d steps were taken before the load ended", taken)
 	}
 	c.settled()
-	for _, n := range c.nodes {
+	for _, n := range c.members {
 		if out := n.Output(); strings.Contains(out, "member gone") || strings.Contains(out, "Decrypt packet failed") {
 			t.Errorf("a node lost sight of another")
 		}

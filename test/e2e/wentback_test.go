@@ -83,7 +83,7 @@ func TestLogWentBack(t *testing.T) {
 	if code := websocket.CloseStatus(watching.Err()); code != 4200 {
 		t.Errorf("the session was closed with %d, want 4200", code)
 	}
-	for i, n := range c.nodes {
+	for i, n := range c.members {
 		harness.Eventually(t, fmt.Sprintf("node %d serves a log that went back", i+1), func() error {
 			resp, err := harness.HTTP.Get(n.URLs[0] + "/readyz")
 			if err != nil {

@@ -271,6 +271,12 @@ func (e *ErrRefused) Error() string {
 // the protocol says: after a lost connection or retry "same_key" at once,
 // after "later" a moment later.
 func (c *Client) Do(ctx context.Context, aggregate, command, key string, data any) (Frame, error) {
+	return c.DoFrame(ctx, map[string]any{"aggregate": aggregate, "command": command, "key": key, "data": data})
+}
+
+// DoFrame does what Do does with a command frame that says more; op and id are
+// set here.
+func (c *Client) DoFrame(ctx context.Context, frame map[string]any) (Frame, error) {
 	var last error // why the attempt before failed
 	for attempt := 0; ; attempt++ {
 		if attempt > 0 {
@@ -281,7 +287,7 @@ func (c *Client) Do(ctx context.Context, aggregate, command, key string, data an
 			return Frame{}, errors.Join(err, last)
 		}
 		attempt, cancel := context.WithTimeout(ctx, answerWithin)
-		f, err := s.Call(attempt, map[string]any{"op": "command", "aggregate": aggregate, "command": command, "key": key, "data": data})
+		f, err := s.Call(attempt, merge(map[string]any{"op": "command"}, frame))
 		cancel()
 		if err != nil {
 			c.leave(s) // it may be a gateway that hangs

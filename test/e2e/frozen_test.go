@@ -1,0 +1,305 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/router/ring"
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// TestAFrozenOwnerWakesWithoutOldState stops an owner with SIGSTOP while
+// commands, strong gets and weak ones reach it over all gateways, its own
+// included, and wakes it up. GANGLION_FAULTS=long adds a freeze of 20 seconds.
+//
+//   - A strong get shows whatever was acknowledged before it was sent.
+//   - A writer that is alone on its stream and always says which version it
+//     expects never meets a conflict.
+//   - A command that was rejected is not in the log, one that was acknowledged
+//     is, where the reply said.
+//   - Weak gets that waited in the frozen process show what was acknowledged
+//     before it woke, if it was stopped for longer than others wait.
+func TestAFrozenOwnerWakesWithoutOldState(t *testing.T) {
+	freezes := []time.Duration{500 * time.Millisecond, 3 * time.Second}
+	if os.Getenv("GANGLION_FAULTS") == "long" {
+		freezes = append(freezes, 20*time.Second)
+	}
+	c := startTrio(t, database(t))
+	const victim = 1
+	w := &witnesses{t: t, urls: c.wsURLs()}
+	w.ctx, w.stop = context.WithTimeout(context.Background(), 3*time.Minute)
+	defer w.stop()
+	for _, typ := range []string{"counter", "auction"} {
+		w.streams = append(w.streams, ownedBy(typ, "n2", 3)...)
+	}
+	w.acked = make([]atomic.Uint64, len(w.streams))
+	w.begin()
+	for _, d := range freezes {
+		t.Logf("a freeze of %v", d)
+		w.acks(200)
+		sleeper, err := harness.Dial(w.ctx, w.urls[victim], "sleeper", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.members[victim].Signal(syscall.SIGSTOP)
+		wake := time.After(d)
+		if d > time.Second {
+			harness.Eventually(t, "n1 does not show that n2 is silent", func() error {
+				out, errs, _ := call(t, "members", "--url", c.members[0].URLs[0])
+				if !regexp.MustCompile(`(?m)^n2 .* silent [0-9.]+s `).MatchString(out) {
+					return errors.New(out + errs)
+				}
+				return nil
+			})
+		}
+		<-wake
+		check := func() {}
+		if d > time.Second { // after less, a weak get promises nothing
+			check = w.askAsleep(sleeper)
+		}
+		c.members[victim].Signal(syscall.SIGCONT)
+		check()
+		sleeper.Close()
+		w.acks(200)
+		c.settled()
+	}
+	w.end()
+	metrics := scrape(t, c.members[0].URLs[0])
+	for _, counted := range []string{"ganglion_link_silences_total", "ganglion_commands_unknown_total", "ganglion_commands_retried_total"} {
+		if !regexp.MustCompile("(?m)^" + counted + " [1-9]").MatchString(metrics) {
+			t.Errorf("n1 did not count %s", counted)
+		}
+	}
+
+	log := readLog(t, c.store)
+	for _, s := range w.done {
+		at, ok := log.keys[s.stream+" "+s.key]
+		if s.rejected && ok {
+			t.Errorf("command %s to %s was rejected and stands in the log at %d", s.key, s.stream, at)
+		}
+		if !s.rejected && at != eventstore.Position(s.position) {
+			t.Errorf("command %s to %s was acknowledged at %d and is at %d", s.key, s.stream, s.position, at)
+		}
+	}
+	t.Logf("%d commands acknowledged, %d rejected, %d gets answered", w.acknowledged.Load(), w.rejected.Load(), w.gets.Load())
+	if w.acknowledged.Load() == 0 || w.rejected.Load() == 0 || w.gets.Load() == 0 {
+		t.Error("each should have happened")
+	}
+	if out, err := exec.Command(binary, "verify", "--store", c.store).CombinedOutput(); err != nil {
+		t.Errorf("verify: %v\n%s", err, out)
+	}
+}
+
+// witnesses write to and read from streams, and know what they may see.
+type witnesses struct {
+	t       *testing.T
+	ctx     context.Context
+	stop    context.CancelFunc
+	urls    []string
+	streams []string
+	acked   []atomic.Uint64 // by stream: the newest version that was acknowledged
+
+	acknowledged, rejected, gets atomic.Int64
+	ended                        atomic.Bool
+	running                      sync.WaitGroup
+
+	mu   sync.Mutex
+	done []finished
+}
+
+// finished is a command with its outcome.
+type finished struct {
+	stream, key string
+	position    uint64
+	rejected    bool
+}
+
+// ownedBy returns streams that one of n1, n2 and n3 owns.
+func ownedBy(typ, member string, n int) []string {
+	var streams []string
+	r := ring.New([]string{"n1", "n2", "n3"})
+	for i := 0; len(streams) < n; i++ {
+		s := eventstore.StreamID{Type: typ, ID: fmt.Sprint("f", i)}
+		if owner, _ := r.Owner(s); owner == member {
+			streams = append(streams, s.String())
+		}
+	}
+	return streams
+}
+
+func (w *witnesses) begin() {
+	for i, stream := range w.streams {
+		if strings.HasPrefix(stream, "auction/") {
+			seller := w.client("seller", i)
+			if w.send(seller, i, "open-"+stream, map[string]any{
+				"command": "open", "data": map[string]any{"item": "a lamp", "reserve": 1, "closes_at": "2099-01-01T00:00:00Z"},
+			}) == nil {
+				w.t.Fatalf("%s was not opened", stream)
+			}
+			seller.Leave()
+			for b := range len(w.urls) {
+				w.running.Go(func() { w.bid(i, b) })
+			}
+		} else {
+			w.running.Go(func() { w.count(i) })
+		}
+		for g := range w.urls {
+			w.running.Go(func() { w.read(i, g) })
+		}
+	}
+}
+
+func (w *witnesses) end() {
+	w.ended.Store(true)
+	w.running.Wait()
+}
+
+// client is one that begins at gateway g and moves on when it must.
+func (w *witnesses) client(id string, g int) *harness.Client {
+	g %= len(w.urls)
+	return &harness.Client{ID: id, URLs: slices.Concat(w.urls[g:], w.urls[:g])}
+}
+
+// acks waits until n more commands were acknowledged.
+func (w *witnesses) acks(n int64) {
+	w.t.Helper()
+	from := w.acknowledged.Load()
+	harness.Eventually(w.t, "the load stands still", func() error {
+		if got := w.acknowledged.Load() - from; got < n {
+			return fmt.Errorf("%d of %d commands were acknowledged", got, n)
+		}
+		return nil
+	})
+}
+
+// send sends a command until its outcome is known, and returns the result, or
+// nil if it was rejected or the test ends.
+func (w *witnesses) send(client *harness.Client, i int, key string, frame map[string]any) *harness.Frame {
+	frame["aggregate"], frame["key"] = w.streams[i], key
+	f, err := client.DoFrame(w.ctx, frame)
+	var refused *harness.ErrRefused
+	switch {
+	case errors.As(err, &refused) && f.Code == "rejected":
+		w.rejected.Add(1)
+		w.note(finished{stream: w.streams[i], key: key, rejected: true})
+		return nil
+	case err != nil:
+		w.t.Errorf("command %s to %s: %v", key, w.streams[i], err)
+		w.ended.Store(true)
+		return nil
+	}
+	w.acknowledged.Add(1)
+	w.note(finished{stream: w.streams[i], key: key, position: f.Position})
+	raise(&w.acked[i], f.Version)
+	return &f
+}
+
+func (w *witnesses) note(f finished) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done = append(w.done, f)
+}
+
+func raise(v *atomic.Uint64, to uint64) {
+	for {
+		old := v.Load()
+		if to <= old || v.CompareAndSwap(old, to) {
+			return
+		}
+	}
+}
+
+// count is alone on its stream, and always says where that is.
+func (w *witnesses) count(i int) {
+	client := w.client(fmt.Sprintf("counter%d", i), i)
+	defer client.Leave()
+	for n := uint64(0); !w.ended.Load(); n++ {
+		f := w.send(client, i, fmt.Sprintf("%s-%d", w.streams[i], n), map[string]any{
+			"command": "add", "data": map[string]any{"by": 1}, "expect": n,
+		})
+		if f != nil && f.Version != n+1 {
+			w.t.Errorf("%s: a command that expected version %d made version %d", w.streams[i], n, f.Version)
+		}
+	}
+}
+
+// bid bids around the top, so that about every second bid is rejected.
+func (w *witnesses) bid(i, b int) {
+	client := w.client(fmt.Sprintf("bidder%d", b), b)
+	defer client.Leave()
+	for n := 0; !w.ended.Load(); n++ {
+		amount := max(1, int(w.acked[i].Load())*10+rand.IntN(40)-15)
+		w.send(client, i, fmt.Sprintf("bid-%d-%d", b, n), map[string]any{"command": "bid", "data": map[string]any{"amount": amount}})
+	}
+}
+
+// read reads at one gateway, strongly.
+func (w *witnesses) read(i, g int) {
+	client := &harness.Client{ID: "reader", URLs: w.urls[g : g+1]}
+	defer client.Leave()
+	for !w.ended.Load() {
+		s, err := client.Connected(w.ctx)
+		if err != nil {
+			return
+		}
+		known := w.acked[i].Load()
+		f, err := s.Call(w.ctx, map[string]any{"op": "get", "aggregate": w.streams[i], "strong": true})
+		if err != nil || f.Op != "result" {
+			continue // it lost its session, or is told to ask again
+		}
+		w.gets.Add(1)
+		if f.Version < known {
+			w.t.Errorf("%s: a strong get of %s was answered with version %d after version %d had been acknowledged", w.urls[g], w.streams[i], f.Version, known)
+		}
+		time.Sleep(5 * time.Millisecond) // the writers need the processor more
+	}
+}
+
+// askAsleep sends weak gets into a frozen process, over a session that it had
+// before. What it returns waits for their answers, once the process was woken.
+func (w *witnesses) askAsleep(s *harness.Session) (check func()) {
+	var known []uint64
+	var answers []<-chan harness.Frame
+	for i, stream := range w.streams {
+		known = append(known, w.acked[i].Load())
+		answer, err := s.Start(w.ctx, map[string]any{"op": "get", "aggregate": stream})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		answers = append(answers, answer)
+	}
+	return func() {
+		answered := 0
+		for i, answer := range answers {
+			select {
+			case f := <-answer:
+				if f.Op != "result" {
+					w.t.Logf("a weak get of %s that waited in the frozen node: %s %s", w.streams[i], f.Code, f.Message)
+					continue
+				}
+				answered++
+				if f.Version < known[i] {
+					w.t.Errorf("a weak get of %s that waited in the frozen node was answered with version %d; %d had been acknowledged before it woke",
+						w.streams[i], f.Version, known[i])
+				}
+			case <-s.Done(): // the gateway has noticed how far it is behind
+			case <-w.ctx.Done():
+				w.t.Fatal("a get that waited in the frozen node is not answered")
+			}
+		}
+		w.t.Logf("%d of %d gets that waited in the frozen node were answered with a state", answered, len(answers))
+	}
+}
