@@ -78,6 +78,15 @@ func (s *socket) write(p []byte) error {
 	}
 }
 
+// finish says that nothing more is written, and leaves the peer so long to
+// answer the close frame, or to go.
+func (s *socket) finish(grace time.Duration) {
+	_ = s.SetReadDeadline(time.Now().Add(grace))
+	if c, ok := s.Conn.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+}
+
 // lastWords makes room in the kernel for the rest of a message and a close
 // frame, so that a client that wakes up learns why it was closed.
 func (s *socket) lastWords(rest []byte) error {

@@ -203,7 +203,7 @@ func (s *session) written() {
 	if s.closeDue {
 		s.closeDue = false
 		s.cancel()
-		_ = s.socket.SetReadDeadline(time.Now().Add(closeGrace)) // for the client's own
+		s.socket.finish(closeGrace)
 	}
 }
 

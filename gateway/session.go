@@ -121,17 +121,26 @@ func (s *session) run() {
 }
 
 // awaitClose waits, if the session is to be closed, until the client has
-// answered the close frame, or its time for that is over.
+// answered the close frame or gone, or its time for that is over. What else it
+// sends is read and dropped: a socket that is closed with unread input resets
+// the connection, and the client might not see why it was closed.
 func (s *session) awaitClose() {
 	s.mu.Lock()
 	closing := s.closing
 	s.mu.Unlock()
 	for closing {
 		_, r, err := s.conn.Reader(context.Background())
-		if err != nil {
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+		}
+		switch {
+		case err == nil:
+		case websocket.CloseStatus(err) != -1:
+			return
+		default: // the library reads no more, after what was no WebSocket
+			_, _ = io.Copy(io.Discard, io.LimitReader(s.socket.Conn, 64<<20))
 			return
 		}
-		_, _ = io.Copy(io.Discard, r)
 	}
 }
 
@@ -178,7 +187,6 @@ func (s *session) read() (code int, reason string) {
 		if err != nil {
 			if errors.Is(err, websocket.ErrMessageTooBig) {
 				s.g.reached(limitFrameBytes)
-				s.discard()
 			}
 			return 0, ""
 		}
@@ -243,14 +251,6 @@ func (s *session) setPaused(paused bool) {
 	defer s.mu.Unlock()
 	s.paused = paused
 	s.socket.lastRead.Store(time.Now().UnixNano())
-}
-
-// discard reads on for a moment after the library has closed the connection
-// for a message too large: a socket that is closed with unread input resets
-// the connection, and the client would not see why.
-func (s *session) discard() {
-	_ = s.socket.SetReadDeadline(time.Now().Add(5 * time.Second))
-	_, _ = io.Copy(io.Discard, io.LimitReader(s.socket.Conn, 64<<20))
 }
 
 // answer enqueues a frame that settles what a slot was taken for.
