@@ -140,7 +140,11 @@ func preset() *memberlist.Config {
 	mc.SuspicionMult = 4
 	mc.SuspicionMaxTimeoutMult = 2
 	mc.GossipInterval = 100 * time.Millisecond
-	mc.PushPullInterval = 10 * time.Second
+	// A change is told in packets, a few times, to hosts picked at random; the
+	// runs of killed nodes, which are remembered for a minute, are among those.
+	// Whom no packet reached learns it by comparing notes with somebody.
+	mc.RetransmitMult = 8
+	mc.PushPullInterval = 3 * time.Second
 	mc.TCPTimeout = 2 * time.Second
 	mc.GossipToTheDeadTime = time.Minute
 	return mc

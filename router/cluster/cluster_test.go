@@ -132,6 +132,29 @@ func TestViewsAreSortedAndTheSameOnAllNodes(t *testing.T) {
 	})
 }
 
+// TestAChangeReachesWhomNoPacketReaches loses all gossip to a node: it learns
+// of a ring soon all the same.
+func TestAChangeReachesWhomNoPacketReaches(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		nodes := hosts(t, on, 5)
+		awaitAll(t, nodes, "n1", "n2", "n3", "n4", "n5")
+		on.deafen("10.0.0.5")
+		for ring := range uint64(5) {
+			began := time.Now()
+			nodes[0].SetRing(ring + 1)
+			nodes[4].await(t, "the ring of n1", func(v *View) bool {
+				m, ok := v.Member("n1")
+				return ok && m.Ring == ring+1
+			})
+			if took := time.Since(began); took > 4*time.Second {
+				t.Errorf("n5 learned of the ring after %v", took)
+			}
+		}
+	})
+}
+
 func TestEverybodySeesALeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

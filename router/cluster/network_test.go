@@ -23,6 +23,7 @@ type network struct {
 	mu    sync.Mutex
 	ports map[string]*port // by address
 	cut   func(from, to netip.Addr) bool
+	deaf  netip.Addr // whom no packet reaches; connections do
 
 	tap atomic.Pointer[tap] // who listens in, or nil
 }
@@ -102,6 +103,19 @@ func (n *network) isolate(sets ...[]string) {
 	}
 }
 
+// deafen loses all packets to a host.
+func (n *network) deafen(ip string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.deaf = netip.MustParseAddr(ip)
+}
+
+func (n *network) isDeaf(ip netip.Addr) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.deaf == ip
+}
+
 // find returns the port at an address. drop says that the way is cut.
 func (n *network) find(from netip.AddrPort, to string) (p *port, drop bool) {
 	n.mu.Lock()
@@ -145,7 +159,7 @@ func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
 		tap.packet(b)
 	}
 	to, drop := p.on.find(p.addr, addr)
-	if drop || to == nil {
+	if drop || to == nil || p.on.isDeaf(to.addr.Addr()) {
 		return now, nil
 	}
 	packet := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(p.addr), Timestamp: now}

@@ -197,7 +197,9 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 		total += in.counts[kind]
 	}
 	fmt.Printf("  %4d  in all\n\nWhat clients were told besides results and rejections: %s\n\n", total, tally(answers))
-	printUnavailability(os.Stdout, unavailability(in.windows, waits))
+	lines, worst := unavailability(in.windows, waits)
+	printMissed(os.Stdout, in.windows, lines, worst)
+	printUnavailability(os.Stdout, lines)
 	fmt.Println()
 	return anomalies, broken
 }

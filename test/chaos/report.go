@@ -57,9 +57,9 @@ type line struct {
 
 // unavailability finds the longest wait in each phase. A command belongs to
 // the phase in which it was sent, or to the one that began while it waited.
-func unavailability(windows []window, waits []load.Wait) map[string]*line {
-	lines := map[string]*line{}
-	longest := make([]int64, len(windows))
+func unavailability(windows []window, waits []load.Wait) (lines map[string]*line, worst []load.Wait) {
+	lines = map[string]*line{}
+	worst = make([]load.Wait, len(windows))
 	for _, w := range waits {
 		i, _ := slices.BinarySearchFunc(windows, w.Begin, func(x window, at int64) int { return cmp.Compare(x.begin, at) })
 		if i == len(windows) || windows[i].begin > w.Begin {
@@ -68,10 +68,12 @@ func unavailability(windows []window, waits []load.Wait) map[string]*line {
 		if i+1 < len(windows) && windows[i+1].begin < w.End {
 			i++
 		}
-		if i < 0 || windows[i].without[w.Gateway] {
+		if i < 0 || windows[i].without[w.Gateway] || windows[i].without[w.Via] {
 			continue
 		}
-		longest[i] = max(longest[i], w.End-w.Begin)
+		if w.Took() > worst[i].Took() {
+			worst[i] = w
+		}
 		l := lines[windows[i].what]
 		if l == nil {
 			l = &line{errors: map[string]int{}}
@@ -83,14 +85,37 @@ func unavailability(windows []window, waits []load.Wait) map[string]*line {
 		}
 	}
 	for i, w := range windows {
-		if l := lines[w.what]; l != nil && longest[i] > 0 {
-			l.longest = append(l.longest, time.Duration(longest[i]))
+		if took := worst[i].Took(); took > 0 {
+			lines[w.what].longest = append(lines[w.what].longest, took)
 		}
 	}
 	for _, l := range lines {
 		slices.Sort(l.longest)
 	}
-	return lines
+	return lines, worst
+}
+
+// quiet is what a wait in calm may last, so that no fault is to blame for it.
+func quiet(lines map[string]*line) time.Duration {
+	if l := lines[calm]; l != nil && len(l.longest) > 0 {
+		return max(50*time.Millisecond, l.longest[len(l.longest)-1])
+	}
+	return 50 * time.Millisecond
+}
+
+// printMissed prints the longest wait of each phase that missed its budget.
+func printMissed(out io.Writer, windows []window, lines map[string]*line, worst []load.Wait) {
+	for i, w := range windows {
+		b, ok := budgets[w.what]
+		if b.none {
+			b.most = quiet(lines)
+		}
+		if wait := worst[i]; ok && wait.Took() > b.most {
+			fmt.Fprintf(out, "  at %.1f s, %s: %s, sent %s after its begin to %s through %s %v\n", float64(w.begin)/1e9, w.what, ms(wait.Took()),
+				ms(time.Duration(wait.Begin-w.begin)), wait.Owner, wait.Via, wait.Errors)
+		}
+	}
+	fmt.Fprintln(out)
 }
 
 func quantile(sorted []time.Duration, q float64) time.Duration {
@@ -102,10 +127,6 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 
 // printUnavailability prints the table, as Markdown.
 func printUnavailability(out io.Writer, lines map[string]*line) {
-	quiet := 50 * time.Millisecond
-	if l := lines[calm]; l != nil && len(l.longest) > 0 {
-		quiet = max(quiet, l.longest[len(l.longest)-1])
-	}
 	fmt.Fprintf(out, "| while | times | longest wait: p50 | p99 | worst | budget | | answers that asked for a retry |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |\n")
 	for _, what := range order {
 		l := lines[what]
@@ -117,7 +138,7 @@ func printUnavailability(out io.Writer, lines map[string]*line) {
 		if b, ok := budgets[what]; ok {
 			most := b.most
 			if allowed = ms(most); b.none {
-				most, allowed = quiet, "none"
+				most, allowed = quiet(lines), "none"
 			}
 			if verdict = "met"; worst > most {
 				over := 0

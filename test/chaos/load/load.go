@@ -53,11 +53,17 @@ type Config struct {
 // Wait is one command of a probe.
 type Wait struct {
 	Owner, Gateway string
+	// Via is where the probe was connected when it sent it: another gateway
+	// while its own is away.
+	Via string
 	// Begin and End are in nanoseconds since the load was made.
 	Begin, End int64
 	// Errors are the answers, and lost connections, before the last.
 	Errors []string
 }
+
+// Took is how long it waited.
+func (w Wait) Took() time.Duration { return time.Duration(w.End - w.Begin) }
 
 // Load is a running load.
 type Load struct {

@@ -128,10 +128,11 @@ func (p *probe) run(running, all context.Context) {
 		}
 		p.sent++
 		cmd := &check.Command{Client: p.client.id, Stream: p.stream, Key: p.load.key(), Name: "add", Amount: 1, Lane: p.sent}
+		via := p.load.cfg.Gateways[p.client.at].Name
 		errors := p.client.send(all, []*check.Command{cmd})
 		p.load.record([]check.Command{*cmd}, errors...)
 		p.load.mu.Lock()
-		p.load.waits = append(p.load.waits, Wait{Owner: p.owner, Gateway: p.gateway, Begin: cmd.Call, End: p.load.Now(), Errors: errors})
+		p.load.waits = append(p.load.waits, Wait{Owner: p.owner, Gateway: p.gateway, Via: via, Begin: cmd.Call, End: p.load.Now(), Errors: errors})
 		p.load.mu.Unlock()
 		pause(running, p.load.cfg.ProbeEvery/2+rand.N(p.load.cfg.ProbeEvery))
 	}
