@@ -2,12 +2,21 @@ package ganglion_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,6 +26,7 @@ import (
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/gateway/token"
+	"github.com/ganglion-es/ganglion/test/harness"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -59,8 +69,8 @@ func verdicts() *aggregate.Catalog {
 // court is a cluster of two nodes that take tokens, so that some commands are
 // decided on the node that the client is connected to, and some on the other.
 type court struct {
-	secrets string
-	urls    []string
+	secrets, revoked string
+	urls             []string
 }
 
 func newCourt(t *testing.T) *court {
@@ -70,12 +80,26 @@ func newCourt(t *testing.T) *court {
 	if err := os.WriteFile(c.secrets, []byte(strings.Repeat("justice", 10)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	auth, err := token.New(t.Context(), token.Config{HMACFile: c.secrets, Audience: "court", Leeway: -1})
+	c.revoked = filepath.Join(dir, "revoked")
+	if err := os.WriteFile(c.revoked, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t, dir, c.authenticator(t, token.Config{HMACFile: c.secrets, Audience: "court", Leeway: -1, Revocations: c.revoked}))
+	return c
+}
+
+// authenticator makes one, and runs it while the test does.
+func (c *court) authenticator(t *testing.T, cfg token.Config) *token.Authenticator {
+	t.Helper()
+	auth, err := token.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.start(t, dir, auth)
-	return c
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = auth.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	return auth
 }
 
 // start starts the nodes and waits until they are ready.
@@ -336,4 +360,184 @@ func TestWithoutKeysNobodyIsTurnedAwayForGood(t *testing.T) {
 	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("handshake: %v, %v", resp, err)
 	}
+}
+
+// signed makes a token by hand, with whatever signature.
+func signed(header, claims map[string]any, sign func(text []byte) []byte) string {
+	part := func(v any) string {
+		raw, err := json.Marshal(v)
+		if err != nil {
+			panic(err)
+		}
+		return base64.RawURLEncoding.EncodeToString(raw)
+	}
+	text := part(header) + "." + part(claims)
+	return text + "." + base64.RawURLEncoding.EncodeToString(sign([]byte(text)))
+}
+
+// protocol: error unauthenticated, close 4001
+func TestABadTokenOpensNoDoor(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	secret, err := os.ReadFile(c.secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := func(key []byte) func([]byte) []byte {
+		return func(text []byte) []byte {
+			mac := hmac.New(sha256.New, key)
+			mac.Write(text)
+			return mac.Sum(nil)
+		}
+	}
+	now := time.Now()
+	claims := func(change map[string]any) map[string]any {
+		good := map[string]any{"sub": "ada", "aud": "court", "iat": now.Unix(), "exp": now.Add(time.Hour).Unix()}
+		maps.Copy(good, change)
+		return good
+	}
+	hs := map[string]any{"alg": "HS256"}
+	if a := c.talk(t, nil).ask(hello(signed(hs, claims(nil), by(secret)))); a.Op != "welcome" {
+		t.Fatalf("a good token: %+v", a)
+	}
+	for name, text := range map[string]string{
+		"alg none":            signed(map[string]any{"alg": "none"}, claims(nil), func([]byte) []byte { return nil }),
+		"alg none, signed":    signed(map[string]any{"alg": "none"}, claims(nil), by(secret)),
+		"another key":         signed(hs, claims(nil), by([]byte(strings.Repeat("justify", 10)))),
+		"the audience":        signed(hs, claims(map[string]any{"aud": "market"}), by(secret)),
+		"expired":             signed(hs, claims(map[string]any{"exp": now.Add(-time.Second).Unix()}), by(secret)),
+		"from the future":     signed(hs, claims(map[string]any{"iat": now.Add(time.Hour).Unix()}), by(secret)),
+		"not good yet":        signed(hs, claims(map[string]any{"nbf": now.Add(time.Hour).Unix()}), by(secret)),
+		"one that never ends": signed(hs, claims(map[string]any{"exp": nil}), by(secret)),
+	} {
+		k := c.talk(t, nil)
+		if a := k.ask(hello(text)); a.Code != "unauthenticated" || a.Retry != "no" {
+			t.Errorf("%s: hello is answered %+v", name, a)
+		}
+		if code, _ := k.closed(); code != unauthenticated {
+			t.Errorf("%s: closed with %d", name, code)
+		}
+		header := http.Header{"Authorization": {"Bearer " + text}}
+		_, resp, err := websocket.Dial(t.Context(), c.urls[0]+"/v1/ws", &websocket.DialOptions{HTTPHeader: header})
+		if err == nil || resp == nil || resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: the handshake is answered %v, %v", name, resp, err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.urls[1]+"/v1/aggregates/verdict/x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = header
+		resp, err = http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: a read over HTTP is answered %s", name, resp.Status)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// protocol: close 4001
+func TestRevocationEndsSessionsAndOpensNoNewOnes(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	text := c.token(t, "ada", time.Hour, nil)
+	ada, bob := c.talk(t, nil), c.talk(t, nil)
+	ada.ask(hello(text))
+	bob.ask(hello(c.token(t, "bob", time.Hour, nil)))
+	if err := token.Revoke(c.revoked, token.Revocation{Client: "ada", Before: time.Now(), Until: time.Now().Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	if code, before := ada.closed(); code != unauthenticated {
+		t.Errorf("closed with %d after %+v", code, before)
+	}
+	if a := c.talk(t, nil).ask(hello(text)); a.Code != "unauthenticated" || !strings.Contains(a.Message, "revoked") {
+		t.Errorf("the same token again: %+v", a)
+	}
+	if a := bob.ask(map[string]any{"op": "ping", "id": "p"}); a.Op != "pong" {
+		t.Errorf("another client: %+v", a)
+	}
+	// A token that was made since is good.
+	harness.Eventually(t, "a new token is not taken", func() error {
+		if a := c.talk(t, nil).ask(hello(c.token(t, "ada", time.Hour, nil))); a.Op != "welcome" {
+			return errors.New(a.Message)
+		}
+		return nil
+	})
+}
+
+// TestAnIssuerThatFailsCostsNoSession has an issuer that answers with its keys
+// at first, and then in every wrong way.
+func TestAnIssuerThatFailsCostsNoSession(t *testing.T) {
+	t.Parallel()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := json.Marshal(map[string]any{"keys": []any{map[string]any{
+		"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": base64.RawURLEncoding.EncodeToString(public),
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(kid string) string {
+		claims := map[string]any{"sub": "ada", "exp": time.Now().Add(time.Hour).Unix()}
+		return signed(map[string]any{"alg": "EdDSA", "kid": kid}, claims, func(text []byte) []byte { return ed25519.Sign(private, text) })
+	}
+	var handler atomic.Pointer[http.HandlerFunc]
+	var asked atomic.Int64
+	answers := func(h http.HandlerFunc) { handler.Store(&h) }
+	answers(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(set) })
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		(*handler.Load())(w, r)
+	}))
+	t.Cleanup(issuer.Close)
+
+	c := &court{}
+	c.start(t, t.TempDir(), c.authenticator(t, token.Config{JWKS: issuer.URL, Floor: time.Nanosecond, FetchTimeout: 300 * time.Millisecond, Wait: time.Second}))
+	session := c.talk(t, nil)
+	if a := session.ask(hello(text("k"))); a.Op != "welcome" {
+		t.Fatalf("a good token: %+v", a)
+	}
+	for name, h := range map[string]http.HandlerFunc{
+		"slowly":     func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"wrongly":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },
+		"hugely":     func(w http.ResponseWriter, _ *http.Request) { _, _ = io.CopyN(w, spaces{}, 64<<20) },
+		"not at all": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		answers(h)
+		before := asked.Load()
+		harness.Eventually(t, "the issuer is not asked "+name, func() error { // the reading before may have to end first
+			k := c.talk(t, nil)
+			if a := k.ask(hello(text("new"))); a.Code != "unauthenticated" {
+				t.Errorf("%s: a key that nobody knows: %+v", name, a)
+			}
+			if code, _ := k.closed(); code != unauthenticated {
+				t.Errorf("%s: closed with %d", name, code)
+			}
+			if asked.Load() == before {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if a := c.talk(t, nil).ask(hello(text("k"))); a.Op != "welcome" {
+			t.Errorf("%s: a token of the key from before: %+v", name, a)
+		}
+		if a := session.ask(map[string]any{"op": "ping", "id": "p"}); a.Op != "pong" {
+			t.Errorf("%s: the session from before: %+v", name, a)
+		}
+	}
+}
+
+// spaces is read for ever.
+type spaces struct{}
+
+func (spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
 }

@@ -115,6 +115,7 @@ func (n *node) metrics() http.Handler {
 		counter("ganglion_sessions_total", "Sessions that were taken in.", served(func(s gateway.Stats) uint64 { return s.Accepted }))
 		counter("ganglion_commands_total", "Commands of this gateway's clients.", served(func(s gateway.Stats) uint64 { return s.Commands }))
 		counter("ganglion_events_delivered_total", "Event frames written to sockets.", served(func(s gateway.Stats) uint64 { return s.Delivered }))
+		counter("ganglion_sessions_revoked_total", "Sessions closed since their token was revoked.", served(func(s gateway.Stats) uint64 { return s.Revoked }))
 		counter("ganglion_sessions_demoted_total", "Times that a session could not keep up and went back to reading the log.", served(func(s gateway.Stats) uint64 { return s.Demotions }))
 		limited := map[string]func() float64{}
 		for limit := range n.gateway.Stats().Limited {

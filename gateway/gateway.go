@@ -66,7 +66,7 @@ type Gateway struct {
 }
 
 type counters struct {
-	sessions, handshakes, commands, delivered, demotions, pages atomic.Uint64
+	sessions, handshakes, commands, delivered, demotions, pages, revoked atomic.Uint64
 
 	limited [limits]atomic.Uint64
 }
@@ -79,6 +79,7 @@ type Stats struct {
 	Delivered uint64 // event frames written to sockets
 	Demotions uint64 // sessions that could not keep up
 	PageReads uint64 // reads of the log for subscriptions
+	Revoked   uint64 // sessions closed since their token was revoked
 	Head      eventstore.Position
 
 	// Limited counts how often each of the Limits said no, by its name, such
@@ -122,6 +123,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, sh := range g.hub.shards {
 		shards.Go(sh.run)
 	}
+	g.watchRevoked(ctx)
 	<-ctx.Done()
 	g.mu.Lock()
 	g.stopped = true
@@ -296,7 +298,7 @@ func (g *Gateway) Stats() Stats {
 	}
 	return Stats{
 		Sessions: open, Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
-		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(),
+		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(), Revoked: g.stats.revoked.Load(),
 		Head: g.hub.position(), Limited: limited,
 	}
 }

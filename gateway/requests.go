@@ -107,6 +107,7 @@ func (s *session) greet(f frame.Hello, r *request) {
 	s.hello.Stop()
 	s.heartbeat = time.AfterFunc(s.g.cfg.Heartbeat, s.beat)
 	s.mu.Unlock()
+	s.endIfRevoked()
 	s.settle(f.ID, r, frame.Welcome{
 		ID: f.ID, Session: s.id, Client: claimed.Client, Node: s.g.cfg.Node, Server: s.g.cfg.Version,
 		Log: log, Cursor: cursor(s.g.hub.position()), HeartbeatMS: s.g.cfg.Heartbeat.Milliseconds(),
@@ -176,6 +177,8 @@ func (s *session) auth(f frame.Auth, r *request) {
 		s.closeAfter(frame.CloseUnauthenticated, "the token is another client's")
 		return
 	}
+	s.endIfRevoked()
+	s.recheck()
 	s.settle(f.ID, r, frame.Result{ID: f.ID})
 }
 

@@ -96,6 +96,7 @@ func (s *session) run() {
 	s.hello = time.AfterFunc(s.g.cfg.Limits.HelloTimeout, s.noHello)
 	s.setExpiry()
 	s.mu.Unlock()
+	s.endIfRevoked()
 
 	code, reason := s.read()
 	if code != 0 {

@@ -27,12 +27,13 @@ type authFlags struct {
 
 	JWTJWKS         string        `name:"jwt-jwks" help:"The issuer's public keys as a JSON Web Key Set, for RS, PS, ES and EdDSA." env:"GANGLION_JWT_JWKS" placeholder:"URL|FILE"`
 	JWTJWKSInsecure bool          `name:"jwt-jwks-insecure" help:"Allow a URL without TLS on other than loopback hosts." env:"GANGLION_JWT_JWKS_INSECURE"`
+	JWTRevocations  string        `name:"jwt-revocations" help:"File of revoked tokens, as «ganglion revoke» writes it. Read again when it changes." env:"GANGLION_JWT_REVOCATIONS" placeholder:"FILE"`
 	JWTLeeway       time.Duration `name:"jwt-leeway" help:"How far the issuer's clock and this one may differ." default:"30s" env:"GANGLION_JWT_LEEWAY"`
 }
 
 // authenticator is what --auth jwt asks for, nil for --auth dev.
 func (f authFlags) authenticator(ctx context.Context, log *slog.Logger) (*token.Authenticator, error) {
-	given := f.JWTHMACFile + f.JWTJWKS + f.JWTIssuer + f.JWTAudience
+	given := f.JWTHMACFile + f.JWTJWKS + f.JWTIssuer + f.JWTAudience + f.JWTRevocations
 	switch {
 	case f.Auth == "dev" && given != "":
 		return nil, usagef("the --jwt-… flags want --auth jwt: with --auth dev any client id is taken on trust, and no token is looked at")
@@ -49,7 +50,7 @@ func (f authFlags) authenticator(ctx context.Context, log *slog.Logger) (*token.
 	}
 	a, err := token.New(ctx, token.Config{
 		HMACFile: f.JWTHMACFile, JWKS: f.JWTJWKS, AllowHTTP: f.JWTJWKSInsecure,
-		Issuer: f.JWTIssuer, Audience: f.JWTAudience, Leeway: f.JWTLeeway, Logger: log,
+		Issuer: f.JWTIssuer, Audience: f.JWTAudience, Revocations: f.JWTRevocations, Leeway: f.JWTLeeway, Logger: log,
 	})
 	if err != nil {
 		return nil, usageError{err}
@@ -100,5 +101,32 @@ func (c tokenCmd) Run() error {
 		return usageError{err}
 	}
 	fmt.Println(signed)
+	return nil
+}
+
+type revokeCmd struct {
+	Revocations string        `name:"jwt-revocations" help:"The file that the gateways were given; it is made if it is not there." required:"" env:"GANGLION_JWT_REVOCATIONS" placeholder:"FILE"`
+	Client      string        `help:"Revoke the tokens of this client id." xor:"what" required:"" placeholder:"ID"`
+	TokenID     string        `name:"token-id" help:"Revoke the token with this jti." xor:"what" required:"" placeholder:"JTI"`
+	Everybody   bool          `help:"Revoke all tokens." xor:"what" required:""`
+	Before      time.Time     `help:"Revoke those issued before this time, in RFC 3339; now if not given." placeholder:"TIME"`
+	For         time.Duration `help:"How long it is in force: at least as long as tokens live." default:"720h"`
+}
+
+func (c revokeCmd) Run() error {
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	r := token.Revocation{TokenID: c.TokenID, Client: c.Client, Before: c.Before, Until: now.Add(c.For)}
+	switch {
+	case c.For <= 0:
+		return usagef("--for is %v: it must be as long as tokens live", c.For)
+	case c.TokenID != "" && !c.Before.IsZero():
+		return usagef("--before has no meaning for one token")
+	case c.TokenID == "" && c.Before.IsZero():
+		r.Before = now
+	}
+	if err := token.Revoke(c.Revocations, r); err != nil {
+		return usageError{err}
+	}
+	fmt.Printf("revoked, in force until %s\n", r.Until.Format(time.RFC3339))
 	return nil
 }

@@ -39,6 +39,7 @@ type cli struct {
 	Import      importCmd      `cmd:"" help:"Read an exported log into another one."`
 	Log         logCmd         `cmd:"" help:"Repair what only an operator may decide."`
 	Token       tokenCmd       `cmd:"" help:"Make a token for a client, with the secret that --jwt-hmac-file names."`
+	Revoke      revokeCmd      `cmd:"" help:"Revoke tokens before they expire, in the file that --jwt-revocations names."`
 	Certs       certsCmd       `cmd:"" help:"Make a small authority and the certificates with which nodes know each other."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the node on this machine whether it serves; for containers."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`

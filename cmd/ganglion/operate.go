@@ -235,7 +235,7 @@ func sentence(err error) string {
 		}
 		text += line
 	}
-	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: ", "gateway: ", "cluster: ", "transfer: ", "import: ", "export: "} {
+	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: ", "gateway: ", "cluster: ", "token: ", "transfer: ", "import: ", "export: "} {
 		text = strings.ReplaceAll(text, prefix, "")
 	}
 	return text

@@ -1,6 +1,7 @@
 package token
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -52,7 +53,7 @@ func Sign(hmacFile string, g Grant) (string, error) {
 	}
 
 	now := time.Now()
-	claims := map[string]any{"sub": g.Client, "iat": now.Unix(), "exp": now.Add(g.ExpiresIn).Unix()}
+	claims := map[string]any{"sub": g.Client, "iat": now.Unix(), "exp": now.Add(g.ExpiresIn).Unix(), "jti": rand.Text()}
 	if g.Issuer != "" {
 		claims["iss"] = g.Issuer
 	}

@@ -30,6 +30,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ganglion-es/ganglion/gateway"
@@ -56,6 +57,11 @@ type Config struct {
 	// an audience are refused, since they are meant for somebody else (RFC
 	// 7519, section 4.1.3).
 	Audience string
+
+	// Revocations is a file of tokens that are good no more before they
+	// expire: see Revocation. Read again every second when it has changed; one
+	// that is not good changes nothing. Empty means that none is revoked.
+	Revocations string
 
 	// Leeway is how far clocks may differ: a token is good until so long after
 	// it expired, and from so long before it was made. Less than nothing means
@@ -167,13 +173,14 @@ func isLoopback(host string) bool {
 // Authenticator is a gateway.Authenticator for tokens. It is safe for
 // concurrent use.
 type Authenticator struct {
-	cfg  Config
-	keys *keeper
+	cfg         Config
+	keys        *keeper
+	revocations *revocations
 }
 
-var _ gateway.Authenticator = (*Authenticator)(nil)
+var _ gateway.Revoker = (*Authenticator)(nil)
 
-// New reads the keys. A file without good keys is an error. A URL that fails
+// New reads the keys and the revocations. A file that is not good is an error. A URL that fails
 // is a warning, so that an issuer's outage keeps no gateway from starting:
 // tokens are refused until Run has fetched the keys.
 func New(ctx context.Context, cfg Config) (*Authenticator, error) {
@@ -181,7 +188,12 @@ func New(ctx context.Context, cfg Config) (*Authenticator, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authenticator{cfg: cfg, keys: newKeeper(cfg)}
+	a := &Authenticator{cfg: cfg, keys: newKeeper(cfg), revocations: newRevocations(cfg)}
+	if cfg.Revocations != "" {
+		if err := a.revocations.read(); err != nil {
+			return nil, fmt.Errorf("token: the revocations: %w", err)
+		}
+	}
 	if err := a.keys.read(ctx); err != nil {
 		if !isURL(cfg.JWKS) {
 			return nil, fmt.Errorf("token: %w", err)
@@ -191,11 +203,26 @@ func New(ctx context.Context, cfg Config) (*Authenticator, error) {
 	return a, nil
 }
 
-// Run keeps the keys fresh until ctx ends. Without it the Authenticator uses
-// those that New read.
+// Run keeps the keys and the revocations fresh until ctx ends. Without it the
+// Authenticator uses those that New read.
 func (a *Authenticator) Run(ctx context.Context) error {
+	var revoking sync.WaitGroup
+	revoking.Go(func() { a.revocations.run(ctx) })
 	a.keys.run(ctx)
+	revoking.Wait()
 	return nil
+}
+
+// Revoked implements gateway.Revoker.
+func (a *Authenticator) Revoked(id gateway.Identity) error {
+	set, _ := a.revocations.now()
+	return set.check(id, time.Now())
+}
+
+// Revocations implements gateway.Revoker.
+func (a *Authenticator) Revocations() <-chan struct{} {
+	_, more := a.revocations.now()
+	return more
 }
 
 // Trust refuses: a client id alone proves nothing.
@@ -220,5 +247,12 @@ func (a *Authenticator) Token(ctx context.Context, token string) (gateway.Identi
 	if err != nil {
 		return gateway.Identity{}, err
 	}
-	return a.cfg.identity(payload, time.Now())
+	id, err := a.cfg.identity(payload, time.Now())
+	if err == nil {
+		err = a.Revoked(id)
+	}
+	if err != nil {
+		return gateway.Identity{}, err
+	}
+	return id, nil
 }

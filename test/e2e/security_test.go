@@ -162,9 +162,17 @@ func TestTokens(t *testing.T) {
 	if err := os.WriteFile(secrets, []byte(strings.Repeat("a secret", 8)+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	revoked := filepath.Join(t.TempDir(), "revoked")
+	revoke := func(args ...string) {
+		t.Helper()
+		if out, errs, code := call(t, append([]string{"revoke", "--jwt-revocations", revoked}, args...)...); code != 0 || !strings.HasPrefix(out, "revoked, in force until") {
+			t.Fatalf("exit %d: %s%s", code, out, errs)
+		}
+	}
+	revoke("--token-id", "some", "--for", "1h")
 	node := harness.Start(t, binary, 1, "node", "--name", "n1", "--store", t.TempDir(),
 		"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
-		"--auth", "jwt", "--jwt-hmac-file", secrets, "--jwt-issuer", "us", "--jwt-audience", "them", "--jwt-leeway", "0s")
+		"--auth", "jwt", "--jwt-hmac-file", secrets, "--jwt-issuer", "us", "--jwt-audience", "them", "--jwt-leeway", "0s", "--jwt-revocations", revoked)
 	if strings.Contains(node.Output(), "DEVELOPMENT") {
 		t.Error("the node says that it trusts anybody")
 	}
@@ -216,6 +224,14 @@ func TestTokens(t *testing.T) {
 		session.Close()
 		t.Error("a client was taken on trust")
 	}
+	revoke("--client", "ada")
+	harness.Eventually(t, "a revoked token is still good", func() error {
+		_, errs, code := call(t, "events", "--url", node.URLs[0], "--token", good, "--stream", "counter/jwt", "--after", "0")
+		if code == 0 || !strings.Contains(errs, "revoked") {
+			return fmt.Errorf("exit %d, %s", code, errs)
+		}
+		return nil
+	})
 }
 
 // TestImpossibleAuthentication shows that flags that can't go together are
@@ -247,6 +263,10 @@ func TestImpossibleAuthentication(t *testing.T) {
 		"NAME=VALUE":                         {"token", "--client", "ada", "--claim", "level", "--jwt-hmac-file", secrets},
 		"claim sub has a meaning of its own": {"token", "--client", "ada", "--claim", "sub=bob", "--jwt-hmac-file", secrets},
 		"good for a second at least":         {"token", "--client", "ada", "--expires-in", "0s", "--jwt-hmac-file", secrets},
+		"is no revocation":                   node("--auth", "jwt", "--jwt-hmac-file", secrets, "--jwt-revocations", short),
+		"--client=ID or --token-id":          {"revoke", "--jwt-revocations", short},
+		"can't be used together":             {"revoke", "--jwt-revocations", short, "--client", "ada", "--everybody"},
+		"it must be as long as tokens live":  {"revoke", "--jwt-revocations", short, "--client", "ada", "--for", "0s"},
 		`"../n1" can't name a certificate`:   {"certs", "--dir", dir, "--node", "../n1"},
 		"missing flags: --node=NAME":         {"certs", "--dir", dir},
 	} {

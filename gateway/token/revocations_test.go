@@ -1,0 +1,178 @@
+package token_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/ganglion-es/ganglion/gateway/token"
+)
+
+func TestRevokedTokensAreRefused(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	issued := now.Add(-time.Minute)
+	stamp := func(d time.Duration) string { return now.Add(d).UTC().Format(time.RFC3339Nano) }
+	text := func(change claims) string {
+		c := claims{"iat": issued.Unix(), "jti": "one"}
+		for k, v := range change {
+			c[k] = v
+		}
+		return sign(jose.HS256, []byte(secret), nil, good(c))
+	}
+	for name, c := range map[string]struct {
+		line    string
+		token   claims
+		refused bool
+	}{
+		"nothing":                       {"\n", nil, false},
+		"this token":                    {`{"jti":"one","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"another token":                 {`{"jti":"two","until":"` + stamp(time.Hour) + `"}`, nil, false},
+		"a token without jti":           {`{"jti":"one","until":"` + stamp(time.Hour) + `"}`, claims{"jti": nil}, false},
+		"this token, no more":           {`{"jti":"one","until":"` + stamp(-time.Second) + `"}`, nil, false},
+		"this client":                   {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"another client":                {`{"sub":"bob","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, false},
+		"this client, issued later":     {`{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, nil, false},
+		"in the very second":            {`{"sub":"ada","before":"` + time.Unix(issued.Unix(), 1e6).UTC().Format(time.RFC3339Nano) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"this client, issued who knows": {`{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, claims{"iat": nil}, true},
+		"this client, no more":          {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(-time.Second) + `"}`, nil, false},
+		"everybody":                     {`{"before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"the later of two":              {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}` + "\n" + `{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+	} {
+		a := authenticator(t, token.Config{HMACFile: file(t, secret), Audience: "ganglion", Revocations: file(t, c.line)})
+		id, err := a.Token(t.Context(), text(c.token))
+		if (err != nil) != c.refused || c.refused && (id.Client != "" || !strings.Contains(err.Error(), "revoked")) {
+			t.Errorf("%s: %+v, %v", name, id, err)
+		}
+	}
+}
+
+func TestRevocationsThatCannotBeAreRefused(t *testing.T) {
+	t.Parallel()
+	const until = `"until":"2999-01-01T00:00:00Z"`
+	many := &strings.Builder{}
+	for i := range 100_001 {
+		fmt.Fprintf(many, `{"jti":"%d",%s}`+"\n", i, until)
+	}
+	for content, says := range map[string]string{
+		"ada":                                 "line 1",
+		"\n{\"jti\":\"x\"":                    "line 2",
+		`{"jti":"x"}`:                         "no until",
+		`{"sub":"ada",` + until + `}`:         "no before",
+		`{` + until + `}`:                     "no before",
+		`{"jti":"x","sub":"y",` + until + `}`: "both jti and sub",
+		`{"jti":"x","before":"2020-01-01T00:00:00Z",` + until + `}`:   "both jti and before",
+		`{"sub":"a/b","before":"2020-01-01T00:00:00Z",` + until + `}`: "line 1",
+		`{"jit":"x",` + until + `}`:                                   "jit",
+		`{"jti":"x",` + until + `} {}`:                                "more follows",
+		many.String():                                                 "more than 100000",
+	} {
+		_, err := token.New(t.Context(), token.Config{HMACFile: file(t, secret), Revocations: file(t, content)})
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%.80q: %v does not say %q", content, err, says)
+		}
+	}
+	if _, err := token.New(t.Context(), token.Config{HMACFile: file(t, secret), Revocations: filepath.Join(t.TempDir(), "none")}); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}
+
+func TestRevocationsFollowTheirFile(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "revoked")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	logged := &log{}
+	a := running(t, token.Config{HMACFile: file(t, secret), Audience: "ganglion", Revocations: name, Logger: slog.New(slog.NewTextHandler(logged, nil))})
+	text := func(sub string) string {
+		return sign(jose.HS256, []byte(secret), nil, good(claims{"sub": sub, "iat": time.Now().Add(-time.Minute).Unix()}))
+	}
+	ada, err := a.Token(t.Context(), text("ada"))
+	if err != nil || a.Revoked(ada) != nil {
+		t.Fatal(err)
+	}
+	next := func(what string, change func() error) {
+		t.Helper()
+		more := a.Revocations()
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-more:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s is not noticed", what)
+		}
+	}
+	until := time.Now().Add(time.Hour)
+	next("a revocation", func() error {
+		return token.Revoke(name, token.Revocation{Client: "ada", Before: time.Now(), Until: until})
+	})
+	if a.Revoked(ada) == nil {
+		t.Error("an identity of before is still good")
+	}
+	if _, err := a.Token(t.Context(), text("ada")); err == nil {
+		t.Error("a revoked token is taken")
+	}
+	if _, err := a.Token(t.Context(), text("bob")); err != nil {
+		t.Errorf("another client: %v", err)
+	}
+
+	// A file that is not good, or not there, changes nothing.
+	for _, spoil := range []func() error{
+		func() error { return os.WriteFile(name, []byte("{"), 0o600) },
+		func() error { return os.Remove(name) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.Now().Add(20 * time.Second)
+		for !strings.Contains(logged.String(), "level=ERROR") {
+			if time.Now().After(deadline) {
+				t.Fatal("a bad file is not reported")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if a.Revoked(ada) == nil {
+			t.Error("a bad file took a revocation back")
+		}
+	}
+	next("the file's return", func() error {
+		return token.Revoke(name, token.Revocation{Client: "bob", Before: time.Now(), Until: until})
+	})
+	if a.Revoked(ada) != nil {
+		t.Error("what the file does not say any more is still in force")
+	}
+}
+
+func TestManyMayRevokeAtOnce(t *testing.T) {
+	t.Parallel()
+	name := file(t, `{"jti":"by hand","until":"2999-01-01T00:00:00Z"}`) // without an end of line
+	var revoking sync.WaitGroup
+	for i := range 50 {
+		revoking.Go(func() {
+			if err := token.Revoke(name, token.Revocation{TokenID: fmt.Sprint(i), Until: time.Now().Add(time.Hour)}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	revoking.Wait()
+	a := authenticator(t, token.Config{HMACFile: file(t, secret), Audience: "ganglion", Revocations: name})
+	for _, jti := range []string{"by hand", "0", "49"} {
+		if _, err := a.Token(t.Context(), sign(jose.HS256, []byte(secret), nil, good(claims{"jti": jti}))); err == nil {
+			t.Errorf("the token %q is taken", jti)
+		}
+	}
+	for _, r := range []token.Revocation{{}, {TokenID: "x"}, {Client: "a/b", Before: time.Now(), Until: time.Now()}} {
+		if err := token.Revoke(name, r); err == nil {
+			t.Errorf("%+v was written", r)
+		}
+	}
+}
