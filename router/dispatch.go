@@ -8,6 +8,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/ring"
 )
 
 // Send carries a command to its owner. Calls for one session and stream, one
@@ -116,35 +117,43 @@ const (
 	// maxUnknown is at how many nodes a command's fate may become unknown
 	// before its client is told so.
 	maxUnknown = 2
-	// maxSearched is how many nodes are looked at for one that can be reached
-	// and has not declined: the owner, the owner once that is gone, and so on.
-	// It bounds the rings that are built while most of a cluster is out of
-	// sight.
-	maxSearched = 4
+	// maxTried is how many nodes are asked at all, those that decline included.
+	maxTried = 4
 )
 
 // candidate returns the first node in the order of succession that can be
-// reached and has not been tried. One whose link is on trial comes last.
+// reached and has not been tried: the owner, the owner once that is gone, or
+// else the owner once all are gone that can't be reached. One whose link is on
+// trial comes last.
 func (r *Router) candidate(c *call) (place, bool) {
 	if c.unknown >= maxUnknown {
 		return place{}, false
 	}
 	var doubted place
-	ring := r.Ring()
-	for range maxSearched {
-		node, ok := ring.Owner(c.cmd.Stream)
-		if !ok {
-			break
-		}
-		if !slices.Contains(c.tried, node) {
-			switch to, trust := r.reach(node); {
-			case trust == link.Trusted:
-				return to, true
-			case trust == link.Doubted && doubted.link == nil:
-				doubted = to
+	full := r.Ring()
+	look := func(in *ring.Ring, most int) (place, bool) {
+		for range most {
+			node, ok := in.Owner(c.cmd.Stream)
+			if !ok {
+				break
 			}
+			if !slices.Contains(c.tried, node) {
+				switch to, trust := r.reach(node); {
+				case trust == link.Trusted:
+					return to, true
+				case trust == link.Doubted && doubted.link == nil:
+					doubted = to
+				}
+			}
+			in = in.Without(node)
 		}
-		ring = ring.Without(node)
+		return place{}, false
+	}
+	if to, ok := look(full, 2); ok {
+		return to, true
+	}
+	if to, ok := look(r.reachable(full), len(c.tried)+2); ok {
+		return to, true
 	}
 	if doubted.link == nil {
 		return place{}, false
@@ -153,13 +162,31 @@ func (r *Router) candidate(c *call) (place, bool) {
 	return doubted, true
 }
 
+// reachable returns the ring of those members of a ring that can be reached. It
+// is built once for each change of what can: were rings taken apart one dead
+// member after another, a node that sees little of a large cluster would build
+// hundreds.
+func (r *Router) reachable(full *ring.Ring) *ring.Ring {
+	p := &r.part
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := r.changes.Load(); p.full != full || p.at != now {
+		p.full, p.at = full, now
+		p.ring = ring.New(slices.DeleteFunc(full.Members(), func(id string) bool {
+			_, trust := r.reach(id)
+			return trust == link.Unusable
+		}))
+	}
+	return p.ring
+}
+
 // exhausted tells whether there is no use in waiting for more candidates than
 // those that were tried.
 func (r *Router) exhausted(tried []string) bool {
 	if len(tried) < 2 {
 		return false // its only node may be about to come back
 	}
-	return len(tried) >= maxSearched || !slices.ContainsFunc(r.Ring().Members(), func(id string) bool { return !slices.Contains(tried, id) })
+	return len(tried) >= maxTried || !slices.ContainsFunc(r.Ring().Members(), func(id string) bool { return !slices.Contains(tried, id) })
 }
 
 // reach returns the way to a node, and what it is good for now.

@@ -137,7 +137,7 @@ func (r *Router) why(s eventstore.StreamID) string {
 		return "the cluster has no domain node that is ready: start one, or wait until it has joined"
 	}
 	var nodes []string
-	for ok && len(nodes) < maxSearched {
+	for ok && len(nodes) < 2 {
 		nodes = append(nodes, owner)
 		ring = ring.Without(owner)
 		owner, ok = ring.Owner(s)

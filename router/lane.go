@@ -80,7 +80,8 @@ type laneKey struct {
 // with it held but links and streams, which take requests and replies without
 // blocking: executors and reply functions are called after it is released.
 //
-// Lock order: shard.mu, then inbound.mu, then those inside package link.
+// Lock order: shard.mu, then inbound.mu or part.mu, then those inside package
+// link.
 type shard struct {
 	router *Router
 

@@ -12,8 +12,8 @@
 //
 //   - A command that was certainly not executed (no link, still in our own
 //     queue, refused by a node that drains or is too old) goes to the next
-//     candidate at once. Of two and more dead nodes in a row, none is waited
-//     for.
+//     candidate at once. Where the next one is dead as well, that is the owner
+//     in the ring of all that can be reached.
 //   - So does one whose fate is unknown (its stream broke after it was sent,
 //     or its link was silent for 500 ms), with the same key and a higher
 //     Attempt. The event store gives a key one effect and one answer, so that
@@ -23,7 +23,7 @@
 //
 // Two candidates at most leave a command's fate unknown, then its client is
 // asked to send it again with its key; those that declined it don't count, but
-// at most four nodes are looked at. A command that finds none to ask within 2
+// at most four nodes are asked at all. A command that finds none to ask within 2
 // seconds, as when the cluster has no domain node at all, is answered
 // unavailable: «later» if it was certainly never executed, «same_key» if that
 // is unknown. Once a command's fate at some node is unknown, no answer of
@@ -235,7 +235,9 @@ type Router struct {
 
 	draining atomic.Bool
 	closed   atomic.Bool
-	changed  broadcast    // the ring, a link, draining or closed
+	changed  broadcast     // the ring, a link, draining or closed
+	changes  atomic.Uint64 // of those
+	part     part
 	warned   atomic.Int64 // when tellUnavailable last did, in Unix nanoseconds
 
 	own     gauge         // commands and gets that this node executes, or answers for a peer
@@ -246,6 +248,14 @@ type Router struct {
 	peers   map[*inbound]struct{}
 	stopped bool // no further stream is taken
 	work    sync.WaitGroup
+}
+
+// part is the ring of those who could be reached at a change.
+type part struct {
+	mu   sync.Mutex // inside shard.mu
+	full *ring.Ring
+	at   uint64
+	ring *ring.Ring
 }
 
 // New returns a Router that knows no peers until Run is called. The error
@@ -363,6 +373,7 @@ func (r *Router) release(addr string) {
 
 // kick looks again at what waits for a candidate.
 func (r *Router) kick() {
+	r.changes.Add(1)
 	r.changed.send()
 	for i := range r.shards {
 		r.shards[i].kick()
