@@ -199,6 +199,7 @@ func TestConformanceOfWhatEndsTheSession(t *testing.T) {
 	n.join("ada") // and the node goes on
 }
 
+// protocol: close 1000
 func TestConformanceOfClosing(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()

@@ -41,6 +41,8 @@ func (n *node) do(method, path, who, body string) (int, string) {
 	return resp.StatusCode, string(got)
 }
 
+// protocol: http POST /v1/commands, http GET /v1/aggregates/{type}/{id}, http POST /v1/queries/{name}
+// protocol: http GET /v1/streams/{type}/{id}/events, http GET /v1/categories/{type}/events, status 200
 func TestTheSameOverHTTP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -144,6 +146,7 @@ func TestAConfigReportsEveryProblemAtOnce(t *testing.T) {
 	}
 }
 
+// protocol: status 400, status 401, status 403, status 404, status 409, status 413, status 422, status 429, status 500, status 503, status 504
 func TestStatusesAreThoseOfTheProtocol(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -38,6 +38,7 @@ func TestLimitsReportEveryProblemAtOnce(t *testing.T) {
 	}
 }
 
+// protocol: rule Limits that a client cares for
 func TestWelcomeSaysTheLimitsThatAClientCaresFor(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) {
@@ -50,6 +51,7 @@ func TestWelcomeSaysTheLimitsThatAClientCaresFor(t *testing.T) {
 	}
 }
 
+// protocol: close 1009, status 413
 func TestAMessageOrBodyOverTheFrameLimitIsRefused(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.FrameBytes = 16 << 10 }))
@@ -77,6 +79,7 @@ func TestARequestWithALongHeaderIsRefused(t *testing.T) {
 	n.wantLimited("header_bytes", 1)
 }
 
+// protocol: close 4101
 func TestSessionsPastTheNodesLimitAreClosed(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.Sessions = 2 }))
@@ -89,6 +92,7 @@ func TestSessionsPastTheNodesLimitAreClosed(t *testing.T) {
 	n.join("eve")
 }
 
+// protocol: error rate_limited, close 4101
 func TestSessionsPastAClientsLimitAreClosed(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.SessionsPerClient = 2 }))
@@ -151,6 +155,8 @@ func TestPastTheOpenRequestsIsCounted(t *testing.T) {
 
 // TestCommandsPastTheirRateAreRefused shows a run of refusals: none of the
 // commands behind the first refused one is carried out before after_ms.
+//
+// protocol: error rate_limited
 func TestCommandsPastTheirRateAreRefused(t *testing.T) {
 	t.Parallel()
 	bubble(t, limited(func(l *gateway.Limits) { l.CommandsPerSecond = 10 }), func(t *testing.T, g *gateway.Gateway, dial func() *client) {
@@ -198,6 +204,7 @@ func TestCommandsPastTheirRateAreRefused(t *testing.T) {
 	})
 }
 
+// protocol: status 429
 func TestOverHTTPTheRateIsThatOfTheClient(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.CommandsPerSecond = 1 }))

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,8 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
+// protocol: client hello, gateway welcome
+// protocol: rule Authentication
 func TestHelloIsAnsweredWithAWelcome(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -50,6 +53,8 @@ func TestHelloIsAnsweredWithAWelcome(t *testing.T) {
 	}
 }
 
+// protocol: error unauthenticated, close 4001, status 401
+// protocol: rule Authentication
 func TestWhoCannotBeAuthenticatedIsTurnedAway(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()
@@ -72,6 +77,9 @@ func TestWhoCannotBeAuthenticatedIsTurnedAway(t *testing.T) {
 	}
 }
 
+// protocol: http GET /v1/ws, status 400, status 403
+// protocol: rule GET /v1/ws, subprotocol ganglion.v1
+// protocol: rule Browsers
 func TestTheHandshakeChecksSubprotocolAndOrigin(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(func(c *gateway.Config) { c.Origins = []string{"*.example.org", "https://app.example.com"} })
@@ -99,6 +107,9 @@ func TestTheHandshakeChecksSubprotocolAndOrigin(t *testing.T) {
 	}
 }
 
+// protocol: client query, error bad_request, error too_large, error not_found, error unsupported, gateway error
+// protocol: rule An unknown op
+// protocol: rule Names
 func TestBadInputIsAnsweredAndTheSessionGoesOn(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()
@@ -167,6 +178,7 @@ func TestBadInputIsAnsweredAndTheSessionGoesOn(t *testing.T) {
 	}
 }
 
+// protocol: close 1009, close 4000, close 4002
 func TestWhatIsNoFrameAtAllClosesTheConnection(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()
@@ -190,6 +202,8 @@ func TestWhatIsNoFrameAtAllClosesTheConnection(t *testing.T) {
 	n.join("ada") // and the node goes on
 }
 
+// protocol: client ping, gateway pong
+// protocol: rule Nothing but hello
 func TestNothingButPingIsServedBeforeHello(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -207,6 +221,7 @@ func TestNothingButPingIsServedBeforeHello(t *testing.T) {
 	}
 }
 
+// protocol: rule id is the client's own correlation string
 func TestADuplicateIDSettlesNobodyElsesRequest(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -233,6 +248,9 @@ func TestADuplicateIDSettlesNobodyElsesRequest(t *testing.T) {
 	want[frame.Pong](c)
 }
 
+// protocol: client command, client get, gateway result, error key_reused, error conflict, error rejected, error timeout
+// protocol: rule Read your writes
+// protocol: rule Exactly once
 func TestCommandsAreAnswered(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -270,6 +288,8 @@ func TestCommandsAreAnswered(t *testing.T) {
 	}
 }
 
+// protocol: rule Commands keep their order
+// protocol: rule A WebSocket text message carries
 func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -299,6 +319,7 @@ func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
 	}
 }
 
+// protocol: error unauthenticated, error forbidden
 func TestAccessIsCheckedAsDeclared(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()
@@ -329,6 +350,7 @@ func TestAccessIsCheckedAsDeclared(t *testing.T) {
 	}
 }
 
+// protocol: client auth, close 4001
 func TestAuthRenewsTheSameClientOnly(t *testing.T) {
 	t.Parallel()
 	c := newWorld(t).node().join("ada")
@@ -363,4 +385,42 @@ func TestPastTheOpenRequestsTheSocketIsNotRead(t *testing.T) {
 			t.Errorf("answer %d: got %s", i, f.Append(nil))
 		}
 	}
+}
+
+// failing is a router that fails in ways that are nobody's business outside.
+type failing struct{ gateway.Router }
+
+func (failing) Get(context.Context, command.Get) (command.State, error) {
+	return command.State{}, errors.New("postgres://ganglion:hunter2@db: connection refused")
+}
+
+// protocol: gateway error, error rejected, error conflict, error key_reused, error busy, error unavailable, error timeout, error internal
+func TestEveryFailureReachesItsClientAndNoMoreThanThat(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node(func(c *gateway.Config) { c.Router = failing{c.Router} })
+	c := n.join("ada")
+	for _, code := range []command.Code{
+		command.Rejected, command.Conflict, command.KeyReused, command.Busy, command.Unavailable, command.Timeout, command.Internal,
+	} {
+		w.router.refuse(code)
+		c.sendf(`{"op":"command","id":%q,"aggregate":"counter/a","command":"add","data":{},"key":"k"}`, code)
+		if f := c.wantFault(string(code), code); f.Key != "k" {
+			t.Errorf("%s does not name the command's key: %s", code, f.Append(nil))
+		}
+	}
+	c.send(`{"op":"get","id":"g","aggregate":"counter/a"}`)
+	if f := c.wantFault("g", command.Internal); strings.Contains(f.Message, "hunter2") || strings.Contains(f.Message, "postgres") {
+		t.Errorf("the client is told %s", f.Append(nil))
+	}
+}
+
+// protocol: close 1001
+func TestAStoppingGatewayTakesItsLeave(t *testing.T) {
+	t.Parallel()
+	n := newWorld(t).node()
+	c, silent := n.join("ada"), n.dial()
+	n.stop()
+	c.wantClose(1001)
+	silent.wantClose(1001)
 }

@@ -20,6 +20,7 @@ import (
 // Small windows and pages make every test pass through the log.
 func small(c *gateway.Config) { c.WindowEvents, c.PageCommits = 4, 3 }
 
+// protocol: client subscribe, gateway subscribed, gateway live
 func TestASubscriptionStartsWhereItIsAsked(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*gateway.Config){"window": func(*gateway.Config) {}, "log": small} {
@@ -92,6 +93,7 @@ func waitFor(t testing.TB, ok func() bool) {
 	}
 }
 
+// protocol: gateway event
 func TestAnEventSaysWhatHappened(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -123,6 +125,7 @@ func TestAnEventSaysWhatHappened(t *testing.T) {
 	}
 }
 
+// protocol: gateway state
 func TestASubscriptionMayBeginWithTheState(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -146,6 +149,7 @@ func TestASubscriptionMayBeginWithTheState(t *testing.T) {
 	c.wantEvents("s", 23)
 }
 
+// protocol: client hello
 func TestHelloResumesEverySubscriptionInOneRoundTrip(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -187,6 +191,7 @@ func TestHelloResumesEverySubscriptionInOneRoundTrip(t *testing.T) {
 	}
 }
 
+// protocol: error cursor_ahead
 func TestWhatAClientKnowsOfALostLogIsCursorAhead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -245,6 +250,7 @@ func TestACursorFromAGatewayThatIsFurtherIsWaitedFor(t *testing.T) {
 	}
 }
 
+// protocol: client unsubscribe, gateway unsubscribed
 func TestUnsubscribedIsTheLastFrameOfASubscription(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -439,6 +445,7 @@ func followWithCuts(t *testing.T, r *rand.Rand, nodes []*node, me, streams, tota
 	return nil
 }
 
+// protocol: rule A slow client is demoted
 func TestASlowReaderIsDemotedAndCatchesUpExactly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -487,6 +494,7 @@ func TestASlowReaderIsDemotedAndCatchesUpExactly(t *testing.T) {
 	}
 }
 
+// protocol: close 4102
 func TestAClientThatReadsNothingIsClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -512,6 +520,7 @@ func TestAClientThatReadsNothingIsClosed(t *testing.T) {
 	}
 }
 
+// protocol: gateway goodbye, close 1012
 func TestDrainAnswersWhatIsOpenAndSaysGoodbye(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -544,6 +553,7 @@ func TestDrainAnswersWhatIsOpenAndSaysGoodbye(t *testing.T) {
 	}
 }
 
+// protocol: close 4200
 func TestSuspendSendsClientsElsewhereAndResumeTakesThemBack(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -132,6 +132,8 @@ func (c *client) eventually() frame.Frame {
 	return f
 }
 
+// protocol: close 4003
+// protocol: rule Nothing but hello
 func TestNoHelloInTimeClosesTheSession(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(t *testing.T, _ *gateway.Gateway, dial func() *client) {
@@ -146,6 +148,8 @@ func TestNoHelloInTimeClosesTheSession(t *testing.T) {
 	})
 }
 
+// protocol: gateway heartbeat
+// protocol: rule Heartbeats every 25 s
 func TestHeartbeatsComeEvery25Seconds(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
@@ -200,6 +204,7 @@ func TestAHeartbeatNamesTheSubscriptionsThatAreBehind(t *testing.T) {
 	})
 }
 
+// protocol: rule Heartbeats every 25 s
 func TestSilenceForThreeHeartbeatsEndsTheSession(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
@@ -218,6 +223,7 @@ func TestSilenceForThreeHeartbeatsEndsTheSession(t *testing.T) {
 	})
 }
 
+// protocol: gateway expiring, close 4001
 func TestATokenThatExpiresEndsTheSessionAfterAWarning(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(c *gateway.Config) {

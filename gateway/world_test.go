@@ -58,6 +58,7 @@ type node struct {
 	w    *world
 	url  string
 	feed *feed
+	stop func() // ends Run
 }
 
 func (w *world) node(change ...func(*gateway.Config)) *node {
@@ -79,7 +80,7 @@ func (w *world) node(change ...func(*gateway.Config)) *node {
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.Run(ctx) })
 	srv := httptest.NewServer(g.Handler())
-	n.url = srv.URL
+	n.url, n.stop = srv.URL, cancel
 	w.t.Cleanup(func() {
 		cancel()
 		running.Wait()

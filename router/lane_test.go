@@ -171,6 +171,8 @@ func TestALaneThatWaitedInVainDoesNotLoosenTheNext(t *testing.T) {
 	}
 }
 
+// protocol: error busy
+// protocol: rule Commands keep their order
 func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"a", "g", "g by way of b"} {

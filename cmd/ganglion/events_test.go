@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -94,12 +95,31 @@ func TestAFollowerThatCatchesUpSkipsNothing(t *testing.T) {
 	}
 }
 
+// protocol: close 4000, close 4001, close 4002, close 4003, close 4004
 func TestAFollowerThatIsTurnedAwayStaysAway(t *testing.T) {
 	t.Parallel()
-	url, _ := scripted(t, 4001, `{"op":"welcome","id":"hello","log":"L1"}`)
-	var refused errRefused
-	if err := follow(t, url); !errors.As(err, &refused) || !strings.Contains(err.Error(), "over (4001)") {
-		t.Errorf("after a close with 4001: %v", err)
+	for _, code := range []websocket.StatusCode{4000, 4001, 4002, 4003, 4004} {
+		url, _ := scripted(t, code, `{"op":"welcome","id":"hello","log":"L1"}`)
+		var refused errRefused
+		if err := follow(t, url); !errors.As(err, &refused) || !strings.Contains(err.Error(), fmt.Sprintf("over (%d)", code)) {
+			t.Errorf("after a close with %d: %v", code, err)
+		}
+	}
+}
+
+// protocol: close 4100, close 4101, close 4102, close 4200
+func TestAFollowerThatIsSentAwayForAWhileComesBack(t *testing.T) {
+	t.Parallel()
+	for _, code := range []websocket.StatusCode{4100, 4101, 4102, 4200} {
+		url, said := scripted(t, code,
+			`{"op":"welcome","id":"hello","log":"L1"}`,
+			`{"op":"unsubscribed","sub":"events","code":"forbidden","message":"enough"}`)
+		if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "enough") {
+			t.Errorf("after a close with %d: %v", code, err)
+		}
+		if len(said) != 2 {
+			t.Errorf("after a close with %d: %d hellos", code, len(said))
+		}
 	}
 }
 

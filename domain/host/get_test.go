@@ -119,6 +119,7 @@ func TestGetIsAnsweredWhileAnAppendIsUnderWay(t *testing.T) {
 	}
 }
 
+// protocol: rule Read your writes
 func TestGetWaitsForAPosition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemlog()

@@ -31,6 +31,7 @@ func TestDigestIsPermanentAndUnambiguous(t *testing.T) {
 	}
 }
 
+// protocol: rule Exactly once
 func TestResentKeyIsReplayedOnAnyHost(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
@@ -51,6 +52,7 @@ func TestResentKeyIsReplayedOnAnyHost(t *testing.T) {
 	})
 }
 
+// protocol: rule Exactly once
 func TestRejectionUnderAClientsKeyIsFinal(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {

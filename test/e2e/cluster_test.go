@@ -397,6 +397,8 @@ func TestThreeNodes(t *testing.T) {
 }
 
 // TestKilledNode kills a node with kill -9 in the middle and starts it again.
+//
+// protocol: rule Exactly once
 func TestKilledNode(t *testing.T) {
 	c := startTrio(t, database(t))
 	var killed, restarted sync.Once
