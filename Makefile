@@ -38,6 +38,9 @@ bench-store: ## Measure the store on PostgreSQL beside its rivals and its floors
 bench-gateway: ## Measure the gateway beside its rivals and its floors; ARGS=--quick for a first look.
 	@scripts/bench-gateway.sh $(ARGS)
 
+bench-js: ## Measure the JavaScript client beside its rivals.
+	@scripts/bench-js.sh
+
 -include deploy/compose.mk
 
-.PHONY: help run build test test-faults chaos lint fmt generate bench bench-store bench-gateway
+.PHONY: help run build test test-faults chaos lint fmt generate bench bench-js bench-store bench-gateway

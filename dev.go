@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -54,6 +55,7 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 			c.Name = "dev"
 		}
 		c.Name += strconv.Itoa(i + 1)
+		c.Origins = append(slices.Clone(c.Origins), "localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
 		c.PeerListen, c.GossipListen = "127.0.0.1:0", "127.0.0.1:0"
 		if port != 0 {
 			c.Listen = net.JoinHostPort(host, strconv.Itoa(port+i))

@@ -226,3 +226,25 @@ func TestBadInput(t *testing.T) {
 		t.Errorf("after all that the first command is version %d", f.Version)
 	}
 }
+
+// TestDevelopersPages lets pages of this machine talk to a cluster that runs
+// for development, and no other ones.
+func TestDevelopersPages(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	for origin, want := range map[string]int{
+		"http://localhost:5173":              101,
+		"http://127.0.0.1:8000":              101,
+		"https://localhost":                  101,
+		"http://localhost.evil.example":      403,
+		"http://127.0.0.1.evil.example:8000": 403,
+	} {
+		conn, resp, err := websocket.Dial(t.Context(), harness.WS(dev.URLs[0])+"/v1/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {origin}}})
+		if conn != nil {
+			conn.CloseNow()
+		}
+		if resp == nil || resp.StatusCode != want {
+			t.Errorf("%s: got %v (%v), want %d", origin, resp, err, want)
+		}
+	}
+}

@@ -61,7 +61,7 @@ export interface Client<S extends Schema<S> = AnySchema> {
   on(what: "error", f: (error: GanglionError) => void): () => void;
   /** Tries to connect now, or finds out whether the connection still lives. Browsers' events do this by themselves. */
   wake(): void;
-  /** Closes for good. What waits for an answer is rejected with a ClosedError. */
+  /** Closes for good. What waits for an answer is rejected with a ClosedError; subscriptions end. */
   close(): void;
   /** Resolves when the client is closed, with the reason. */
   readonly closed: Promise<GanglionError>;

@@ -51,7 +51,7 @@ export function connect<S extends Schema<S> = AnySchema>(options: Options = {}):
     closed(error) {
       unwatch();
       requests.closed(error);
-      subscriptions.closed(error);
+      subscriptions.closed(error.code === "closed" ? undefined : error); // else the application wanted it
       resolveClosed(error);
     },
   });

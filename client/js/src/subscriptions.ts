@@ -149,7 +149,7 @@ export class Subscriptions {
     }
   }
 
-  closed(error: GanglionError): void {
+  closed(error: GanglionError | undefined): void {
     for (const feed of [...this.#all]) feed.end(error);
   }
 }
@@ -252,10 +252,12 @@ export class Feed implements Subscription<any> {
       this.#version = version;
     }
     this.#position = position;
-    this.#push({
+    const item: Item = {
       kind: "event", event: f.event, data: f.data, stream, id: idOf(stream), version, position,
-      cursor: String(position), time: f.time, cause: f.cause, ...(f.by !== undefined && { by: f.by }),
-    });
+      cursor: String(position), time: f.time, cause: f.cause,
+    };
+    if (f.by !== undefined) item.by = f.by;
+    this.#push(item);
   }
 
   #gap(stream: string, expected: number, got: number): void {

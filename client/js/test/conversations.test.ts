@@ -114,7 +114,7 @@ class Application {
             onEvent: (event: unknown) => void seen.push({ event }),
             onState: (state: unknown) => void seen.push({ state }),
             onLive: () => void seen.push({ live: {} }),
-            onEnd: (error: unknown) => void seen.push({ end: error ?? {} }),
+            onEnd: (error: unknown) => void seen.push({ end: error ?? null }),
           });
         } else {
           options.live = true;
@@ -147,7 +147,7 @@ class Application {
   async #iterate(sub: Subscription<any>, seen: Queue<Seen>): Promise<void> {
     try {
       for await (const item of sub) seen.push({ [item.kind]: item });
-      seen.push({ end: {} });
+      seen.push({ end: null });
     } catch (error) {
       seen.push({ end: error });
     }
@@ -157,7 +157,7 @@ class Application {
     const { iterator, seen } = this.#subscriptions.get(subscription)!;
     for (let i = 0; i < items; i++) {
       const { value, done } = await iterator!.next();
-      seen.push(done ? { end: {} } : { [value.kind]: value });
+      seen.push(done ? { end: null } : { [value.kind]: value });
     }
     await settle();
   }

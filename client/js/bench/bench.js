@@ -1,0 +1,104 @@
+// What clients cost: the bytes that a browser loads, and the processor time
+// in Node per 10,000 events that an application gets as objects. Rivals take
+// turns with this client, against servers that speak their protocols in a
+// process of their own. EVENTS and ROUNDS make it longer.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { cpus } from "node:os";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { Client } from "@stomp/stompjs";
+import { Centrifuge } from "centrifuge";
+import { build } from "esbuild";
+import { WebSocket } from "ws";
+import { connect } from "../dist/index.js";
+
+const events = Number(process.env.EVENTS ?? 100_000);
+const rounds = Number(process.env.ROUNDS ?? 7);
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+
+/** Each calls f with every event's data, and returns how to stop. */
+const clients = {
+  ganglion(port, f) {
+    const client = connect({ url: `ws://127.0.0.1:${port}`, client: "ada", WebSocket });
+    client.aggregate("auction", "42").subscribe({ from: "start", onEvent: (e) => f(e.data) });
+    return () => client.close();
+  },
+  "ganglion, for await": (port, f) => {
+    const client = connect({ url: `ws://127.0.0.1:${port}`, client: "ada", WebSocket });
+    void (async () => {
+      for await (const e of client.aggregate("auction", "42").subscribe({ from: "start" })) f(e.data);
+    })();
+    return () => client.close();
+  },
+  centrifuge(port, f) {
+    const client = new Centrifuge(`ws://127.0.0.1:${port}`, { websocket: WebSocket });
+    const sub = client.newSubscription("auction:42");
+    sub.on("publication", (c) => f(c.data));
+    sub.subscribe();
+    client.connect();
+    return () => client.disconnect();
+  },
+  stompjs(port, f) {
+    const client = new Client({ webSocketFactory: () => new WebSocket(`ws://127.0.0.1:${port}`, "v12.stomp"), heartbeatIncoming: 0, heartbeatOutgoing: 0, reconnectDelay: 0 });
+    client.onConnect = () => client.subscribe("/topic/auction.42", (m) => f(JSON.parse(m.body)));
+    client.activate();
+    return () => client.deactivate({ force: true });
+  },
+};
+const protocols = { ganglion: "ganglion", "ganglion, for await": "ganglion", centrifuge: "centrifuge", stompjs: "stomp" };
+
+/** Milliseconds of processor time per 10,000 events. */
+async function run(name, each) {
+  const server = spawn(process.execPath, [here("server.js"), protocols[name], events, each], { stdio: ["ignore", "pipe", "inherit"] });
+  const [port] = await once(createInterface({ input: server.stdout }), "line");
+  let got = 0;
+  let sum = 0;
+  let begun;
+  const done = {};
+  done.promise = new Promise((resolve) => (done.resolve = resolve));
+  const stop = clients[name](port, (data) => {
+    if (got++ === 0) begun = process.cpuUsage();
+    sum += data.amount;
+    if (got === events) done.resolve(process.cpuUsage(begun));
+  });
+  const { user, system } = await done.promise;
+  if (sum !== events * 1000 + (events * (events + 1)) / 2) throw new Error(`${name} got other events than were sent`);
+  stop();
+  await once(server, "exit");
+  return (user + system) / 1000 / (events / 10_000);
+}
+
+const median = (xs) => xs.toSorted((a, b) => a - b)[xs.length >> 1];
+
+async function size(what) {
+  const { outputFiles } = await build({ stdin: { contents: what, resolveDir: here(".") }, bundle: true, minify: true, format: "esm", write: false, platform: "browser" });
+  return gzipSync(outputFiles[0].contents, { level: 9 }).length;
+}
+
+console.log(`Node ${process.version}, ${cpus().length} processors, ${events} events, ${rounds} rounds\n`);
+console.log("| | bytes, minified and gzip | ms per 10,000 events, one a message | times | 50 a message | times |");
+console.log("| --- | ---: | ---: | ---: | ---: | ---: |");
+const names = Object.keys(clients);
+const times = Object.fromEntries(names.map((n) => [n, { 1: [], 50: [] }]));
+for (let round = -1; round < rounds; round++) {
+  for (const each of [1, 50]) {
+    for (const name of names) {
+      const ms = await run(name, each);
+      if (round >= 0) times[name][each].push(ms); // the first is for the compiler
+    }
+  }
+}
+const sizes = {
+  ganglion: await size('export { connect } from "../dist/index.js"'),
+  centrifuge: await size('export { Centrifuge } from "centrifuge"'),
+  stompjs: await size('export { Client } from "@stomp/stompjs"'),
+};
+for (const name of names) {
+  const cells = [1, 50].flatMap((each) => {
+    const ratio = median(times[name][each].map((ms, i) => ms / times.ganglion[each][i])); // round by round
+    return [median(times[name][each]).toFixed(0), ratio.toFixed(2)];
+  });
+  console.log(`| ${name} | ${sizes[name] ?? ""} | ${cells.join(" | ")} |`);
+}
