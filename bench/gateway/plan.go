@@ -244,7 +244,13 @@ func ratios(cases []*scenario) []ratio {
 	for _, c := range cases {
 		g, rival, limit := c.measure(gateway), c.measure(centrifuge), c.measure(bare)
 		add := func(what string, of, to *measurement, metric func(load.Report) float64, floor float64) {
-			list = append(list, ratio{name: c.name + ": " + what, values: compare(of, to, metric, quotient), limit: floor})
+			r := ratio{name: c.name + ": " + what, values: compare(of, to, metric, quotient), limit: floor}
+			for _, m := range []*measurement{to, of} {
+				if m.failed != nil {
+					r.failed = m.server
+				}
+			}
+			list = append(list, r)
 		}
 		switch c.name {
 		case resume200, resume20000:

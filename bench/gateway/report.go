@@ -36,9 +36,6 @@ func (m *measurement) median(metric func(load.Report) float64) float64 {
 
 // compare returns how two servers compare in each round.
 func compare(of, to *measurement, metric func(load.Report) float64, how func(a, b float64) float64) []float64 {
-	if of.failed != nil {
-		return nil
-	}
 	list := make([]float64, min(len(of.samples), len(to.samples)))
 	for i := range list {
 		list[i] = how(metric(of.samples[i]), metric(to.samples[i]))
@@ -55,6 +52,7 @@ type ratio struct {
 	name   string
 	values []float64
 	limit  float64
+	failed *server // had no values to compare
 }
 
 // value returns the median of the rounds, and the noise that this run
@@ -120,11 +118,13 @@ func printRatios(w io.Writer, list []ratio) (missed int) {
 		median, noise := r.value()
 		verdict := "reached"
 		switch {
-		case r.limit == 0:
-			verdict = ""
-		case len(r.values) == 0:
+		case r.failed != nil && r.failed.name == gateway:
 			verdict = "MISSED: it failed"
 			missed++
+		case r.failed != nil:
+			verdict = r.failed.name + " failed"
+		case r.limit == 0:
+			verdict = ""
 		case median-noise > r.limit:
 			verdict = "MISSED"
 			missed++
@@ -132,7 +132,7 @@ func printRatios(w io.Writer, list []ratio) (missed int) {
 			verdict = "within the noise"
 		}
 		fmt.Fprintf(t, "%s\t%s\t± %s\t%s\t%s\t\n", r.name,
-			known(len(r.values) > 0, "%.2f", median), known(len(r.values) > 0, "%.2f", noise), known(r.limit > 0, "%.2f", r.limit), verdict)
+			known(r.failed == nil, "%.2f", median), known(r.failed == nil, "%.2f", noise), known(r.limit > 0, "%.2f", r.limit), verdict)
 	}
 	t.Flush()
 	return missed

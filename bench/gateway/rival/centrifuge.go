@@ -16,20 +16,22 @@ const (
 
 // Centrifuge serves the library as its own documentation shows it: in-memory
 // broker, JSON, positioning and recovery on, history kept for every channel,
-// 16 messages a frame at most. Four settings are not its defaults, all of them
+// 16 messages a frame at most. Five settings are not its defaults, all of them
 // for its sake:
 //
 //   - A client's queue may hold 64 MiB instead of 1: a recovery is one frame,
 //     and the library would close every client that missed 20,000 events.
 //   - A write may take a minute instead of a second, as that frame does when a
 //     thousand clients come back at once.
+//   - A client may take minutes instead of 15 seconds until it has connected,
+//     as it does behind those frames.
 //   - Buffers for writing are pooled, which takes less memory for each client.
 //   - Its pings, messages every 25 seconds, need no answer: a client that only
 //     counts events does not see them among others.
 //
 // It returns when the publisher has gone.
 func Centrifuge() error {
-	node, err := centrifuge.New(centrifuge.Config{ClientQueueMaxSize: 64 << 20})
+	node, err := centrifuge.New(centrifuge.Config{ClientQueueMaxSize: 64 << 20, ClientStaleCloseDelay: 5 * time.Minute})
 	if err != nil {
 		return err
 	}
