@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/link"
@@ -161,6 +164,75 @@ func TestOnlyNodesOfTheClusterAreServed(t *testing.T) {
 		t.Error("a node spoke to a server of another authority")
 	}
 }
+
+// TestStrangersCannotMakeANodeReadOn talks nonsense to the port for links, and
+// a message that is too large with the certificate of a node.
+func TestStrangersCannotMakeANodeReadOn(t *testing.T) {
+	t.Parallel()
+	files := certs(t)
+	addr := serveLinks(t, files, slog.New(slog.DiscardHandler))
+	for name, c := range map[string]struct {
+		says   string
+		zeroes int64 // that follow
+	}{
+		"nothing":             {},
+		"noise":               {says: strings.Repeat("\xf3\x07noise", 1000)},
+		"HTTP/2 in the clear": {says: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
+		"half a TLS record":   {says: "\x16\x03\x01\x40\x00"},
+		"a message of 100 MB": {says: "\x16\x03\x01\xff\xff", zeroes: 100 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_, err = io.WriteString(conn, c.says)
+			if err == nil {
+				_, err = io.CopyN(conn, zeroes{}, c.zeroes)
+			}
+			if err == nil && c.zeroes > 0 {
+				t.Errorf("the node took all of %d bytes", c.zeroes)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the node does not hang up")
+			}
+		})
+	}
+	t.Run("a node's message of 16 MB", func(t *testing.T) {
+		t.Parallel()
+		pool := link.NewPool(link.PoolConfig{TLS: clientOf(t, files)})
+		defer pool.Close()
+		conn, err := pool.Conn(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := &peer.FeedRequest{}
+		req.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 1000, protowire.BytesType), make([]byte, 16<<20)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		feed := func(req *peer.FeedRequest) error {
+			stream, err := peer.NewPeerClient(conn).Feed(ctx, req, grpc.WaitForReady(true))
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		}
+		if err := feed(req); grpcstatus.Code(err) != codes.ResourceExhausted {
+			t.Errorf("answered %v", err)
+		}
+		if err := feed(&peer.FeedRequest{}); err != nil {
+			t.Errorf("a message that keeps to the rules: %v", err)
+		}
+	})
+}
+
+// zeroes is read for ever.
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func clientPair(t *testing.T, files PeerTLS) []tls.Certificate {
 	t.Helper()
