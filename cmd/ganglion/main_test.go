@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/router"
 )
 
 // flags are all flags of a command, with those of the program.
@@ -132,5 +135,23 @@ func TestAURLThatIsNoneIsRefused(t *testing.T) {
 	}
 	if base, err := nodeURL("https://host:1/under/"); base != "https://host:1/under" || err != nil {
 		t.Errorf("got %q, %v", base, err)
+	}
+}
+
+func TestMembersSaysWhatANodeThinksOfItsLinks(t *testing.T) {
+	t.Parallel()
+	status := ganglion.ClusterStatus{Node: "n1", Links: []router.LinkStatus{
+		{Node: "n2", Up: true, HeardMS: 40},
+		{Node: "n3", HeardMS: 1234},
+		{Node: "n4", HeardMS: -1},
+		{Node: "n5", Up: true, Draining: true},
+		{Node: "n6", Up: true, Doubted: true},
+	}}
+	for member, want := range map[string]string{
+		"n1": "-", "n2": "up", "n3": "silent 1.2s", "n4": "never heard", "n5": "draining", "n6": "doubted",
+	} {
+		if got := linkState(status, member); got != want {
+			t.Errorf("the link to %s is shown as %q, want %q", member, got, want)
+		}
 	}
 }
