@@ -109,7 +109,7 @@ type hijacker struct {
 // the read buffer by. The library writes nothing but control frames, which
 // have at most 127 bytes.
 const (
-	readBuffer  = 1 << 10
+	readBuffer  = 512
 	writeBuffer = 128
 )
 
@@ -139,6 +139,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = conn.Close()
 		return nil, nil, err
 	}
+	h.session.input = reader
 	return sock, bufio.NewReadWriter(reader, bufio.NewWriterSize(sock, writeBuffer)), nil
 }
 

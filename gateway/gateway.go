@@ -38,22 +38,24 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/frame"
+	"golang.org/x/sync/singleflight"
 )
 
 // Gateway serves clients. Its methods are safe for concurrent use, except
 // that Deliver is called by one goroutine.
 type Gateway struct {
-	cfg     Config
-	hub     *hub
-	handler http.Handler
-	pages   *pages
-	reads   chan struct{} // places for concurrent reads of the log
-	rates   buckets       // of commands over HTTP
-	stats   counters
-	queued  atomic.Int64    // bytes that wait for sockets
-	ctx     context.Context // ends when all sessions have
-	cancel  context.CancelFunc
-	tasks   sync.WaitGroup // sessions
+	cfg      Config
+	hub      *hub
+	handler  http.Handler
+	pages    *pages
+	locating singleflight.Group // starts of subscriptions in the log
+	reads    chan struct{}      // places for concurrent reads of the log
+	rates    buckets            // of commands over HTTP
+	stats    counters
+	queued   atomic.Int64    // bytes that wait for sockets
+	ctx      context.Context // ends when all sessions have
+	cancel   context.CancelFunc
+	tasks    sync.WaitGroup // sessions
 
 	mu        sync.Mutex
 	sessions  map[*session]struct{}

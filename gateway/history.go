@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -39,9 +41,7 @@ func (g *Gateway) reading(ctx context.Context) (done func(), err error) {
 
 // locate finds where a subscription begins.
 func (g *Gateway) locate(ctx context.Context, t topic, req frame.Subscribe) (start, *command.Failure) {
-	ctx, cancel := context.WithTimeout(ctx, frame.DefaultTimeout)
-	defer cancel()
-	newest, head := g.hub.newest(t)
+	x, head := g.hub.excerpt(t)
 	s := start{head: head, at: head}
 	if req.State {
 		return g.locateState(ctx, t, s)
@@ -56,51 +56,107 @@ func (g *Gateway) locate(ctx context.Context, t topic, req frame.Subscribe) (sta
 		}
 		s.at = p
 	}
-	if t.category != "" && s.at <= head {
+	if t.category != "" && s.at <= head || t.category == "" && x.locate(req, &s) {
 		return s, nil
 	}
+	// Many who come back at once ask the same, and get one answer.
+	after := "-"
+	if req.After != nil {
+		after = strconv.FormatUint(uint64(*req.After), 10)
+	}
+	same := fmt.Sprint(head, " ", after, " ", req.Cursor, " ", req.Last, " ", t.category, " ", t.stream)
+	answer := g.locating.DoChan(same, func() (any, error) {
+		ctx, cancel := context.WithTimeout(g.ctx, frame.DefaultTimeout)
+		defer cancel()
+		s := s
+		err := g.locateInLog(ctx, t, req, &s)
+		return s, err
+	})
+	select {
+	case r := <-answer:
+		if r.Err != nil {
+			return s, readFailure(r.Err)
+		}
+		return r.Val.(start), nil
+	case <-ctx.Done():
+		return s, readFailure(ctx.Err())
+	}
+}
+
+// locate finds in the window where a subscription to its stream begins. It
+// returns false if that is not to be found there.
+func (x *excerpt) locate(req frame.Subscribe, s *start) bool {
+	known := len(x.entries)
+	var after eventstore.Version
+	switch {
+	case req.Cursor != "":
+		var ok bool
+		if s.at <= s.head {
+			s.version, ok = x.versionAt(s.at)
+		}
+		return ok
+	case req.After != nil:
+		after = *req.After
+	case known == 0:
+		return false
+	case req.Last > 0:
+		newest := x.entries[known-1].version
+		after = newest - min(newest, eventstore.Version(req.Last))
+	default:
+		after = x.entries[known-1].version
+	}
+	i := search(x.entries, func(e *entry) int { return cmp.Compare(e.version, after) })
+	s.version = after
+	switch {
+	case i < known && x.entries[i].version == after+1:
+		s.at = x.entries[i].position - 1
+	case i == known && i > 0 && x.entries[i-1].version == after:
+		s.at = s.head
+	default:
+		return false
+	}
+	return true
+}
+
+// locateInLog finds where a subscription begins that the window does not know.
+func (g *Gateway) locateInLog(ctx context.Context, t topic, req frame.Subscribe, s *start) error {
 	done, err := g.reading(ctx)
 	if err != nil {
-		return s, readFailure(err)
+		return err
 	}
 	defer done()
 	switch {
 	case t.category != "":
-		err = g.checkAhead(ctx, s.at, head)
+		return g.checkAhead(ctx, s.at, s.head)
 	case req.Cursor != "":
-		if err = g.checkAhead(ctx, s.at, head); err == nil && s.at > 0 {
+		if err = g.checkAhead(ctx, s.at, s.head); err == nil && s.at > 0 {
 			s.version, err = g.versionAt(ctx, t.stream, s.at)
 		}
+		return err
 	case req.After != nil:
-		if newest != nil && newest.version == *req.After {
-			s.version = newest.version
-		} else {
-			s.version = *req.After
-			s.at, err = g.positionOf(ctx, t.stream, s.version, head)
-		}
-	case req.Last > 0:
-		var newest eventstore.Head
-		if newest, err = g.cfg.Store.StreamHead(ctx, t.stream); err == nil {
-			s.version = newest.Version - min(newest.Version, eventstore.Version(req.Last))
-			s.at, err = g.positionOf(ctx, t.stream, s.version, head)
-		}
-	case newest != nil:
-		s.version = newest.version
-	default: // from now on, on a stream that the window does not know
-		var newest eventstore.Head
-		newest, err = g.cfg.Store.StreamHead(ctx, t.stream)
-		s.version, s.at = newest.Version, max(head, newest.Position)
-		s.head = s.at
+		s.version = *req.After
+		s.at, err = g.positionOf(ctx, t.stream, s.version, s.head)
+		return err
 	}
+	newest, err := g.cfg.Store.StreamHead(ctx, t.stream)
 	if err != nil {
-		return s, readFailure(err)
+		return err
 	}
-	return s, nil
+	if req.Last > 0 {
+		s.version = newest.Version - min(newest.Version, eventstore.Version(req.Last))
+		s.at, err = g.positionOf(ctx, t.stream, s.version, s.head)
+		return err
+	}
+	s.version, s.at = newest.Version, max(s.head, newest.Position) // from now on
+	s.head = s.at
+	return nil
 }
 
 // locateState begins with the state of an aggregate, which must know of
 // everything that this gateway has delivered.
 func (g *Gateway) locateState(ctx context.Context, t topic, s start) (start, *command.Failure) {
+	ctx, cancel := context.WithTimeout(ctx, frame.DefaultTimeout)
+	defer cancel()
 	deadline, _ := ctx.Deadline()
 	state, err := g.cfg.Router.Get(ctx, command.Get{
 		Stream: t.stream, AtLeast: s.head, Strong: s.head == 0, Deadline: deadline,

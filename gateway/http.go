@@ -136,13 +136,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		s.cancel()
 		return
 	}
-	// The session has a goroutine of its own: the handler's keeps the request,
-	// its buffers and a large stack for as long as it runs.
-	go func() {
-		defer g.tasks.Done()
-		defer g.dismiss(s)
-		s.run()
-	}()
+	s.start() // beside the handler, whose goroutine keeps the request and its buffers
 }
 
 func offers(headers []string, subprotocol string) bool {

@@ -81,16 +81,6 @@ func (h *hub) excerpt(t topic) (excerpt, eventstore.Position) {
 	return h.window.excerpt(t), h.head
 }
 
-// newest returns the newest event of a topic in the window, or nil, and the
-// head.
-func (h *hub) newest(t topic) (*entry, eventstore.Position) {
-	x, head := h.excerpt(t)
-	if n := len(x.entries); n > 0 {
-		return x.entries[n-1], head
-	}
-	return nil, head
-}
-
 // versionAt returns a stream's version at a position, if the window knows.
 func (h *hub) versionAt(t topic, at eventstore.Position) (eventstore.Version, bool) {
 	x, head := h.excerpt(t)

@@ -235,11 +235,11 @@ func (s *session) fill(t *turn) (message []byte, more bool) {
 	}
 	more = more || len(s.queue) > 0
 	t.scratch = d.b
-	return s.finish(&d, ending), more
+	return s.seal(&d, ending), more
 }
 
-// finish puts a message together.
-func (s *session) finish(d *draft, ending []byte) []byte {
+// seal puts a message together.
+func (s *session) seal(d *draft, ending []byte) []byte {
 	message := d.b[len(d.b):]
 	if payload := len(d.b) - headerRoom; payload > 0 {
 		var header [headerRoom]byte
@@ -302,7 +302,7 @@ func (s *session) fillEvents(t *turn, d *draft) {
 		sub := s.busy[0]
 		why := s.pull(t, sub, d)
 		if alone && d.plain && d.count > 0 {
-			t.remember(memo{topic: sub.topic, head: sub.head, first: d.first, last: d.last, count: d.count, all: why == rests, message: s.finish(d, nil)})
+			t.remember(memo{topic: sub.topic, head: sub.head, first: d.first, last: d.last, count: d.count, all: why == rests, message: s.seal(d, nil)})
 		}
 		s.rests(0)
 		if why == hasMore {

@@ -105,6 +105,7 @@ func (s *session) greet(f frame.Hello, r *request) {
 	}
 	s.setExpiry()
 	s.hello.Stop()
+	s.hello = nil
 	s.heartbeat = time.AfterFunc(s.g.cfg.Heartbeat, s.beat)
 	s.mu.Unlock()
 	s.endIfRevoked()

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -24,6 +25,7 @@ type session struct {
 	g      *Gateway
 	id     string
 	conn   *websocket.Conn
+	input  *bufio.Reader // what conn reads from
 	socket *socket
 	shard  *shard
 	ctx    context.Context // ends with the session, and once its close frame was written
@@ -31,6 +33,7 @@ type session struct {
 	tasks  sync.WaitGroup
 
 	counted string // as whose session it counts; guarded by g.mu
+	renewed bool   // its goroutine is the second; that goroutine's own
 
 	slots chan struct{} // one for each request that is open or whose answer is unwritten
 	room  chan struct{} // signalled when a message has been written
@@ -90,15 +93,47 @@ func newSession(g *Gateway, identity Identity) *session {
 	return s
 }
 
-// run serves the session until it has ended.
-func (s *session) run() {
+// start serves the session until it has ended.
+func (s *session) start() {
 	s.mu.Lock()
 	s.hello = time.AfterFunc(s.g.cfg.Limits.HelloTimeout, s.noHello)
 	s.setExpiry()
 	s.mu.Unlock()
 	s.endIfRevoked()
+	go s.run()
+}
 
-	code, reason := s.read()
+// run reads, and ends the session when there is nothing more to be read. To
+// wait for the first bytes of a message takes little stack, to handle it takes
+// a lot. Most sessions say hello and then nothing, so that a new goroutine
+// takes over after that: an idle session has a small stack from the beginning,
+// not only after the garbage collector has looked at it twice.
+func (s *session) run() {
+	for {
+		_, _ = s.input.Peek(1) // what is wrong, read finds out
+		again, code, reason := s.read()
+		if again && !s.renewed && s.isGreeted() {
+			s.renewed = true
+			go s.run()
+			return
+		}
+		if !again {
+			s.finish(code, reason)
+			return
+		}
+	}
+}
+
+func (s *session) isGreeted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.greeted
+}
+
+// finish closes the session, with a code if that is not 0, and cleans up.
+func (s *session) finish(code int, reason string) {
+	defer s.g.tasks.Done()
+	defer s.g.dismiss(s)
 	if code != 0 {
 		s.closeAfter(code, reason)
 	}
@@ -172,38 +207,42 @@ func (s *session) client() string {
 	return s.identity.Client
 }
 
-// read handles what the client sends. It returns with what code the session
-// is to be closed; 0 if that was decided elsewhere, or the client has gone.
-func (s *session) read() (code int, reason string) {
+// read handles what the client has sent. When that is all done it returns
+// again. Otherwise it returns with what code the session is to be closed; 0
+// if that was decided elsewhere, or the client has gone.
+func (s *session) read() (again bool, code int, reason string) {
 	for {
 		typ, r, err := s.conn.Reader(context.Background())
 		if err != nil {
-			return 0, ""
+			return false, 0, ""
 		}
 		if typ == websocket.MessageBinary {
 			_, _ = io.Copy(io.Discard, r)
-			return frame.CloseBinary, "binary messages are not part of " + frame.Subprotocol
+			return false, frame.CloseBinary, "binary messages are not part of " + frame.Subprotocol
 		}
 		message, err := io.ReadAll(r)
 		if err != nil {
 			if errors.Is(err, websocket.ErrMessageTooBig) {
 				s.g.reached(limitFrameBytes)
 			}
-			return 0, ""
+			return false, 0, ""
 		}
 		for line := range frame.Lines(message) {
 			if !s.acquire() {
-				return 0, ""
+				return false, 0, ""
 			}
 			f, err := frame.ParseRequest(line)
 			switch {
 			case errors.Is(err, frame.ErrNotJSON):
-				return frame.CloseBadFrame, "bad frame: not JSON in UTF-8, one object a line"
+				return false, frame.CloseBadFrame, "bad frame: not JSON in UTF-8, one object a line"
 			case err != nil:
 				s.refuse(err)
 			default:
 				s.handle(f)
 			}
+		}
+		if s.input.Buffered() == 0 {
+			return true, 0, ""
 		}
 	}
 }

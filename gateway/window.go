@@ -153,6 +153,8 @@ func (x *excerpt) after(at eventstore.Position, version eventstore.Version, head
 func (x *excerpt) versionAt(at eventstore.Position) (eventstore.Version, bool) {
 	i := search(x.entries, func(e *entry) int { return cmp.Compare(e.position, at) })
 	switch {
+	case at == 0:
+		return 0, true
 	case i > 0:
 		return x.entries[i-1].version, true
 	case len(x.entries) > 0 && (at >= x.dense || x.entries[0].version == 1):
