@@ -19,7 +19,7 @@ import (
 func TestHelloIsAnsweredWithAWelcome(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	n := w.node()
+	n := w.node(func(c *gateway.Config) { c.Heartbeat = 0 }) // the default
 	w.add("counter/a", 3)
 	n.settle()
 	for name, c := range map[string]func() (*client, string){

@@ -65,7 +65,7 @@ func (w *world) node(change ...func(*gateway.Config)) *node {
 	w.t.Helper()
 	cfg := gateway.Config{
 		Node: "n1", Version: "v0.0.1", Catalog: catalog{}, Store: w.store, Router: w.router,
-		Auth: gateway.Development(),
+		Auth: gateway.Development(), Heartbeat: time.Hour, // however long a test takes, none comes between
 	}
 	for _, c := range change {
 		c(&cfg)
