@@ -21,9 +21,21 @@ type socket struct {
 	net.Conn
 	session  *session
 	grace    time.Duration
-	lastRead atomic.Int64              // Unix nanoseconds
+	lastRead atomic.Int64              // nanoseconds since began
 	stalled  bool                      // a write ran into the grace period
 	tryWrite func([]byte) (int, error) // nil if every write may block, as with TLS
+}
+
+// began is what sockets count time from. It is the monotonic clock's, so that
+// setting the machine's clock forward makes nobody look silent.
+var began = time.Now()
+
+// heard notes that there was a sign of life.
+func (s *socket) heard() { s.lastRead.Store(int64(time.Since(began))) }
+
+// silent is how long there was none.
+func (s *socket) silent() time.Duration {
+	return time.Since(began) - time.Duration(s.lastRead.Load())
 }
 
 // pieceBytes is how much a peer must take within the grace period.
@@ -32,7 +44,7 @@ const pieceBytes = 4 << 10
 func (s *socket) Read(p []byte) (int, error) {
 	n, err := s.Conn.Read(p)
 	if n > 0 {
-		s.lastRead.Store(time.Now().UnixNano())
+		s.heard()
 	}
 	return n, err
 }
@@ -122,7 +134,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	cfg := &h.session.g.cfg
 	limitSendBuffer(conn, cfg.SendBuffer)
 	sock := &socket{Conn: conn, session: h.session, grace: cfg.ReadGrace, tryWrite: nonblocking(conn)}
-	sock.lastRead.Store(time.Now().UnixNano())
+	sock.heard()
 	h.session.socket = sock
 
 	// What arrived together with the handshake is still in the old buffer.

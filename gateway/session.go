@@ -272,7 +272,7 @@ func (s *session) acquire() bool {
 		}
 		s.mu.Lock()
 		s.paused = false
-		s.socket.lastRead.Store(time.Now().UnixNano())
+		s.socket.heard()
 		if s.ctx.Err() != nil {
 			break
 		}
@@ -290,7 +290,7 @@ func (s *session) setPaused(paused bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paused = paused
-	s.socket.lastRead.Store(time.Now().UnixNano())
+	s.socket.heard()
 }
 
 // answer enqueues a frame that settles what a slot was taken for.
@@ -394,8 +394,7 @@ func (s *session) noHello() {
 func (s *session) beat() {
 	interval := s.g.cfg.Heartbeat
 	s.mu.Lock()
-	silent := time.Since(time.Unix(0, s.socket.lastRead.Load()))
-	dead := silent >= 3*interval && !s.paused
+	dead := s.socket.silent() >= 3*interval && !s.paused
 	over := s.closing
 	if !over {
 		s.heartbeat.Reset(interval)

@@ -88,7 +88,7 @@ func (in *injector) do(ctx context.Context, f schedule.Fault) error {
 		in.anomalies = append(in.anomalies, fmt.Sprintf("after %v: %v ended by themselves", f, dead))
 		return errors.New("nodes ended by themselves")
 	}
-	if err := in.world.awaitSettled(ctx, settleWithin); err != nil {
+	if err := in.world.awaitSettled(ctx, in.world.settle); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -133,13 +133,17 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 		phase(wake, f.Node)
 		return n.signal(syscall.SIGCONT)
 	case schedule.RestartStore:
+		began := time.Now()
 		if err := w.server.Crash(); err != nil {
 			return err
 		}
+		ended := time.Since(began)
 		sleep(ctx, f.For)
+		again := time.Now()
 		if err := w.server.Start(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
+		say("  the database took %v to end, and %v to recover", ended.Round(time.Millisecond), time.Since(again).Round(time.Millisecond))
 		phase(storeBack)
 		sleep(ctx, time.Second)
 		return nil
@@ -156,7 +160,7 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 			if err := in.restart(ctx, n); err != nil {
 				return err
 			}
-			if err := w.awaitSettled(ctx, settleWithin); err != nil {
+			if err := w.awaitSettled(ctx, w.settle); err != nil {
 				in.anomalies = append(in.anomalies, fmt.Sprintf("in a rolling restart, after %s: %v", n.name, err))
 			}
 		}

@@ -136,6 +136,7 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 		cfg.ProbeEvery, cfg.Think = 60*time.Millisecond, 200*time.Millisecond
 	}
 	l := load.Start(cfg)
+	y := measure(w.server.URL("postgres"), l.Now)
 	in := &injector{world: w, now: l.Now, counts: map[schedule.Kind]int{}}
 	in.phase(settling)
 	sleep(ctx, calmFor)
@@ -155,6 +156,8 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 		broken = errors.Join(broken, err)
 	}
 	history, waits, answers := l.Finish(ending, log)
+	in.phase(settling) // ends the last one
+	ticks := y.end()
 	anomalies := in.anomalies
 	if err := ctx.Err(); err != nil {
 		return anomalies, err
@@ -197,8 +200,8 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 		total += in.counts[kind]
 	}
 	fmt.Printf("  %4d  in all\n\nWhat clients were told besides results and rejections: %s\n\n", total, tally(answers))
-	lines, worst := unavailability(in.windows, waits)
-	printMissed(os.Stdout, in.windows, lines, worst)
+	lines, longest := unavailability(in.windows, waits, ticks)
+	printMissed(os.Stdout, in.windows, lines, longest, ticks)
 	printUnavailability(os.Stdout, lines)
 	fmt.Println()
 	return anomalies, broken
@@ -243,7 +246,7 @@ func (c config) leftovers(ctx context.Context, w *world, before map[string]usage
 	for _, n := range w.nodes {
 		var u usage
 		var err error
-		for deadline := time.Now().Add(settleWithin); ; sleep(ctx, settleEvery) {
+		for deadline := time.Now().Add(w.settle); ; sleep(ctx, settleEvery) {
 			if u, err = n.usage(); err == nil && u.goroutines <= before[n.name].goroutines+moreGoroutines || time.Now().After(deadline) {
 				break
 			}

@@ -53,13 +53,15 @@ type line struct {
 	longest  []time.Duration // per phase, of all its commands
 	commands int
 	errors   map[string]int
+	// late and commit are the yardstick's worst.
+	late, commit time.Duration
 }
 
 // unavailability finds the longest wait in each phase. A command belongs to
 // the phase in which it was sent, or to the one that began while it waited.
-func unavailability(windows []window, waits []load.Wait) (lines map[string]*line, worst []load.Wait) {
+func unavailability(windows []window, waits []load.Wait, ticks []tick) (lines map[string]*line, longest []load.Wait) {
 	lines = map[string]*line{}
-	worst = make([]load.Wait, len(windows))
+	longest = make([]load.Wait, len(windows))
 	for _, w := range waits {
 		i, _ := slices.BinarySearchFunc(windows, w.Begin, func(x window, at int64) int { return cmp.Compare(x.begin, at) })
 		if i == len(windows) || windows[i].begin > w.Begin {
@@ -71,8 +73,8 @@ func unavailability(windows []window, waits []load.Wait) (lines map[string]*line
 		if i < 0 || windows[i].without[w.Gateway] || windows[i].without[w.Via] {
 			continue
 		}
-		if w.Took() > worst[i].Took() {
-			worst[i] = w
+		if w.Took() > longest[i].Took() {
+			longest[i] = w
 		}
 		l := lines[windows[i].what]
 		if l == nil {
@@ -85,14 +87,17 @@ func unavailability(windows []window, waits []load.Wait) (lines map[string]*line
 		}
 	}
 	for i, w := range windows {
-		if took := worst[i].Took(); took > 0 {
-			lines[w.what].longest = append(lines[w.what].longest, took)
+		if took := longest[i].Took(); took > 0 {
+			l := lines[w.what]
+			l.longest = append(l.longest, took)
+			late, commit := worst(ticks, w.begin, w.end)
+			l.late, l.commit = max(l.late, late), max(l.commit, commit)
 		}
 	}
 	for _, l := range lines {
 		slices.Sort(l.longest)
 	}
-	return lines, worst
+	return lines, longest
 }
 
 // quiet is what a wait in calm may last, so that no fault is to blame for it.
@@ -103,16 +108,18 @@ func quiet(lines map[string]*line) time.Duration {
 	return 50 * time.Millisecond
 }
 
-// printMissed prints the longest wait of each phase that missed its budget.
-func printMissed(out io.Writer, windows []window, lines map[string]*line, worst []load.Wait) {
+// printMissed prints the longest wait of each phase that missed its budget,
+// with the yardstick's while it lasted.
+func printMissed(out io.Writer, windows []window, lines map[string]*line, longest []load.Wait, ticks []tick) {
 	for i, w := range windows {
 		b, ok := budgets[w.what]
 		if b.none {
 			b.most = quiet(lines)
 		}
-		if wait := worst[i]; ok && wait.Took() > b.most {
-			fmt.Fprintf(out, "  at %.1f s, %s: %s, sent %s after its begin to %s through %s %v\n", float64(w.begin)/1e9, w.what, ms(wait.Took()),
-				ms(time.Duration(wait.Begin-w.begin)), wait.Owner, wait.Via, wait.Errors)
+		if wait := longest[i]; ok && wait.Took() > b.most {
+			late, commit := worst(ticks, wait.Begin, wait.End)
+			fmt.Fprintf(out, "  at %.1f s, %s: %s, sent %s after its begin to %s through %s %v; the machine stalled for %s, an INSERT took %s\n",
+				float64(w.begin)/1e9, w.what, ms(wait.Took()), ms(time.Duration(wait.Begin-w.begin)), wait.Owner, wait.Via, wait.Errors, ms(late), ms(commit))
 		}
 	}
 	fmt.Fprintln(out)
@@ -127,7 +134,7 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 
 // printUnavailability prints the table, as Markdown.
 func printUnavailability(out io.Writer, lines map[string]*line) {
-	fmt.Fprintf(out, "| while | times | longest wait: p50 | p99 | worst | budget | | answers that asked for a retry |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |\n")
+	fmt.Fprintf(out, "| while | times | longest wait: p50 | p99 | worst | budget | | machine's stall | INSERT | answers that asked for a retry |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- |\n")
 	for _, what := range order {
 		l := lines[what]
 		if l == nil || len(l.longest) == 0 {
@@ -150,7 +157,8 @@ func printUnavailability(out io.Writer, lines map[string]*line) {
 				verdict = fmt.Sprintf("**missed %d times**", over)
 			}
 		}
-		fmt.Fprintf(out, "| %s | %d | %s | %s | %s | %s | %s | %s |\n", what, len(l.longest), ms(quantile(l.longest, 0.5)), ms(quantile(l.longest, 0.99)), ms(worst), allowed, verdict, tally(l.errors))
+		fmt.Fprintf(out, "| %s | %d | %s | %s | %s | %s | %s | %s | %s | %s |\n", what, len(l.longest), ms(quantile(l.longest, 0.5)), ms(quantile(l.longest, 0.99)), ms(worst),
+			allowed, verdict, ms(l.late), ms(l.commit), tally(l.errors))
 	}
 }
 

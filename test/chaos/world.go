@@ -31,8 +31,10 @@ const (
 	readyWithin = 30 * time.Second
 	exitWithin  = 30 * time.Second
 	// settleWithin is how long the cluster has to agree once it is whole: the
-	// promise. It looks every settleEvery.
+	// promise. With the race detector it has settleRace. It looks every
+	// settleEvery.
 	settleWithin = 10 * time.Second
+	settleRace   = 30 * time.Second
 	settleEvery  = 50 * time.Millisecond
 )
 
@@ -51,6 +53,8 @@ type world struct {
 	store   string
 	nodes   []*node
 	join    string
+	// settle is how long the cluster has to agree.
+	settle time.Duration
 }
 
 // node is a process of the cluster, again and again.
@@ -77,7 +81,10 @@ type process struct {
 
 // newWorld starts a database and the nodes, and waits until they agree.
 func newWorld(ctx context.Context, dir string, race, loopback bool) (_ *world, err error) {
-	w := &world{dir: dir}
+	w := &world{dir: dir, settle: settleWithin}
+	if race {
+		w.settle = settleRace
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.close())

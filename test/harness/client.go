@@ -52,6 +52,7 @@ type Session struct {
 	Welcome Frame
 
 	conn *websocket.Conn
+	bye  atomic.Bool   // a goodbye has come
 	done chan struct{} // closed when the reader ended
 	err  error         // why, once done is closed
 
@@ -100,6 +101,10 @@ func (s *Session) Close() {
 // Done is closed when the connection has ended; Err then says why.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
+// Leaving tells whether the gateway has said goodbye: it answers what it has,
+// and new requests go elsewhere.
+func (s *Session) Leaving() bool { return s.bye.Load() }
+
 // Err is why the connection ended.
 func (s *Session) Err() error { <-s.done; return s.err }
 
@@ -124,6 +129,9 @@ func (s *Session) read() {
 }
 
 func (s *Session) dispatch(f Frame) {
+	if f.Op == "goodbye" {
+		s.bye.Store(true)
+	}
 	s.mu.Lock()
 	reply, handler := s.waiting[f.ID], s.subs[f.Sub]
 	delete(s.waiting, f.ID)

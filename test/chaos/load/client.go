@@ -28,7 +28,8 @@ type client struct {
 	home    int // index of its gateway
 	at      int // of the one it is connected to, or tries next
 	session *harness.Session
-	left    time.Time // when it left home
+	old     []*harness.Session // that said goodbye
+	left    time.Time          // when it left home
 }
 
 func newClient(l *Load, id string, home int) *client {
@@ -43,6 +44,12 @@ func (c *client) connect(ctx context.Context) (*harness.Session, error) {
 		case <-c.session.Done():
 			c.leave()
 		default:
+			if c.session.Leaving() {
+				// It still answers what was sent to it.
+				c.old, c.session = append(c.old, c.session), nil
+				c.leave()
+				break
+			}
 			if c.at == c.home || time.Since(c.left) < homeAfter {
 				return c.session, nil
 			}
@@ -78,9 +85,10 @@ func (c *client) leave() {
 }
 
 func (c *client) close() {
-	if c.session != nil {
-		c.session.Close()
-		c.session = nil
+	for _, s := range append(c.old, c.session) {
+		if s != nil {
+			s.Close()
+		}
 	}
 }
 
