@@ -12,6 +12,7 @@
 package ganglion
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,6 +87,12 @@ type Config struct {
 
 	// Limits bound what clients may take of the node.
 	Limits gateway.Limits
+
+	// DrainWindow is the time over which a node that stops parts with its
+	// sessions, one after another; with few of them it takes less.
+	//
+	// Defaults to 5 seconds.
+	DrainWindow time.Duration
 
 	// GossipKeyFile has the keys that encrypt gossip: 32 bytes each, as hex or
 	// base64, one on each line, or one alone as it is. The first encrypts what
@@ -181,6 +188,10 @@ func (c Config) withDefaults() (Config, error) {
 		errs = append(errs, err)
 	}
 	c.Limits = limits
+	if c.DrainWindow < 0 {
+		problem("the drain window is %v: it can't be negative", c.DrainWindow)
+	}
+	c.DrainWindow = cmp.Or(c.DrainWindow, 5*time.Second)
 	if c.GossipKeyFile == "" && !c.InsecurePeers && !isLoopback(c.GossipListen) {
 		problem("gossip on %s would be open to strangers: give --gossip-key-file, or --insecure-peers if the network is trusted", c.GossipListen)
 	}

@@ -31,7 +31,8 @@ const (
 	// gossipHead is how long a leaving node waits for gossip to say so before
 	// it refuses commands: a few gossip intervals.
 	gossipHead = 300 * time.Millisecond
-	// drainMost bounds how long a leaving node waits for what is in flight.
+	// drainMost bounds how long a leaving node waits for what is in flight:
+	// once for its last sessions, and once for its aggregates.
 	drainMost = 5 * time.Second
 	// stopMost bounds how long peers may take to hear the last of a node.
 	stopMost = time.Second
@@ -157,7 +158,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	if cfg.Gateway {
 		n.gateway, err = gateway.New(gateway.Config{
 			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Store: n.store, Router: n.router,
-			Auth: cfg.Auth, Origins: cfg.Origins, Limits: cfg.Limits, Logger: n.log,
+			Auth: cfg.Auth, Origins: cfg.Origins, Limits: cfg.Limits, DrainWindow: cfg.DrainWindow, Logger: n.log,
 		})
 		if err != nil {
 			return nil, err
@@ -278,17 +279,15 @@ func (n *node) drain(ctx context.Context) {
 	n.log.Info("draining")
 	n.setState(cluster.Draining)
 	n.cluster.SetState(cluster.Draining)
-	ctx, cancel := context.WithTimeout(ctx, gossipHead+drainMost)
-	defer cancel()
 	select {
 	case <-time.After(gossipHead):
 	case <-ctx.Done():
 	}
 	if n.gateway != nil {
-		if err := n.gateway.Drain(ctx); err != nil {
-			n.log.Warn("sessions were cut off while draining", "error", err)
-		}
+		n.drainSessions(ctx)
 	}
+	ctx, cancel := context.WithTimeout(ctx, drainMost)
+	defer cancel()
 	if err := n.router.Drain(ctx); err != nil {
 		n.log.Warn("commands were still in flight at the end of the drain: their senders will ask again", "error", err)
 	}
@@ -297,6 +296,14 @@ func (n *node) drain(ctx context.Context) {
 			n.log.Warn("aggregates were still busy at the end of the drain", "error", err)
 		}
 		n.publisher.Bye()
+	}
+}
+
+func (n *node) drainSessions(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainWindow+drainMost)
+	defer cancel()
+	if err := n.gateway.Drain(ctx); err != nil {
+		n.log.Warn("sessions were cut off while draining", "error", err)
 	}
 }
 

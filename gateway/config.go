@@ -103,11 +103,13 @@ type Config struct {
 	// Defaults to 60 seconds.
 	ReadGrace time.Duration
 
-	// ReconnectSpread is the time over which sessions are told to reconnect
-	// when the gateway drains.
+	// DrainWindow is the time over which a gateway that drains parts with its
+	// sessions, one after another, so that others don't get them all at once.
+	// Those that wait for their turn are served. With few sessions it takes
+	// less.
 	//
 	// Defaults to 5 seconds.
-	ReconnectSpread time.Duration
+	DrainWindow time.Duration
 
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
@@ -151,7 +153,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	lasting(&c.Heartbeat, 25*time.Second, "Heartbeat")
 	lasting(&c.ReadGrace, time.Minute, "ReadGrace")
-	lasting(&c.ReconnectSpread, 5*time.Second, "ReconnectSpread")
+	lasting(&c.DrainWindow, 5*time.Second, "DrainWindow")
 	for _, pattern := range c.Origins {
 		if _, err := path.Match(pattern, ""); err != nil {
 			errs = append(errs, fmt.Errorf("gateway: Origins has the malformed pattern %q", pattern))

@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"golang.org/x/sync/singleflight"
 )
@@ -198,12 +199,8 @@ func (g *Gateway) errRefused() error {
 func (g *Gateway) admit(s *session) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.errRefused(); err != nil {
+	if err := g.refusal(); err != nil {
 		return err
-	}
-	if len(g.sessions) >= g.cfg.Limits.Sessions {
-		g.reached(limitSessions)
-		return errTooMany{errors.New("this gateway has as many sessions as it takes: come back later")}
 	}
 	if len(g.sessions) == 0 {
 		g.idle = make(chan struct{})
@@ -211,6 +208,18 @@ func (g *Gateway) admit(s *session) error {
 	g.sessions[s] = struct{}{}
 	g.tasks.Add(1)
 	g.stats.sessions.Add(1)
+	return nil
+}
+
+// refusal says why a session is not taken, or nil. The caller holds g.mu.
+func (g *Gateway) refusal() error {
+	if err := g.errRefused(); err != nil {
+		return err
+	}
+	if len(g.sessions) >= g.cfg.Limits.Sessions {
+		g.reached(limitSessions)
+		return errTooMany{errors.New("this gateway has as many sessions as it takes: come back later"), command.Unavailable}
+	}
 	return nil
 }
 
@@ -272,22 +281,6 @@ func (g *Gateway) Resume() {
 	defer g.mu.Unlock()
 	g.suspended = false
 }
-
-// Drain refuses new sessions, answers what is open, and closes each session
-// with goodbye and 1012. When ctx ends it closes the rest without ceremony,
-// and reports ctx's error.
-func (g *Gateway) Drain(ctx context.Context) error {
-	g.mu.Lock()
-	g.draining = true
-	g.mu.Unlock()
-	for _, s := range g.all() {
-		s.drain()
-	}
-	return g.wait(ctx)
-}
-
-// reconnectIn deals out the times at which sessions should come back.
-func (g *Gateway) reconnectIn() time.Duration { return rand.N(g.cfg.ReconnectSpread) }
 
 // Stats returns what the gateway has done.
 func (g *Gateway) Stats() Stats {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -113,7 +112,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := newSession(g, identity)
-	s.conn, err = websocket.Accept(&hijacker{ResponseWriter: w, session: s}, r, &websocket.AcceptOptions{
+	conn, err := websocket.Accept(&hijacker{ResponseWriter: w, session: s}, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{frame.Subprotocol},
 		InsecureSkipVerify: true, // checked above, to answer in our words
 		OnPingReceived: func(_ context.Context, payload []byte) bool {
@@ -126,13 +125,14 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.cfg.Logger.Debug("handshake failed", "error", err)
 		return
 	}
-	s.conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
+	conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
+	s.wire = webSocket{conn}
 	if err := g.admit(s); err != nil { // too many, or it changed its mind during the handshake
 		code := frame.CloseLost
 		if errors.As(err, new(errTooMany)) {
 			code = frame.CloseTooMany
 		}
-		_ = s.conn.Close(websocket.StatusCode(code), err.Error()) // waits for the peer, 5 s at most
+		_ = conn.Close(websocket.StatusCode(code), err.Error()) // waits for the peer, 5 s at most
 		s.cancel()
 		return
 	}
@@ -157,7 +157,10 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 		writeFailure(w, "", "", untrusted(err))
 		return
 	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(g.cfg.Limits.HelloTimeout)) // some writers of tests have no connection
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.Limits.FrameBytes)))
+	_ = control.SetReadDeadline(time.Time{})
 	if err != nil {
 		f := &command.Failure{Code: command.BadRequest, Message: "the body could not be read"}
 		var large *http.MaxBytesError
@@ -247,103 +250,4 @@ func (g *Gateway) reader(r *http.Request, id string) (Identity, eventstore.Strea
 
 func badParameter(name, what string) *command.Failure {
 	return &command.Failure{Code: command.BadRequest, Field: name, Message: "the parameter " + name + " " + what}
-}
-
-func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
-	identity, s, failure := g.reader(r, r.PathValue("id"))
-	g.serveEvents(w, r, identity, topic{stream: s}, failure)
-}
-
-func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request) {
-	identity, s, failure := g.reader(r, "all")
-	g.serveEvents(w, r, identity, topic{category: s.Type}, failure)
-}
-
-// serveEvents writes the events of a topic up to the head, one JSON object a
-// line. A response that is cut off short has no final chunk: clients see that.
-func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, failure *command.Failure) {
-	req := frame.Subscribe{Stream: t.stream, Category: t.category}
-	if strings.Contains(r.Header.Get("Accept"), "text/event-stream") && failure == nil {
-		failure = &command.Failure{Code: command.Unsupported, Message: "this gateway sends no Server-Sent Events yet: use a WebSocket for what is live"}
-	}
-	if failure == nil {
-		failure = startOf(&req, r.URL.Query())
-	}
-	if failure == nil {
-		failure = g.mayRead(identity, t)
-	}
-	var from start
-	if failure == nil {
-		from, failure = g.locate(r.Context(), t, req)
-	}
-	if failure == nil { // up to the log's own head: who just wrote finds it here
-		var err error
-		if from.head, err = g.cfg.Store.Head(r.Context()); err != nil {
-			failure = readFailure(err)
-		}
-	}
-	if failure != nil {
-		writeFailure(w, "", "", failure)
-		return
-	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
-	at, version := from.at, from.version
-	for at < from.head {
-		p, err := g.readPage(r.Context(), t, place{at, version}, from.head)
-		var page []byte
-		for _, e := range p.list {
-			if e.err != nil {
-				err = e.err
-				break
-			}
-			page = append(append(append(page, '{'), e.tail...), '\n')
-			version = e.version
-		}
-		if _, werr := w.Write(page); err == nil {
-			err = werr
-		}
-		if err != nil {
-			g.cfg.Logger.Debug("a response was cut off", "error", err)
-			panic(http.ErrAbortHandler) // the way to tell the client that there was more
-		}
-		at = p.to.at
-	}
-}
-
-// startOf reads where a reading of events begins: where a subscription could,
-// but by default at the beginning.
-func startOf(req *frame.Subscribe, query url.Values) *command.Failure {
-	after, last := query.Get("after"), query.Get("last")
-	req.Cursor = query.Get("cursor")
-	given := 0
-	for _, v := range []string{after, last, req.Cursor} {
-		if v != "" {
-			given++
-		}
-	}
-	switch {
-	case given > 1:
-		return badParameter("cursor", "and after and last exclude each other: give one of them")
-	case req.Category != "" && after != "":
-		return badParameter("after", "is for streams: a category begins at a cursor")
-	case req.Category != "" && last != "":
-		return badParameter("last", "is for streams: a category begins at a cursor")
-	case after != "":
-		n, err := strconv.ParseUint(after, 10, 64)
-		if err != nil {
-			return badParameter("after", "must be a version: a whole number")
-		}
-		v := eventstore.Version(n)
-		req.After = &v
-	case last != "":
-		n, err := strconv.ParseUint(last, 10, 64)
-		if err != nil || n == 0 {
-			return badParameter("last", "must be a whole number of 1 or more")
-		}
-		req.Last = n
-	case req.Cursor == "":
-		req.Cursor = "0"
-	}
-	return nil
 }

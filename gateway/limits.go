@@ -139,8 +139,11 @@ var limitNames = [limits]string{
 // reached counts that a limit said no.
 func (g *Gateway) reached(l limit) { g.stats.limited[l].Add(1) }
 
-// errTooMany is why a session is closed with 4101.
-type errTooMany struct{ error }
+// errTooMany is why a session is closed with 4101. Over HTTP it has a code.
+type errTooMany struct {
+	error
+	code command.Code
+}
 
 // enter counts a session among those of its client, or says why that is not
 // to be.
@@ -153,7 +156,7 @@ func (g *Gateway) enter(s *session, client string) error {
 	defer g.mu.Unlock()
 	if g.clients[client] >= most {
 		g.reached(limitSessionsPerClient)
-		return errTooMany{fmt.Errorf("%s has %d sessions here, and more are not allowed: close one of them first", client, most)}
+		return errTooMany{fmt.Errorf("%s has %d sessions here, and more are not allowed: close one of them first", client, most), command.RateLimited}
 	}
 	g.clients[client]++
 	s.counted = client
@@ -178,6 +181,13 @@ func (g *Gateway) tooFast(after time.Duration) *command.Failure {
 		Code: command.RateLimited, Retry: command.RetryLater, After: after,
 		Message: fmt.Sprintf("more than %d commands a second are not allowed: go on after after_ms", g.cfg.Limits.CommandsPerSecond),
 	}
+}
+
+// unenter is leave for those who don't hold g.mu.
+func (g *Gateway) unenter(s *session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.leave(s)
 }
 
 // bucket holds a second's worth of commands, and fills as fast as they may

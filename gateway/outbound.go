@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"encoding/binary"
 	"sync"
 	"time"
 
@@ -16,9 +15,6 @@ const (
 	leastBytes = 4 << 10
 	// closeGrace is how long a client may take to answer a close frame.
 	closeGrace = 5 * time.Second
-	// headerRoom is what a frame's header needs at most (RFC 6455, 5.2;
-	// servers do not mask).
-	headerRoom = 10
 )
 
 // item is a frame that is owed, or the end. Events are never queued: they
@@ -26,7 +22,7 @@ const (
 type item struct {
 	frame []byte
 	slot  bool   // writing it makes place for another request
-	close []byte // a close frame, after which nothing is written
+	close []byte // a close frame or the like, after which nothing is written
 }
 
 // enqueue adds an item. The caller holds s.mu.
@@ -73,11 +69,18 @@ func (s *session) hasRoom() bool {
 	return s.owed <= s.g.cfg.QueueBytes && (!s.writing || s.g.queued.Load() <= int64(s.g.cfg.QueueMemory))
 }
 
-// closeAfter ends the session once all that it is owed has been written.
+// say enqueues a frame that nobody asked for. The caller holds s.mu.
+func (s *session) say(f frame.Frame) { s.enqueue(item{frame: s.wire.frame(f)}) }
+
+// part ends the session once all that it is owed has been written. The caller
+// holds s.mu.
+func (s *session) part(code int, reason string) { s.enqueue(item{close: s.wire.close(code, reason)}) }
+
+// closeAfter is part for those who don't hold s.mu.
 func (s *session) closeAfter(code int, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.enqueue(item{close: closeFrame(code, reason)})
+	s.part(code, reason)
 }
 
 // closeWith ends the session with a close frame of the WebSocket library,
@@ -168,7 +171,7 @@ func (s *session) sendRest() {
 	err := s.socket.write(*s.rest)
 	if s.socket.stalled {
 		s.g.cfg.Logger.Info("session closed: the client read nothing for too long", "session", s.id, "client", s.client())
-		_, _ = s.socket.Conn.Write(closeFrame(frame.CloseReadNothing, "read nothing for too long"))
+		_, _ = s.socket.Conn.Write(s.wire.close(frame.CloseReadNothing, "read nothing for too long"))
 	}
 	if s.socket.stalled || err != nil {
 		s.end()
@@ -214,7 +217,7 @@ func (s *session) fill(t *turn) (message []byte, more bool) {
 	if ok {
 		return message, more
 	}
-	d := draft{b: append(t.scratch[:0], make([]byte, headerRoom)...), limit: headerRoom + t.limit}
+	d := draft{wire: s.wire, b: append(t.scratch[:0], make([]byte, headerRoom)...), limit: headerRoom + t.limit}
 	n := 0
 	for ; n < len(s.queue) && s.queue[n].close == nil && len(d.b) < d.limit; n++ {
 		d.append(s.queue[n].frame)
@@ -241,16 +244,13 @@ func (s *session) fill(t *turn) (message []byte, more bool) {
 // seal puts a message together.
 func (s *session) seal(d *draft, ending []byte) []byte {
 	message := d.b[len(d.b):]
-	if payload := len(d.b) - headerRoom; payload > 0 {
-		var header [headerRoom]byte
-		h := appendTextHeader(header[:0], payload)
-		message = d.b[headerRoom-len(h):]
-		copy(message, h)
+	if len(d.b) > headerRoom {
+		message = s.wire.message(d.b)
 	}
 	if s.pongDue != nil || s.pingDue {
 		control := s.pongDue
 		if s.pingDue {
-			control = append(control, pingFrame()...)
+			control = append(control, s.wire.ping()...)
 		}
 		s.pongDue, s.pingDue = nil, false
 		message = append(control, message...)
@@ -310,9 +310,15 @@ func (s *session) fillEvents(t *turn, d *draft) {
 			break
 		}
 	}
+	if s.goodbyeDue && s.owesEvents() {
+		return // the heartbeat waits for them
+	}
 	if s.beatDue { // at the end of a message also when there is more to come
 		s.beatDue = false
-		d.append(s.heartbeatFrame(t.head).Append(nil))
+		d.append(s.wire.frame(s.heartbeatFrame(t.head)))
+	}
+	if s.goodbyeDue {
+		s.sayGoodbye()
 	}
 }
 
@@ -329,6 +335,7 @@ func (s *session) heartbeatFrame(head eventstore.Position) frame.Heartbeat {
 
 // draft is a message in the making.
 type draft struct {
+	wire  wire
 	b     []byte // room for the header, and the frames
 	limit int    // of len(b); one frame may pass it
 
@@ -341,7 +348,7 @@ type draft struct {
 
 func (d *draft) append(frame []byte) {
 	if len(d.b) > headerRoom {
-		d.b = append(d.b, '\n')
+		d.b = append(d.b, d.wire.separator()...)
 	}
 	d.b = append(d.b, frame...)
 	d.plain = false
@@ -354,21 +361,7 @@ func (d *draft) fits(sub *subscription, e *entry) bool {
 
 func (d *draft) event(sub *subscription, e *entry) {
 	if len(d.b) > headerRoom {
-		d.b = append(d.b, '\n')
+		d.b = append(d.b, d.wire.separator()...)
 	}
-	d.b = append(d.b, sub.head...)
-	d.b = append(d.b, e.tail...)
-}
-
-// appendTextHeader appends the header of an unmasked text message of one
-// frame (RFC 6455, 5.2).
-func appendTextHeader(b []byte, payload int) []byte {
-	b = append(b, 0x81)
-	switch {
-	case payload <= 125:
-		return append(b, byte(payload))
-	case payload <= 1<<16-1:
-		return binary.BigEndian.AppendUint16(append(b, 126), uint16(payload))
-	}
-	return binary.BigEndian.AppendUint64(append(b, 127), uint64(payload))
+	d.b = d.wire.event(d.b, sub.head, e)
 }

@@ -9,12 +9,13 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// session is one WebSocket connection: a goroutine that reads, and a shard
-// that writes.
+// session is one connection, of a WebSocket or of Server-Sent Events: a
+// goroutine that reads, and a shard that writes.
 //
 // What waits for the socket is bounded. What is owed (answers and the like) is
 // bounded by the requests that may be open and by bytes; past that the reader
@@ -24,8 +25,8 @@ import (
 type session struct {
 	g      *Gateway
 	id     string
-	conn   *websocket.Conn
-	input  *bufio.Reader // what conn reads from
+	wire   wire
+	input  *bufio.Reader // what the wire reads from
 	socket *socket
 	shard  *shard
 	ctx    context.Context // ends with the session, and once its close frame was written
@@ -45,10 +46,10 @@ type session struct {
 	identity Identity
 	greeted  bool
 	otherLog string // the log that the client said it knows, if it is not this one; set by hello
-	draining bool
-	closing  bool // nothing is queued any more
-	ended    bool // nothing is written any more
-	paused   bool // the reader waits: silence is not the client's
+	leaving  bool   // it was sent away
+	closing  bool   // nothing is queued any more
+	ended    bool   // nothing is written any more
+	paused   bool   // the reader waits: silence is not the client's
 	open     map[string]*request
 	subs     map[string]*subscription
 	rate     *bucket // of commands
@@ -61,6 +62,9 @@ type session struct {
 	beatDue bool
 	pingDue bool
 	pongDue []byte
+
+	goodbyeDue bool                // the next heartbeat is the last
+	owedTo     eventstore.Position // the head when it was sent away
 
 	// What is in the message that is being written.
 	slotsDue, eventsDue int
@@ -96,7 +100,11 @@ func newSession(g *Gateway, identity Identity) *session {
 // start serves the session until it has ended.
 func (s *session) start() {
 	s.mu.Lock()
-	s.hello = time.AfterFunc(s.g.cfg.Limits.HelloTimeout, s.noHello)
+	if s.greeted {
+		s.heartbeat = time.AfterFunc(s.g.cfg.Heartbeat, s.beat)
+	} else {
+		s.hello = time.AfterFunc(s.g.cfg.Limits.HelloTimeout, s.noHello)
+	}
 	s.setExpiry()
 	s.mu.Unlock()
 	s.endIfRevoked()
@@ -111,7 +119,7 @@ func (s *session) start() {
 func (s *session) run() {
 	for {
 		_, _ = s.input.Peek(1) // what is wrong, read finds out
-		again, code, reason := s.read()
+		again, code, reason := s.wire.read(s)
 		if again && !s.renewed && s.isGreeted() {
 			s.renewed = true
 			go s.run()
@@ -137,7 +145,12 @@ func (s *session) finish(code int, reason string) {
 	if code != 0 {
 		s.closeAfter(code, reason)
 	}
-	s.awaitClose()
+	s.mu.Lock()
+	closing := s.closing
+	s.mu.Unlock()
+	if closing { // until the client has answered that, or its time is over
+		s.wire.ignore(s)
+	}
 	s.end()
 	s.tasks.Wait()
 
@@ -153,31 +166,7 @@ func (s *session) finish(code int, reason string) {
 		}
 	}
 	s.mu.Unlock()
-	_ = s.conn.CloseNow()
-}
-
-// awaitClose waits, if the session is to be closed, until the client has
-// answered the close frame or gone, or its time for that is over. What else it
-// sends is read and dropped: a socket that is closed with unread input resets
-// the connection, and the client might not see why it was closed.
-func (s *session) awaitClose() {
-	s.mu.Lock()
-	closing := s.closing
-	s.mu.Unlock()
-	for closing {
-		_, r, err := s.conn.Reader(context.Background())
-		if err == nil {
-			_, err = io.Copy(io.Discard, r)
-		}
-		switch {
-		case err == nil:
-		case websocket.CloseStatus(err) != -1:
-			return
-		default: // the library reads no more, after what was no WebSocket
-			_, _ = io.Copy(io.Discard, io.LimitReader(s.socket.Conn, 64<<20))
-			return
-		}
-	}
+	s.wire.release()
 }
 
 // end stops the session without ceremony. It may be called more than once.
@@ -207,12 +196,10 @@ func (s *session) client() string {
 	return s.identity.Client
 }
 
-// read handles what the client has sent. When that is all done it returns
-// again. Otherwise it returns with what code the session is to be closed; 0
-// if that was decided elsewhere, or the client has gone.
-func (s *session) read() (again bool, code int, reason string) {
+// read handles the frames that the client has sent.
+func (w webSocket) read(s *session) (again bool, code int, reason string) {
 	for {
-		typ, r, err := s.conn.Reader(context.Background())
+		typ, r, err := w.conn.Reader(context.Background())
 		if err != nil {
 			return false, 0, ""
 		}
@@ -247,6 +234,26 @@ func (s *session) read() (again bool, code int, reason string) {
 	}
 }
 
+// ignore reads and drops what else the client sends: a socket that is closed
+// with unread input resets the connection, and the client might not see why it
+// was closed.
+func (w webSocket) ignore(s *session) {
+	for {
+		_, r, err := w.conn.Reader(context.Background())
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+		}
+		switch {
+		case err == nil:
+		case websocket.CloseStatus(err) != -1:
+			return
+		default: // the library reads no more, after what was no WebSocket
+			_, _ = io.Copy(io.Discard, io.LimitReader(s.socket.Conn, 64<<20))
+			return
+		}
+	}
+}
+
 // acquire waits until another request may be open. It returns false once no
 // more are taken.
 func (s *session) acquire() bool {
@@ -277,9 +284,9 @@ func (s *session) acquire() bool {
 			break
 		}
 	}
-	closing, draining := s.closing, s.draining
+	closing, leaving := s.closing, s.leaving
 	s.mu.Unlock()
-	if draining && !closing { // what is owed is still to be written
+	if leaving && !closing { // what is owed is still to be written
 		<-s.ctx.Done()
 		return false
 	}
@@ -359,34 +366,12 @@ func (s *session) settle(id string, r *request, f frame.Frame) {
 	s.settled()
 }
 
-// settled says goodbye once everything that was owed has been answered. The
-// caller holds s.mu.
-func (s *session) settled() {
-	if !s.draining || len(s.open) > 0 || s.closing {
-		return
-	}
-	s.sayGoodbye()
-}
-
-func (s *session) sayGoodbye() {
-	s.enqueue(item{frame: frame.Goodbye{Reason: "draining", ReconnectInMS: s.g.reconnectIn().Milliseconds()}.Append(nil)})
-	s.enqueue(item{close: closeFrame(frame.CloseDraining, "draining")})
-}
-
-// drain takes no more requests and closes the session after what is owed.
-func (s *session) drain() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.draining = true
-	s.settled()
-}
-
 func (s *session) noHello() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.greeted {
 		s.g.reached(limitHelloTimeout)
-		s.enqueue(item{close: closeFrame(frame.CloseNoHello, "no hello in time")})
+		s.part(frame.CloseNoHello, "no hello in time")
 	}
 }
 
@@ -432,11 +417,11 @@ func (s *session) setExpiry() {
 			return // renewed
 		}
 		if left := time.Until(expires); left > 0 {
-			s.enqueue(item{frame: frame.Expiring{InMS: left.Milliseconds()}.Append(nil)})
+			s.say(frame.Expiring{InMS: left.Milliseconds()})
 			timer.Reset(left)
 			return
 		}
-		s.enqueue(item{close: closeFrame(frame.CloseUnauthenticated, "the token has expired")})
+		s.part(frame.CloseUnauthenticated, "the token has expired")
 	})
 	s.expiry = timer
 }

@@ -209,7 +209,7 @@ func (sub *subscription) liveFrame() []byte {
 		v := sub.version
 		f.Version = &v
 	}
-	return f.Append(nil)
+	return sub.session.wire.frame(f)
 }
 
 // demote sends a subscription back to the log: its socket took so little that
@@ -227,11 +227,20 @@ func (s *session) demote(sub *subscription) {
 func (s *session) withdraw(sub *subscription, e *entry) {
 	s.g.cfg.Logger.Error("an event can't be shown", "stream", e.stream, "version", e.version, "position", e.position, "error", e.err)
 	s.forget(sub)
-	s.enqueue(item{frame: frame.Unsubscribed{
+	s.say(frame.Unsubscribed{
 		Sub: sub.id, Code: command.Unavailable, Cursor: sub.cursor(),
 		Message: fmt.Sprintf("node %s can't show version %d of %s: subscribe again with this cursor at another node, or once this one was upgraded",
 			s.g.cfg.Node, e.version, e.stream),
-	}.Append(nil)})
+	})
+	s.bereft()
+}
+
+// bereft ends a session that has nothing left to do without its subscription:
+// one of Server-Sent Events. The caller holds s.mu.
+func (s *session) bereft() {
+	if _, ok := s.wire.(eventStream); ok {
+		s.part(frame.CloseLost, "unsubscribed")
+	}
 }
 
 // forget ends a subscription: no event of it is put into a message any more.

@@ -524,7 +524,7 @@ func TestAClientThatReadsNothingIsClosed(t *testing.T) {
 func TestDrainAnswersWhatIsOpenAndSaysGoodbye(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	n := w.node()
+	n := w.node(func(c *gateway.Config) { c.DrainWindow = 1 }) // all at once
 	idle, busy := n.join("ada"), n.join("bob")
 	busy.send(`{"op":"command","id":"1","aggregate":"counter/a","command":"wait","data":{}}`)
 	waitFor(t, func() bool { return n.Stats().Commands == 1 })
@@ -534,7 +534,8 @@ func TestDrainAnswersWhatIsOpenAndSaysGoodbye(t *testing.T) {
 		defer cancel()
 		drained <- n.Drain(ctx)
 	}()
-	if f := want[frame.Goodbye](idle); f.Reason == "" || f.ReconnectInMS < 0 || f.ReconnectInMS > 5000 {
+	want[frame.Heartbeat](idle)
+	if f := want[frame.Goodbye](idle); f.Reason != "draining" || f.ReconnectInMS < 0 || f.ReconnectInMS > 1000 {
 		t.Errorf("got %s", f.Append(nil))
 	}
 	idle.wantClose(1012)
@@ -546,6 +547,7 @@ func TestDrainAnswersWhatIsOpenAndSaysGoodbye(t *testing.T) {
 	if f := want[frame.Result](busy); f.ID != "1" {
 		t.Errorf("got %s", f.Append(nil))
 	}
+	want[frame.Heartbeat](busy)
 	want[frame.Goodbye](busy)
 	busy.wantClose(1012)
 	if err := <-drained; err != nil {

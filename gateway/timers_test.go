@@ -70,8 +70,28 @@ func (e expiring) Trust(ctx context.Context, client string) (gateway.Identity, e
 	return id, err
 }
 
+func (e expiring) Token(ctx context.Context, token string) (gateway.Identity, error) {
+	id, err := e.Authenticator.Token(ctx, token)
+	id.Expires = time.Now().Add(e.after)
+	return id, err
+}
+
 // bubble runs a test against a gateway in memory, with time of its own.
 func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, dial func() *client)) {
+	t.Helper()
+	bubbleOver(t, change, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
+		test(t, g, func() *client {
+			c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		})
+	})
+}
+
+// bubbleOver is bubble for those who make their requests themselves.
+func bubbleOver(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, transport *http.Transport)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		router := newOwner(nothing{})
@@ -101,13 +121,7 @@ func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, 
 			transport.CloseIdleConnections()
 			running.Wait()
 		}()
-		test(t, g, func() *client {
-			c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport})
-			if err != nil {
-				t.Fatal(err)
-			}
-			return c
-		})
+		test(t, g, transport)
 	})
 }
 

@@ -40,7 +40,7 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 	for command, names := range map[string]string{
 		"dev": "listen data nodes",
 		"node": "name roles listen peer-listen gossip-listen advertise join store cluster auth jwt-hmac-file jwt-jwks jwt-issuer jwt-audience origins " +
-			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-subscriptions max-open-requests max-commands-per-second " +
+			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-subscriptions max-open-requests max-commands-per-second drain-window " +
 			"gossip-key-file peer-tls-cert peer-tls-key peer-tls-ca insecure-peers",
 		"members":         "url",
 		"events":          "url store stream after category cursor follow",

@@ -105,6 +105,7 @@ type nodeCmd struct {
 	Origins []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
 
 	limitFlags
+	DrainWindow time.Duration `help:"How long a node that stops takes to part with its sessions, one after another." default:"5s" env:"GANGLION_DRAIN_WINDOW" placeholder:"DURATION"`
 
 	GossipKeyFile string `help:"File with the 32-byte keys of gossip, hex or base64, one on each line; the first encrypts. Read again when it changes." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
 	PeerTLSCert   string `name:"peer-tls-cert" help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
@@ -122,7 +123,7 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	config := ganglion.Config{
 		Catalog: &domain.Catalog, Name: c.Name,
 		Listen: c.Listen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
-		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(),
+		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(), DrainWindow: c.DrainWindow,
 		PeerTLS:       ganglion.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
 		GossipKeyFile: c.GossipKeyFile, InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Now: c.clock, Logger: log,
 		Ready: func(url string) { fmt.Println("ganglion: ready", url) },

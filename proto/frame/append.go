@@ -122,22 +122,25 @@ func AppendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// appendRaw appends a JSON document on one line. A raw line feed can only be
-// white space between tokens, so that a blank says the same.
+// appendRaw appends a JSON document on one line. A raw line feed or carriage
+// return can only be white space between tokens, so that a blank says the same.
 func appendRaw(dst []byte, raw json.RawMessage) []byte {
 	if len(raw) == 0 {
 		return append(dst, "null"...)
 	}
 	from := len(dst)
 	dst = append(dst, raw...)
-	for {
-		i := bytes.IndexByte(dst[from:], '\n')
-		if i < 0 {
-			return dst
+	for _, end := range []byte("\n\r") {
+		for rest := dst[from:]; ; {
+			i := bytes.IndexByte(rest, end)
+			if i < 0 {
+				break
+			}
+			rest[i] = ' '
+			rest = rest[i+1:]
 		}
-		from += i
-		dst[from] = ' '
 	}
+	return dst
 }
 
 func appendStream(dst []byte, s eventstore.StreamID) []byte {

@@ -156,7 +156,7 @@ func TestAFrameIsOneLineWhateverItsDataLooksLike(t *testing.T) {
 		frame.Command{ID: "1", Aggregate: auction42, Command: "c", Data: data},
 	} {
 		line := f.Append(nil)
-		if bytes.IndexByte(line, '\n') >= 0 || !json.Valid(line) {
+		if bytes.ContainsAny(line, "\r\n") || !json.Valid(line) {
 			t.Errorf("%q is not one line of JSON", line)
 		}
 		var want, got any

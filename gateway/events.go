@@ -1,0 +1,231 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+)
+
+func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
+	identity, s, failure := g.reader(r, r.PathValue("id"))
+	g.serveEvents(w, r, identity, topic{stream: s}, failure)
+}
+
+func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request) {
+	identity, s, failure := g.reader(r, "all")
+	g.serveEvents(w, r, identity, topic{category: s.Type}, failure)
+}
+
+// serveEvents answers with the events of a topic: those that there are, or as
+// Server-Sent Events also those that come.
+func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, failure *command.Failure) {
+	live := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+	req := frame.Subscribe{Stream: t.stream, Category: t.category}
+	if failure == nil {
+		failure = g.startOf(&req, r)
+	}
+	if failure == nil {
+		failure = g.mayRead(identity, t)
+	}
+	var from start
+	if failure == nil {
+		from, failure = g.locate(r.Context(), t, req)
+	}
+	if failure == nil && !live { // up to the log's own head: who just wrote finds it here
+		var err error
+		if from.head, err = g.cfg.Store.Head(r.Context()); err != nil {
+			failure = readFailure(err)
+		}
+	}
+	if failure != nil {
+		writeFailure(w, "", "", failure)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Add("Vary", "Accept")
+	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
+	w.Header().Set("Ganglion-Log", g.cfg.Store.LogID())
+	if live {
+		g.streamEvents(w, r, identity, t, from)
+		return
+	}
+	g.listEvents(w, r, t, from)
+}
+
+// listEvents writes the events up to the head, one JSON object a line. A
+// response that is cut off short has no final chunk: clients see that.
+func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, t topic, from start) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if r.Method == http.MethodHead {
+		return
+	}
+	out := patient{w, http.NewResponseController(w), g.cfg.ReadGrace}
+	at, version := from.at, from.version
+	for at < from.head {
+		p, err := g.readPage(r.Context(), t, place{at, version}, from.head)
+		var page []byte
+		for _, e := range p.list {
+			if e.err != nil {
+				err = e.err
+				break
+			}
+			page = append(append(append(page, '{'), e.tail...), '\n')
+			version = e.version
+		}
+		if werr := out.write(page); err == nil {
+			err = werr
+		}
+		if err != nil {
+			g.cfg.Logger.Debug("a response was cut off", "error", err)
+			panic(http.ErrAbortHandler) // the way to tell the client that there was more
+		}
+		at = p.to.at
+	}
+}
+
+// patient writes to a client that may be slow, as long as it takes something
+// within each grace period.
+type patient struct {
+	w       http.ResponseWriter
+	control *http.ResponseController
+	grace   time.Duration
+}
+
+func (p patient) write(b []byte) error {
+	for len(b) > 0 {
+		if err := p.control.SetWriteDeadline(time.Now().Add(p.grace)); err != nil {
+			return err
+		}
+		n, err := p.w.Write(b[:min(len(b), pieceBytes)])
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// streamEvents begins a session that sends Server-Sent Events.
+func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, from start) {
+	if r.Method == http.MethodHead {
+		w.Header().Set("Content-Type", "text/event-stream")
+		return
+	}
+	if !r.ProtoAtLeast(1, 1) {
+		writeFailure(w, "", "", needsHTTP11())
+		return
+	}
+	s := newSession(g, identity)
+	s.greeted, s.paused = true, true // the client says nothing
+	if failure := g.enterNow(s); failure != nil {
+		writeFailure(w, "", "", failure)
+		return
+	}
+	_, rw, err := (&hijacker{ResponseWriter: w, session: s}).Hijack()
+	if err != nil {
+		g.unenter(s)
+		writeFailure(w, "", "", needsHTTP11())
+		return
+	}
+	s.wire = eventStream{rw.Reader}
+	giveUpAfter(s.socket.Conn, g.cfg.ReadGrace)
+	if err := writeEventStreamHeader(s.socket, w.Header()); err != nil {
+		s.end()
+		g.unenter(s)
+		return
+	}
+	if err := g.admit(s); err != nil { // it changed its mind meanwhile
+		_ = s.socket.write(s.wire.close(frame.CloseLost, err.Error()))
+		s.end()
+		g.unenter(s)
+		return
+	}
+	sub := &subscription{
+		session: s, id: eventStreamSub, topic: t, head: eventStreamHead,
+		started: true, at: from.at, version: from.version,
+	}
+	s.mu.Lock()
+	s.subs[sub.id] = sub
+	s.work(sub)
+	s.kick()
+	s.mu.Unlock()
+	s.start()
+}
+
+// needsHTTP11 refuses what has no chunks, or no connection of its own.
+func needsHTTP11() *command.Failure {
+	return &command.Failure{Code: command.Unsupported, Message: "Server-Sent Events need HTTP/1.1: use it, or a WebSocket"}
+}
+
+// enterNow counts a session that is about to begin among those of its client,
+// or says why it can't begin.
+func (g *Gateway) enterNow(s *session) *command.Failure {
+	g.mu.Lock()
+	err := g.refusal()
+	g.mu.Unlock()
+	if err == nil {
+		err = g.enter(s, s.identity.Client)
+	}
+	var many errTooMany
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &many):
+		return &command.Failure{Code: many.code, Retry: command.RetryLater, Message: err.Error()}
+	}
+	return &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: err.Error() + ": connect to another gateway"}
+}
+
+// startOf reads where a reading of events begins: where a subscription could,
+// but by default at the beginning.
+func (g *Gateway) startOf(req *frame.Subscribe, r *http.Request) *command.Failure {
+	query := r.URL.Query()
+	if last := r.Header.Get("Last-Event-ID"); last != "" { // the URL is still that of the first request
+		query = url.Values{"cursor": {last}, "log": query["log"]}
+	}
+	after, last, from := query.Get("after"), query.Get("last"), query.Get("from")
+	req.Cursor = query.Get("cursor")
+	given := 0
+	for _, v := range []string{after, last, from, req.Cursor} {
+		if v != "" {
+			given++
+		}
+	}
+	switch {
+	case given > 1:
+		return badParameter("cursor", "and after, last and from exclude each other: give one of them")
+	case req.Category != "" && after != "":
+		return badParameter("after", "is for streams: a category begins at a cursor")
+	case req.Category != "" && last != "":
+		return badParameter("last", "is for streams: a category begins at a cursor")
+	case after != "":
+		n, err := strconv.ParseUint(after, 10, 64)
+		if err != nil {
+			return badParameter("after", "must be a version: a whole number")
+		}
+		v := eventstore.Version(n)
+		req.After = &v
+	case last != "":
+		n, err := strconv.ParseUint(last, 10, 64)
+		if err != nil || n == 0 {
+			return badParameter("last", "must be a whole number of 1 or more")
+		}
+		req.Last = n
+	case from == "now":
+	case from != "":
+		return badParameter("from", "must be now, or left out for the beginning")
+	case req.Cursor == "":
+		req.Cursor = "0"
+	}
+	if log, this := query.Get("log"), g.cfg.Store.LogID(); log != "" && log != this && req.Resumes() && !req.FromBeginning() {
+		return cursorOfOtherLog(log, this)
+	}
+	return nil
+}
