@@ -148,7 +148,7 @@ func TestAChangeReachesWhomNoPacketReaches(t *testing.T) {
 				m, ok := v.Member("n1")
 				return ok && m.Ring == ring+1
 			})
-			if took := time.Since(began); took > 4*time.Second {
+			if took := time.Since(began); took > 10*time.Second { // the bubble's clock; two or three exchanges of all that is known
 				t.Errorf("n5 learned of the ring after %v", took)
 			}
 		}

