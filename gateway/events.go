@@ -136,16 +136,18 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, identity 
 	}
 	s.wire = eventStream{rw.Reader}
 	giveUpAfter(s.socket.Conn, g.cfg.ReadGrace)
-	if err := writeEventStreamHeader(s.socket, w.Header()); err != nil {
+	s.mu.Lock() // who closes the sessions that there are waits for the header
+	refused := g.admit(s)
+	err = writeEventStreamHeader(s.socket, w.Header())
+	s.mu.Unlock()
+	if refused != nil { // it changed its mind meanwhile
+		_ = s.socket.write(s.wire.close(frame.CloseLost, refused.Error()))
 		s.end()
 		g.unenter(s)
 		return
 	}
-	if err := g.admit(s); err != nil { // it changed its mind meanwhile
-		_ = s.socket.write(s.wire.close(frame.CloseLost, err.Error()))
-		s.end()
-		g.unenter(s)
-		return
+	if err != nil {
+		s.end() // what follows finds out
 	}
 	sub := &subscription{
 		session: s, id: eventStreamSub, topic: t, head: eventStreamHead,

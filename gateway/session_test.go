@@ -420,6 +420,7 @@ func TestAStoppingGatewayTakesItsLeave(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()
 	c, silent := n.join("ada"), n.dial()
+	waitFor(t, func() bool { return n.Stats().Sessions == 2 }) // the handshake is over before the session has begun
 	n.stop()
 	c.wantClose(1001)
 	silent.wantClose(1001)

@@ -37,7 +37,7 @@ const (
 	// M_TRIM_THRESHOLD). Other allocators don't mind.
 	appendSettings = `select set_config('plan_cache_mode', 'force_generic_plan', false),
 		set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), set_config('jit', 'off', false),
-		length(repeat('x', 8388608))`
+		octet_length(repeat(repeat('x', 1024), 8192))`
 
 	findName = "ganglion_find"
 	findSQL  = `select k.i, c.version, c.pos, c.hash, c.at, c.meta, c.events, null::json
