@@ -29,15 +29,15 @@ const (
 	// appendSettings are what the function append relies on: plans that are
 	// made once, on an empty table, and are right for a full one.
 	//
-	// The text of 8 MiB is not for its length. While the server's allocator
+	// The text of 2 MiB is not for its length. While the server's allocator
 	// (glibc's malloc) has not yet freed a large block, it gives the memory of
 	// every batch back to the kernel when the batch is done, and the next batch
 	// pays for it in page faults: a sixth of the server's time. Once it has
-	// freed one of 8 MiB, it keeps up to twice as much (mallopt(3),
+	// freed one of 2 MiB, it keeps up to twice as much (mallopt(3),
 	// M_TRIM_THRESHOLD). Other allocators don't mind.
 	appendSettings = `select set_config('plan_cache_mode', 'force_generic_plan', false),
 		set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), set_config('jit', 'off', false),
-		octet_length(repeat(repeat('x', 1024), 8192))`
+		octet_length(repeat(repeat('x', 1024), 2048))`
 
 	findName = "ganglion_find"
 	findSQL  = `select k.i, c.version, c.pos, c.hash, c.at, c.meta, c.events, null::json
