@@ -20,4 +20,5 @@ go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|
 go test -race -timeout 60m -count "$count" -run 'RandomFaults|Pipelined' ./router/...
 go test -count 1 -v -run 'RandomHistories|Growing' ./router/ring | grep -vE '^=== ' # thousands; the detector would make it hundreds
 MINUTES=$([ -n "${SHORT:-}" ] && echo 2 || echo 20) ARGS=-race scripts/chaos.sh
+[ -n "${SHORT:-}" ] || go test -race -timeout 30m -count 1 -tags hostile -run HostileClients ./test/e2e
 [ -n "${SHORT:-}" ] || test/compose/run.sh
