@@ -117,7 +117,7 @@ func TestFaultSilentHost(t *testing.T) {
 	server := startServer(t, postgrestest.Options{})
 	s := openTo(t, postgres.Config{
 		URL:            "postgres://postgres@" + silent.Addr().String() + "," + server.Addr() + "/postgres?sslmode=disable",
-		ConnectTimeout: 200 * time.Millisecond,
+		ConnectTimeout: time.Second,
 	})
 	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
 		t.Errorf("append: %v", err)
