@@ -229,12 +229,19 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	body := scrape(t, dev.URLs[0])
+	var body string
+	harness.Eventually(t, "the nodes agree on the ring", func() error {
+		body = scrape(t, dev.URLs[0])
+		if !regexp.MustCompile("(?m)^ganglion_cluster_ring_disagreements 0").MatchString(body) {
+			return errors.New("they do not")
+		}
+		return nil
+	})
 	for _, want := range []string{
 		"ganglion_ready 1", "ganglion_sessions 1", "ganglion_commands_total 20", "ganglion_cluster_members 2", "go_goroutines [1-9]",
 		"ganglion_host_commits_total [1-9]", `ganglion_commands_routed_total{way="local"} [1-9]`, `ganglion_commands_routed_total{way="forwarded"} [1-9]`,
 		"ganglion_ring_changes_total [1-9]", `ganglion_link_up{member="[^"]+"} 1`, `ganglion_link_silence_seconds{member="[^"]+"} [0-9]`,
-		"ganglion_feed_position [1-9]", "ganglion_cluster_ring_disagreements 0",
+		"ganglion_feed_position [1-9]",
 	} {
 		if !regexp.MustCompile("(?m)^" + want).MatchString(body) {
 			t.Errorf("/metrics has no %q", want)

@@ -137,8 +137,14 @@ func (s *Session) dispatch(f Frame) {
 	delete(s.waiting, f.ID)
 	if f.Op == "heartbeat" || f.Op == "goodbye" {
 		handler = nil
-		for _, h := range s.subs {
-			defer h(f)
+		for id, h := range s.subs {
+			g := f
+			for _, b := range f.Behind { // not everything was sent to this one
+				if b.Sub == id {
+					g.Cursor = b.Cursor
+				}
+			}
+			defer h(g)
 		}
 	}
 	s.mu.Unlock()
@@ -347,6 +353,7 @@ type Follower struct {
 	// Cursor is the last one that the follower was given.
 	Cursor string
 
+	live     bool // the subscription of this connection is
 	position uint64
 	versions map[string]uint64
 }
@@ -387,6 +394,7 @@ func (f *Follower) once(ctx context.Context, url string, move <-chan struct{}) e
 	if f.Log != "" {
 		hello["log"] = f.Log
 	}
+	f.live = false
 	s, err := Dial(attempt, url, f.ID, hello)
 	if err != nil {
 		return err
@@ -429,8 +437,13 @@ func (f *Follower) once(ctx context.Context, url string, move <-chan struct{}) e
 // have no hole, nothing comes twice.
 func (f *Follower) take(frame Frame) error {
 	switch frame.Op {
-	case "live", "heartbeat":
-		f.Cursor = frame.Cursor
+	case "live":
+		f.Cursor, f.live = frame.Cursor, true
+		return nil
+	case "heartbeat":
+		if f.live { // else it does not vouch for this subscription
+			f.Cursor = frame.Cursor
+		}
 		return nil
 	case "event":
 	case "unsubscribed":
