@@ -300,15 +300,28 @@ func (c *Committer) run() {
 		case <-c.wake:
 		}
 		for {
-			// Those who were just answered may have their next unit ready:
-			// let them run first, and the batch is fuller for it.
-			runtime.Gosched()
+			c.gather()
 			batch := c.take()
 			if len(batch) == 0 {
 				break
 			}
 			c.store(batch, false)
 		}
+	}
+}
+
+// gather lets those run first who were just answered and may have their next
+// unit ready: the batch is fuller for it. One turn is not enough for hundreds
+// of them, because the scheduler gives a turn to what waits in its global queue
+// after 61 others.
+func (c *Committer) gather() {
+	for waiting := -1; ; {
+		runtime.Gosched()
+		now := c.Waiting()
+		if now == waiting || now >= MaxCommands {
+			return
+		}
+		waiting = now
 	}
 }
 

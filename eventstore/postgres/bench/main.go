@@ -56,7 +56,7 @@ func main() {
 var errMissed = errors.New("the store is below its floor")
 
 func benchmark(ctx context.Context, w io.Writer, quick bool, only *regexp.Regexp) (err error) {
-	rounds, each, tailFor := 7, 900*time.Millisecond, 5*time.Second
+	rounds, each, tailFor := 12, 900*time.Millisecond, 5*time.Second
 	if quick {
 		rounds, each, tailFor = 3, 500*time.Millisecond, 2*time.Second
 	}
