@@ -130,7 +130,7 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 	}
 	cfg := load.Config{
 		Seed: c.seed, Gateways: w.gateways(), Owners: w.cluster().Owners,
-		Writers: 12, StreamFollowers: 6, ProbeEvery: 10 * time.Millisecond, Think: 40 * time.Millisecond,
+		Writers: 12, StreamFollowers: 6, ProbeEvery: 60 * time.Millisecond, Think: 200 * time.Millisecond,
 	}
 	if c.race {
 		cfg.ProbeEvery, cfg.Think = 60*time.Millisecond, 200*time.Millisecond
