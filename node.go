@@ -122,7 +122,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		n.publisher = feed.NewPublisher(feed.PublisherConfig{Logger: n.log})
 		committed = n.publisher.Publish
 	}
-	if n.store, err = OpenStore(ctx, StoreConfig{URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Logger: n.log}); err != nil {
+	if n.store, err = OpenStore(ctx, StoreConfig{URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Logger: n.log}); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { n.store.Close() })

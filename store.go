@@ -22,6 +22,9 @@ type StoreConfig struct {
 	Password string
 	// Committed is told of every batch that this store stores.
 	Committed eventstore.Committed
+	// Warm says that commands will wait for this log: everything that they need
+	// of it is made ready first; see postgres.Config.
+	Warm bool
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
@@ -47,7 +50,7 @@ func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Logger: cfg.Logger})
+		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Warm: cfg.Warm, Logger: cfg.Logger})
 	default:
 		return nil, fmt.Errorf("the store %s://… is neither a postgres:// URL nor a folder", scheme)
 	}

@@ -248,6 +248,21 @@ func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.F
 	return result, nil
 }
 
+// warm connects, and has the server plan an append, one of known keys (what
+// comes in doubt after a failover), and their look-up, by ones that hold nothing.
+func (b *backend) warm() error {
+	if failure := b.connect(); failure != nil {
+		return failure
+	}
+	for _, again := range []bool{false, true} {
+		if _, failure := b.send(nil, again); failure != nil {
+			return failure
+		}
+	}
+	_, err := b.find(&stored.Unit{})
+	return err
+}
+
 // find returns what the log holds under the keys of a unit.
 func (b *backend) find(u *stored.Unit) (map[int]batch.Found, error) {
 	keys := array{oid: pgtype.TextOID}

@@ -134,7 +134,7 @@ func TestFaultSilentServer(t *testing.T) {
 	ctx := context.Background() // without an end of its own
 	server := startServer(t, postgrestest.Options{})
 	p := newProxy(t, server.Addr())
-	s := openTo(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: 300 * time.Millisecond, ConnectTimeout: 200 * time.Millisecond})
+	s := openTo(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: time.Second, ConnectTimeout: time.Second})
 	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestFaultCloseWhileSilent(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, postgrestest.Options{})
 	p := newProxy(t, server.Addr())
-	s := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: time.Second, ConnectTimeout: 200 * time.Millisecond})
+	s := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: time.Second, ConnectTimeout: time.Second})
 	if _, err := s.Append(t.Context(), unit("a", 0, "k")); err != nil {
 		t.Fatal(err)
 	}

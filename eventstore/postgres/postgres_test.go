@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
@@ -246,5 +248,41 @@ func TestConfig(t *testing.T) {
 	_, err = postgres.Open(t.Context(), postgres.Config{URL: "postgres://ada:s3cret@host:port/db"})
 	if err == nil || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("got %v, want an error without the password", err)
+	}
+}
+
+// TestWarm looks at the connections of a store whose first commands must not
+// wait for any.
+func TestWarm(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.URL(t)
+	s := openTo(t, postgres.Config{URL: url, Warm: true, ReadConns: 3})
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var open []int32
+	pids := `select array_agg(pid order by pid) from pg_stat_activity where datname = current_database() and application_name = 'ganglion'`
+	if err := conn.QueryRow(t.Context(), pids).Scan(&open); err != nil || len(open) != 4 {
+		t.Fatalf("%d connections are open at first, want 4: %v", len(open), err)
+	}
+	var all errgroup.Group
+	for i := range 20 {
+		all.Go(func() error {
+			id := fmt.Sprint(i)
+			if _, err := s.Append(t.Context(), unit(id, 0, "k"+id)); err != nil {
+				return err
+			}
+			_, err := s.ReadStream(t.Context(), eventstore.StreamID{Type: "counter", ID: id}, 0, 10)
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var after []int32
+	if err := conn.QueryRow(t.Context(), pids).Scan(&after); err != nil || !slices.Equal(open, after) {
+		t.Errorf("the connections %v have become %v: %v", open, after, err)
 	}
 }

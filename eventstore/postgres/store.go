@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/internal/batch"
@@ -49,6 +50,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	conns.PingTimeout = cfg.ConnectTimeout
 	conns.MaxConns = int32(cfg.ReadConns)
 	conns.MinConns = 0
+	if cfg.Warm {
+		conns.MinConns = conns.MaxConns
+	}
 	if _, ok := conns.ConnConfig.RuntimeParams["application_name"]; !ok {
 		conns.ConnConfig.RuntimeParams["application_name"] = "ganglion"
 	}
@@ -59,6 +63,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.backend = &backend{store: s}
+	if cfg.Warm {
+		if err := s.warm(ctx); err != nil {
+			s.backend.drop()
+			s.pool.Close()
+			return nil, s.failed(ctx, "open the log", err)
+		}
+	}
 	s.committer = batch.New(batch.Config{
 		Backend:   s.backend,
 		Committed: cfg.Committed,
@@ -72,26 +83,16 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// openPool opens the connections for reads, and looks at the log for the
-// first time.
+// openPool looks at the log for the first time, and opens the connections for
+// reads.
 func (s *Store) openPool(ctx context.Context) error {
-	var err error
-	s.conns.AfterConnect = s.afterConnect
-	if s.pool, err = pgxpool.NewWithConfig(ctx, s.conns); err != nil {
+	var sync string
+	first, err := pgx.ConnectConfig(ctx, s.conns.ConnConfig)
+	if err != nil {
 		return s.failed(ctx, "open the log", err)
 	}
-	var (
-		log  guard.Log
-		sync string
-	)
-	err = s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
-		if log, err = look(ctx, c.Conn(), 0); err != nil {
-			return err
-		}
-		return c.QueryRow(ctx, `show synchronous_commit`).Scan(&sync)
-	})
-	if err != nil {
-		s.pool.Close()
+	log, err := s.firstLook(ctx, first, &sync)
+	if err = errors.Join(err, first.Close(ctx)); err != nil {
 		return s.failed(ctx, "open the log", err)
 	}
 	if sync == "off" || sync == "local" {
@@ -99,7 +100,42 @@ func (s *Store) openPool(ctx context.Context) error {
 			"mend", "alter database … set synchronous_commit = on")
 	}
 	s.guard = guard.New(log)
+	s.conns.AfterConnect = s.afterConnect
+	if s.pool, err = pgxpool.NewWithConfig(ctx, s.conns); err != nil {
+		return s.failed(ctx, "open the log", err)
+	}
 	return nil
+}
+
+func (s *Store) firstLook(ctx context.Context, c *pgx.Conn, sync *string) (guard.Log, error) {
+	if err := s.prepareSession(ctx, c, 5*time.Second, 30*time.Second); err != nil {
+		return guard.Log{}, err
+	}
+	if err := c.QueryRow(ctx, `show synchronous_commit`).Scan(sync); err != nil {
+		return guard.Log{}, err
+	}
+	return look(ctx, c, 0)
+}
+
+// warm opens all connections, and has the server plan what appends and reads
+// ask of it.
+func (s *Store) warm(ctx context.Context) error {
+	var all errgroup.Group
+	all.Go(s.backend.warm)
+	conns := make([]*pgxpool.Conn, s.cfg.ReadConns)
+	for i := range conns {
+		all.Go(func() (err error) {
+			conns[i], err = s.pool.Acquire(ctx)
+			return err
+		})
+	}
+	err := all.Wait()
+	for _, c := range conns { // held until here, or one could be given out twice
+		if c != nil {
+			c.Release()
+		}
+	}
+	return err
 }
 
 // refuseStandby keeps the store off a standby, whatever the URL says of
@@ -154,7 +190,7 @@ func milliseconds(d time.Duration) string {
 // afterConnect compares the log behind each new connection with what was seen
 // of it. A log that went back is for the methods to report, not for the pool.
 func (s *Store) afterConnect(ctx context.Context, c *pgx.Conn) error {
-	if err := s.prepareSession(ctx, c, 5*time.Second, 30*time.Second); err != nil || s.guard == nil {
+	if err := s.prepareSession(ctx, c, 5*time.Second, 30*time.Second); err != nil {
 		return err
 	}
 	mark := s.guard.Mark()
@@ -164,6 +200,9 @@ func (s *Store) afterConnect(ctx context.Context, c *pgx.Conn) error {
 	}
 	if !s.guard.Compare(mark, log) {
 		s.cfg.Logger.Error("the log went back", "position", mark.Position, "head", log.Head)
+	}
+	if s.cfg.Warm {
+		return warmReads(ctx, c)
 	}
 	return nil
 }
