@@ -2,6 +2,8 @@ module github.com/ganglion-es/ganglion
 
 go 1.26.0
 
+replace github.com/ganglion-es/ganglion/client/go => ./client/go
+
 replace github.com/ganglion-es/ganglion/proto => ./proto
 
 replace github.com/ganglion-es/ganglion/domain => ./domain
@@ -16,6 +18,7 @@ require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/coder/websocket v1.8.15
+	github.com/ganglion-es/ganglion/client/go v0.0.0
 	github.com/ganglion-es/ganglion/domain v0.0.0
 	github.com/ganglion-es/ganglion/eventstore v0.0.0
 	github.com/ganglion-es/ganglion/gateway v0.0.0

@@ -87,3 +87,5 @@ require (
 	modernc.org/memory v1.12.1 // indirect
 	modernc.org/sqlite v1.61.1 // indirect
 )
+
+replace github.com/ganglion-es/ganglion/client/go => ../client/go

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,9 +112,10 @@ func Load(file string) (Script, error) {
 // timer, so this is for machines that are busy.
 const stepWithin = 20 * time.Second
 
-// Play plays a script. The error names the step that failed.
-func Play(ctx context.Context, s Script, d Driver) (err error) {
-	g := newGateway()
+// Play plays a script; the gateway listens at l, and closes it in the end. The
+// error names the step that failed.
+func Play(ctx context.Context, l net.Listener, s Script, d Driver) (err error) {
+	g := newGateway(l)
 	defer g.stop()
 	bound := variables{}
 	do := func(name string, f func(context.Context) error) error {

@@ -44,12 +44,14 @@ type conn struct {
 	err    error       // why, once frames is closed
 }
 
-func newGateway() *gateway {
+func newGateway(l net.Listener) *gateway {
 	g := &gateway{knocks: make(chan knock), done: make(chan struct{})}
-	g.server = httptest.NewUnstartedServer(http.HandlerFunc(g.serve))
-	g.server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return context.WithValue(ctx, rawConn{}, c)
-	}
+	g.server = &httptest.Server{Listener: l, Config: &http.Server{
+		Handler: http.HandlerFunc(g.serve),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, rawConn{}, c)
+		},
+	}}
 	g.server.Start()
 	return g
 }

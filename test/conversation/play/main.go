@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 
 	"github.com/ganglion-es/ganglion/test/conversation"
@@ -45,11 +46,16 @@ func main() {
 }
 
 func play(file string, d *driver) string {
+	ctx := context.Background()
 	s, err := conversation.Load(file)
-	if err == nil {
-		err = conversation.Play(context.Background(), s, d)
-	}
 	if err != nil {
+		return err.Error()
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err.Error()
+	}
+	if err := conversation.Play(ctx, l, s, d); err != nil {
 		return err.Error()
 	}
 	return ""

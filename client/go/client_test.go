@@ -1,0 +1,403 @@
+package ganglion
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestOptionsThatCannotWorkAreRefusedWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	for says, o := range map[string]Options{
+		"URLs are missing":     {},
+		"no URL of a gateway":  {URLs: []string{"example.com"}},
+		"URLs: parse":          {URLs: []string{"http://[::1"}},
+		"the token names":      {URLs: []string{"http://x"}, ClientID: "ada", Token: func(context.Context) (string, error) { return "", nil }},
+		"Queue is negative":    {URLs: []string{"http://x"}, Queue: -1},
+		"\nganglion: Queue is": {Queue: -1}, // every problem at once
+	} {
+		if _, err := Connect(t.Context(), o); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%+v: %v, not %q", o, err, says)
+		}
+	}
+}
+
+func TestURLsAreThoseOfGatewaysWhateverWayTheyAreWritten(t *testing.T) {
+	t.Parallel()
+	o, err := Options{URLs: []string{"http://gw", "https://gw/", "wss://gw/proxied/v1/ws#there"}}.withDefaults()
+	if want := []string{"ws://gw/v1/ws", "wss://gw/v1/ws", "wss://gw/proxied/v1/ws"}; err != nil || !slices.Equal(o.URLs, want) {
+		t.Errorf("%q %v", o.URLs, err)
+	}
+}
+
+func TestOfSeveralGatewaysEachAttemptTakesTheNext(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := dial(t, Options{URLs: []string{"ws://a", "ws://b", "ws://c"}})
+		seen := []string{g.socket.url}
+		for range 3 {
+			g.cut()
+			seen = append(seen, g.socket.url)
+		}
+		if want := []string{"ws://b/v1/ws", "ws://c/v1/ws", "ws://a/v1/ws", "ws://b/v1/ws"}; !slices.Equal(seen, want) {
+			t.Errorf("%q", seen)
+		}
+	})
+}
+
+func TestTheKeyOfACommandIsKnownBeforeItsResult(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		sending := g.client.Aggregate("counter", "a").Start(t.Context(), "add", map[string]int{"by": 1})
+		if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(sending.Key) {
+			t.Errorf("%q is no UUIDv7", sending.Key)
+		}
+		if at := fmt.Sprintf("%012x", time.Now().UnixMilli()); strings.ReplaceAll(sending.Key, "-", "")[:12] != at {
+			t.Errorf("%q is not of now, %s", sending.Key, at)
+		}
+		said := g.last()
+		if said["key"] != sending.Key {
+			t.Errorf("said %v", said)
+		}
+		g.tell(object{"op": "error", "id": said["id"], "key": sending.Key, "code": "rejected", "reason": "zero", "message": "no", "retry": "no"})
+		_, err := sending.Wait()
+		if !errors.Is(err, ErrRejected) || !errors.Is(err, Rejection("zero")) || errors.Is(err, Rejection("one")) || errors.Is(err, ErrConflict) {
+			t.Errorf("%v", err)
+		}
+		if err.Error() != "ganglion: rejected (zero): no" {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestFramesShareMessagesWhichStaySmall(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		for range 200 {
+			g.client.Aggregate("client", "bob").Start(t.Context(), "notify", map[string]string{"text": strings.Repeat("ä", 500)})
+		}
+		synctest.Wait()
+		if len(g.socket.said) != 201 || len(g.socket.messages) > 100 {
+			t.Errorf("%d frames in %d messages", len(g.socket.said), len(g.socket.messages))
+		}
+		for _, m := range g.socket.messages {
+			if len(m) > 98304 {
+				t.Errorf("a message of %d bytes", len(m))
+			}
+		}
+	})
+}
+
+func TestAThousandSubscriptionsResumeAndHelloStaysSmall(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		for i := range 1000 {
+			defer g.client.Aggregate("counter", strings.Repeat("x", 100)+fmt.Sprint(i)).Follow().Close()
+		}
+		synctest.Wait()
+		for _, f := range slices.Clone(g.socket.said[1:]) {
+			g.tell(object{"op": "subscribed", "id": f["id"], "cursor": "100"})
+		}
+		g.cut()
+		g.welcome()
+		inHello := g.socket.said[0]["subscriptions"].([]any)
+		if size := len(g.socket.messages[0]); size > 20_000 || len(inHello) < 50 {
+			t.Errorf("%d subscriptions in a hello of %d bytes", len(inHello), size)
+		}
+		streams := map[any]bool{}
+		for _, f := range append(inHello, anys(g.socket.said[1:])...) {
+			f := f.(object)
+			if f["op"] != "subscribe" || f["cursor"] != "100" {
+				t.Errorf("said %v", f)
+			}
+			streams[f["stream"]] = true
+		}
+		if len(streams) != 1000 {
+			t.Errorf("%d streams", len(streams))
+		}
+	})
+}
+
+func anys(frames []object) (all []any) {
+	for _, f := range frames {
+		all = append(all, f)
+	}
+	return all
+}
+
+func TestTheBytesOfWhatWaitsAreBoundedAsWell(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := dial(t, Options{}) // never welcomed
+		notify := func() *Sending {
+			return g.client.Aggregate("client", "bob").Start(t.Context(), "notify", map[string]string{"text": strings.Repeat("x", 60_000)})
+		}
+		for range 69 {
+			notify()
+		}
+		_, err := notify().Wait()
+		var e *Error
+		if !errors.Is(err, ErrQueueFull) || !errors.As(err, &e) || e.Retry != RetryLater {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestDataThatIsNoJSONFailsAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		counter := g.client.Aggregate("counter", "a")
+		var wrong *json.UnsupportedTypeError
+		if _, err := counter.Send(t.Context(), "add", make(chan int)); !errors.As(err, &wrong) {
+			t.Errorf("%v", err)
+		}
+		if _, err := g.client.Aggregate("counter", "\xff").Send(t.Context(), "add", nil); err == nil || !strings.Contains(err.Error(), "UTF-8") {
+			t.Errorf("%v", err)
+		}
+		counter.Start(t.Context(), "add", nil)
+		if said := g.last(); fmt.Sprint(said["data"]) != "map[]" {
+			t.Errorf("said %v", said)
+		}
+	})
+}
+
+func TestGivingUpSaysWhetherACommandMayHaveHappened(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		counter := g.client.Aggregate("counter", "a")
+		_, err := counter.Send(deadline(t, time.Second), "add", nil)
+		var e *Error
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Code != CodeCanceled || e.Retry != RetrySameKey || e.Key == "" {
+			t.Errorf("sent: %v", err)
+		}
+		g.cut()
+		_, err = counter.Send(deadline(t, time.Second), "add", nil)
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Retry != RetryLater || !strings.Contains(err.Error(), "there is no connection: the connection broke") {
+			t.Errorf("not sent: %v", err)
+		}
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 2000 { // what was given up takes no place in the queue
+			if _, err = counter.Send(canceled, "add", nil); !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+		}
+		g.welcome()
+		if n := len(g.socket.said); n != 1 {
+			t.Errorf("%d frames are said after all: %v", n-1, g.socket.said)
+		}
+	})
+}
+
+func TestLeavingALoopUnsubscribes(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		streams := make(chan string, 1)
+		go func() {
+			for e, err := range g.client.Category("counter").Subscribe(t.Context()) {
+				if err != nil {
+					t.Error(err)
+				}
+				streams <- e.Stream + " " + e.ID()
+				return
+			}
+		}()
+		id := g.last()["id"]
+		g.tell(object{"op": "subscribed", "id": id, "cursor": "100"}, event(id, 7, object{"position": 101, "stream": "counter/ä/b"}))
+		if got := <-streams; got != "counter/ä/b ä/b" {
+			t.Error(got)
+		}
+		if said := g.last(); said["op"] != "unsubscribe" || said["sub"] != id || g.client.Status() != Live {
+			t.Errorf("said %v, status %v", said, g.client.Status())
+		}
+	})
+}
+
+func TestALoopEndsWithItsContext(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		for _, err := range g.client.Aggregate("counter", "a").Subscribe(deadline(t, time.Second), FromStart()) {
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}
+		if said := g.last(); said["op"] != "unsubscribe" {
+			t.Errorf("said %v", said)
+		}
+		for _, err := range g.client.Aggregate("counter", "a").Subscribe(t.Context(), FromState()) {
+			if err == nil || !strings.Contains(err.Error(), "Follow") {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestWhatCameBeforeTheEndIsHandedOver(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		sub := g.client.Aggregate("counter", "a").Follow(FromStart())
+		id := g.last()["id"]
+		g.tell(event(id, 1), event(id, 2), object{"op": "unsubscribed", "sub": id, "code": "forbidden", "message": "no more", "cursor": "2"})
+		var seen []any
+		for item, err := range sub.Items(t.Context()) {
+			seen = append(seen, item.Event.Version, errors.Is(err, ErrForbidden))
+		}
+		if want := []any{uint64(1), false, uint64(2), false, uint64(0), true}; !slices.Equal(seen, want) {
+			t.Errorf("%v", seen)
+		}
+		if _, err := sub.Next(t.Context()); !errors.Is(err, ErrForbidden) {
+			t.Errorf("then %v", err)
+		}
+	})
+}
+
+func TestWhatWasNotTakenComesAgainFromTheCursor(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		sub := g.client.Aggregate("counter", "a").Follow(FromStart())
+		id := g.last()["id"]
+		g.tell(event(id, 1), event(id, 2), event(id, 3))
+		for item, err := range sub.Items(t.Context()) {
+			if err != nil || item.Event.Version == 2 {
+				break
+			}
+		}
+		sub.Close()
+		if got := sub.Cursor(); got != "2" {
+			t.Errorf("the cursor is %s", got)
+		}
+		for range sub.Items(t.Context()) {
+			t.Error("there is more")
+		}
+	})
+}
+
+func TestStatusesBeginWithThePresentOneAndEndWithTheClient(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		seen := make(chan []Status)
+		go func() {
+			var all []Status
+			for s := range g.client.Statuses(t.Context()) {
+				all = append(all, s)
+			}
+			seen <- all
+		}()
+		for range g.client.Statuses(deadline(t, time.Millisecond)) {
+		}
+		g.cut()
+		if err := g.client.ConnErr(); err == nil {
+			t.Error("nobody knows why there is no connection")
+		}
+		g.welcome()
+		if err := g.client.ConnErr(); err != nil {
+			t.Errorf("connected, and %v", err)
+		}
+		g.client.Close()
+		if got := <-seen; !slices.Equal(got, []Status{Live, Offline, Connecting, Live, Closed}) {
+			t.Errorf("%v", got)
+		}
+	})
+}
+
+func TestAContextClosesTheClient(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := dial(t, Options{})
+		ctx, cancel := context.WithCancel(t.Context())
+		o := g.client.options
+		o.URLs = []string{"ws://other"}
+		client, err := Connect(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.accept()
+		g.welcome()
+		sending := client.Aggregate("counter", "a").Start(t.Context(), "add", nil)
+		synctest.Wait()
+		cancel()
+		var e *Error
+		if _, err := sending.Wait(); !errors.Is(err, ErrClosed) || !errors.As(err, &e) || e.Retry != RetrySameKey {
+			t.Errorf("the command ends with %v", err)
+		}
+		<-client.Done()
+		if err := client.Err(); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrClosed) {
+			t.Errorf("closed by %v", err)
+		}
+		if _, err := client.Aggregate("counter", "a").Get(t.Context()); !errors.Is(err, ErrClosed) {
+			t.Errorf("then %v", err)
+		}
+	})
+}
+
+func TestCloseDoesNotWaitForAGatewayThatIsStuck(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		counter := g.client.Aggregate("counter", "a")
+		g.socket.deaf = true // once it has read one more
+		for range 3 {
+			counter.Start(t.Context(), "add", nil)
+			synctest.Wait()
+		}
+		begun := time.Now()
+		g.client.Close()
+		if took := time.Since(begun); took > closeWithin {
+			t.Errorf("Close took %v", took)
+		}
+	})
+}
+
+func TestARenewalOfAnEarlierConnectionDoesNotKeepTheNextFromItsOwn(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		calls := 0
+		g := welcomed(t, Options{Token: func(ctx context.Context) (string, error) {
+			if calls++; calls == 2 {
+				<-ctx.Done()
+				return "", ctx.Err()
+			}
+			return fmt.Sprint("t", calls), nil
+		}})
+		g.tell(object{"op": "expiring", "in_ms": 60000})
+		g.cut()
+		g.welcome()
+		g.tell(object{"op": "expiring", "in_ms": 60000})
+		if said := g.last(); said["op"] != "auth" || said["token"] != "t3" {
+			t.Errorf("said %v", said)
+		}
+	})
+}
+
+func TestAnErrorThatNamesNoRequestIsReported(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		g.tell(object{"op": "error", "code": "bad_request", "field": "id", "message": "id is missing", "retry": "no"})
+		if len(g.reported) != 1 || g.reported[0].Code != CodeBadRequest || g.reported[0].Field != "id" {
+			t.Errorf("%v", g.reported)
+		}
+	})
+}
+
+func TestACategoryForgetsTheStreamsUnheardOfForLongest(t *testing.T) {
+	t.Parallel()
+	v := versions{young: map[string]uint64{}, whole: true}
+	if version, known := v.of("new"); version != 0 || !known {
+		t.Error("the first version of a stream is not expected to be 1")
+	}
+	for i := range 3 * watchedStreams {
+		v.set(fmt.Sprint(i), 1)
+		v.set("busy", uint64(i+1))
+	}
+	if version, known := v.of("busy"); version != 3*watchedStreams || !known {
+		t.Errorf("busy is at %d, %v", version, known)
+	}
+	if _, known := v.of("0"); known {
+		t.Error("everything is remembered for ever")
+	}
+	if n := len(v.young) + len(v.old); n > 2*watchedStreams+2 {
+		t.Errorf("%d streams are remembered", n)
+	}
+}
