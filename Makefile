@@ -35,7 +35,7 @@ bench: ## Measure the whole system end to end, on SQLite and on PostgreSQL.
 bench-store: ## Measure the store on PostgreSQL beside its rivals and its floors; ARGS=--quick for a first look.
 	@scripts/bench-store.sh $(ARGS)
 
-bench-gateway: ## Measure the gateway beside its rivals and its floors; ARGS=--quick for a first look.
+bench-gateway: ## Measure the gateway beside its rivals and its floors; ARGS=--quick for a first look, --storm for a reconnect storm.
 	@scripts/bench-gateway.sh $(ARGS)
 
 bench-js: ## Measure the JavaScript client beside its rivals.

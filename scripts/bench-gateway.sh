@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the gateway beside its rivals; see bench/gateway.
-# Arguments are handed on: --quick, --only REGEXP.
+# Arguments are handed on: --quick, --only REGEXP, --storm.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

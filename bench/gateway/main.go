@@ -12,6 +12,9 @@
 // round after round, and are compared round by round, so that what else the
 // machine does strikes them alike. The server that is measured has a processor
 // of its own; clients, log and origin share the others.
+//
+// What slow sessions cost the others, and with ARGS=--storm a reconnect storm,
+// are measured on the gateway alone, beside itself without them.
 package main
 
 import (
@@ -49,6 +52,8 @@ func run(ctx context.Context, args []string) error {
 	switch role {
 	case "on":
 		return become(args[1], args[2:])
+	case "aside":
+		return giveWay(args[1:])
 	case "load":
 		return load.Run(args[1], args[2], args[3], os.Stdin, os.Stdout)
 	case "origin":
@@ -63,6 +68,7 @@ func run(ctx context.Context, args []string) error {
 	var (
 		binary = flags.String("binary", "", "the ganglion to measure")
 		quick  = flags.Bool("quick", false, "fewer and shorter rounds, with more noise")
+		storm  = flags.Bool("storm", false, "measure a reconnect storm, and nothing else")
 		only   = flags.String("only", "", "measure only the cases whose name matches this regular expression")
 		cpu    = flags.Int("server-cpu", -1, "the processor of the servers, when this process runs on the others already")
 	)
@@ -88,5 +94,9 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return benchmark(ctx, os.Stdout, *binary, slices.Concat([]int{*cpu}, cpus), *quick, match)
+	cpus = slices.Concat([]int{*cpu}, cpus)
+	if *storm {
+		return reconnectStorm(ctx, os.Stdout, *binary, cpus, *quick)
+	}
+	return benchmark(ctx, os.Stdout, *binary, cpus, *quick, match)
 }

@@ -54,33 +54,55 @@ var errMissed = errors.New("the gateway is below its floor")
 
 func benchmark(ctx context.Context, w io.Writer, binary string, cpus []int, quick bool, only *regexp.Regexp) (err error) {
 	began := time.Now()
-	f, err := openFleet(ctx, binary, cpus)
+	cases := slices.DeleteFunc(scenarios(quick), func(c *scenario) bool { return !only.MatchString(c.name) })
+	var rivals []string
+	if len(cases) > 0 || only.MatchString(idleSessions) {
+		rivals = []string{centrifuge, bare}
+	}
+	f, err := openFleet(ctx, binary, cpus, rivals...)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
-	average, _ := os.ReadFile("/proc/loadavg")
-	first, _, _ := strings.Cut(string(average), " ")
-	fmt.Fprintf(w, "%s, %s/%s, %d processors, the servers on number %d, load %s at the start\n\n",
-		runtime.Version(), runtime.GOOS, runtime.GOARCH, len(cpus), cpus[0], first)
-
-	idle, err := f.idle(w)
-	if err != nil {
-		return err
+	printMachine(w, cpus)
+	var all []ratio
+	if rivals != nil {
+		if all, err = f.idle(w); err != nil {
+			return err
+		}
+		if err := f.subscribe(); err != nil {
+			return err
+		}
 	}
-	if err := f.subscribe(); err != nil {
-		return err
-	}
-	cases := f.scenarios(quick)
-	cases = slices.DeleteFunc(cases, func(c *scenario) bool { return !only.MatchString(c.name) })
 	for _, c := range cases {
 		if err := f.takeTurns(ctx, c); err != nil {
 			return err
 		}
 		c.print(w)
 	}
+	all = append(all, ratios(cases)...)
+	if only.MatchString(slowSessions) {
+		slow, err := f.slowSessions(ctx, w, quick)
+		if err != nil {
+			return fmt.Errorf("%s: %w", slowSessions, err)
+		}
+		all = append(all, slow...)
+	}
+	return conclude(w, began, all)
+}
+
+// printMachine says what the figures are of.
+func printMachine(w io.Writer, cpus []int) {
+	average, _ := os.ReadFile("/proc/loadavg")
+	first, _, _ := strings.Cut(string(average), " ")
+	fmt.Fprintf(w, "%s, %s/%s, %d processors, the servers on number %d, load %s at the start\n\n",
+		runtime.Version(), runtime.GOOS, runtime.GOARCH, len(cpus), cpus[0], first)
+}
+
+// conclude prints the ratios, and fails if a floor was missed.
+func conclude(w io.Writer, began time.Time, all []ratio) error {
 	fmt.Fprintf(w, "%.0f s in all\n\n", time.Since(began).Seconds())
-	if missed := printRatios(w, append(idle, ratios(cases)...)); missed > 0 {
+	if missed := printRatios(w, all); missed > 0 {
 		return fmt.Errorf("%w: %d of the ratios above", errMissed, missed)
 	}
 	return nil
@@ -137,8 +159,8 @@ func (f *fleet) idle(w io.Writer) ([]ratio, error) {
 	fmt.Fprintln(w)
 	kb := perSession[gateway] / 1024
 	return []ratio{
-		{name: "idle sessions: KB of RSS each", values: []float64{kb}, limit: 12},
-		{name: "idle sessions: RSS to centrifuge", values: []float64{perSession[gateway] / perSession[centrifuge]}},
+		{name: idleSessions + ": KB of RSS each", values: []float64{kb}, limit: 12},
+		{name: idleSessions + ": RSS to centrifuge", values: []float64{perSession[gateway] / perSession[centrifuge]}},
 	}, nil
 }
 
@@ -196,6 +218,7 @@ func thousand() []string {
 
 // Names of the cases that floors speak of.
 const (
+	idleSessions  = "idle sessions"
 	hotSaturated  = "1 stream × 1,000 sessions, saturated"
 	hotPaced      = "1 stream × 1,000 sessions, 50 events/s"
 	wideSaturated = "1,000 streams × 10 sessions, saturated"
@@ -205,7 +228,7 @@ const (
 	resume20000   = "1,000 sessions resume 20,000 missed events"
 )
 
-func (f *fleet) scenarios(quick bool) []*scenario {
+func scenarios(quick bool) []*scenario {
 	rounds, long, saturated, paced := 5, 2, time.Second, 2*time.Second
 	if quick {
 		rounds, long, saturated, paced = 3, 1, 500*time.Millisecond, time.Second

@@ -17,6 +17,8 @@ func cpuEach(r load.Report) float64 { return r.CPU[0].Seconds() * 1e6 / float64(
 func elapsed(r load.Report) float64 { return r.Elapsed.Seconds() }
 func p99(r load.Report) float64     { return ms(r.P99) }
 
+func bytesEach(r load.Report) float64 { return float64(r.Bytes) / float64(r.Deliveries) }
+
 // othersEach is what origin and log use for a delivery, in µs.
 func othersEach(r load.Report) float64 {
 	var sum time.Duration
@@ -26,19 +28,28 @@ func othersEach(r load.Report) float64 {
 	return sum.Seconds() * 1e6 / float64(r.Deliveries)
 }
 
-func (m *measurement) median(metric func(load.Report) float64) float64 {
+func (m *measurement) all(metric func(load.Report) float64) []float64 {
 	list := make([]float64, len(m.samples))
 	for i, r := range m.samples {
 		list[i] = metric(r)
 	}
-	return medianOf(list)
+	return list
+}
+
+func (m *measurement) median(metric func(load.Report) float64) float64 {
+	return medianOf(m.all(metric))
 }
 
 // compare returns how two servers compare in each round.
 func compare(of, to *measurement, metric func(load.Report) float64, how func(a, b float64) float64) []float64 {
-	list := make([]float64, min(len(of.samples), len(to.samples)))
+	return pairwise(of.all(metric), to.all(metric), how)
+}
+
+// pairwise compares two series, as far as both go.
+func pairwise(of, to []float64, how func(a, b float64) float64) []float64 {
+	list := make([]float64, min(len(of), len(to)))
 	for i := range list {
-		list[i] = how(metric(of.samples[i]), metric(to.samples[i]))
+		list[i] = how(of[i], to[i])
 	}
 	return list
 }
@@ -100,7 +111,7 @@ func (c *scenario) print(w io.Writer) {
 			known(m.server.origin != nil, "%.2f", m.median(othersEach)),
 			share(func(r load.Report) time.Duration { return r.CPU[0] }),
 			share(func(r load.Report) time.Duration { return r.Own }),
-			m.median(func(r load.Report) float64 { return float64(r.Bytes) / float64(r.Deliveries) }),
+			m.median(bytesEach),
 			known(timed, "%.1f ms", m.median(func(r load.Report) float64 { return ms(r.P50) })),
 			known(timed, "%.1f ms", m.median(p99)),
 			known(resumes, "%.2f s", m.median(elapsed)))

@@ -15,10 +15,12 @@ import (
 // server is one of those that are compared, and its clients.
 type server struct {
 	name    string
+	addr    string // where it serves clients
 	process *process
 	origin  *process // what feeds it, if that is a process of its own
 	load    *process
-	empty   int // bytes of memory before there were clients
+	crowd   *process // of the gateway: further clients, which give way to all else
+	empty   int      // bytes of memory before there were clients
 }
 
 // fleet is all that runs.
@@ -35,8 +37,8 @@ const (
 )
 
 // openFleet starts the servers on the first processor, and all else on the
-// others, where this process runs too.
-func openFleet(ctx context.Context, binary string, cpus []int) (_ *fleet, err error) {
+// others, where this process runs too. rivals may be none.
+func openFleet(ctx context.Context, binary string, cpus []int, rivals ...string) (_ *fleet, err error) {
 	f := new(fleet)
 	defer func() {
 		if err != nil {
@@ -80,7 +82,10 @@ func openFleet(ctx context.Context, binary string, cpus []int) (_ *fleet, err er
 	if err := g.loadFrom(others, addr, origin); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{centrifuge, bare} {
+	if g.crowd, err = start("the crowd", others, self, "aside", "load", gateway, addr, origin); err != nil {
+		return nil, err
+	}
+	for _, name := range rivals {
 		r := &server{name: name}
 		f.servers = append(f.servers, r)
 		if r.process, err = start(name, measured, self, name); err != nil {
@@ -103,6 +108,7 @@ func (s *server) loadFrom(cpus []int, clients, publisher string) (err error) {
 	if err != nil {
 		return err
 	}
+	s.addr = clients
 	if s.empty, err = resident(s.process.pid()); err != nil {
 		return err
 	}
@@ -122,7 +128,7 @@ func (s *server) do(o load.Order) (load.Report, error) {
 
 func (f *fleet) close() error {
 	for _, s := range f.servers {
-		for _, p := range []*process{s.load, s.process, s.origin} {
+		for _, p := range []*process{s.load, s.crowd, s.process, s.origin} {
 			if p != nil {
 				p.stop()
 			}

@@ -53,11 +53,11 @@ var Dialects = map[string]*Dialect{
 			dst = append(dst, `","aggregate":"counter/`...)
 			dst = append(dst, topic...)
 			if n == 1 {
-				return append(dst, `","command":"add","data":{"by":1}}`...)
+				return append(dst, `","command":"add","data":{"by":1},"timeout_ms":30000}`...)
 			}
 			dst = append(dst, `","command":"burst","data":{"n":`...)
 			dst = strconv.AppendInt(dst, int64(n), 10)
-			return append(dst, `}}`...)
+			return append(dst, `},"timeout_ms":30000}`...)
 		},
 		Answers: []byte(`"op":"result"`),
 		Refused: []byte(`"op":"error"`),

@@ -6,6 +6,7 @@ package load
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,11 @@ type loop struct {
 	buf     []byte
 	events  []unix.EpollEvent
 	now     time.Time // when the last wait ended
+
+	slow    []*session // read in turns, not when there is something to read
+	next    int        // of slow
+	sip     time.Duration
+	sipFrom time.Time // when the next one is due
 }
 
 func newLoop(d *Dialect, server unix.SockaddrInet4) (*loop, error) {
@@ -59,10 +65,17 @@ func (l *loop) cut(list []*session) {
 		_ = unix.Close(s.fd)
 		l.byFD[s.fd] = nil
 	}
+	l.slow = slices.DeleteFunc(l.slow, func(s *session) bool { return l.byFD[s.fd] != s })
 }
 
 // step waits at most so long for anything to read, and reads it.
 func (l *loop) step(wait time.Duration) error {
+	if len(l.slow) > 0 {
+		wait = min(wait, 5*time.Millisecond)
+		if err := l.sipAll(); err != nil {
+			return err
+		}
+	}
 	n, err := unix.EpollWait(l.epoll, l.events, int(wait.Milliseconds()))
 	l.now = time.Now()
 	if err == unix.EINTR {
@@ -85,6 +98,11 @@ func (l *loop) step(wait time.Duration) error {
 			l.now = time.Now()
 			if err := s.read(); err != nil {
 				return err
+			}
+			if s.group.trickles && s.seen[0] > 0 {
+				if err := l.slowDown(s); err != nil {
+					return err
+				}
 			}
 		}
 	}

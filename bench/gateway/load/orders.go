@@ -14,7 +14,7 @@ import (
 
 // An Order is what the benchmark wants of its clients next.
 type Order struct {
-	Do    string // open, saturate, pace, publish or resume
+	Do    string // open, saturate, pace, publish, resume, trickle or cut
 	Group string // the sessions that it is about
 
 	Sessions int      // open, resume: how many
@@ -24,8 +24,8 @@ type Order struct {
 	For    time.Duration // saturate, pace
 	Window int           // saturate: events that are published and not yet delivered to all
 	Burst  int           // saturate, publish: events that are published at once, to one topic
-	Rate   int           // pace: events a second
-	Events int           // publish, resume: the topic's events
+	Rate   int           // pace: events a second; trickle: bytes a second, of each session
+	Events int           // publish: of each topic
 	After  int           // resume: the version that is known
 
 	Watch []int // processes whose processor time is wanted
@@ -42,6 +42,8 @@ type Report struct {
 	CPU        []time.Duration // of each watched process, while it was measured
 	Own        time.Duration   // the load's own
 	P50, P99   time.Duration   // from publishing to receipt
+	Done       []time.Duration // resume: when each session had caught up, in order
+	Furthest   uint64          // cut: the newest version that any of the sessions had seen
 }
 
 // patience bounds what takes too long to be measured.
@@ -130,9 +132,10 @@ type group struct {
 	delivered, bytes int
 	timing           bool
 	latency          []time.Duration
-	until            uint64 // a session that has seen this version is done
-	done             int
-	doneAt           time.Time
+	resuming         bool // a session that has seen all of its topic is done
+	done             []time.Time
+
+	trickles bool // its sessions read little and seldom, see openTrickle
 }
 
 // topic is a stream or a channel.
@@ -181,7 +184,7 @@ func (w *worker) connectPublishers(addr string) error {
 	for i := range n {
 		var s *session
 		if raw {
-			fd, err := dial(to, i)
+			fd, err := dial(to, i, 0)
 			if err != nil {
 				return err
 			}
@@ -303,6 +306,10 @@ func (w *worker) do(o Order) (Report, error) {
 		return w.publishAll(o)
 	case "resume":
 		return w.resume(o)
+	case "trickle":
+		return w.openTrickle(o)
+	case "cut":
+		return w.cutGroup(o)
 	}
 	return Report{}, fmt.Errorf("unknown order %q", o.Do)
 }
@@ -542,35 +549,39 @@ func (w *worker) pace(o Order) (Report, error) {
 	return r, err
 }
 
-// publishAll publishes events that nobody is there for.
+// publishAll publishes events that nobody is there for, to one topic after
+// another.
 func (w *worker) publishAll(o Order) (Report, error) {
-	t := w.topic(o.Topics[0])
-	for n := 0; n < o.Events; {
-		if w.publish(t, o.Burst) {
-			n += o.Burst
-			continue
-		}
-		if err := w.flush(); err != nil {
-			return Report{}, err
-		}
-		if err := w.step(100 * time.Millisecond); err != nil {
-			return Report{}, err
+	for n := 0; n < o.Events; n += o.Burst {
+		for _, name := range o.Topics {
+			for t := w.topic(name); !w.publish(t, o.Burst); {
+				if err := w.flush(); err != nil {
+					return Report{}, err
+				}
+				if err := w.step(100 * time.Millisecond); err != nil {
+					return Report{}, err
+				}
+			}
 		}
 	}
 	return Report{Events: o.Events}, w.settle()
 }
 
-// resume opens sessions all at once that know a topic up to a version, and
-// takes the time until each has all of it.
+// resume opens sessions all at once that know their topics up to a version,
+// and takes the time until each has all of its topic.
 func (w *worker) resume(o Order) (Report, error) {
-	t := w.topic(o.Topics[0])
-	g := &group{name: o.Group, until: t.published}
+	g := &group{name: o.Group, resuming: true}
+	for _, name := range o.Topics {
+		g.topics = append(g.topics, w.topic(name))
+	}
 	defer func() { w.cut(g.sessions) }()
 	m, err := w.measure(g, o.Watch)
 	if err != nil {
 		return Report{}, err
 	}
+	missed := 0
 	for i := range o.Sessions {
+		t := g.topics[i%len(g.topics)]
 		subscribe := w.dialect.Subscribe(0, t.name, true, uint64(o.After))
 		s, err := w.connect(g, i, w.first(i, subscribe)...)
 		if err != nil {
@@ -578,17 +589,41 @@ func (w *worker) resume(o Order) (Report, error) {
 		}
 		s.seen[0] = uint64(o.After)
 		g.sessions = append(g.sessions, s)
+		missed += int(t.published) - o.After
+		if i%1000 == 999 && i < o.Sessions-1 { // the first of very many don't wait for the last
+			if err := w.step(0); err != nil {
+				return Report{}, err
+			}
+		}
 	}
-	if err := w.until(func() bool { return g.done == o.Sessions }); err != nil {
-		return Report{}, fmt.Errorf("%d of %d sessions have caught up, with %d events in all: %w", g.done, o.Sessions, g.delivered, err)
+	if err := w.until(func() bool { return len(g.done) == o.Sessions }); err != nil {
+		return Report{}, fmt.Errorf("%d of %d sessions have caught up, with %d events in all: %w", len(g.done), o.Sessions, g.delivered, err)
 	}
 	r, err := m.report()
 	if err != nil {
 		return r, err
 	}
-	r.Elapsed, r.Events = g.doneAt.Sub(m.start), int(t.published)-o.After
-	if want := r.Events * o.Sessions; g.delivered != want {
-		return r, fmt.Errorf("%d events were delivered, and %d were missed", g.delivered, want)
+	for _, at := range g.done {
+		r.Done = append(r.Done, at.Sub(m.start))
 	}
+	r.Elapsed, r.Events = r.Done[len(r.Done)-1], missed/o.Sessions
+	if g.delivered != missed {
+		return r, fmt.Errorf("%d events were delivered, and %d were missed", g.delivered, missed)
+	}
+	return r, nil
+}
+
+// cutGroup ends a group's sessions without a word.
+func (w *worker) cutGroup(o Order) (Report, error) {
+	var r Report
+	g, ok := w.groups[o.Group]
+	if !ok {
+		return r, errors.New("these sessions are not open")
+	}
+	for _, s := range g.sessions {
+		r.Furthest = max(r.Furthest, s.seen[0])
+	}
+	w.cut(g.sessions)
+	delete(w.groups, o.Group)
 	return r, nil
 }
