@@ -26,8 +26,11 @@ lint: ## Vet, staticcheck, gofumpt, import directions, generated code, each modu
 fmt: ## Format everything.
 	@go tool gofumpt -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
 
-generate: ## Generate code from proto/peer/peer.proto.
+generate: ## Generate code from proto/peer/peer.proto, and the documents in domain/api from the aggregates.
 	@go run ./tools/protogen proto/peer/peer.proto
+	@go run ./cmd/ganglion schema --out domain/api/schema.json
+	@go run ./cmd/ganglion schema --format asyncapi --out domain/api/asyncapi.yaml
+	@go run ./cmd/ganglion gen ts --out domain/api/contract.ts
 
 bench: ## Measure the whole system end to end, on SQLite and on PostgreSQL.
 	@scripts/bench.sh

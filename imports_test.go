@@ -17,13 +17,14 @@ var mayImport = map[string][]string{
 	"router":           {"eventstore", "proto"},
 	"gateway":          {"eventstore", "proto"},
 	"domain/aggregate": {},
+	"domain/contract":  {"domain/aggregate"},
 	"domain/host":      {"domain/aggregate", "eventstore", "proto"},
 	"domain":           {"domain/aggregate"},
-	"":                 {"domain", "domain/aggregate", "domain/host", "eventstore", "gateway", "proto", "router"},
+	"":                 {"domain", "domain/aggregate", "domain/contract", "domain/host", "eventstore", "gateway", "proto", "router"},
 	"client/go":        {},
-	"cmd/ganglion":     {"", "client/go", "domain", "eventstore", "gateway", "proto", "router"},
+	"cmd/ganglion":     {"", "client/go", "domain", "domain/contract", "eventstore", "gateway", "proto", "router"},
 	"bench":            {"", "domain/aggregate", "eventstore"},
-	"test":             {"", "client/go", "domain", "domain/aggregate", "domain/host", "eventstore", "gateway", "proto", "router"},
+	"test":             {"", "client/go", "domain", "domain/aggregate", "domain/contract", "domain/host", "eventstore", "gateway", "proto", "router"},
 	"tools":            {},
 }
 

@@ -16,9 +16,12 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/domain/contract"
 	"github.com/ganglion-es/ganglion/domain/host"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
@@ -156,8 +159,12 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		return nil, err
 	}
 	if cfg.Gateway {
+		var schema, asyncAPI []byte
+		if schema, asyncAPI, err = documents(cfg.Catalog); err != nil {
+			return nil, err
+		}
 		n.gateway, err = gateway.New(gateway.Config{
-			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Store: n.store, Router: n.router,
+			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Schema: schema, AsyncAPI: asyncAPI, Store: n.store, Router: n.router,
 			Auth: cfg.Auth, Origins: cfg.Origins, Limits: cfg.Limits, DrainWindow: cfg.DrainWindow, Logger: n.log,
 		})
 		if err != nil {
@@ -165,6 +172,19 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		}
 	}
 	return n, nil
+}
+
+// documents describe an application to its clients.
+func documents(c *aggregate.Catalog) (schema, asyncAPI []byte, err error) {
+	doc, err := contract.Of(c)
+	if err != nil {
+		return nil, nil, &ConfigError{err}
+	}
+	if schema, err = doc.JSON(); err != nil {
+		return nil, nil, err
+	}
+	asyncAPI, err = doc.AsyncAPI(proto.AsyncAPI)
+	return schema, asyncAPI, err
 }
 
 func (n *node) newCluster() (*cluster.Cluster, error) {

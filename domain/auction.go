@@ -14,7 +14,7 @@ type Auction struct {
 	Seller   string    `json:"seller"` // empty until it is opened
 	Reserve  int64     `json:"reserve"`
 	ClosesAt time.Time `json:"closes_at,omitzero"`
-	Top      *TopBid   `json:"top"` // nil before a bid
+	Top      *TopBid   `json:"top"` // none before a bid
 	Bids     int       `json:"bids"`
 	Closed   bool      `json:"closed"`
 }
@@ -26,8 +26,8 @@ type TopBid struct {
 }
 
 // OpenAuction puts an item up for sale, with the sender as its seller. Bids
-// below the reserve are not taken, and none from ClosesAt on, which may be at
-// once.
+// below the reserve are not taken, and none once the time to close has come,
+// which may be at once.
 type OpenAuction struct {
 	Item     string    `json:"item"`
 	Reserve  int64     `json:"reserve"`

@@ -6,11 +6,18 @@
 // keep its stored events readable for ever.
 package domain
 
-import "github.com/ganglion-es/ganglion/domain/aggregate"
+import (
+	"embed"
+
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+)
 
 // Catalog has every aggregate of the application. Each file of this package
 // adds its own with aggregate.Define.
-var Catalog aggregate.Catalog
+var Catalog = aggregate.Catalog{Source: source}
+
+//go:embed *.go
+var source embed.FS
 
 // exact is the largest number up to which every program, JavaScript included,
 // reads a JSON integer exactly: 2^53 (IEEE 754 double precision). Amounts and

@@ -12,6 +12,10 @@ type Catalog interface {
 	HasType(typ string) bool
 	HasCommand(typ, command string) bool
 
+	// CheckCommand tells what is wrong with a command's data, and with which
+	// member of it: what the command's owner would say.
+	CheckCommand(typ, command string, data json.RawMessage) (field string, err error)
+
 	// MaySend tells whether a caller may send a command to an aggregate.
 	MaySend(client string, claims map[string]any, typ, id, command string) bool
 	// MayRead tells whether a caller may read an aggregate's state and events.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto"
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
@@ -37,6 +38,14 @@ type Config struct {
 
 	// Catalog says what exists and who may do what. Required.
 	Catalog Catalog
+
+	// Schema is what the application's aggregates take and show, as a JSON
+	// Schema, for /v1/schema. AsyncAPI describes the WebSocket protocol, with
+	// the application's messages in it.
+	//
+	// Default to a schema that says nothing, and to proto.AsyncAPI.
+	Schema   []byte
+	AsyncAPI []byte
 
 	// Store is where history is read. Required.
 	Store eventstore.Store
@@ -154,6 +163,12 @@ func (c Config) withDefaults() (Config, error) {
 	lasting(&c.Heartbeat, 25*time.Second, "Heartbeat")
 	lasting(&c.ReadGrace, time.Minute, "ReadGrace")
 	lasting(&c.DrainWindow, 5*time.Second, "DrainWindow")
+	if c.Schema == nil {
+		c.Schema = []byte("{}\n")
+	}
+	if c.AsyncAPI == nil {
+		c.AsyncAPI = proto.AsyncAPI
+	}
 	for _, pattern := range c.Origins {
 		if _, err := path.Match(pattern, ""); err != nil {
 			errs = append(errs, fmt.Errorf("gateway: Origins has the malformed pattern %q", pattern))

@@ -33,8 +33,9 @@ func (g *Gateway) routes() []route {
 		{"GET /v1/streams/{type}/{id}/events", g.serveStream},
 		{"GET /v1/categories/{type}/events", g.serveCategory},
 		{"POST /v1/queries/{name}", g.serveQuery},
-		{"GET /v1/openapi.yaml", serveDocument(proto.OpenAPI)},
-		{"GET /v1/asyncapi.yaml", serveDocument(proto.AsyncAPI)},
+		{"GET /v1/schema", serveDocument("application/schema+json", g.cfg.Schema)},
+		{"GET /v1/openapi.yaml", serveDocument("application/yaml", proto.OpenAPI)},
+		{"GET /v1/asyncapi.yaml", serveDocument("application/yaml", g.cfg.AsyncAPI)},
 	}
 }
 
@@ -75,9 +76,9 @@ func headerBytes(r *http.Request) int {
 }
 
 // serveDocument serves one of the documents that describe what is served.
-func serveDocument(text []byte) http.HandlerFunc {
+func serveDocument(contentType string, text []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/yaml")
+		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(text) // the client may have gone
 	}
 }

@@ -218,8 +218,11 @@ func (g *Gateway) prepare(f frame.Command, identity Identity, session string) (c
 	case !cat.MaySend(identity.Client, identity.Claims, typ, id, f.Command):
 		return command.Command{}, refused(identity, "send \""+f.Command+"\" to "+f.Aggregate.String())
 	}
+	if field, err := cat.CheckCommand(typ, f.Command, f.Data); err != nil {
+		return command.Command{}, &command.Failure{Code: command.BadRequest, Retry: command.RetryNo, Field: field, Message: err.Error()}
+	}
 	c := command.Command{
-		Stream: f.Aggregate, Name: f.Command, Data: f.Data,
+		Stream: f.Aggregate, Name: f.Command, Data: f.Data, Checked: true,
 		Key: f.Key, ClientKey: f.Key != "",
 		Client: identity.Client, Claims: identity.Claims,
 		Session: session, Expect: f.Expect,

@@ -133,6 +133,7 @@ func TestBadInputIsAnsweredAndTheSessionGoesOn(t *testing.T) {
 		{`{"op":"command","id":"1","aggregate":"counter/a","data":{}}`, "1", "bad_request", "command", "missing"},
 		{`{"op":"command","id":"1","command":"add","data":{}}`, "1", "bad_request", "aggregate", "missing"},
 		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":"` + strings.Repeat("x", 64<<10) + `"}`, "1", "too_large", "data", "65536"},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{"ammount":1}}`, "1", "bad_request", "ammount", "data.ammount"},
 		{`{"op":"command","id":"1","aggregate":"counter/a","command":"fly","data":{}}`, "1", "not_found", "", "fly"},
 		{`{"op":"command","id":"1","aggregate":"unicorn/a","command":"add","data":{}}`, "1", "not_found", "", "unicorn"},
 		{`{"op":"get","id":"1","aggregate":"unicorn/a"}`, "1", "not_found", "", "unicorn"},

@@ -186,6 +186,13 @@ func (catalog) HasCommand(_, name string) bool {
 	return name == "add" || name == "fail" || name == "wait"
 }
 
+func (catalog) CheckCommand(_, _ string, data json.RawMessage) (string, error) {
+	if strings.Contains(string(data), "ammount") {
+		return "ammount", errors.New("data.ammount: unknown member")
+	}
+	return "", nil
+}
+
 func (catalog) MaySend(client string, _ map[string]any, _, _, _ string) bool { return client != "" }
 
 func (catalog) MayRead(client string, _ map[string]any, typ, id string) bool {

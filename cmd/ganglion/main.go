@@ -38,6 +38,8 @@ type cli struct {
 	Export      exportCmd      `cmd:"" help:"Write a log to a file, as JSON lines."`
 	Import      importCmd      `cmd:"" help:"Read an exported log into another one."`
 	Log         logCmd         `cmd:"" help:"Repair what only an operator may decide."`
+	Schema      schemaCmd      `cmd:"" help:"Write what the aggregates take and show, as JSON Schema or AsyncAPI."`
+	Gen         genCmd         `cmd:"" help:"Write code for clients."`
 	Token       tokenCmd       `cmd:"" help:"Make a token for a client, with the secret that --jwt-hmac-file names."`
 	Revoke      revokeCmd      `cmd:"" help:"Revoke tokens before they expire, in the file that --jwt-revocations names."`
 	Certs       certsCmd       `cmd:"" help:"Make a small authority and the certificates with which nodes know each other."`

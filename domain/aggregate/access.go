@@ -43,6 +43,19 @@ func (r standardRule) Allows(c Caller, id string) bool {
 	return false
 }
 
+// String names a standard rule as the contract does.
+func (r standardRule) String() string {
+	switch r {
+	case Anyone:
+		return "anyone"
+	case Authenticated:
+		return "authenticated"
+	case Self:
+		return "self"
+	}
+	return "nobody"
+}
+
 // allowsAll tells whether the rule allows a caller every aggregate there is
 // or will be.
 func (r standardRule) allowsAll(c Caller) bool {
@@ -52,6 +65,9 @@ func (r standardRule) allowsAll(c Caller) bool {
 // A RuleFunc is a function that is a Rule. Since nobody can tell what it says
 // about aggregates that it was not asked about, it never opens a category.
 type RuleFunc func(c Caller, id string) bool
+
+// String says that only the function knows.
+func (f RuleFunc) String() string { return "rule" }
 
 // Allows calls the function.
 func (f RuleFunc) Allows(c Caller, id string) bool { return f(c, id) }

@@ -101,3 +101,28 @@ func BenchmarkShow(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCommand compares what a gateway does to a command's data with what
+// its owner does, after a gateway of the same program and without.
+func BenchmarkCommand(b *testing.B) {
+	seat := typeOf(b, &Catalog, "seat")
+	data := json.RawMessage(`{"guest":"ada"}`)
+	b.Run("check", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := Catalog.CheckCommand("seat", "reserve", data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	for name, decode := range map[string]func(string, json.RawMessage) (any, error){"decode": seat.DecodeCommand, "decode-checked": seat.DecodeChecked} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := decode("reserve", data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

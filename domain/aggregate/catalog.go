@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 )
@@ -13,6 +14,11 @@ import (
 // Define fills it, as a rule while packages are initialized. From its first
 // other use on it is immutable and safe for concurrent use.
 type Catalog struct {
+	// Source has the Go files of the aggregates, whose comments describe them
+	// to clients: embed them with «//go:embed *.go». Without it, types have
+	// what their Doc says, and commands and events no description.
+	Source fs.FS
+
 	types    map[string]*Definition
 	names    map[string]bool // also of types that failed to register
 	problems []error
@@ -52,6 +58,25 @@ func (c *Catalog) HasCommand(typ, command string) bool {
 	}
 	_, ok = d.commands[command]
 	return ok
+}
+
+// CheckCommand tells what is wrong with a command's data, in the words in which
+// DecodeCommand would say it, and with which member; nil if nothing is. What
+// types that decode themselves think of their members, only decoding tells.
+func (c *Catalog) CheckCommand(typ, command string, data json.RawMessage) (field string, err error) {
+	d, ok := c.types[typ]
+	if !ok {
+		return "", fmt.Errorf("there is no aggregate type %q", typ)
+	}
+	cmd, ok := d.commands[command]
+	if !ok {
+		return "", d.unknownCommand(command)
+	}
+	err = cmd.shape.check(orEmpty(data), false)
+	if wrong, ok := errors.AsType[*DataError](err); ok {
+		return wrong.Field, err
+	}
+	return "", err
 }
 
 // MaySend tells whether a caller may send a command to an aggregate. Nobody

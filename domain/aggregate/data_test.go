@@ -44,6 +44,8 @@ func TestDataRefused(t *testing.T) {
 		"a time before them":        {`2026-05-01T12:00:00Z`, `0000-01-01T00:00:00+01:00`, "time", "between the years 0 and 9999"},
 		"an impossible zone":        {`2026-05-01T12:00:00Z`, `2026-05-01T12:00:00+24:00`, "time", "+23:59"},
 		"not an address":            {`127.0.0.1`, `localhost`, "addr", "localhost"},
+		"a list for base64":         {`"aGk="`, `[104, 105]`, "bytes", "base64, not a list"},
+		"a number for an address":   {`"127.0.0.1"`, `1`, "addr", "must be a string, not a number"},
 		"not base64":                {`aGk=`, `%`, "bytes", "base64"},
 		"a list that is too short":  {`[1, 2]`, `[1]`, "pair", "must have 2 elements, not 1"},
 		"a list that is too long":   {`[1, 2]`, `[1, 2, 3]`, "pair", "must have 2 elements, not 3"},

@@ -83,6 +83,14 @@ func (d *Definition) Name() string { return d.name }
 // Doc returns what the definition says about itself.
 func (d *Definition) Doc() string { return d.doc }
 
+// Access returns who may do what.
+func (d *Definition) Access() Access {
+	return Access{Send: d.access.Send, Read: d.access.Read, Commands: maps.Clone(d.access.Commands)}
+}
+
+// ShowsCaller tells whether events say which client caused them.
+func (d *Definition) ShowsCaller() bool { return d.showsCaller }
+
 // SnapshotEvery returns after how many events a snapshot is worth its cost;
 // 0 means never.
 func (d *Definition) SnapshotEvery() int { return d.snapshotEvery }
@@ -140,16 +148,29 @@ func (d *Definition) View(state any) (json.RawMessage, error) {
 // ErrUnknownCommand, or a *DataError for data that is not exactly the
 // command's.
 func (d *Definition) DecodeCommand(name string, data json.RawMessage) (any, error) {
+	return d.decodeCommand(name, data, (*shape).strict)
+}
+
+// DecodeChecked is DecodeCommand for data that this program's CheckCommand
+// has accepted; it is not checked again.
+func (d *Definition) DecodeChecked(name string, data json.RawMessage) (any, error) {
+	return d.decodeCommand(name, data, (*shape).decode)
+}
+
+func (d *Definition) decodeCommand(name string, data json.RawMessage, decode func(*shape, []byte) (reflect.Value, error)) (any, error) {
 	c, ok := d.commands[name]
 	if !ok {
-		return nil, fmt.Errorf("%w: %s has no command %q, it has: %s",
-			ErrUnknownCommand, d.name, name, strings.Join(d.Commands(), ", "))
+		return nil, d.unknownCommand(name)
 	}
-	cmd, err := c.shape.strict(data)
+	cmd, err := decode(c.shape, data)
 	if err != nil {
 		return nil, err
 	}
 	return cmd.Interface(), nil
+}
+
+func (d *Definition) unknownCommand(name string) error {
+	return fmt.Errorf("%w: %s has no command %q, it has: %s", ErrUnknownCommand, d.name, name, strings.Join(d.Commands(), ", "))
 }
 
 // EncodeCommand returns a command's data in one canonical form, for hashing:

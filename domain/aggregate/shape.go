@@ -21,13 +21,16 @@ type shape struct {
 	elem    *shape   // of list, fixed, dictionary and nullable
 	members []member // of object, in the order of the Go type
 	sorted  []int    // indices of members by name
+	text    bool     // of custom: it is a string in JSON
+	base64  bool     // of such a string: it stands for bytes
 }
 
 type member struct {
 	name     string
 	index    int // of the Go field
 	shape    *shape
-	required bool
+	required bool // in a command's data
+	omitted  bool // when it is empty, from what is encoded
 }
 
 type kind uint8
@@ -92,7 +95,7 @@ func (c *compiler) compile(t reflect.Type, path string) *shape {
 		s.kind = kindRaw
 		return s
 	case t.Kind() != reflect.Pointer && c.decodesItself(t, path):
-		s.kind = kindCustom
+		s.kind, s.text = kindCustom, isText(t)
 		return s
 	}
 	c.compileKind(s, path)
@@ -126,7 +129,7 @@ func (c *compiler) compileKind(s *shape, path string) {
 		s.kind, s.elem = kindDictionary, c.compile(t.Elem(), path)
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
-			s.kind = kindCustom // base64
+			s.kind, s.text, s.base64 = kindCustom, true, true
 			return
 		}
 		s.kind, s.elem = kindList, c.compile(t.Elem(), path)
@@ -137,7 +140,7 @@ func (c *compiler) compileKind(s *shape, path string) {
 		case elem.Kind() == reflect.Pointer:
 			c.problem(path, "is a %s: a pointer to a pointer can't be told from null", t)
 		case elem != rawType && encodesItself(t) && decodesItself(t):
-			s.kind, s.elem = kindNullable, &shape{kind: kindCustom, typ: elem}
+			s.kind, s.elem = kindNullable, &shape{kind: kindCustom, typ: elem, text: isText(elem)}
 		default:
 			s.kind, s.elem = kindNullable, c.compile(elem, path)
 		}
@@ -169,6 +172,13 @@ func encodesItself(t reflect.Type) bool {
 
 func decodesItself(t reflect.Type) bool {
 	return t.Implements(unmarshalerType) || t.Implements(textUnmarshalerType)
+}
+
+// isText tells whether a type that brings its own JSON form is a string there,
+// as encoding/json makes of those with a form in text only.
+func isText(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	return p.Implements(textUnmarshalerType) && !p.Implements(unmarshalerType) && !p.Implements(marshalerType)
 }
 
 func (c *compiler) compileStruct(s *shape, path string) {
@@ -209,7 +219,8 @@ func (c *compiler) compileStruct(s *shape, path string) {
 			}
 		}
 		m := member{name: name, index: f.Index[0], shape: c.compile(f.Type, path)}
-		m.required = f.Type.Kind() != reflect.Pointer && !hasOption(options, "omitempty") && !hasOption(options, "omitzero")
+		m.omitted = hasOption(options, "omitempty") || hasOption(options, "omitzero")
+		m.required = f.Type.Kind() != reflect.Pointer && !m.omitted
 		s.members = append(s.members, m)
 	}
 	for i := range s.members {

@@ -19,13 +19,25 @@ const maxDepth = 64
 // for 0, and repairs broken text. Therefore one pass checks, and
 // encoding/json then decodes what is known to fit.
 func (s *shape) strict(data []byte) (reflect.Value, error) {
-	v := reflect.New(s.typ)
-	if len(data) == 0 {
-		data = []byte("{}")
-	}
+	data = orEmpty(data)
 	if err := s.check(data, false); err != nil {
-		return v, err
+		return reflect.Value{}, err
 	}
+	return s.decode(data)
+}
+
+// orEmpty is what absent data stands for.
+func orEmpty(data []byte) []byte {
+	if len(data) == 0 {
+		return []byte("{}")
+	}
+	return data
+}
+
+// decode decodes data that was checked.
+func (s *shape) decode(data []byte) (reflect.Value, error) {
+	v := reflect.New(s.typ)
+	data = orEmpty(data)
 	if err := json.Unmarshal(data, v.Interface()); err != nil {
 		// A type that decodes itself says no. Find the member.
 		if err := s.check(data, true); err != nil {
@@ -135,8 +147,13 @@ func (c *checker) any() *DataError {
 }
 
 func (c *checker) selfDecoding(s *shape) *DataError {
-	if c.peek() == 'n' {
+	switch b := c.peek(); {
+	case b == 'n':
 		return wrong("must not be null")
+	case s.base64 && b != '"': // encoding/json takes lists of numbers as well
+		return wrong("must be a string of bytes in base64, not %s", c.found())
+	case s.text && b != '"':
+		return wrong("must be a string, not %s", c.found())
 	}
 	start := c.pos
 	if err := c.any(); err != nil {

@@ -76,7 +76,11 @@ func (h *Host) prepare(c *cell, jobs []*job) []*job {
 func (h *Host) decode(c *cell, j *job) *command.Failure {
 	var canonical []byte
 	err := guarded(func() (err error) {
-		if j.body, err = c.def.DecodeCommand(j.Name, j.Data); err == nil {
+		decode := c.def.DecodeCommand
+		if j.Checked {
+			decode = c.def.DecodeChecked
+		}
+		if j.body, err = decode(j.Name, j.Data); err == nil {
 			canonical, err = c.def.EncodeCommand(j.body)
 		}
 		return err

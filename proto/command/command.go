@@ -17,6 +17,11 @@ type Command struct {
 	Name   string // stored name, such as "bid"
 	Data   json.RawMessage
 
+	// Checked says that this very program has found Data to be what the
+	// command's type says. It does not travel to other nodes, whose program
+	// may be another one.
+	Checked bool
+
 	// Key makes the command's effect happen once, however often it is sent.
 	// Every dispatched command has one; ClientKey says that the client gave
 	// it, so that also an outcome without events is kept.

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -44,10 +44,44 @@ test("what npm packs can be imported and is typed, under node16 and bundler", ()
      client.aggregate("counter", "a").send("add", { bye: 1 });
      export const is = (e: unknown) => e instanceof RejectedError && e.reason;`,
   );
+  // The contract that is generated from the aggregates of this repository.
+  copyFileSync(join(root, "../../domain/api/contract.ts"), join(folder, "contract.ts"));
+  writeFileSync(
+    join(folder, "generated.ts"),
+    `import { connect } from "@ganglion-es/client";
+     import type { Contract } from "./contract.js";
+     const client = connect<Contract>({ url: "ws://x" });
+     const auction = client.aggregate("auction", "42");
+     export async function all(): Promise<string> {
+       await auction.send("bid", { amount: 120 });
+       await auction.send("close");
+       // @ts-expect-error: ammount is no member
+       await auction.send("bid", { ammount: 120 });
+       // @ts-expect-error: amounts are numbers
+       await auction.send("bid", { amount: "120" });
+       // @ts-expect-error: a bid needs its amount
+       await auction.send("bid");
+       // @ts-expect-error: that is a counter's
+       await auction.send("add", { by: 1 });
+       const { data } = await auction.get();
+       // @ts-expect-error: there is none before the first bid
+       data.top.amount.toFixed();
+       for await (const e of auction.subscribe({ from: "start" })) {
+         switch (e.event) {
+           case "opened": return e.data.seller + e.data.closes_at;
+           case "bid_placed": return e.data.bidder + e.data.amount.toFixed();
+           // @ts-expect-error: an auction that closes has no bidder
+           case "closed": return e.data.bidder;
+           default: e satisfies never;
+         }
+       }
+       return String(data.top?.amount);
+     }`,
+  );
   for (const [module, resolution] of [["node16", "node16"], ["esnext", "bundler"]] as const) {
     execFileSync(
       bin("tsc"),
-      ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--types", "", "--module", module, "--moduleResolution", resolution, join(folder, "uses.ts")],
+      ["--noEmit", "--strict", "--target", "es2022", "--lib", "es2022,dom", "--types", "", "--module", module, "--moduleResolution", resolution, join(folder, "uses.ts"), join(folder, "generated.ts")],
       { stdio: "inherit", cwd: folder },
     );
   }

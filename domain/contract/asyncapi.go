@@ -1,0 +1,113 @@
+package contract
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// AsyncAPI returns an AsyncAPI document of the frames, proto.AsyncAPI, with
+// the application's messages in it: a frame for each command, event and state.
+// What it says about frames stays as it is, comments included.
+func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(frames, &doc); err != nil {
+		return nil, fmt.Errorf("contract: the document of the frames: %w", err)
+	}
+	type reference map[string]string
+	message := func(name string) reference { return reference{"$ref": "#/channels/session/messages/" + name} }
+	messages, schemas := map[string]any{}, map[string]any{}
+	inChannel, toGateway, toClient := map[string]any{}, []reference{}, []reference{}
+	add := func(name, frame, description string, members map[string]any, to *[]reference) {
+		messages[name] = map[string]any{
+			"summary": description,
+			"payload": map[string]any{"allOf": []any{
+				reference{"$ref": "#/components/messages/" + frame + "/payload"},
+				map[string]any{"properties": members},
+			}},
+		}
+		inChannel[name] = reference{"$ref": "#/components/messages/" + name}
+		*to = append(*to, message(name))
+	}
+	for _, typ := range slices.Sorted(maps.Keys(d.Aggregates)) {
+		a := d.Aggregates[typ]
+		stream := map[string]any{"pattern": "^" + typ + "/"}
+		for _, name := range slices.Sorted(maps.Keys(a.Commands)) {
+			add(typ+".commands."+name, "command", d.def(a.Commands[name]).Description, map[string]any{
+				"aggregate": stream, "command": map[string]any{"const": name}, "data": a.Commands[name],
+			}, &toGateway)
+		}
+		for _, name := range slices.Sorted(maps.Keys(a.Events)) {
+			add(typ+".events."+name, "event", d.def(a.Events[name]).Description, map[string]any{
+				"stream": stream, "event": map[string]any{"const": name}, "data": a.Events[name],
+			}, &toClient)
+		}
+		add(typ+".state", "state", a.Description, map[string]any{"data": a.State}, &toClient)
+	}
+	for name, s := range d.Defs {
+		schemas[name] = s
+	}
+	for _, a := range []struct {
+		to   []string
+		what any
+	}{
+		{[]string{"components", "schemas"}, schemas},
+		{[]string{"components", "messages"}, messages},
+		{[]string{"channels", "session", "messages"}, inChannel},
+		{[]string{"operations", "toGateway", "messages"}, toGateway},
+		{[]string{"operations", "toClient", "messages"}, toClient},
+	} {
+		if err := extend(&doc, a.to, a.what); err != nil {
+			return nil, err
+		}
+	}
+	var b bytes.Buffer
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	if err := errors.Join(e.Encode(&doc), e.Close()); err != nil {
+		return nil, fmt.Errorf("contract: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// extend adds the elements of a list, or the members of an object, to what
+// stands at a path of a document.
+func extend(doc *yaml.Node, path []string, what any) error {
+	at := doc.Content[0]
+	for _, name := range path {
+		i := slices.IndexFunc(at.Content, func(n *yaml.Node) bool { return n.Value == name })
+		if at.Kind != yaml.MappingNode || i < 0 || i%2 != 0 {
+			return fmt.Errorf("contract: the document of the frames has no %v", path)
+		}
+		at = at.Content[i+1]
+	}
+	text, err := json.Marshal(what)
+	if err != nil {
+		return fmt.Errorf("contract: %w", err)
+	}
+	text = bytes.ReplaceAll(text, []byte(`"`+refPrefix), []byte(`"#/components/schemas/`))
+	var more yaml.Node
+	if err := yaml.Unmarshal(text, &more); err != nil { // JSON is YAML
+		return fmt.Errorf("contract: %w", err)
+	}
+	restyle(more.Content[0])
+	at.Content = append(at.Content, more.Content[0].Content...)
+	return nil
+}
+
+// restyle writes in lines what was JSON, and references as the document of
+// the frames does.
+func restyle(n *yaml.Node) {
+	n.Style = 0
+	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[1].Kind == yaml.ScalarNode {
+		n.Style = yaml.FlowStyle
+	}
+	for _, c := range n.Content {
+		restyle(c)
+	}
+}

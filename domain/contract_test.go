@@ -1,0 +1,107 @@
+package domain
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/domain/contract"
+	"github.com/ganglion-es/ganglion/proto"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+)
+
+// TestTheCommittedContractIsTheCodes compares the documents in api with what
+// the aggregates say.
+func TestTheCommittedContractIsTheCodes(t *testing.T) {
+	t.Parallel()
+	doc, err := contract.Of(&Catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema, err := doc.JSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asyncAPI, err := doc.AsyncAPI(proto.AsyncAPI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]byte{"schema.json": schema, "asyncapi.yaml": asyncAPI, "contract.ts": doc.TypeScript()} {
+		if got, err := os.ReadFile("api/" + name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("api/%s is not what the aggregates say (%v): run «make generate»", name, err)
+		}
+	}
+}
+
+// TestEverythingSaysWhatItIs fails for a type of a command, an event or a
+// state without a comment: clients' authors read them.
+func TestEverythingSaysWhatItIs(t *testing.T) {
+	t.Parallel()
+	doc, err := contract.Of(&Catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, schema := range doc.Defs {
+		if schema.Description == "" {
+			t.Errorf("%s has no description: comment its Go type", name)
+		}
+	}
+}
+
+// TestTheAsyncAPIDocumentDescribesTheApplicationsFrames validates frames with
+// the document's messages, good ones and bad ones.
+func TestTheAsyncAPIDocumentDescribesTheApplicationsFrames(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("api/asyncapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(doc["components"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	components, err := jsonschema.UnmarshalJSON(bytes.NewReader(append(append([]byte(`{"components":`), text...), '}')))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	if err := c.AddResource("asyncapi", components); err != nil {
+		t.Fatal(err)
+	}
+	const event = `{"op":"event","sub":"s","stream":"auction/42","version":2,"position":2,"event":"bid_placed","data":{"bidder":"ada","amount":1},"time":"2026-11-22T12:00:00Z","cause":"k"}`
+	for _, test := range []struct {
+		message, frame string
+		valid          bool
+	}{
+		{"auction.commands.bid", `{"op":"command","id":"1","aggregate":"auction/42","command":"bid","data":{"amount":1}}`, true},
+		{"auction.commands.bid", `{"op":"command","id":"1","aggregate":"auction/42","command":"bid","data":{"ammount":1}}`, false},
+		{"auction.commands.bid", `{"op":"command","id":"1","aggregate":"counter/42","command":"bid","data":{"amount":1}}`, false},
+		{"auction.commands.bid", `{"op":"command","id":"1","aggregate":"auction/42","command":"close","data":{"amount":1}}`, false},
+		{"auction.commands.bid", `{"op":"command","aggregate":"auction/42","command":"bid","data":{"amount":1}}`, false},
+		{"auction.events.bid_placed", event, true},
+		{"auction.events.bid_placed", strings.Replace(event, `"amount":1`, `"amount":"1"`, 1), false},
+		{"auction.events.closed", event, false},
+		{"counter.state", `{"op":"state","sub":"s","version":2,"position":2,"data":{"value":1}}`, true},
+		{"counter.state", `{"op":"state","sub":"s","version":2,"position":2,"data":{}}`, false},
+	} {
+		schema, err := c.Compile("asyncapi#/components/messages/" + test.message + "/payload")
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := jsonschema.UnmarshalJSON(strings.NewReader(test.frame))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.Validate(v); (err == nil) != test.valid {
+			t.Errorf("%s by %s: %v", test.frame, test.message, err)
+		}
+	}
+}
