@@ -66,7 +66,7 @@ func NewPool(cfg PoolConfig) *Pool {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: 500 * time.Millisecond,
 		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: unacknowledged}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: clientUnacknowledged}),
 	}
 	return &Pool{
 		opts:   append(opts, cfg.Options...),

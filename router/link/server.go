@@ -13,11 +13,16 @@ const (
 	streamWindow = 64 << 10 // one slow reader holds back no more than this
 	connWindow   = 1 << 20
 
-	// A cut connection is dropped by the kernel once a heartbeat has gone
+	// A connection is dropped by the kernel once what was sent on it has gone
 	// unacknowledged for this long (gRPC sets TCP_USER_TIMEOUT to it), so that
-	// the next attempt is a new one and not a retransmission minutes away.
-	// Links don't wait for it: they give a stream up by themselves.
-	unacknowledged = 2 * time.Second
+	// the next attempt is a new one and not a retransmission minutes away. Who
+	// sends commands is told after no more than a silence: where only what it
+	// sends is lost, it hears the peer go on for a while, until the peer's own
+	// kernel stops sending for want of acknowledgements, and would give it up
+	// only after 700 to 800 ms. Linux counts from the first retransmission, which
+	// it makes after 200 ms at the earliest.
+	serverUnacknowledged = 2 * time.Second
+	clientUnacknowledged = DefaultSilence / 2
 
 	// gRPC pings no more often than every 10 s. The pings matter only where
 	// the kernel has no such option.
@@ -44,7 +49,7 @@ func NewServer(cfg ServerConfig) *grpc.Server {
 		grpc.MaxHeaderListSize(8 << 10),
 		grpc.MaxConcurrentStreams(64),
 		grpc.ConnectionTimeout(5 * time.Second),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: unacknowledged}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: serverUnacknowledged}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingEvery / 2, PermitWithoutStream: true}),
 	}
 	if cfg.TLS != nil {
