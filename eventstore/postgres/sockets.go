@@ -6,9 +6,39 @@ import (
 	"net"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
+
+const (
+	// unacknowledged is how long the kernel sends to a server that does not
+	// acknowledge it. By itself it waits longer and longer between two attempts,
+	// so that a connection lies dead for as long again as its network was cut.
+	// A server that is only slow acknowledges what it is sent.
+	unacknowledged = time.Second
+
+	// dialEvery is after how long without an answer a connection is asked for
+	// anew, for the same reason.
+	dialEvery = time.Second
+)
+
+// dialAgain dials until the context ends, or an answer comes.
+func dialAgain(ctx context.Context, dial pgconn.DialFunc, network, addr string) (net.Conn, error) {
+	for {
+		one, cancel := context.WithTimeout(ctx, dialEvery)
+		c, err := dial(one, network, addr)
+		silent := one.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil {
+			giveUpAfter(c, unacknowledged)
+			return c, nil
+		}
+		if !silent {
+			return nil, err
+		}
+	}
+}
 
 // sockets knows the open sockets of a store, also those over which the driver
 // asks a server to cancel something. When a server falls silent, the driver
@@ -22,7 +52,7 @@ type sockets struct {
 // dialer wraps the function that opens sockets.
 func (s *sockets) dialer(dial pgconn.DialFunc) pgconn.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
+		c, err := dialAgain(ctx, dial, network, addr)
 		if err != nil {
 			return nil, err
 		}
