@@ -31,6 +31,7 @@ generate: ## Generate code from proto/peer/peer.proto, and the documents in doma
 	@go run ./cmd/ganglion schema --out domain/api/schema.json
 	@go run ./cmd/ganglion schema --format asyncapi --out domain/api/asyncapi.yaml
 	@go run ./cmd/ganglion gen ts --out domain/api/contract.ts
+	@scripts/client-js.sh examples
 
 bench: ## Measure the whole system end to end, on SQLite and on PostgreSQL.
 	@scripts/bench.sh

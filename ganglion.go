@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"time"
 
@@ -81,6 +82,12 @@ type Config struct {
 	// Defaults to gateway.Development, which trusts any client id; Run and
 	// RunDev warn of that.
 	Auth gateway.Authenticator
+
+	// Handler answers on Listen what is not the node's own: the pages of an
+	// application, say. The node's are /v1/, /healthz, /readyz and /metrics.
+	//
+	// Defaults to one that answers 404.
+	Handler http.Handler
 
 	// Origins are the hosts whose pages may connect, besides the node's own.
 	Origins []string

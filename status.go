@@ -67,7 +67,10 @@ type OwnerStatus struct {
 func (n *node) handler() http.Handler {
 	mux := http.NewServeMux()
 	if n.gateway != nil {
-		mux.Handle("/", n.gateway.Handler())
+		mux.Handle("/v1/", n.gateway.Handler())
+	}
+	if n.cfg.Handler != nil {
+		mux.Handle("/", n.cfg.Handler)
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "alive") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

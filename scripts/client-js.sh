@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds and tests client/js; «build» alone builds. Node 20 or newer is the
+# Builds and tests client/js, and checks the example that is built with it;
+# «build» alone builds, «examples» writes the built example anew. Node 20 or newer is the
 # machine's; where there is none, Debian's (12 has 18, which the tests can use
 # with a flag) is installed.
 set -euo pipefail
@@ -33,6 +34,20 @@ fi
 npm run --silent build
 npm run --silent check
 [ "${1:-}" = build ] && exit 0
+
+# The built example is committed, so that Go alone builds the binary.
+bundle() {
+	node_modules/.bin/tsc -p ../../examples/auction
+	node_modules/.bin/esbuild ../../examples/auction/auction.ts --bundle --minify --format=esm --target=es2022 --log-level=warning \
+		--banner:js='// Built from auction.ts by «scripts/client-js.sh examples»; DO NOT EDIT.' --outfile="$1"
+}
+if [ "${1:-}" = examples ]; then
+	bundle ../../examples/auction/auction.js
+	exit 0
+fi
+bundle build/auction.js
+cmp -s build/auction.js ../../examples/auction/auction.js ||
+	{ echo "examples/auction/auction.js is not what auction.ts says: run «scripts/client-js.sh examples»" >&2; exit 1; }
 npm run --silent test -- --test-reporter=dot --test-reporter-destination=stdout \
 	--test-reporter=spec --test-reporter-destination=build/test.log build/test/*.test.js ||
 	{ sed -n '/failing tests/,$p' build/test.log >&2; exit 1; }

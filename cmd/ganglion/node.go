@@ -14,6 +14,7 @@ import (
 
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain"
+	"github.com/ganglion-es/ganglion/examples"
 	"github.com/ganglion-es/ganglion/gateway"
 )
 
@@ -31,7 +32,7 @@ func (c devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	var urls []string
 	return ganglion.RunDev(ctx, ganglion.Config{
-		Catalog: &domain.Catalog, Listen: c.Listen, Store: c.Data, TailOnly: c.TailOnly, Logger: log,
+		Catalog: &domain.Catalog, Listen: c.Listen, Store: c.Data, Handler: examples.Handler(), TailOnly: c.TailOnly, Logger: log,
 		Ready: func(url string) {
 			fmt.Println("ganglion: ready", url)
 			if urls = append(urls, url); len(urls) == c.Nodes {
@@ -46,7 +47,9 @@ func printNextSteps(urls []string) {
 	first, last := urls[0], urls[len(urls)-1]
 	ws := func(url string) string { return "ws" + strings.TrimPrefix(url, "http") + "/v1/ws" }
 	fmt.Printf(`
-Try it from a second terminal:
+A live auction, for two browsers or more: %s/examples/auction/
+
+From a second terminal:
 
   npx -y wscat -c %s -s ganglion.v1
     {"op":"hello","id":"1","client":"ada"}
@@ -65,7 +68,7 @@ or without WebSocket:
   curl -s %s/v1/aggregates/auction/42 -H 'Authorization: Bearer dev:bob'
 
 Stop with Ctrl-C.
-`, ws(first), ws(last), first, last)
+`, first, ws(first), ws(last), first, last)
 }
 
 // limitFlags are gateway.Limits, which says what each is. What is not given
