@@ -26,12 +26,13 @@ lint: ## Vet, staticcheck, gofumpt, import directions, generated code, each modu
 fmt: ## Format everything.
 	@go tool gofumpt -w $$(git ls-files '*.go' | grep -v '\.pb\.go$$')
 
-generate: ## Generate code from proto/peer/peer.proto, and the documents in domain/api from the aggregates.
+generate: ## Generate code from proto/peer/peer.proto, the documents in domain/api from the aggregates, and docs/configuration.md.
 	@go run ./tools/protogen proto/peer/peer.proto
 	@go run ./cmd/ganglion schema --out domain/api/schema.json
 	@go run ./cmd/ganglion schema --format asyncapi --out domain/api/asyncapi.yaml
 	@go run ./cmd/ganglion gen ts --out domain/api/contract.ts
 	@scripts/client-js.sh examples
+	@go run ./cmd/ganglion config reference >docs/configuration.md.new && mv docs/configuration.md.new docs/configuration.md
 
 bench: ## Measure the whole system end to end, on SQLite and on PostgreSQL.
 	@scripts/bench.sh

@@ -92,6 +92,9 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 func (n *node) abandon() {
 	n.client.Close()
 	n.peers.Close()
+	if n.admin != nil {
+		n.admin.Close()
+	}
 	n.cluster.Close()
 	n.pool.Close()
 	n.store.Close()

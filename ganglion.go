@@ -22,6 +22,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/gateway"
 )
@@ -45,6 +47,13 @@ type Config struct {
 	// Defaults to 127.0.0.1:8080. Port 0 takes a free one.
 	Listen string
 
+	// AdminListen is where operators find profiles (/debug/pprof/) and change
+	// the level of log lines (/log-level). Whoever reaches it may do both; a
+	// port without a host is one of the loopback interface.
+	//
+	// Defaults to none.
+	AdminListen string
+
 	// PeerListen is where other nodes' links connect.
 	//
 	// Defaults to 127.0.0.1:9080. Port 0 takes a free one.
@@ -55,7 +64,9 @@ type Config struct {
 	// Defaults to 127.0.0.1:7946. Port 0 takes a free one.
 	GossipListen string
 
-	// Advertise is the host under which other nodes reach this one.
+	// Advertise is the host under which other nodes reach this one, or
+	// route:HOST for the address from which this machine reaches HOST, where it
+	// has several and only learns them when it starts.
 	//
 	// Defaults to the host of GossipListen, or to the machine's first private
 	// address when that means all interfaces.
@@ -137,6 +148,16 @@ type Config struct {
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 
+	// LogLevel is what AdminListen changes; the Logger's handler should heed
+	// it. Defaults to one of its own.
+	LogLevel *slog.LevelVar
+
+	// Tracing takes spans of commands, from the frame over the hop to the
+	// append and the delivery. Whoever makes it shuts it down, after Run.
+	//
+	// Defaults to none, which costs nothing.
+	Tracing trace.TracerProvider
+
 	trusting bool // Auth was left to its default, and matters
 }
 
@@ -187,6 +208,14 @@ func (c Config) withDefaults() (Config, error) {
 			problem("%s %q is no address: %w", a.name, *a.field, err)
 		}
 	}
+	if c.AdminListen != "" {
+		if _, _, err := splitHostPort(c.AdminListen); err != nil {
+			problem("admin-listen %q is no address: %w", c.AdminListen, err)
+		}
+	}
+	if c.LogLevel == nil {
+		c.LogLevel = new(slog.LevelVar)
+	}
 	if c.Cluster == "" {
 		c.Cluster = "ganglion"
 	}
@@ -224,6 +253,28 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// Check reports everything that is wrong with a configuration and with the
+// files that it names, as a ConfigError. It opens no port and no log.
+func (c Config) Check() error {
+	c, err := c.withDefaults()
+	errs := []error{err}
+	var wrong *ConfigError
+	if errors.As(err, &wrong) {
+		errs[0] = wrong.Err
+	}
+	if _, _, err := c.PeerTLS.load(c.Logger); err != nil {
+		errs = append(errs, err)
+	}
+	if c.GossipKeyFile != "" {
+		_, err := readGossipKeys(c.GossipKeyFile)
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &ConfigError{err}
+	}
+	return nil
+}
+
 // warnOfTrust says loudly that nobody has to prove who they are. It is said
 // once a process, when everything else is known to be right.
 func (c Config) warnOfTrust() {
@@ -232,9 +283,16 @@ func (c Config) warnOfTrust() {
 	}
 }
 
+// version is set by builds that have no version control to ask, such as those
+// of images: -ldflags "-X github.com/ganglion-es/ganglion.version=v1.2.3".
+var version string
+
 // Version is the version of the program that is running, from its build
 // information: a release's tag, or "devel" with the commit.
 func Version() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

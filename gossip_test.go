@@ -126,3 +126,15 @@ func TestGossipKeysFollowTheirFile(t *testing.T) {
 		t.Error("the log shows a key")
 	}
 }
+
+func TestTheAdvertisedHostMayBeARoute(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{"": "", "n1.example": "n1.example", "route:127.0.0.1": "127.0.0.1", "route:localhost": "127.0.0.1"} {
+		if got, err := advertised(host); err != nil || got != want && got != "::1" {
+			t.Errorf("%q is advertised as %q: %v", host, got, err)
+		}
+	}
+	if _, err := advertised("route:no.such.host.invalid"); err == nil || !strings.Contains(err.Error(), "no way to no.such.host.invalid") {
+		t.Errorf("a name that nobody knows: %v", err)
+	}
+}

@@ -104,6 +104,7 @@ func (n *node) metrics() http.Handler {
 		counter("ganglion_host_pauses_total", "Pauses of the process that made it forget every state.", hosted(func(s host.Stats) uint64 { return s.Pauses }))
 		gauge("ganglion_host_cached_aggregates", "Aggregates in memory.", func() float64 { return float64(n.host.Stats().Cached) })
 		gauge("ganglion_host_cached_bytes", "Their size, estimated.", func() float64 { return float64(n.host.Stats().CachedBytes) })
+		reg.MustRegister(n.observer.appends)
 		gauge("ganglion_host_pending_commands", "Commands that wait or are in progress.", func() float64 { return float64(n.host.Stats().Pending) })
 	}
 
@@ -117,6 +118,7 @@ func (n *node) metrics() http.Handler {
 		counter("ganglion_events_delivered_total", "Event frames written to sockets.", served(func(s gateway.Stats) uint64 { return s.Delivered }))
 		counter("ganglion_sessions_revoked_total", "Sessions closed since their token was revoked.", served(func(s gateway.Stats) uint64 { return s.Revoked }))
 		counter("ganglion_sessions_demoted_total", "Times that a session could not keep up and went back to reading the log.", served(func(s gateway.Stats) uint64 { return s.Demotions }))
+		reg.MustRegister(n.observer.commands, n.observer.deliveries)
 		limited := map[string]func() float64{}
 		for limit := range n.gateway.Stats().Limited {
 			limited[limit] = served(func(s gateway.Stats) uint64 { return s.Limited[limit] })

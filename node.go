@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -53,7 +54,9 @@ type node struct {
 	log *slog.Logger
 
 	client, peers net.Listener
-	tls           *tls.Config // of the server's end of links, nil without
+	admin         net.Listener // nil without Config.AdminListen
+	tls           *tls.Config  // of the server's end of links, nil without
+	observer      *observer
 
 	store     eventstore.Store
 	publisher *feed.Publisher // nil without the domain role
@@ -96,7 +99,7 @@ func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 // newNode takes the node's ports and opens its store. Whatever can be wrong
 // with a configuration is found here, before the node is announced to anyone.
 func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name)}
+	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name), observer: newObserver(cfg.Name, cfg.Tracing)}
 	n.status.Store(&status{state: cluster.Starting})
 	var undo []func()
 	defer func() {
@@ -115,6 +118,12 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		return nil, err
 	}
 	undo = append(undo, func() { n.peers.Close() })
+	if n.admin, err = cfg.listenAdmin(); err != nil {
+		return nil, err
+	}
+	if n.admin != nil {
+		undo = append(undo, func() { n.admin.Close() })
+	}
 	var tlsClient *tls.Config
 	if n.tls, tlsClient, err = cfg.PeerTLS.load(n.log); err != nil {
 		return nil, err
@@ -131,7 +140,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	undo = append(undo, func() { n.store.Close() })
 
 	if cfg.Domain {
-		if n.host, err = host.New(host.Config{Catalog: cfg.Catalog, Store: n.store, Now: cfg.Now, Logger: n.log}); err != nil {
+		if n.host, err = host.New(host.Config{Catalog: cfg.Catalog, Store: observedStore{n.store, n.observer}, Now: cfg.Now, Logger: n.log}); err != nil {
 			return nil, err
 		}
 	}
@@ -142,7 +151,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	n.pool = link.NewPool(link.PoolConfig{TLS: tlsClient, Logger: n.log})
 	var executor router.Executor
 	if n.host != nil {
-		executor = n.host
+		executor = observedExecutor{n.host, n.observer}
 	}
 	n.router, err = router.New(router.Config{
 		Self: cfg.Name, Executor: executor, View: n.cluster.View, Watch: n.cluster.Watch,
@@ -164,7 +173,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 			return nil, err
 		}
 		n.gateway, err = gateway.New(gateway.Config{
-			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Schema: schema, AsyncAPI: asyncAPI, Store: n.store, Router: n.router,
+			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Schema: schema, AsyncAPI: asyncAPI, Store: n.store, Router: observedRouter{n.router, n.observer},
 			Auth: cfg.Auth, Origins: cfg.Origins, Limits: cfg.Limits, DrainWindow: cfg.DrainWindow, Logger: n.log,
 		})
 		if err != nil {
@@ -198,8 +207,12 @@ func (n *node) newCluster() (*cluster.Cluster, error) {
 			return nil, &ConfigError{err}
 		}
 	}
+	advertise, err := advertised(n.cfg.Advertise)
+	if err != nil {
+		return nil, err
+	}
 	c, err := cluster.New(cluster.Config{
-		ID: n.cfg.Name, Cluster: n.cfg.Cluster, BindAddr: bind, BindPort: port, AdvertiseAddr: n.cfg.Advertise,
+		ID: n.cfg.Name, Cluster: n.cfg.Cluster, BindAddr: bind, BindPort: port, AdvertiseAddr: advertise,
 		Join: n.cfg.Join, Keys: keys, Logger: n.log,
 		Self: cluster.Member{
 			Domain: n.cfg.Domain, Gateway: n.cfg.Gateway,
@@ -212,6 +225,22 @@ func (n *node) newCluster() (*cluster.Cluster, error) {
 		n.gossip.current.Store(&keys)
 	}
 	return c, err
+}
+
+// advertised is the host that Config.Advertise stands for.
+func advertised(host string) (string, error) {
+	toward, ok := strings.CutPrefix(host, "route:")
+	if !ok {
+		return host, nil
+	}
+	// Connecting a UDP socket sends nothing; it only asks the routing table.
+	// Any port will do.
+	conn, err := net.Dial("udp", net.JoinHostPort(toward, "9"))
+	if err != nil {
+		return "", fmt.Errorf("--advertise %s: this machine has no way to %s: %w", host, toward, err)
+	}
+	defer conn.Close()
+	return conn.LocalAddr().(*net.UDPAddr).IP.String(), nil
 }
 
 // run starts everything, serves until ctx ends, drains, and returns when
@@ -245,6 +274,9 @@ func (n *node) run(ctx context.Context) error {
 	part("log", n.watchLog)
 	part("peers", n.servePeers)
 	part("clients", n.serveClients)
+	if n.admin != nil {
+		part("admin", n.serveAdmin)
+	}
 	if n.host != nil {
 		part("host", n.host.Run)
 	}
@@ -341,7 +373,7 @@ func (n *node) deliver(commits []eventstore.Commit) {
 		n.host.Observe(commits)
 	}
 	if n.gateway != nil {
-		n.gateway.Deliver(commits)
+		n.observer.delivering(commits, n.cfg.Now(), n.gateway.Deliver)
 	}
 }
 

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/ganglion-es/ganglion"
 )
@@ -12,9 +14,26 @@ import (
 type certsCmd struct {
 	Dir  string   `help:"Folder for the files; an authority that is there already is used." required:"" placeholder:"DIR"`
 	Node []string `help:"A node's name. Again for more." required:"" placeholder:"NAME"`
+	Keep bool     `help:"Leave alone the nodes whose files are there already, instead of refusing them."`
+}
+
+// Help is what --help says beside the flags.
+func (certsCmd) Help() string {
+	return `  ganglion certs --dir certs --node n1 --node n2 --node n3`
 }
 
 func (c certsCmd) Run() error {
+	if c.Keep {
+		c.Node = slices.DeleteFunc(c.Node, func(name string) bool {
+			_, noCert := os.Stat(filepath.Join(c.Dir, name+".pem"))
+			_, noKey := os.Stat(filepath.Join(c.Dir, name+".key"))
+			return noCert == nil && noKey == nil
+		})
+		if len(c.Node) == 0 {
+			fmt.Println("all certificates are there already")
+			return nil
+		}
+	}
 	files, err := ganglion.MakeCerts(c.Dir, c.Node)
 	for _, f := range files {
 		fmt.Println(f)

@@ -24,10 +24,11 @@ const (
 )
 
 // cli is the command line. Every flag can also be given in the environment,
-// as GANGLION_ and the flag's name in capitals.
+// as GANGLION_ and the flag's name in capitals, and those of a node in a file.
 type cli struct {
-	LogLevel  string `help:"Log lines of at least this level: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"GANGLION_LOG_LEVEL"`
-	LogFormat string `help:"How log lines are written: text or json." enum:"text,json" default:"text" env:"GANGLION_LOG_FORMAT"`
+	ConfigFile string `name:"config" help:"File of settings in TOML, each under its flag's name; the command line and the environment go before it." env:"GANGLION_CONFIG" placeholder:"FILE"`
+	LogLevel   string `help:"Log lines of at least this level: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"GANGLION_LOG_LEVEL"`
+	LogFormat  string `help:"How log lines are written: text or json." enum:"text,json" default:"text" env:"GANGLION_LOG_FORMAT"`
 
 	Dev         devCmd         `cmd:"" help:"Run a cluster in one process on an embedded store, to try things out."`
 	Node        nodeCmd        `cmd:"" help:"Run a member of a cluster."`
@@ -43,13 +44,14 @@ type cli struct {
 	Token       tokenCmd       `cmd:"" help:"Make a token for a client, with the secret that --jwt-hmac-file names."`
 	Revoke      revokeCmd      `cmd:"" help:"Revoke tokens before they expire, in the file that --jwt-revocations names."`
 	Certs       certsCmd       `cmd:"" help:"Make a small authority and the certificates with which nodes know each other."`
+	Config      configCmd      `cmd:"" name:"config" help:"Check what a node is given."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the node on this machine whether it serves; for containers."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 
-// logger writes to standard error; standard output is for answers.
-func (c *cli) logger() *slog.Logger {
-	var level slog.Level
+// logger writes to standard error; standard output is for answers. The level
+// may change later.
+func (c *cli) logger(level *slog.LevelVar) *slog.Logger {
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of the four names
 	options := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
@@ -76,7 +78,8 @@ func run(args []string) int {
 	ctx, stop := untilSignal()
 	defer stop()
 	call.BindTo(ctx, (*context.Context)(nil))
-	err = call.Run(c.logger())
+	level := new(slog.LevelVar)
+	err = call.Run(c.logger(level), level)
 	var usage usageError
 	var unfinished unfinishedError
 	var config *ganglion.ConfigError

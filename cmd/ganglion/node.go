@@ -12,10 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/examples"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/gateway/token"
 )
 
 type devCmd struct {
@@ -98,7 +101,7 @@ type nodeCmd struct {
 	Listen       string   `help:"Address for clients." default:":8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
 	PeerListen   string   `help:"Address for links from other nodes." default:":9080" env:"GANGLION_PEER_LISTEN" placeholder:"HOST:PORT"`
 	GossipListen string   `help:"Address for gossip, TCP and UDP." default:":7946" env:"GANGLION_GOSSIP_LISTEN" placeholder:"HOST:PORT"`
-	Advertise    string   `help:"Host under which other nodes reach this one, if it is not the first private address." env:"GANGLION_ADVERTISE" placeholder:"HOST"`
+	Advertise    string   `help:"Host under which other nodes reach this one, if it is not the first private address; route:HOST for the address from which HOST is reached." env:"GANGLION_ADVERTISE" placeholder:"HOST"`
 	Join         []string `help:"Gossip addresses of other nodes; a name stands for all its addresses." env:"GANGLION_JOIN" placeholder:"HOST:PORT"`
 	Cluster      string   `help:"The cluster's name; nodes with another one are strangers." default:"ganglion" env:"GANGLION_CLUSTER"`
 
@@ -116,16 +119,56 @@ type nodeCmd struct {
 	PeerTLSCA     string `name:"peer-tls-ca" help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
 	InsecurePeers bool   `help:"Allow gossip without keys and links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
 
+	AdminListen string `help:"Address for profiles (/debug/pprof/) and the level of log lines (/log-level); :PORT is one of this machine alone. Off if not given." env:"GANGLION_ADMIN_LISTEN" placeholder:"HOST:PORT"`
+	tracingFlags
+
 	TailOnly bool          `hidden:"" env:"GANGLION_TAIL_ONLY"`
 	Suspect  time.Duration `hidden:"" env:"GANGLION_SUSPECT"`
 
 	ClockOffset string `name:"clock-offset-file" hidden:"" env:"GANGLION_CLOCK_OFFSET_FILE"`
+
+	PrintConfig bool `help:"Print the configuration that holds, and where each value comes from, and exit."`
 }
 
-func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
+// Help is what --help says beside the flags.
+func (nodeCmd) Help() string {
+	return `Flags are also read from the environment, as GANGLION_…, and from the file that --config names.
+
+  ganglion node --name n1 --store postgres://ganglion@db/ganglion --join n1:7946,n2:7946 --gossip-key-file gossip.key --peer-tls-cert n1.pem --peer-tls-key n1.key --peer-tls-ca ca.pem
+  ganglion node --config /etc/ganglion/node.toml --print-config`
+}
+
+func (c nodeCmd) Run(ctx context.Context, call *kong.Context, log *slog.Logger, level *slog.LevelVar) error {
+	if c.PrintConfig {
+		return printConfig(os.Stdout, call)
+	}
+	warnOfMisspelled(call, log)
+	config, tokens, err := c.config(ctx, log)
+	if err != nil {
+		return err
+	}
+	provider, err := c.provider(ctx, config.Name, log)
+	if err != nil {
+		return err
+	}
+	if provider != nil {
+		config.Tracing = provider
+	}
+	config.LogLevel = level
+	return runTraced(ctx, provider, func(ctx context.Context) error {
+		if tokens == nil {
+			return ganglion.Run(ctx, config)
+		}
+		return runWith(ctx, func(ctx context.Context) error { return ganglion.Run(ctx, config) }, tokens.Run)
+	})
+}
+
+// config is the node that the flags ask for, with what verifies tokens, nil
+// for --auth dev.
+func (c nodeCmd) config(ctx context.Context, log *slog.Logger) (ganglion.Config, *token.Authenticator, error) {
 	config := ganglion.Config{
 		Catalog: &domain.Catalog, Name: c.Name,
-		Listen: c.Listen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
+		Listen: c.Listen, AdminListen: c.AdminListen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
 		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(), DrainWindow: c.DrainWindow,
 		PeerTLS:       ganglion.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
 		GossipKeyFile: c.GossipKeyFile, InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Now: c.clock, Logger: log,
@@ -138,21 +181,20 @@ func (c nodeCmd) Run(ctx context.Context, log *slog.Logger) error {
 	var err error
 	if config.Name == "" {
 		if config.Name, err = os.Hostname(); err != nil {
-			return usagef("the host has no name: give --name")
+			return config, nil, usagef("the host has no name: give --name")
 		}
 	}
 	if config.StorePassword, err = c.password(); err != nil {
-		return err
+		return config, nil, err
 	}
 	tokens, err := c.authenticator(ctx, log)
 	if err != nil {
-		return err
+		return config, nil, err
 	}
-	if tokens == nil {
-		return ganglion.Run(ctx, config)
+	if tokens != nil {
+		config.Auth = tokens
 	}
-	config.Auth = tokens
-	return runWith(ctx, func(ctx context.Context) error { return ganglion.Run(ctx, config) }, tokens.Run)
+	return config, tokens, nil
 }
 
 // clock is the wall clock. For fault tests, which can't set the clock of one
