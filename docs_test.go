@@ -47,3 +47,51 @@ func TestEachPromiseNamesItsTests(t *testing.T) {
 		}
 	}
 }
+
+// TestAlertsAndDashboardsNameWhatThereIs keeps deploy/ true: every metric that
+// an alert or a panel reads is explained in docs/operations.md, which another
+// test compares with /metrics, and every alert's runbook is there.
+func TestAlertsAndDashboardsNameWhatThereIs(t *testing.T) {
+	t.Parallel()
+	read := func(name string) string {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	operations := read("docs/operations.md")
+	explained := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\| (.*?) \|`).FindAllStringSubmatch(operations, -1) {
+		for _, name := range regexp.MustCompile("`(ganglion_[a-z_]+)").FindAllStringSubmatch(m[1], -1) {
+			explained[name[1]] = true
+		}
+	}
+	for _, file := range []string{"deploy/prometheus/alerts.yml", "deploy/grafana/dashboards/ganglion.json"} {
+		names := regexp.MustCompile(`ganglion_[a-z_]+`).FindAllString(read(file), -1)
+		if len(names) == 0 {
+			t.Errorf("%s reads no metric", file)
+		}
+		for _, name := range names {
+			base := strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_count")
+			if !explained[name] && !(explained[base] && strings.HasSuffix(base, "_seconds")) {
+				t.Errorf("%s reads %s, which docs/operations.md does not explain", file, name)
+			}
+		}
+	}
+	anchors := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(operations, -1) {
+		slug := regexp.MustCompile("[^a-z0-9 -]").ReplaceAllString(strings.ToLower(heading[1]), "")
+		anchors[strings.ReplaceAll(slug, " ", "-")] = true
+	}
+	alerts := read("deploy/prometheus/alerts.yml")
+	runbooks := regexp.MustCompile(`runbook_url: \S+/docs/operations.md#(\S+)`).FindAllStringSubmatch(alerts, -1)
+	if len(runbooks) != strings.Count(alerts, "- alert:") {
+		t.Error("an alert has no runbook in docs/operations.md")
+	}
+	for _, r := range runbooks {
+		if !anchors[r[1]] {
+			t.Errorf("docs/operations.md has no section #%s", r[1])
+		}
+	}
+}

@@ -27,6 +27,13 @@ for f in peer.pb.go peer_grpc.pb.go; do
 	diff -q "$tmp/$f" "proto/peer/$f" >/dev/null || { echo "proto/peer/$f is stale, run «make generate»"; exit 1; }
 done
 
+step "alert rules"
+if command -v promtool >/dev/null; then
+	promtool check rules deploy/prometheus/alerts.yml >/dev/null
+else
+	echo "lint: skipped the alert rules: promtool is not installed (Debian: prometheus)"
+fi
+
 step "each module by itself"
 for m in $modules; do
 	(cd "$m" && GOWORK=off go vet ./... && GOWORK=off go mod tidy -diff)
