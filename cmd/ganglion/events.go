@@ -1,21 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net/http"
+	"net/url"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/ganglion-es/ganglion"
+	client "github.com/ganglion-es/ganglion/client/go"
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
@@ -33,9 +32,6 @@ type eventsCmd struct {
 
 // page is how many commits are read from the log at once.
 const page = 1000
-
-// retryGateway is how long a follower waits before it connects again.
-const retryGateway = time.Second
 
 func (c eventsCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.After != nil && c.Stream == "" {
@@ -187,175 +183,95 @@ func (c eventsCmd) page(ctx context.Context, store ganglion.Store, after eventst
 	}
 }
 
-// errRefused ends a follower: connecting again would not help.
-type errRefused struct{ error }
-
-// follower is what a subscriber remembers from one connection to the next.
-type follower struct {
-	base  string         // URL of the gateway
-	start map[string]any // where the subscription goes on
-	logID string         // of the log that start belongs to; empty: not known yet
-	out   *json.Encoder
-
-	// Of the newest connection: whether the gateway said welcome, and how
-	// long it asked to stay away when it said goodbye.
-	welcome bool
-	wait    time.Duration
-}
-
-// fromGateway subscribes like any client. A follower that loses its gateway
-// connects again and resumes from the last cursor it saw.
+// fromGateway subscribes like any client.
 func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
 	base, err := nodeURL(c.URL)
 	if err != nil {
 		return err
 	}
-	f := &follower{base: base, start: map[string]any{"cursor": "0"}, out: newPrinter()}
+	options := client.Options{
+		URLs:    []string{base + "/v1/ws"},
+		OnError: func(e *client.Error) { log.Warn("the gateway", "url", base, "error", e.Message) },
+	}
+	if c.Token != "" {
+		options.Token = func(context.Context) (string, error) { return c.Token, nil }
+	}
+	gateway, err := client.Connect(ctx, options)
+	if err != nil {
+		return usageError{err}
+	}
+	reading, stop := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		if err := c.watch(reading, gateway, base, log); err != nil {
+			stop(err)
+		}
+	})
+	defer watching.Wait()
+	defer gateway.Close()
+	defer stop(nil)
+
+	from := client.FromStart()
 	switch {
 	case c.After != nil:
-		f.start = map[string]any{"after": *c.After}
+		from = client.FromVersion(*c.After)
 	case c.Cursor != "":
-		f.start = map[string]any{"cursor": c.Cursor}
+		from = client.FromCursor(c.Cursor)
 	}
-	for {
-		err := c.subscribe(ctx, f)
-		var refused errRefused
-		if err == nil || ctx.Err() != nil || !c.Follow || f.logID == "" || errors.As(err, &refused) {
-			return err
-		}
-		if f.welcome { // else it was said before
-			log.Warn("lost the gateway, connecting again until it is back", "url", f.base, "error", err)
-		}
-		select {
-		case <-time.After(max(f.wait, retryGateway)):
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// subscribe prints events until the subscription has caught up (or for ever,
-// if following).
-func (c eventsCmd) subscribe(ctx context.Context, f *follower) error {
-	f.welcome, f.wait = false, 0
-	header := http.Header{"Authorization": {"Bearer " + c.Token}}
-	conn, resp, err := websocket.Dial(ctx, f.base+"/v1/ws",
-		&websocket.DialOptions{Subprotocols: []string{"ganglion.v1"}, HTTPHeader: header})
-	if err != nil {
-		if resp == nil {
-			return noAnswer(f.base, err)
-		}
-		err := fmt.Errorf("%s refuses the connection: %s: %s", f.base, resp.Status, why(resp))
-		if resp.StatusCode < http.StatusInternalServerError {
-			return errRefused{err}
-		}
-		return err
-	}
-	defer conn.CloseNow()
-	conn.SetReadLimit(-1)
-
-	// In one frame, so that the log that the cursor belongs to is compared
-	// before anything is resumed.
-	subscription := map[string]any{"id": "events"}
+	var events *client.Subscription[json.RawMessage, json.RawMessage]
 	if c.Stream != "" {
-		subscription["stream"] = c.Stream
+		typ, id, _ := strings.Cut(c.Stream, "/")
+		events = gateway.Aggregate(typ, id).Follow(from)
 	} else {
-		subscription["category"] = c.Category
+		events = gateway.Category(c.Category).Follow(from)
 	}
-	maps.Copy(subscription, f.start)
-	hello := map[string]any{"op": "hello", "id": "hello", "subscriptions": []any{subscription}}
-	if f.logID != "" {
-		hello["log"] = f.logID
-	}
-	text, err := json.Marshal(hello)
-	if err != nil {
-		return err
-	}
-	if err := conn.Write(ctx, websocket.MessageText, text); err != nil {
-		return err
-	}
-	for {
-		_, message, err := conn.Read(ctx)
-		if err != nil {
-			return parted(err)
-		}
-		for text := range bytes.SplitSeq(message, []byte("\n")) {
-			done, err := c.frame(f, text)
-			if err != nil || done {
+	defer events.Close()
+	out := newPrinter()
+	for item, err := range events.Items(reading) {
+		var said *client.Error
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &said):
+			return fmt.Errorf("%s: %s", said.Code, said.Message)
+		case err != nil:
+			return err
+		case item.Kind == client.KindLive && !c.Follow:
+			return nil
+		case item.Kind == client.KindEvent:
+			if err := out.Encode(lineOf(item.Event)); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
 }
 
-// why is what a gateway says about a handshake that it refuses.
-func why(resp *http.Response) string {
-	var said struct{ Message string }
-	if err := json.NewDecoder(resp.Body).Decode(&said); err != nil || said.Message == "" {
-		return "is it a gateway of Ganglion?"
+// watch tells when the gateway is lost. It returns an error when it is not
+// worth waiting for: at first, and for whoever does not follow.
+func (c eventsCmd) watch(ctx context.Context, gateway *client.Client, base string, log *slog.Logger) error {
+	connected, told := false, false
+	for status := range gateway.Statuses(ctx) {
+		switch {
+		case status == client.Live || status == client.CatchingUp:
+			connected, told = true, false
+		case status == client.Offline && !(connected && c.Follow):
+			err := gateway.ConnErr()
+			if errors.As(err, new(*url.Error)) {
+				err = noAnswer(base, err)
+			}
+			return err
+		case status != client.Closed && connected && !told:
+			told = true
+			log.Warn("lost the gateway, connecting again until it is back", "url", base, "error", gateway.ConnErr())
+		}
 	}
-	return said.Message
+	return nil
 }
 
-// parted says how a connection ended. After a close code of 4000 to 4099 a
-// client does not come back.
-func parted(err error) error {
-	var closed websocket.CloseError
-	if !errors.As(err, &closed) {
-		return fmt.Errorf("the connection broke: %w", err)
+func lineOf(e client.Event[json.RawMessage]) line {
+	return line{
+		Position: eventstore.Position(e.Position), Stream: e.Stream, Version: eventstore.Version(e.Version),
+		Event: e.Name, Data: e.Data, Time: e.Time, Cause: e.Cause, By: e.By,
 	}
-	err = fmt.Errorf("the gateway closed the connection: %s (%d)", closed.Reason, closed.Code)
-	if closed.Code >= 4000 && closed.Code < 4100 {
-		return errRefused{err}
-	}
-	return err
-}
-
-// frame handles one frame of the gateway's.
-func (c eventsCmd) frame(f *follower, text []byte) (done bool, err error) {
-	var got struct {
-		Op, Code, Message, Cursor, Log string
-
-		Behind        []struct{ Cursor string }
-		ReconnectInMS int64 `json:"reconnect_in_ms"`
-		line
-	}
-	if err := json.Unmarshal(text, &got); err != nil {
-		return false, errRefused{fmt.Errorf("%s does not speak ganglion.v1: %w", f.base, err)}
-	}
-	resume := func(cursor string) { f.start = map[string]any{"cursor": cursor} }
-	switch got.Op {
-	case "welcome":
-		f.welcome = true
-		if f.logID == "" { // else the answer to the subscription tells whether it is the same
-			f.logID = got.Log
-		}
-	case "event":
-		resume(strconv.FormatUint(uint64(got.Position), 10))
-		return false, f.out.Encode(got.line)
-	case "live":
-		resume(got.Cursor)
-		return !c.Follow, nil
-	case "heartbeat":
-		if len(got.Behind) > 0 { // the subscription still catches up: the heartbeat's cursor is not for it
-			resume(got.Behind[0].Cursor)
-		} else {
-			resume(got.Cursor)
-		}
-	case "goodbye":
-		f.wait = time.Duration(got.ReconnectInMS) * time.Millisecond
-	case "unsubscribed":
-		if got.Cursor != "" {
-			resume(got.Cursor)
-		}
-		fallthrough
-	case "error":
-		err := fmt.Errorf("%s: %s", got.Code, got.Message)
-		switch got.Code {
-		case "busy", "unavailable", "timeout":
-			return false, err
-		}
-		return true, errRefused{err}
-	}
-	return false, nil
 }

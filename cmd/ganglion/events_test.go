@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -16,13 +14,13 @@ import (
 
 // hello is what a follower says first.
 type hello struct {
-	Op, Log       string
+	Op, ID, Log   string
 	Subscriptions []struct{ ID, Category, Cursor string }
 }
 
 // scripted is a server that answers the hello of each connection by a script,
-// one message a connection, and then closes it. It returns its URL and what
-// it was told.
+// one message a connection, and then closes it. HELLO and SUB stand for the ids
+// of the hello and of its subscription. It returns its URL and what it was told.
 func scripted(t *testing.T, code websocket.StatusCode, script ...string) (url string, said chan hello) {
 	t.Helper()
 	said = make(chan hello, len(script))
@@ -43,11 +41,13 @@ func scripted(t *testing.T, code websocket.StatusCode, script ...string) (url st
 			return
 		}
 		var h hello
-		if err := json.Unmarshal(text, &h); err != nil {
+		if err := json.Unmarshal(text, &h); err != nil || len(h.Subscriptions) != 1 {
 			t.Errorf("%s: %v", text, err)
+			return
 		}
 		said <- h
-		if err := conn.Write(r.Context(), websocket.MessageText, []byte(<-next)); err != nil {
+		answer := strings.NewReplacer("HELLO", h.ID, "SUB", h.Subscriptions[0].ID).Replace(<-next)
+		if err := conn.Write(r.Context(), websocket.MessageText, []byte(answer)); err != nil {
 			t.Error(err)
 		}
 		conn.Close(code, "over")
@@ -65,11 +65,10 @@ func follow(t *testing.T, url string) error {
 func TestAFollowerIsToldThatItsEventsWereLost(t *testing.T) {
 	t.Parallel()
 	url, said := scripted(t, 4200,
-		`{"op":"welcome","id":"hello","log":"L1"}`+"\n"+`{"op":"subscribed","id":"events","cursor":"7"}`+"\n"+`{"op":"live","sub":"events","cursor":"7"}`,
-		`{"op":"welcome","id":"hello","log":"L2"}`+"\n"+`{"op":"error","id":"events","code":"cursor_ahead","message":"lost here"}`)
+		`{"op":"welcome","id":"HELLO","log":"L1"}`+"\n"+`{"op":"subscribed","id":"SUB","cursor":"7"}`+"\n"+`{"op":"live","sub":"SUB","cursor":"7"}`,
+		`{"op":"welcome","id":"HELLO","log":"L2"}`)
 	err := follow(t, url)
-	var refused errRefused
-	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "cursor_ahead: lost here") {
+	if err == nil || !strings.Contains(err.Error(), "cursor_ahead: the cursor belongs to another log than L2") {
 		t.Errorf("ends with %v", err)
 	}
 	first, second := <-said, <-said
@@ -84,8 +83,8 @@ func TestAFollowerIsToldThatItsEventsWereLost(t *testing.T) {
 func TestAFollowerThatCatchesUpSkipsNothing(t *testing.T) {
 	t.Parallel()
 	url, said := scripted(t, 4200,
-		`{"op":"welcome","id":"hello","log":"L1"}`+"\n"+`{"op":"heartbeat","cursor":"900","behind":[{"sub":"events","cursor":"5"}]}`,
-		`{"op":"unsubscribed","sub":"events","code":"forbidden","message":"enough"}`)
+		`{"op":"welcome","id":"HELLO","log":"L1"}`+"\n"+`{"op":"heartbeat","cursor":"900","behind":[{"sub":"SUB","cursor":"5"}]}`,
+		`{"op":"welcome","id":"HELLO","log":"L1"}`+"\n"+`{"op":"unsubscribed","sub":"SUB","code":"forbidden","message":"enough"}`)
 	if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Errorf("ends with %v", err)
 	}
@@ -95,31 +94,33 @@ func TestAFollowerThatCatchesUpSkipsNothing(t *testing.T) {
 	}
 }
 
-// protocol: close 4000, close 4001, close 4002, close 4003, close 4004
 func TestAFollowerThatIsTurnedAwayStaysAway(t *testing.T) {
 	t.Parallel()
-	for _, code := range []websocket.StatusCode{4000, 4001, 4002, 4003, 4004} {
-		url, _ := scripted(t, code, `{"op":"welcome","id":"hello","log":"L1"}`)
-		var refused errRefused
-		if err := follow(t, url); !errors.As(err, &refused) || !strings.Contains(err.Error(), fmt.Sprintf("over (%d)", code)) {
-			t.Errorf("after a close with %d: %v", code, err)
-		}
+	url, _ := scripted(t, 4003, `{"op":"welcome","id":"HELLO","log":"L1"}`)
+	if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "over (4003)") {
+		t.Errorf("ends with %v", err)
+	}
+	url, said := scripted(t, 4001,
+		`{"op":"welcome","id":"HELLO","log":"L1"}`, // the token expires
+		`{"op":"error","id":"HELLO","code":"unauthenticated","message":"the token has expired","retry":"no"}`)
+	if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "unauthenticated: the token has expired") {
+		t.Errorf("ends with %v", err)
+	}
+	if len(said) != 2 {
+		t.Errorf("says hello %d times", len(said))
 	}
 }
 
-// protocol: close 4100, close 4101, close 4102, close 4200
 func TestAFollowerThatIsSentAwayForAWhileComesBack(t *testing.T) {
 	t.Parallel()
-	for _, code := range []websocket.StatusCode{4100, 4101, 4102, 4200} {
-		url, said := scripted(t, code,
-			`{"op":"welcome","id":"hello","log":"L1"}`,
-			`{"op":"unsubscribed","sub":"events","code":"forbidden","message":"enough"}`)
-		if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "enough") {
-			t.Errorf("after a close with %d: %v", code, err)
-		}
-		if len(said) != 2 {
-			t.Errorf("after a close with %d: %d hellos", code, len(said))
-		}
+	url, said := scripted(t, 4200,
+		`{"op":"welcome","id":"HELLO","log":"L1"}`,
+		`{"op":"welcome","id":"HELLO","log":"L1"}`+"\n"+`{"op":"unsubscribed","sub":"SUB","code":"forbidden","message":"enough"}`)
+	if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "enough") {
+		t.Errorf("ends with %v", err)
+	}
+	if len(said) != 2 {
+		t.Errorf("says hello %d times", len(said))
 	}
 }
 

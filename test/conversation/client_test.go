@@ -25,6 +25,8 @@ import (
 // TestClientGo plays every conversation with client/go. Client and gateway
 // share a bubble of package synctest, and so a clock that stands still but
 // for the script's «advance», and a network in memory.
+//
+// protocol: close 1012, close 4000, close 4001, close 4004, close 4100, close 4200
 func TestClientGo(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../proto/testdata/conversations/*.json")
