@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Builds and tests client/js, and checks the example that is built with it;
-# «build» alone builds, «examples» writes the built example anew. Node 20 or newer is the
-# machine's; where there is none, Debian's (12 has 18, which the tests can use
-# with a flag) is installed.
+# «build» alone builds, «examples» writes the built example anew, and «pack DIR»
+# packs what is to be published into DIR, with the version of the tag that is
+# checked out: tags are where all versions come from, the binary's too.
+# Node 20 or newer is the machine's; where there is none, Debian's (12 has 18,
+# which the tests can use with a flag) is installed.
 set -euo pipefail
+[ "${1:-}" != pack ] || out=$(realpath -m "${2:?say into which folder to pack}")
 cd "$(dirname "$0")/.."
 
 major() { node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
@@ -34,6 +37,17 @@ fi
 npm run --silent build
 npm run --silent check
 [ "${1:-}" = build ] && exit 0
+if [ "${1:-}" = pack ]; then
+	version=$(git describe --tags --exact-match --match 'v*' 2>/dev/null || echo "v0.0.0-$(git rev-parse --short HEAD)")
+	stage=$(mktemp -d)
+	trap 'rm -rf "$stage"' EXIT
+	cp -r package.json README.md LICENSE dist "$stage"
+	cd "$stage"
+	npm pkg set version="${version#v}"
+	mkdir -p "$out"
+	npm pack --ignore-scripts --pack-destination "$out"
+	exit
+fi
 
 # The built example is committed, so that Go alone builds the binary.
 bundle() {

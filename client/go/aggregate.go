@@ -124,7 +124,8 @@ func (a *Aggregate[S, E]) Send(ctx context.Context, command string, data any, op
 }
 
 // Start does what Send does, and does not wait for the outcome. Commands to
-// one aggregate are executed in the order of the calls.
+// one aggregate are executed in the order of the calls, unless a server had no
+// time for one and for the next it had.
 func (a *Aggregate[S, E]) Start(ctx context.Context, command string, data any, opts ...SendOption) *Sending {
 	if data == nil {
 		data = struct{}{}

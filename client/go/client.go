@@ -95,7 +95,10 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.Queue = cmp.Or(o.Queue, 1_000)
 	if o.HTTPClient == nil {
-		t := http.DefaultTransport.(*http.Transport).Clone()
+		t := &http.Transport{Proxy: http.ProxyFromEnvironment}
+		if usual, ok := http.DefaultTransport.(*http.Transport); ok {
+			t = usual.Clone()
+		}
 		t.DisableKeepAlives = true // a handshake that is refused leaves nothing behind
 		o.HTTPClient = &http.Client{Transport: t}
 	}

@@ -20,8 +20,9 @@
 //     is found by a heartbeat or an answer that does not come.
 //   - Commands happen once. Each has a key. It waits while there is no
 //     connection, and is sent again with the same key until its outcome is
-//     known. Commands to one aggregate are executed in the order of the calls. So
-//     many of them may wait, and no more: ErrQueueFull.
+//     known. Commands to one aggregate are executed in the order of the calls,
+//     unless a server had no time for one and for the next it had: where that
+//     matters, Send waits for each. So many may wait, and no more: ErrQueueFull.
 //   - Events come once and in order, across reconnects to any gateway, after any
 //     time. Positions and versions are checked: an event that comes again is
 //     left out and reported to Options.OnError, a gap ends the subscription with

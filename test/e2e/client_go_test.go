@@ -155,8 +155,7 @@ func send(ctx context.Context, client *ganglion.Client, i int, end time.Time, an
 	for k := 0; time.Now().Before(end) && ctx.Err() == nil; k++ {
 		id := fmt.Sprint("c", rand.IntN(goCounters))
 		key := fmt.Sprintf("%d-%d", i, k)
-		sending := client.Aggregate("counter", id).Start(ctx, "add", map[string]int{"by": 1 + k%9},
-			ganglion.WithKey(key), ganglion.WithTimeout(time.Second))
+		sending := client.Aggregate("counter", id).Start(ctx, "add", map[string]int{"by": 1 + k%9}, ganglion.WithKey(key))
 		work.Go(func() error {
 			r, err := sending.Wait()
 			if err != nil {

@@ -1,10 +1,12 @@
 // What clients cost: the bytes that a browser loads, and the processor time
-// in Node per 10,000 events that an application gets as objects. Rivals take
-// turns with this client, against servers that speak their protocols in a
-// process of their own. EVENTS and ROUNDS make it longer.
-import { spawn } from "node:child_process";
+// in Node per 10,000 events that an application gets as objects, beside that
+// of client/go, where they become Go's values. Rivals take turns with this
+// client, against servers that speak their protocols in a process of their own. EVENTS and ROUNDS make it longer.
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpus } from "node:os";
+import { mkdtempSync, rmSync } from "node:fs";
+import { cpus, tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -47,12 +49,26 @@ const clients = {
     return () => client.deactivate({ force: true });
   },
 };
-const protocols = { ganglion: "ganglion", "ganglion, for await": "ganglion", centrifuge: "centrifuge", stompjs: "stomp" };
+const protocols = { ganglion: "ganglion", "ganglion, for await": "ganglion", "client/go": "ganglion", centrifuge: "centrifuge", stompjs: "stomp" };
+
+const inGo = join(mkdtempSync(join(tmpdir(), "ganglion-bench-")), "bench");
+execFileSync("go", ["build", "-o", inGo, "./internal/bench"], { cwd: here("../../go"), stdio: "inherit" });
+
+/** The sum of all events' amounts. */
+const total = events * 1000 + (events * (events + 1)) / 2;
 
 /** Milliseconds of processor time per 10,000 events. */
 async function run(name, each) {
   const server = spawn(process.execPath, [here("server.js"), protocols[name], events, each], { stdio: ["ignore", "pipe", "inherit"] });
   const [port] = await once(createInterface({ input: server.stdout }), "line");
+  if (name === "client/go") {
+    const client = spawn(inGo, [`ws://127.0.0.1:${port}`, events], { stdio: ["ignore", "pipe", "inherit"] });
+    const [line] = await once(createInterface({ input: client.stdout }), "line");
+    const [us, sum] = line.split(" ").map(Number);
+    if (sum !== total) throw new Error(`${name} got other events than were sent`);
+    await once(server, "exit");
+    return us / 1000 / (events / 10_000);
+  }
   let got = 0;
   let sum = 0;
   let begun;
@@ -64,7 +80,7 @@ async function run(name, each) {
     if (got === events) done.resolve(process.cpuUsage(begun));
   });
   const { user, system } = await done.promise;
-  if (sum !== events * 1000 + (events * (events + 1)) / 2) throw new Error(`${name} got other events than were sent`);
+  if (sum !== total) throw new Error(`${name} got other events than were sent`);
   stop();
   await once(server, "exit");
   return (user + system) / 1000 / (events / 10_000);
@@ -80,7 +96,7 @@ async function size(what) {
 console.log(`Node ${process.version}, ${cpus().length} processors, ${events} events, ${rounds} rounds\n`);
 console.log("| | bytes, minified and gzip | ms per 10,000 events, one a message | times | 50 a message | times |");
 console.log("| --- | ---: | ---: | ---: | ---: | ---: |");
-const names = Object.keys(clients);
+const names = [...Object.keys(clients), "client/go"];
 const times = Object.fromEntries(names.map((n) => [n, { 1: [], 50: [] }]));
 for (let round = -1; round < rounds; round++) {
   for (const each of [1, 50]) {
@@ -102,3 +118,4 @@ for (const name of names) {
   });
   console.log(`| ${name} | ${sizes[name] ?? ""} | ${cells.join(" | ")} |`);
 }
+rmSync(dirname(inGo), { recursive: true });

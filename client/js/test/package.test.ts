@@ -89,6 +89,13 @@ test("what npm packs can be imported and is typed, under node16 and bundler", ()
   assert.equal(execFileSync(process.execPath, ["runs.mjs"], { cwd: folder, encoding: "utf8" }), "function GapError\n");
 });
 
+const npm = Number(execFileSync("npm", ["--version"], { encoding: "utf8" }).split(".")[0]);
+test("npm sbom tells of this package alone", { skip: npm < 10 && "npm sbom came with npm 10" }, () => {
+  const sbom = JSON.parse(execFileSync("npm", ["sbom", "--sbom-format", "cyclonedx", "--omit", "dev"], { cwd: root, encoding: "utf8" }));
+  assert.equal(sbom.metadata.component.purl, `pkg:npm/%40ganglion-es/client@${manifest.version}`);
+  assert.deepEqual(sbom.components, []);
+});
+
 test("the licence is the repository's", () => {
   assert.equal(readFileSync(join(root, "LICENSE"), "utf8"), readFileSync(join(root, "../../LICENSE"), "utf8"));
 });
