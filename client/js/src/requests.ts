@@ -82,6 +82,8 @@ export class Requests {
         const abort = () => {
           this.#settle(r);
           reject(signal.reason);
+          const { waiting } = r.lane;
+          if (waiting.includes(r)) waiting.splice(waiting.indexOf(r), 1);
           this.#pump(r.lane);
         };
         const off = () => signal.removeEventListener("abort", abort);
@@ -109,7 +111,6 @@ export class Requests {
         return;
       }
       const r = lane.waiting.shift()!;
-      if (r.settled) continue;
       if (r.text.length * 3 > limits.frame_bytes && new TextEncoder().encode(r.text).length > limits.frame_bytes) {
         this.#settle(r);
         r.reject(errorOf({ code: "too_large", message: `the gateway takes ${limits.frame_bytes} bytes in one message`, ...(r.key && { key: r.key }) }));
@@ -122,7 +123,7 @@ export class Requests {
       this.connection.say(r.text);
       this.#overdue ??= this.clock.setTimeout(() => this.#check(), r.timeout + patience);
     }
-    if (!lane.inFlight && !lane.held && lane.waiting.every((r) => r.settled)) this.#lanes.delete(lane.name);
+    if (!lane.inFlight && !lane.held && !lane.waiting.length) this.#lanes.delete(lane.name);
   }
 
   /** A gateway answers every request in time. One that does not is gone, whatever else arrives. */

@@ -392,6 +392,7 @@ export class Feed implements Subscription<any> {
   }
 
   close(): void {
+    if (this.#buffer.length) this.#received = this.#delivered; // the application has not had these
     this.#buffer = [];
     if (!this.#over) this.all.stop(this);
     this.end();
