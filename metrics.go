@@ -113,6 +113,8 @@ func (n *node) metrics() http.Handler {
 			return func() float64 { return float64(value(n.gateway.Stats())) }
 		}
 		gauge("ganglion_sessions", "Sessions open now.", func() float64 { return float64(n.gateway.Stats().Sessions) })
+		gauge("ganglion_sessions_full", "Sessions whose socket takes nothing at the moment.", func() float64 { return float64(n.gateway.Stats().Full) })
+		gauge("ganglion_outbound_bytes", "What waits for sockets.", func() float64 { return float64(n.gateway.Stats().Outbound) })
 		counter("ganglion_sessions_total", "Sessions that were taken in.", served(func(s gateway.Stats) uint64 { return s.Accepted }))
 		counter("ganglion_commands_total", "Commands of this gateway's clients.", served(func(s gateway.Stats) uint64 { return s.Commands }))
 		counter("ganglion_events_delivered_total", "Event frames written to sockets.", served(func(s gateway.Stats) uint64 { return s.Delivered }))

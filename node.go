@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -67,6 +68,7 @@ type node struct {
 	router    *router.Router
 	feed      *feed.Subscriber
 	gateway   *gateway.Gateway // nil without the gateway role
+	census    *census
 
 	status atomic.Pointer[status]
 }
@@ -78,11 +80,14 @@ type status struct {
 }
 
 // peerServer answers other nodes: commands from the router, events from the
-// publisher.
+// publisher. It answers operators about the gateway's sessions.
 type peerServer struct {
 	peer.UnimplementedPeerServer
 	router    *router.Router
 	publisher *feed.Publisher
+	gateway   *gateway.Gateway
+	moving    *sync.Mutex // held while sessions are moved
+	log       *slog.Logger
 }
 
 func (s peerServer) Commands(stream grpc.BidiStreamingServer[peer.Requests, peer.Replies]) error {
@@ -148,6 +153,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	if n.cluster, err = n.newCluster(); err != nil {
 		return nil, err
 	}
+	n.census = &census{self: cfg.Name, tls: tlsClient}
 	n.pool = link.NewPool(link.PoolConfig{TLS: tlsClient, Logger: n.log})
 	var executor router.Executor
 	if n.host != nil {
@@ -485,7 +491,7 @@ func (n *node) ready() error {
 
 func (n *node) servePeers(ctx context.Context) error {
 	server := link.NewServer(link.ServerConfig{TLS: n.tls})
-	peer.RegisterPeerServer(server, peerServer{router: n.router, publisher: n.publisher})
+	peer.RegisterPeerServer(server, peerServer{router: n.router, publisher: n.publisher, gateway: n.gateway, moving: new(sync.Mutex), log: n.log})
 	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
 		// After a drain the streams end by themselves, once the last events
 		// and the goodbye are through.

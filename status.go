@@ -1,6 +1,7 @@
 package ganglion
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -33,7 +34,7 @@ type ClusterStatus struct {
 	Links []router.LinkStatus `json:"links"`
 	// Feed is how this node hears of events.
 	Feed feed.Stats `json:"feed"`
-	// Sessions counts WebSocket sessions on this node.
+	// Sessions counts the sessions on this node.
 	Sessions int `json:"sessions"`
 }
 
@@ -45,6 +46,9 @@ type MemberStatus struct {
 	Peer       string   `json:"peer"`
 	HTTP       string   `json:"http"`
 	Partitions int      `json:"partitions"`
+	// Sessions counts the sessions of a gateway. It is missing when the member
+	// is none, or did not answer at once.
+	Sessions *int `json:"sessions,omitempty"`
 	// Ring is the signature of the ring that the member announced; when it
 	// differs from this node's, the two disagree about owners for the moment.
 	Ring string `json:"ring"`
@@ -86,7 +90,7 @@ func (n *node) handler() http.Handler {
 }
 
 func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
-	status := n.clusterStatus()
+	status := n.clusterStatus(r.Context())
 	if name := r.URL.Query().Get("aggregate"); name != "" {
 		s, err := eventstore.ParseStreamID(name)
 		if err != nil {
@@ -103,7 +107,7 @@ func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
 	_ = enc.Encode(status) // the client has gone
 }
 
-func (n *node) clusterStatus() ClusterStatus {
+func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 	now, owners, view := n.status.Load(), n.router.Ring(), n.cluster.View()
 	counts := owners.Counts()
 	s := ClusterStatus{
@@ -121,10 +125,15 @@ func (n *node) clusterStatus() ClusterStatus {
 	if n.gateway != nil {
 		s.Sessions = n.gateway.Stats().Sessions
 	}
+	counted := n.census.count(ctx, view.Members)
 	for _, m := range view.Members {
+		sessions := counted[m.ID]
+		if n.gateway != nil && m.ID == s.Node {
+			sessions = &s.Sessions
+		}
 		s.Members = append(s.Members, MemberStatus{
 			ID: m.ID, State: m.State.String(), Roles: roles(m), Peer: m.PeerAddr, HTTP: m.HTTPAddr,
-			Partitions: counts[m.ID], Ring: signature(m.Ring),
+			Partitions: counts[m.ID], Sessions: sessions, Ring: signature(m.Ring),
 		})
 	}
 	return s

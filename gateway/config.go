@@ -73,13 +73,6 @@ type Config struct {
 	// Defaults to 256 KiB.
 	QueueBytes int
 
-	// QueueMemory bounds what waits for all sockets together. Past it full
-	// sockets get messages of 4 KiB instead of 32, and nothing is read from
-	// their clients.
-	//
-	// Defaults to 256 MiB.
-	QueueMemory int
-
 	// SendBuffer is the kernel's send buffer for one socket, in bytes, so
 	// that a slow client is noticed: Linux would let it grow to 4 MB.
 	//
@@ -148,7 +141,6 @@ func (c Config) withDefaults() (Config, error) {
 		*n = cmp.Or(*n, byDefault)
 	}
 	positive(&c.QueueBytes, 256<<10, "QueueBytes")
-	positive(&c.QueueMemory, 256<<20, "QueueMemory")
 	positive(&c.SendBuffer, 64<<10, "SendBuffer")
 	positive(&c.WindowEvents, 65536, "WindowEvents")
 	positive(&c.WindowBytes, 32<<20, "WindowBytes")

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/ganglion-es/ganglion/proto/frame"
@@ -18,6 +19,12 @@ const (
 	reconnectMost = time.Second
 )
 
+// Why sessions are sent away, as goodbye and the close frame say it.
+const (
+	reasonDraining    = "draining"
+	reasonRebalancing = "rebalancing"
+)
+
 // Drain refuses new sessions and sends those that there are away, spread over
 // the drain window: each is served until its turn comes, then gets the answers
 // to what it asked and the events up to the head, goodbye with its own time to
@@ -27,7 +34,23 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	g.mu.Lock()
 	g.draining = true
 	g.mu.Unlock()
-	sessions := g.all()
+	g.partWith(ctx, g.all(), reasonDraining)
+	return g.wait(ctx)
+}
+
+// Move sends n sessions away as Drain does, picked at random among those that
+// have said hello: another gateway has room for them. It returns how many were
+// asked to go once all have been, or ctx has ended. A client decides by itself,
+// or its load balancer does, where it connects next.
+func (g *Gateway) Move(ctx context.Context, n int) (asked int) {
+	sessions := slices.DeleteFunc(g.all(), func(s *session) bool { return !s.isGreeted() })
+	rand.Shuffle(len(sessions), func(i, j int) { sessions[i], sessions[j] = sessions[j], sessions[i] })
+	return g.partWith(ctx, sessions[:min(max(n, 0), len(sessions))], reasonRebalancing)
+}
+
+// partWith sends sessions away one after another, and returns how many it has
+// when ctx ends.
+func (g *Gateway) partWith(ctx context.Context, sessions []*session, reason string) (asked int) {
 	step := min(partStep, g.cfg.DrainWindow/time.Duration(max(1, len(sessions))))
 	begun := time.Now()
 	timer := time.NewTimer(0)
@@ -36,20 +59,23 @@ func (g *Gateway) Drain(ctx context.Context) error {
 		timer.Reset(time.Until(begun.Add(time.Duration(i) * step)))
 		select {
 		case <-timer.C:
-			s.sendAway()
+			s.sendAway(reason)
 		case <-ctx.Done():
-			return g.wait(ctx)
+			return i
 		}
 	}
-	return g.wait(ctx)
+	return len(sessions)
 }
 
 // sendAway takes no more requests from a session, and closes it after what it
 // is owed.
-func (s *session) sendAway() {
+func (s *session) sendAway(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.leaving, s.owedTo = true, s.g.hub.position()
+	if s.leaving != "" {
+		return
+	}
+	s.leaving, s.owedTo = reason, s.g.hub.position()
 	s.settled()
 }
 
@@ -57,7 +83,7 @@ func (s *session) sendAway() {
 // it asked has been answered. The caller holds s.mu.
 func (s *session) settled() {
 	switch {
-	case !s.leaving || len(s.open) > 0 || s.closing:
+	case s.leaving == "" || len(s.open) > 0 || s.closing:
 	case !s.greeted:
 		s.sayGoodbye()
 	default: // after a last heartbeat, and what that vouches for
@@ -81,6 +107,6 @@ func (s *session) owesEvents() bool {
 // sayGoodbye closes the session. The caller holds s.mu.
 func (s *session) sayGoodbye() {
 	s.goodbyeDue = false
-	s.say(frame.Goodbye{Reason: "draining", ReconnectInMS: rand.Int64N(reconnectMost.Milliseconds())})
-	s.part(frame.CloseDraining, "draining")
+	s.say(frame.Goodbye{Reason: s.leaving, ReconnectInMS: rand.Int64N(reconnectMost.Milliseconds())})
+	s.part(frame.CloseDraining, s.leaving)
 }

@@ -54,6 +54,7 @@ type Gateway struct {
 	rates    buckets            // of commands over HTTP
 	stats    counters
 	queued   atomic.Int64    // bytes that wait for sockets
+	full     atomic.Int64    // sessions whose socket is full
 	ctx      context.Context // ends when all sessions have
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup // sessions
@@ -77,9 +78,11 @@ type counters struct {
 // Stats counts what a gateway has done since it started.
 type Stats struct {
 	Sessions  int    // open now
+	Full      int    // of those, with a full socket
 	Accepted  uint64 // sessions
 	Commands  uint64 // sent to the router
 	Delivered uint64 // event frames written to sockets
+	Outbound  int    // bytes that wait for sockets
 	Demotions uint64 // sessions that could not keep up
 	PageReads uint64 // reads of the log for subscriptions
 	Revoked   uint64 // sessions closed since their token was revoked
@@ -180,13 +183,18 @@ func (g *Gateway) all() []*session {
 	return all
 }
 
+var (
+	errStops  = errors.New("the node stops")
+	errDrains = errors.New("the node is draining")
+)
+
 // errRefused says why new sessions are not taken, or nil.
 func (g *Gateway) errRefused() error {
 	switch {
 	case g.stopped:
-		return errors.New("the node stops")
+		return errStops
 	case g.draining:
-		return errors.New("the node is draining")
+		return errDrains
 	case g.suspended:
 		return errors.New("the node lost its way to the cluster or to the log")
 	case !g.started:
@@ -218,7 +226,11 @@ func (g *Gateway) refusal() error {
 	}
 	if len(g.sessions) >= g.cfg.Limits.Sessions {
 		g.reached(limitSessions)
-		return errTooMany{errors.New("this gateway has as many sessions as it takes: come back later"), command.Unavailable}
+		return errTooMany{errors.New("this gateway has as many sessions as it takes: come back later"), frame.CloseTooMany, command.Unavailable}
+	}
+	if g.overloaded() {
+		g.reached(limitOutboundBytes)
+		return errTooMany{errors.New("too much waits for this gateway's clients to take it: come back later"), frame.CloseOverloaded, command.Unavailable}
 	}
 	return nil
 }
@@ -292,7 +304,7 @@ func (g *Gateway) Stats() Stats {
 		limited[name] = g.stats.limited[l].Load()
 	}
 	return Stats{
-		Sessions: open, Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
+		Sessions: open, Full: int(g.full.Load()), Outbound: int(g.queued.Load()), Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
 		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(), Revoked: g.stats.revoked.Load(),
 		Head: g.hub.position(), Limited: limited,
 	}

@@ -129,12 +129,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
 	s.wire = webSocket{conn}
 	if err := g.admit(s); err != nil { // too many, or it changed its mind during the handshake
-		code := frame.CloseLost
-		if errors.As(err, new(errTooMany)) {
-			code = frame.CloseTooMany
-		}
-		_ = conn.Close(websocket.StatusCode(code), err.Error()) // waits for the peer, 5 s at most
-		s.cancel()
+		s.turnAway(err)
 		return
 	}
 	s.start() // beside the handler, whose goroutine keeps the request and its buffers

@@ -62,6 +62,14 @@ type Limits struct {
 	// Defaults to 256.
 	OpenRequests int
 
+	// OutboundBytes bounds what waits for all sockets together. It is soft,
+	// since answers are never dropped. Past it new sessions are closed with
+	// 4100, full sockets get messages of 4 KiB instead of 32, and nothing is
+	// read from their clients.
+	//
+	// Defaults to 256 MiB.
+	OutboundBytes int
+
 	// CommandsPerSecond bounds the commands of a session, in the long run: a
 	// second's worth may come at once. Over HTTP it bounds those of a client
 	// id. Past it a command is refused with rate_limited, and so are all that
@@ -91,6 +99,7 @@ func (l Limits) WithDefaults() (Limits, error) {
 		{&l.SessionsPerClient, "SessionsPerClient", 0, 0},
 		{&l.Subscriptions, "Subscriptions", 1000, 0},
 		{&l.OpenRequests, "OpenRequests", 256, 0},
+		{&l.OutboundBytes, "OutboundBytes", 256 << 20, 0},
 		{&l.CommandsPerSecond, "CommandsPerSecond", 0, 0},
 	} {
 		*n.limit = cmp.Or(*n.limit, n.byDefault)
@@ -126,6 +135,7 @@ const (
 	limitSessionsPerClient
 	limitSubscriptions
 	limitOpenRequests
+	limitOutboundBytes
 	limitCommandsPerSecond
 	limits
 )
@@ -133,17 +143,22 @@ const (
 var limitNames = [limits]string{
 	limitFrameBytes: "frame_bytes", limitHeaderBytes: "header_bytes", limitHelloTimeout: "hello_timeout",
 	limitSessions: "sessions", limitSessionsPerClient: "sessions_per_client", limitSubscriptions: "subscriptions",
-	limitOpenRequests: "open_requests", limitCommandsPerSecond: "commands_per_second",
+	limitOpenRequests: "open_requests", limitOutboundBytes: "outbound_bytes", limitCommandsPerSecond: "commands_per_second",
 }
 
 // reached counts that a limit said no.
 func (g *Gateway) reached(l limit) { g.stats.limited[l].Add(1) }
 
-// errTooMany is why a session is closed with 4101. Over HTTP it has a code.
+// errTooMany is why a session is closed with 4100 or 4101. Over HTTP it has a
+// code.
 type errTooMany struct {
 	error
-	code command.Code
+	close int
+	code  command.Code
 }
+
+// overloaded tells whether more waits for all sockets together than may.
+func (g *Gateway) overloaded() bool { return g.queued.Load() > int64(g.cfg.Limits.OutboundBytes) }
 
 // enter counts a session among those of its client, or says why that is not
 // to be.
@@ -156,7 +171,7 @@ func (g *Gateway) enter(s *session, client string) error {
 	defer g.mu.Unlock()
 	if g.clients[client] >= most {
 		g.reached(limitSessionsPerClient)
-		return errTooMany{fmt.Errorf("%s has %d sessions here, and more are not allowed: close one of them first", client, most), command.RateLimited}
+		return errTooMany{fmt.Errorf("%s has %d sessions here, and more are not allowed: close one of them first", client, most), frame.CloseTooMany, command.RateLimited}
 	}
 	g.clients[client]++
 	s.counted = client

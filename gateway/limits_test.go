@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
@@ -30,8 +31,8 @@ func (n *node) wantLimited(limit string, times uint64) {
 
 func TestLimitsReportEveryProblemAtOnce(t *testing.T) {
 	t.Parallel()
-	_, err := gateway.Limits{FrameBytes: 1, HeaderBytes: 16<<10 - 1, HelloTimeout: -1, Sessions: -1, SessionsPerClient: -1, Subscriptions: -1, OpenRequests: -1, CommandsPerSecond: -1}.WithDefaults()
-	for _, problem := range []string{"FrameBytes is 1", "HeaderBytes is 16383", "HelloTimeout", "Sessions", "SessionsPerClient", "Subscriptions", "OpenRequests", "CommandsPerSecond"} {
+	_, err := gateway.Limits{FrameBytes: 1, HeaderBytes: 16<<10 - 1, HelloTimeout: -1, Sessions: -1, SessionsPerClient: -1, Subscriptions: -1, OpenRequests: -1, OutboundBytes: -1, CommandsPerSecond: -1}.WithDefaults()
+	for _, problem := range []string{"FrameBytes is 1", "HeaderBytes is 16383", "HelloTimeout", "Sessions", "SessionsPerClient", "Subscriptions", "OpenRequests", "OutboundBytes", "CommandsPerSecond"} {
 		if err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%v does not mention %s", err, problem)
 		}
@@ -157,6 +158,50 @@ func TestPastTheOpenRequestsIsCounted(t *testing.T) {
 // commands behind the first refused one is carried out before after_ms.
 //
 // protocol: error rate_limited
+// protocol: close 4100
+func TestPastTheMemoryForAllSocketsNobodyNewIsTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node(limited(func(l *gateway.Limits) { l.OutboundBytes = 1 }), func(c *gateway.Config) { c.SendBuffer = 4 << 10 })
+	slow, quick := n.join("eve"), n.join("ada")
+	slow.send(`{"op":"subscribe","id":"s","category":"auction"}`)
+	want[frame.Subscribed](slow)
+	want[frame.Live](slow)
+	total := 0
+	for ; n.Stats().Full == 0; total += 100 { // a full socket is more than it may be
+		w.append(eventstore.StreamID{Type: "auction", ID: "1"}, large(100)...)
+		n.settle()
+	}
+	n.dial().wantClose(frame.CloseOverloaded)
+	n.wantLimited("outbound_bytes", 1)
+	stream, err := openEvents(oneShot, n.url+"/v1/categories/auction/events", "ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream.close()
+	if stream.resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("Server-Sent Events: got %s", stream.resp.Status)
+	}
+	n.wantLimited("outbound_bytes", 2)
+	quick.send(`{"op":"ping","id":"p"}`) // those that take what they get are served
+	want[frame.Pong](quick)
+	slow.send(`{"op":"ping","id":"p"}`) // and this is not read yet
+	n.wantLimited("outbound_bytes", 3)
+
+	for v, ponged := 0, false; v < total || !ponged; {
+		switch f := slow.read().(type) {
+		case frame.Event:
+			if v++; int(f.Version) != v {
+				t.Fatalf("got version %d, want %d", f.Version, v)
+			}
+		case frame.Pong:
+			ponged = true
+		}
+	}
+	waitFor(t, func() bool { return n.Stats().Outbound == 0 })
+	n.join("bob")
+}
+
 func TestCommandsPastTheirRateAreRefused(t *testing.T) {
 	t.Parallel()
 	bubble(t, limited(func(l *gateway.Limits) { l.CommandsPerSecond = 10 }), func(t *testing.T, g *gateway.Gateway, dial func() *client) {

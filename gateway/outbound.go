@@ -57,7 +57,7 @@ func (s *session) kick() {
 
 // messageLimit is how large a message may become now.
 func (g *Gateway) messageLimit() int {
-	if g.queued.Load() > int64(g.cfg.QueueMemory) {
+	if g.overloaded() {
 		return leastBytes
 	}
 	return min(messageBytes, g.cfg.QueueBytes)
@@ -66,7 +66,7 @@ func (g *Gateway) messageLimit() int {
 // hasRoom tells whether the client may send another request: it takes the
 // answers to those before. The caller holds s.mu.
 func (s *session) hasRoom() bool {
-	return s.owed <= s.g.cfg.QueueBytes && (!s.writing || s.g.queued.Load() <= int64(s.g.cfg.QueueMemory))
+	return s.owed <= s.g.cfg.QueueBytes && !(s.writing && s.g.overloaded())
 }
 
 // say enqueues a frame that nobody asked for. The caller holds s.mu.
@@ -154,6 +154,7 @@ func (s *session) send(message []byte) bool {
 	*s.rest = append((*s.rest)[:0], message[n:]...)
 	s.owe(len(*s.rest))
 	s.writing = true
+	s.g.full.Add(1)
 	for _, sub := range s.busy {
 		sub.unpin() // who knows when its turn comes
 	}
@@ -184,6 +185,7 @@ func (s *session) sendRest() {
 		buffers.Put(s.rest)
 	}
 	s.rest, s.writing = nil, false
+	s.g.full.Add(-1)
 	if !s.ended {
 		s.written()
 		s.kick()

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
 // raw is a client without a WebSocket library: it sends any bytes, and checks
@@ -169,6 +171,17 @@ func (c *raw) next() string {
 	line := c.got[0]
 	c.got = c.got[1:]
 	return line
+}
+
+// answer returns the next line of a message as a frame of the protocol.
+func (c *raw) answer() frame.Frame {
+	c.t.Helper()
+	line := c.next()
+	f, err := frame.ParseAnswer([]byte(line))
+	if err != nil {
+		c.t.Fatalf("%.200s: %v", line, err)
+	}
+	return f
 }
 
 // frame reads a frame.

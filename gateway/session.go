@@ -46,7 +46,7 @@ type session struct {
 	identity Identity
 	greeted  bool
 	otherLog string // the log that the client said it knows, if it is not this one; set by hello
-	leaving  bool   // it was sent away
+	leaving  string // why it was sent away, "" if it was not
 	closing  bool   // nothing is queued any more
 	ended    bool   // nothing is written any more
 	paused   bool   // the reader waits: silence is not the client's
@@ -169,6 +169,29 @@ func (s *session) finish(code int, reason string) {
 	s.wire.release()
 }
 
+// turnAway ends a session that was not taken in and has never been served,
+// in good order: no shard knows of it, nor need there be any that runs.
+func (s *session) turnAway(why error) {
+	code := frame.CloseLost
+	var many errTooMany
+	switch {
+	case errors.As(why, &many):
+		code = many.close
+	case errors.Is(why, errDrains), errors.Is(why, errStops):
+		code = frame.CloseDraining
+	}
+	s.mu.Lock()
+	s.ended, s.closing = true, true
+	s.mu.Unlock()
+	s.cancel()
+	if err := s.socket.write(s.wire.close(code, why.Error())); err == nil {
+		s.socket.finish(closeGrace)
+		s.wire.ignore(s)
+	}
+	_ = s.socket.Close()
+	s.wire.release()
+}
+
 // end stops the session without ceremony. It may be called more than once.
 func (s *session) end() {
 	s.mu.Lock()
@@ -270,6 +293,9 @@ func (s *session) acquire() bool {
 		}
 	}
 	s.mu.Lock()
+	if s.writing && s.g.overloaded() {
+		s.g.reached(limitOutboundBytes)
+	}
 	for !s.hasRoom() && !s.closing {
 		s.paused = true
 		s.mu.Unlock()
@@ -286,7 +312,7 @@ func (s *session) acquire() bool {
 	}
 	closing, leaving := s.closing, s.leaving
 	s.mu.Unlock()
-	if leaving && !closing { // what is owed is still to be written
+	if leaving != "" && !closing { // what is owed is still to be written
 		<-s.ctx.Done()
 		return false
 	}

@@ -1,9 +1,13 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -413,6 +417,45 @@ func TestEveryFailureReachesItsClientAndNoMoreThanThat(t *testing.T) {
 	c.send(`{"op":"get","id":"g","aggregate":"counter/a"}`)
 	if f := c.wantFault("g", command.Internal); strings.Contains(f.Message, "hunter2") || strings.Contains(f.Message, "postgres") {
 		t.Errorf("the client is told %s", f.Append(nil))
+	}
+}
+
+// slowHandshake is a ResponseWriter whose connection is handed over only after
+// something else has happened.
+type slowHandshake struct {
+	http.ResponseWriter
+	first func()
+}
+
+func (s slowHandshake) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	s.first()
+	return http.NewResponseController(s.ResponseWriter).Hijack()
+}
+
+// TestWhoConnectsWhileTheNodeStopsIsTold has a gateway drain, or stop, in the
+// middle of a handshake: the session is closed in words, also when nothing of
+// the gateway runs any more.
+//
+// protocol: close 1012
+func TestWhoConnectsWhileTheNodeStopsIsTold(t *testing.T) {
+	t.Parallel()
+	for name, first := range map[string]func(*node){
+		"draining": func(n *node) { _ = n.Drain(context.Background()) },
+		"stopped":  func(n *node) { n.stop(); <-n.over },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newWorld(t).node()
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				n.Handler().ServeHTTP(slowHandshake{w, func() { first(n) }}, r)
+			}))
+			defer srv.Close()
+			c, _, err := dialWith(t, srv.URL, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.wantClose(frame.CloseDraining)
+		})
 	}
 }
 

@@ -458,12 +458,8 @@ func TestASlowReaderIsDemotedAndCatchesUpExactly(t *testing.T) {
 		}
 	}
 	var total int
-	filler := json.RawMessage(`{"text":"` + strings.Repeat("x", 1000) + `"}`)
+	events := large(100)
 	for n.Stats().Demotions == 0 {
-		events := make([]eventstore.Event, 100)
-		for i := range events {
-			events[i] = eventstore.Event{Type: "added", Form: 1, Data: filler}
-		}
 		w.append(eventstore.StreamID{Type: "auction", ID: "1"}, events...)
 		for range events {
 			total++

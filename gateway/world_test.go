@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,7 +59,8 @@ type node struct {
 	w    *world
 	url  string
 	feed *feed
-	stop func() // ends Run
+	stop func()        // ends Run
+	over chan struct{} // closed when Run has ended
 }
 
 func (w *world) node(change ...func(*gateway.Config)) *node {
@@ -74,16 +76,18 @@ func (w *world) node(change ...func(*gateway.Config)) *node {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	n := &node{Gateway: g, w: w}
+	n := &node{Gateway: g, w: w, over: make(chan struct{})}
 	n.feed = w.feeds.subscribe(w.store, g)
 	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = g.Run(ctx) })
+	go func() {
+		defer close(n.over)
+		_ = g.Run(ctx)
+	}()
 	srv := httptest.NewServer(g.Handler())
 	n.url, n.stop = srv.URL, cancel
 	w.t.Cleanup(func() {
 		cancel()
-		running.Wait()
+		<-n.over
 		srv.Close()
 		n.feed.stop()
 	})
@@ -348,6 +352,11 @@ func (w *world) append(stream eventstore.StreamID, events ...eventstore.Event) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+// large returns n events of a kilobyte.
+func large(n int) []eventstore.Event {
+	return slices.Repeat([]eventstore.Event{{Type: "added", Form: 1, Data: []byte(`{"text":"` + strings.Repeat("x", 1000) + `"}`)}}, n)
 }
 
 // client is a WebSocket client that looks at every frame.

@@ -33,6 +33,8 @@ type cli struct {
 	Dev         devCmd         `cmd:"" help:"Run a cluster in one process on an embedded store, to try things out."`
 	Node        nodeCmd        `cmd:"" help:"Run a member of a cluster."`
 	Members     membersCmd     `cmd:"" help:"Show the members of a cluster."`
+	Sessions    sessionsCmd    `cmd:"" help:"Count the sessions of each gateway, list slow ones, close some."`
+	Rebalance   rebalanceCmd   `cmd:"" name:"rebalance-sessions" help:"After gateways were added: ask some sessions of the fullest ones to connect elsewhere."`
 	Owner       ownerCmd       `cmd:"" help:"Show which member owns an aggregate."`
 	Events      eventsCmd      `cmd:"" help:"Show events, from a gateway or from the log itself."`
 	Verify      verifyCmd      `cmd:"" help:"Audit a log: positions, versions, keys."`

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -40,12 +42,14 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 	for command, names := range map[string]string{
 		"dev": "listen data nodes",
 		"node": "name roles listen peer-listen gossip-listen advertise join store cluster auth jwt-hmac-file jwt-jwks jwt-issuer jwt-audience origins " +
-			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-subscriptions max-open-requests max-commands-per-second drain-window " +
+			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-subscriptions max-open-requests max-outbound-bytes max-commands-per-second drain-window " +
 			"gossip-key-file peer-tls-cert peer-tls-key peer-tls-ca insecure-peers",
-		"members":         "url",
-		"events":          "url store stream after category cursor follow",
-		"verify":          "store",
-		"log accept-loss": "store",
+		"members":            "url",
+		"sessions":           "url peer-tls-cert peer-tls-key peer-tls-ca slow kick kick-client json",
+		"rebalance-sessions": "url peer-tls-cert peer-tls-key peer-tls-ca percent dry-run",
+		"events":             "url store stream after category cursor follow",
+		"verify":             "store",
+		"log accept-loss":    "store",
 	} {
 		found := flags(t, command)
 		for name := range strings.FieldsSeq(names) {
@@ -84,6 +88,64 @@ func TestHelpSaysWhatAFlagIsByDefault(t *testing.T) {
 			if shown := f.FormatPlaceHolder() + " " + describe(f.Value); !strings.Contains(shown, byDefault) {
 				t.Errorf("%s --%s: %q does not say %s", command, name, shown, byDefault)
 			}
+		}
+	}
+}
+
+// TestEveryLimitHasAFlagThatIsExplained sets all flags of limits and looks for
+// them in the configuration and in the documentation.
+func TestEveryLimitHasAFlagThatIsExplained(t *testing.T) {
+	t.Parallel()
+	docs, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var c cli
+	parser, err := newParser(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"node", "--store", "x"}
+	for name := range flags(t, "node") {
+		if !strings.HasPrefix(name, "max-") {
+			continue
+		}
+		args = append(args, "--"+name, map[bool]string{true: "7s", false: "7"}[name == "max-hello-time"])
+		if !strings.Contains(string(docs), "\n| `--"+name+"` |") {
+			t.Errorf("docs/operations.md does not explain --%s", name)
+		}
+	}
+	if _, err := parser.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	limits := reflect.ValueOf(c.Node.limits())
+	for i := range limits.NumField() {
+		if limits.Field(i).IsZero() {
+			t.Errorf("no flag sets %s", limits.Type().Field(i).Name)
+		}
+	}
+}
+
+func TestSurplusIsWhatAGatewayHasBeyondItsShare(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		open    []int
+		percent float64
+		want    []int
+	}{
+		{[]int{1000, 1000, 0}, 5, []int{50, 50, 0}},
+		{[]int{1000, 1000, 0}, 100, []int{333, 333, 0}},
+		{[]int{10, 9, 9}, 100, []int{0, 0, 0}}, // as even as it gets
+		{[]int{3, 0}, 1, []int{1, 0}},
+		{[]int{0, 0}, 5, []int{0, 0}},
+		{[]int{7}, 5, []int{0}},
+	} {
+		list := make([]tally, len(c.open))
+		for i, n := range c.open {
+			list[i].Open = n
+		}
+		if got := surplus(list, c.percent); !slices.Equal(got, c.want) {
+			t.Errorf("of %v at most %v %%: got %v, want %v", c.open, c.percent, got, c.want)
 		}
 	}
 }

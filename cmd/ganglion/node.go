@@ -84,6 +84,7 @@ type limitFlags struct {
 	MaxSessionsPerClient int           `help:"Sessions of one client id on this node; not limited by default." env:"GANGLION_MAX_SESSIONS_PER_CLIENT" placeholder:"N"`
 	MaxSubscriptions     int           `help:"Subscriptions of a session; 1000 by default." env:"GANGLION_MAX_SUBSCRIPTIONS" placeholder:"N"`
 	MaxOpenRequests      int           `help:"Unanswered requests of a session, past which it is not read; 256 by default." env:"GANGLION_MAX_OPEN_REQUESTS" placeholder:"N"`
+	MaxOutboundBytes     int           `help:"Bytes that wait for all clients of this node together, past which it takes no new ones; 268435456 by default." env:"GANGLION_MAX_OUTBOUND_BYTES" placeholder:"N"`
 	MaxCommandsPerSecond int           `help:"Commands of a session, or over HTTP of a client id; not limited by default." env:"GANGLION_MAX_COMMANDS_PER_SECOND" placeholder:"N"`
 }
 
@@ -91,8 +92,20 @@ func (f limitFlags) limits() gateway.Limits {
 	return gateway.Limits{
 		FrameBytes: f.MaxFrameBytes, HeaderBytes: f.MaxHeaderBytes, HelloTimeout: f.MaxHelloTime,
 		Sessions: f.MaxSessions, SessionsPerClient: f.MaxSessionsPerClient, Subscriptions: f.MaxSubscriptions,
-		OpenRequests: f.MaxOpenRequests, CommandsPerSecond: f.MaxCommandsPerSecond,
+		OpenRequests: f.MaxOpenRequests, OutboundBytes: f.MaxOutboundBytes, CommandsPerSecond: f.MaxCommandsPerSecond,
 	}
+}
+
+// peerTLSFlags are what nodes prove themselves to each other with, and
+// operators to nodes.
+type peerTLSFlags struct {
+	PeerTLSCert string `name:"peer-tls-cert" help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
+	PeerTLSKey  string `name:"peer-tls-key" help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
+	PeerTLSCA   string `name:"peer-tls-ca" help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
+}
+
+func (f peerTLSFlags) peerTLS() ganglion.PeerTLS {
+	return ganglion.PeerTLS{Cert: f.PeerTLSCert, Key: f.PeerTLSKey, CA: f.PeerTLSCA}
 }
 
 type nodeCmd struct {
@@ -114,10 +127,9 @@ type nodeCmd struct {
 	DrainWindow time.Duration `help:"How long a node that stops takes to part with its sessions, one after another." default:"5s" env:"GANGLION_DRAIN_WINDOW" placeholder:"DURATION"`
 
 	GossipKeyFile string `help:"File with the 32-byte keys of gossip, hex or base64, one on each line; the first encrypts. Read again when it changes." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
-	PeerTLSCert   string `name:"peer-tls-cert" help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
-	PeerTLSKey    string `name:"peer-tls-key" help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
-	PeerTLSCA     string `name:"peer-tls-ca" help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
-	InsecurePeers bool   `help:"Allow gossip without keys and links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
+
+	peerTLSFlags
+	InsecurePeers bool `help:"Allow gossip without keys and links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
 
 	AdminListen string `help:"Address for profiles (/debug/pprof/) and the level of log lines (/log-level); :PORT is one of this machine alone. Off if not given." env:"GANGLION_ADMIN_LISTEN" placeholder:"HOST:PORT"`
 	tracingFlags
@@ -170,7 +182,7 @@ func (c nodeCmd) config(ctx context.Context, log *slog.Logger) (ganglion.Config,
 		Catalog: &domain.Catalog, Name: c.Name,
 		Listen: c.Listen, AdminListen: c.AdminListen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
 		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(), DrainWindow: c.DrainWindow,
-		PeerTLS:       ganglion.PeerTLS{Cert: c.PeerTLSCert, Key: c.PeerTLSKey, CA: c.PeerTLSCA},
+		PeerTLS:       c.peerTLS(),
 		GossipKeyFile: c.GossipKeyFile, InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Now: c.clock, Logger: log,
 		Ready: func(url string) { fmt.Println("ganglion: ready", url) },
 	}

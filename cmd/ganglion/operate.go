@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -111,12 +112,19 @@ func (c membersCmd) Run(ctx context.Context) error {
 		return enc.Encode(status)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tLINK\tPEER\tHTTP\tRING")
+	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tSESSIONS\tLINK\tPEER\tHTTP\tRING")
 	for _, m := range status.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\n",
-			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, linkState(status, m.ID), m.Peer, m.HTTP, m.Ring)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n",
+			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, sessionCount(m), linkState(status, m.ID), m.Peer, m.HTTP, m.Ring)
 	}
 	return w.Flush()
+}
+
+func sessionCount(m ganglion.MemberStatus) string {
+	if m.Sessions == nil {
+		return "-"
+	}
+	return strconv.Itoa(*m.Sessions)
 }
 
 // linkState says what the asked node thinks of its link to a member.

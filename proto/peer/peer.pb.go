@@ -29,6 +29,222 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type SessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// move asks so many sessions, picked at random, to connect elsewhere. The
+	// reply comes when all have been asked.
+	Move uint32 `protobuf:"varint,1,opt,name=move,proto3" json:"move,omitempty"`
+	// kick_session and kick_client close sessions for good.
+	KickSession string `protobuf:"bytes,2,opt,name=kick_session,json=kickSession,proto3" json:"kick_session,omitempty"`
+	KickClient  string `protobuf:"bytes,3,opt,name=kick_client,json=kickClient,proto3" json:"kick_client,omitempty"`
+	// slow lists at most so many sessions whose socket is full.
+	Slow          uint32 `protobuf:"varint,4,opt,name=slow,proto3" json:"slow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionsRequest) Reset() {
+	*x = SessionsRequest{}
+	mi := &file_peer_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionsRequest) ProtoMessage() {}
+
+func (x *SessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionsRequest.ProtoReflect.Descriptor instead.
+func (*SessionsRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *SessionsRequest) GetMove() uint32 {
+	if x != nil {
+		return x.Move
+	}
+	return 0
+}
+
+func (x *SessionsRequest) GetKickSession() string {
+	if x != nil {
+		return x.KickSession
+	}
+	return ""
+}
+
+func (x *SessionsRequest) GetKickClient() string {
+	if x != nil {
+		return x.KickClient
+	}
+	return ""
+}
+
+func (x *SessionsRequest) GetSlow() uint32 {
+	if x != nil {
+		return x.Slow
+	}
+	return 0
+}
+
+type SessionsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Open          uint32                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
+	Full          uint32                 `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`   // sessions whose socket is full
+	Asked         uint32                 `protobuf:"varint,3,opt,name=asked,proto3" json:"asked,omitempty"` // sessions that were moved or kicked
+	Slow          []*Session             `protobuf:"bytes,4,rep,name=slow,proto3" json:"slow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionsReply) Reset() {
+	*x = SessionsReply{}
+	mi := &file_peer_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionsReply) ProtoMessage() {}
+
+func (x *SessionsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionsReply.ProtoReflect.Descriptor instead.
+func (*SessionsReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SessionsReply) GetOpen() uint32 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+func (x *SessionsReply) GetFull() uint32 {
+	if x != nil {
+		return x.Full
+	}
+	return 0
+}
+
+func (x *SessionsReply) GetAsked() uint32 {
+	if x != nil {
+		return x.Asked
+	}
+	return 0
+}
+
+func (x *SessionsReply) GetSlow() []*Session {
+	if x != nil {
+		return x.Slow
+	}
+	return nil
+}
+
+type Session struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Subscriptions uint32                 `protobuf:"varint,3,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	WaitingBytes  uint64                 `protobuf:"varint,4,opt,name=waiting_bytes,json=waitingBytes,proto3" json:"waiting_bytes,omitempty"` // for its socket
+	Behind        uint64                 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`                                 // positions between the head and the subscription that is furthest back
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_peer_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Session) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Session) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Session) GetSubscriptions() uint32 {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return 0
+}
+
+func (x *Session) GetWaitingBytes() uint64 {
+	if x != nil {
+		return x.WaitingBytes
+	}
+	return 0
+}
+
+func (x *Session) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
 // Requests is a batch; an empty one is a heartbeat.
 type Requests struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -41,7 +257,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[0]
+	mi := &file_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -53,7 +269,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[0]
+	mi := &file_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -66,7 +282,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{0}
+	return file_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -102,7 +318,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[1]
+	mi := &file_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -114,7 +330,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[1]
+	mi := &file_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -127,7 +343,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{1}
+	return file_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Request) GetId() uint64 {
@@ -207,7 +423,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +435,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +448,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{2}
+	return file_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Command) GetType() string {
@@ -347,7 +563,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +575,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +588,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{3}
+	return file_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Get) GetType() string {
@@ -430,7 +646,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +658,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +671,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{4}
+	return file_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -487,7 +703,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -499,7 +715,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -512,7 +728,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{5}
+	return file_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -591,7 +807,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +819,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +832,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{6}
+	return file_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Result) GetKey() string {
@@ -665,7 +881,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -677,7 +893,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -690,7 +906,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -732,7 +948,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +960,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +973,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Failure) GetCode() string {
@@ -839,7 +1055,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1067,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1080,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FeedRequest) GetNode() string {
@@ -884,7 +1100,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1112,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1125,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -934,7 +1150,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1162,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1175,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -1045,7 +1261,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1273,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1286,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -1106,7 +1322,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1334,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1347,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -1165,7 +1381,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1393,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1406,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Commit) GetType() string {
@@ -1267,7 +1483,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1495,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1508,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Event) GetType() string {
@@ -1321,7 +1537,24 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x10ganglion.peer.v1\"O\n" +
+	"peer.proto\x12\x10ganglion.peer.v1\"}\n" +
+	"\x0fSessionsRequest\x12\x12\n" +
+	"\x04move\x18\x01 \x01(\rR\x04move\x12!\n" +
+	"\fkick_session\x18\x02 \x01(\tR\vkickSession\x12\x1f\n" +
+	"\vkick_client\x18\x03 \x01(\tR\n" +
+	"kickClient\x12\x12\n" +
+	"\x04slow\x18\x04 \x01(\rR\x04slow\"|\n" +
+	"\rSessionsReply\x12\x12\n" +
+	"\x04open\x18\x01 \x01(\rR\x04open\x12\x12\n" +
+	"\x04full\x18\x02 \x01(\rR\x04full\x12\x14\n" +
+	"\x05asked\x18\x03 \x01(\rR\x05asked\x12-\n" +
+	"\x04slow\x18\x04 \x03(\v2\x19.ganglion.peer.v1.SessionR\x04slow\"\x94\x01\n" +
+	"\aSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12$\n" +
+	"\rsubscriptions\x18\x03 \x01(\rR\rsubscriptions\x12#\n" +
+	"\rwaiting_bytes\x18\x04 \x01(\x04R\fwaitingBytes\x12\x16\n" +
+	"\x06behind\x18\x05 \x01(\x04R\x06behind\"O\n" +
 	"\bRequests\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.ganglion.peer.v1.RequestR\x05items\x12\x12\n" +
 	"\x04seen\x18\x02 \x01(\x04R\x04seen\"\x97\x01\n" +
@@ -1419,10 +1652,11 @@ const file_peer_proto_rawDesc = "" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04form\x18\x02 \x01(\rR\x04form\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data2\x93\x01\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data2\xe3\x01\n" +
 	"\x04Peer\x12E\n" +
 	"\bCommands\x12\x1a.ganglion.peer.v1.Requests\x1a\x19.ganglion.peer.v1.Replies(\x010\x01\x12D\n" +
-	"\x04Feed\x12\x1d.ganglion.peer.v1.FeedRequest\x1a\x1b.ganglion.peer.v1.FeedBatch0\x01B,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
+	"\x04Feed\x12\x1d.ganglion.peer.v1.FeedRequest\x1a\x1b.ganglion.peer.v1.FeedBatch0\x01\x12N\n" +
+	"\bSessions\x12!.ganglion.peer.v1.SessionsRequest\x1a\x1f.ganglion.peer.v1.SessionsReplyB,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once
@@ -1436,47 +1670,53 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_peer_proto_goTypes = []any{
-	(*Requests)(nil),    // 0: ganglion.peer.v1.Requests
-	(*Request)(nil),     // 1: ganglion.peer.v1.Request
-	(*Command)(nil),     // 2: ganglion.peer.v1.Command
-	(*Get)(nil),         // 3: ganglion.peer.v1.Get
-	(*Replies)(nil),     // 4: ganglion.peer.v1.Replies
-	(*Reply)(nil),       // 5: ganglion.peer.v1.Reply
-	(*Result)(nil),      // 6: ganglion.peer.v1.Result
-	(*State)(nil),       // 7: ganglion.peer.v1.State
-	(*Failure)(nil),     // 8: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil), // 9: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),   // 10: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),   // 11: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),     // 12: ganglion.peer.v1.Commits
-	(*Skip)(nil),        // 13: ganglion.peer.v1.Skip
-	(*Commit)(nil),      // 14: ganglion.peer.v1.Commit
-	(*Event)(nil),       // 15: ganglion.peer.v1.Event
+	(*SessionsRequest)(nil), // 0: ganglion.peer.v1.SessionsRequest
+	(*SessionsReply)(nil),   // 1: ganglion.peer.v1.SessionsReply
+	(*Session)(nil),         // 2: ganglion.peer.v1.Session
+	(*Requests)(nil),        // 3: ganglion.peer.v1.Requests
+	(*Request)(nil),         // 4: ganglion.peer.v1.Request
+	(*Command)(nil),         // 5: ganglion.peer.v1.Command
+	(*Get)(nil),             // 6: ganglion.peer.v1.Get
+	(*Replies)(nil),         // 7: ganglion.peer.v1.Replies
+	(*Reply)(nil),           // 8: ganglion.peer.v1.Reply
+	(*Result)(nil),          // 9: ganglion.peer.v1.Result
+	(*State)(nil),           // 10: ganglion.peer.v1.State
+	(*Failure)(nil),         // 11: ganglion.peer.v1.Failure
+	(*FeedRequest)(nil),     // 12: ganglion.peer.v1.FeedRequest
+	(*FeedBatch)(nil),       // 13: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),       // 14: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),         // 15: ganglion.peer.v1.Commits
+	(*Skip)(nil),            // 16: ganglion.peer.v1.Skip
+	(*Commit)(nil),          // 17: ganglion.peer.v1.Commit
+	(*Event)(nil),           // 18: ganglion.peer.v1.Event
 }
 var file_peer_proto_depIdxs = []int32{
-	1,  // 0: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	2,  // 1: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	3,  // 2: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	5,  // 3: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	6,  // 4: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	7,  // 5: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	8,  // 6: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	11, // 7: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	12, // 8: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	13, // 9: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	14, // 10: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	15, // 11: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	0,  // 12: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	9,  // 13: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	4,  // 14: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	10, // 15: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	14, // [14:16] is the sub-list for method output_type
-	12, // [12:14] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
+	4,  // 1: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	5,  // 2: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	6,  // 3: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	8,  // 4: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	9,  // 5: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	10, // 6: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	11, // 7: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	14, // 8: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	15, // 9: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	16, // 10: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	17, // 11: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	18, // 12: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	3,  // 13: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
+	12, // 14: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
+	0,  // 15: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
+	7,  // 16: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
+	13, // 17: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
+	1,  // 18: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -1484,18 +1724,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[1].OneofWrappers = []any{
+	file_peer_proto_msgTypes[4].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[2].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[5].OneofWrappers = []any{
+	file_peer_proto_msgTypes[5].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[8].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[8].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[11].OneofWrappers = []any{
+	file_peer_proto_msgTypes[11].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[14].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -1507,7 +1747,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	Peer_Commands_FullMethodName = "/ganglion.peer.v1.Peer/Commands"
 	Peer_Feed_FullMethodName     = "/ganglion.peer.v1.Peer/Feed"
+	Peer_Sessions_FullMethodName = "/ganglion.peer.v1.Peer/Sessions"
 )
 
 // PeerClient is the client API for Peer service.
@@ -40,6 +41,9 @@ type PeerClient interface {
 	Commands(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Requests, Replies], error)
 	// Feed sends the events that this node commits, from now on.
 	Feed(ctx context.Context, in *FeedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FeedBatch], error)
+	// Sessions tells of a gateway's sessions, and does with them what an operator
+	// asks. A node that is no gateway answers with FAILED_PRECONDITION.
+	Sessions(ctx context.Context, in *SessionsRequest, opts ...grpc.CallOption) (*SessionsReply, error)
 }
 
 type peerClient struct {
@@ -82,6 +86,16 @@ func (c *peerClient) Feed(ctx context.Context, in *FeedRequest, opts ...grpc.Cal
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FeedClient = grpc.ServerStreamingClient[FeedBatch]
 
+func (c *peerClient) Sessions(ctx context.Context, in *SessionsRequest, opts ...grpc.CallOption) (*SessionsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SessionsReply)
+	err := c.cc.Invoke(ctx, Peer_Sessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -91,6 +105,9 @@ type PeerServer interface {
 	Commands(grpc.BidiStreamingServer[Requests, Replies]) error
 	// Feed sends the events that this node commits, from now on.
 	Feed(*FeedRequest, grpc.ServerStreamingServer[FeedBatch]) error
+	// Sessions tells of a gateway's sessions, and does with them what an operator
+	// asks. A node that is no gateway answers with FAILED_PRECONDITION.
+	Sessions(context.Context, *SessionsRequest) (*SessionsReply, error)
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -106,6 +123,9 @@ func (UnimplementedPeerServer) Commands(grpc.BidiStreamingServer[Requests, Repli
 }
 func (UnimplementedPeerServer) Feed(*FeedRequest, grpc.ServerStreamingServer[FeedBatch]) error {
 	return status.Error(codes.Unimplemented, "method Feed not implemented")
+}
+func (UnimplementedPeerServer) Sessions(context.Context, *SessionsRequest) (*SessionsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Sessions not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -146,13 +166,36 @@ func _Peer_Feed_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_FeedServer = grpc.ServerStreamingServer[FeedBatch]
 
+func _Peer_Sessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Sessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Sessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Sessions(ctx, req.(*SessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Peer_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "ganglion.peer.v1.Peer",
 	HandlerType: (*PeerServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Sessions",
+			Handler:    _Peer_Sessions_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Commands",

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/gateway"
+)
+
+// answerWithin is how long a gateway may take to tell of its sessions.
+const answerWithin = 5 * time.Second
+
+// operatorFlags say which cluster, and who asks.
+type operatorFlags struct {
+	urlFlag
+	peerTLSFlags
+}
+
+// tally is a gateway and its sessions.
+type tally struct {
+	Member string `json:"member"`
+	ganglion.Sessions
+
+	addr string // for peers
+}
+
+// ask asks all gateways, at their addresses for peers, about their sessions.
+// One that does not answer is an error: what is done would rest on half of the
+// picture.
+func (f operatorFlags) ask(ctx context.Context, log *slog.Logger, slow int) (*ganglion.Operator, []tally, error) {
+	op, err := ganglion.NewOperator(f.peerTLS(), log)
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
+	status, err := f.cluster(ctx, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	var list []tally
+	for _, m := range status.Members {
+		if slices.Contains(m.Roles, "gateway") && m.State == "ready" {
+			list = append(list, tally{Member: m.ID, addr: m.Peer})
+		}
+	}
+	if len(list) == 0 {
+		return nil, nil, errors.New("no gateway is ready")
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	var asking errgroup.Group
+	for i := range list {
+		asking.Go(func() (err error) {
+			if list[i].Sessions, err = op.Sessions(ctx, list[i].addr, slow); err != nil {
+				return fmt.Errorf("%s: %w", list[i].Member, err)
+			}
+			return nil
+		})
+	}
+	return op, list, asking.Wait()
+}
+
+type sessionsCmd struct {
+	operatorFlags
+	Slow       int    `help:"List at most so many sessions of each gateway whose socket is full, those that are furthest behind first." placeholder:"N"`
+	Kick       string `help:"Close this session; its client does not come back by itself." xor:"kick" placeholder:"SESSION"`
+	KickClient string `help:"Close all sessions of this client id." xor:"kick" placeholder:"ID"`
+	JSON       bool   `name:"json" help:"Print JSON."`
+}
+
+func (c sessionsCmd) Run(ctx context.Context, log *slog.Logger) error {
+	if c.Slow < 0 {
+		return usagef("--slow is %d: it can't be negative", c.Slow)
+	}
+	op, list, err := c.ask(ctx, log, c.Slow)
+	if err != nil {
+		return err
+	}
+	if c.Kick != "" || c.KickClient != "" {
+		return c.kick(ctx, op, list)
+	}
+	if c.JSON {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(list)
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "MEMBER\tSESSIONS\tSLOW")
+	var slow []gateway.SlowSession
+	for _, g := range list {
+		fmt.Fprintf(w, "%s\t%d\t%d\n", g.Member, g.Open, g.Full)
+		slow = append(slow, g.Slow...)
+	}
+	if len(slow) > 0 {
+		fmt.Fprintln(w, "\nSESSION\tCLIENT\tSUBSCRIPTIONS\tWAITING BYTES\tEVENTS BEHIND")
+		for _, s := range slow {
+			fmt.Fprintf(w, "%s\t%q\t%d\t%d\t%d\n", s.ID, s.Client, s.Subscriptions, s.Waiting, s.Behind)
+		}
+	}
+	return w.Flush()
+}
+
+func (c sessionsCmd) kick(ctx context.Context, op *ganglion.Operator, list []tally) error {
+	kicked := 0
+	for _, g := range list {
+		n, err := 0, error(nil)
+		if c.Kick != "" {
+			var was bool
+			if was, err = op.KickSession(ctx, g.addr, c.Kick); was {
+				n = 1
+			}
+		} else {
+			n, err = op.KickClient(ctx, g.addr, c.KickClient)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", g.Member, err)
+		}
+		kicked += n
+	}
+	if kicked == 0 {
+		return errors.New("no gateway has such a session")
+	}
+	fmt.Println("closed:", kicked)
+	return nil
+}
+
+type rebalanceCmd struct {
+	operatorFlags
+	Percent float64 `help:"Ask at most so many per cent of a gateway's sessions." default:"5" placeholder:"P"`
+	DryRun  bool    `help:"Ask nobody; say what would be done."`
+}
+
+func (c rebalanceCmd) Run(ctx context.Context, log *slog.Logger) error {
+	if !(c.Percent > 0 && c.Percent <= 100) {
+		return usagef("--percent is %v: write a number above 0, up to 100", c.Percent)
+	}
+	op, list, err := c.ask(ctx, log, 0)
+	if err != nil {
+		return err
+	}
+	moves := surplus(list, c.Percent)
+	if !slices.ContainsFunc(moves, func(n int) bool { return n > 0 }) {
+		fmt.Printf("nobody needs to move: no gateway of %d has more sessions than its share\n", len(list))
+		return nil
+	}
+	asked := moves
+	if !c.DryRun {
+		asked = make([]int, len(list))
+		var moving errgroup.Group
+		for i, n := range moves {
+			if n == 0 {
+				continue
+			}
+			moving.Go(func() (err error) {
+				if asked[i], err = op.Move(ctx, list[i].addr, n); err != nil {
+					return fmt.Errorf("%s: %w", list[i].Member, err)
+				}
+				return nil
+			})
+		}
+		err = moving.Wait()
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(w, "MEMBER\tSESSIONS\t%s\n", map[bool]string{true: "WOULD BE ASKED", false: "ASKED TO MOVE"}[c.DryRun])
+	for i, g := range list {
+		fmt.Fprintf(w, "%s\t%d\t%d\n", g.Member, g.Open, asked[i])
+	}
+	return errors.Join(err, w.Flush())
+}
+
+// surplus is how many sessions of each gateway are more than its share, but no
+// more than some per cent of what it has.
+func surplus(list []tally, percent float64) []int {
+	total := 0
+	for _, g := range list {
+		total += g.Open
+	}
+	share := (total + len(list) - 1) / len(list)
+	moves := make([]int, len(list))
+	for i, g := range list {
+		most := int(math.Ceil(float64(g.Open) * percent / 100))
+		moves[i] = min(max(g.Open-share, 0), most)
+	}
+	return moves
+}
