@@ -16,7 +16,7 @@ count=${COUNT:-10}
 
 if [ -z "${SHORT:-}" ]; then
 	go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|WithoutPush' ./test/e2e
-	go test -race -timeout 60m -run 'Client' ./test/e2e
+	go test -race -timeout 60m -run 'Client|ResumeOnAnotherGateway' ./test/e2e
 	go test -race -timeout 30m -count 1 -run 'HugeCategory' ./gateway
 	go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|SetBack|Unreachable|Locked|Store' ./eventstore/...
 	go test -race -timeout 30m -count 1 -tags hostile -run HostileClients ./test/e2e
