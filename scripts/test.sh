@@ -12,5 +12,5 @@ scripts/client-js.sh # also builds what the end-to-end tests run
 # end-to-end tests they would find the machine too busy.
 go test -race -timeout 10m ./eventstore/...
 # shellcheck disable=SC2046
-go test -race -timeout 10m $(go list work | grep -v /eventstore)
+go test -race -timeout 20m $(go list work | grep -v /eventstore)
 [ "${FUZZTIME:-5000x}" = 0 ] || scripts/fuzz.sh "${FUZZTIME:-5000x}"
