@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	ganglion "github.com/ganglion-es/ganglion/client/go"
-	"github.com/ganglion-es/ganglion/test/harness"
 )
 
 const (
@@ -129,7 +128,13 @@ func TestClientGo(t *testing.T) {
 		return nil
 	}
 	for _, w := range all {
-		harness.Eventually(t, "everything arrives", func() error { return errors.Join(context.Cause(ctx), had(w)) })
+		for err := had(w); err != nil; err = had(w) {
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				t.Fatalf("not everything arrived: %v", err)
+			}
+		}
 	}
 	stop()
 	if err := work.Wait(); err != nil {
