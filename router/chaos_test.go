@@ -19,9 +19,9 @@ type history struct {
 	mu      sync.Mutex
 	sent    int // handed in
 	answers map[int][]command.Outcome
-	// barred are the commands that were handed in before the answer of an
-	// earlier one that was busy.
-	barred map[int]int
+	// barred are the commands that were handed in before the answer of
+	// earlier ones that had to come again.
+	barred map[int][]int
 }
 
 // TestOrderAndOneAnswerUnderRandomFaults pipelines commands on many lanes from
@@ -49,7 +49,7 @@ func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
 			lanes[session] = make(map[eventstore.StreamID]*history)
 			for k := range streams {
 				s := eventstore.StreamID{Type: "counter", ID: fmt.Sprint(k)}
-				h := &history{answers: make(map[int][]command.Outcome), barred: make(map[int]int)}
+				h := &history{answers: make(map[int][]command.Outcome), barred: make(map[int][]int)}
 				lanes[session][s] = h
 				senders.Go(func() {
 					h.pipeline(w.nodes[from], session, s, perLane, rand.New(rand.NewPCG(seed, uint64(i*1000+j*100+k))))
@@ -65,7 +65,7 @@ func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
 	check(t, w, lanes, perLane)
 }
 
-// moody refuses one command in 200.
+// moody refuses one command in 100.
 func moody(seed uint64) func(command.Command) *command.Failure {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(seed, 1))
@@ -77,6 +77,10 @@ func moody(seed uint64) func(command.Command) *command.Failure {
 			return busy("moody")
 		case 1:
 			return elsewhere("moody")
+		case 2:
+			return &command.Failure{Code: command.Timeout, Retry: command.RetryLater, Message: "moody"}
+		case 3:
+			return &command.Failure{Code: command.Unavailable, Retry: command.RetrySameKey, Message: "moody"}
 		}
 		return nil
 	}
@@ -106,9 +110,9 @@ func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count
 			h.mu.Lock()
 			h.answers[i] = append(h.answers[i], out)
 			first := len(h.answers[i]) == 1
-			if f := out.Failure; f != nil && f.Code == command.Busy {
+			if f := out.Failure; comesAgain(f) {
 				for j := i + 1; j < h.sent; j++ {
-					h.barred[j] = i
+					h.barred[j] = append(h.barred[j], i)
 				}
 				busyFor <- f.After
 			}
@@ -193,6 +197,7 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 	for session, streams := range lanes {
 		for s, h := range streams {
 			executed := make(map[int]int)
+			after := make(map[int]map[int]bool) // what was executed before it
 			last := -1
 			for _, e := range w.journal.of(s) {
 				if e.session != session {
@@ -201,6 +206,10 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 				i, err := strconv.Atoi(e.data)
 				if err != nil {
 					t.Fatal(err)
+				}
+				after[i] = make(map[int]bool, len(executed))
+				for j := range executed {
+					after[i][j] = true
 				}
 				executed[i]++
 				out := h.answers[i][0]
@@ -218,14 +227,17 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 					continue
 				}
 				out := h.answers[i][0]
-				by, barred := h.barred[i]
 				switch {
 				case out.Failure == nil && executed[i] != 1, executed[i] > 1:
 					t.Errorf("session %s, %v: command %d was executed %d times", session, s, i, executed[i])
 				case out.Failure != nil && out.Failure.Retry == command.RetryLater && executed[i] != 0:
 					t.Errorf("session %s, %v: command %d is «not executed», and was: %v", session, s, i, out.Failure)
-				case out.Failure == nil && barred:
-					t.Errorf("session %s, %v: command %d was executed, although %d before it was busy", session, s, i, by)
+				case out.Failure == nil:
+					for _, by := range h.barred[i] {
+						if !after[i][by] {
+							t.Errorf("session %s, %v: command %d was executed, although %d before it was answered %v", session, s, i, by, h.answers[by][0].Failure)
+						}
+					}
 				}
 				if out.Failure == nil {
 					count["ok"]++

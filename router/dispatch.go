@@ -281,8 +281,8 @@ func (s *shard) returned(c *call, turn uint64, out command.Outcome, fate link.Fa
 		r.own.add(-1)
 	}
 	f := out.Failure
-	if f != nil && (f.Code == command.Busy || f.Elsewhere) && at.link == nil {
-		c.cmd.Lane.Refuse(f)
+	if at.link == nil && comesAgain(f) {
+		c.cmd.Lane.Refuse(behind(f))
 	}
 	switch {
 	case c.answered:

@@ -327,7 +327,7 @@ func TestFailuresOfTheOwnerAreTheAnswer(t *testing.T) {
 	w := newWorld(t, []string{"a", "b", "g"})
 	s := w.streamOf("a", "b", "a", "b")
 	version := eventstore.Version(7)
-	for _, want := range []command.Failure{
+	for i, want := range []command.Failure{
 		{Code: command.Unavailable, Retry: command.RetryLater, Message: "no database", After: 40 * time.Millisecond},
 		{Code: command.Rejected, Reason: "too_low", Retry: command.RetryNo, Message: "bid more", Key: "k", Replayed: true},
 		{Code: command.Conflict, Retry: command.RetryNo, Version: &version},
@@ -335,7 +335,7 @@ func TestFailuresOfTheOwnerAreTheAnswer(t *testing.T) {
 	} {
 		w.nodes["a"].executor.set(func(e *executor) { e.instead = func(command.Command) *command.Failure { return &want } })
 		for _, from := range []string{"a", "g"} {
-			got := w.nodes[from].do(command.Command{Stream: s, Session: "1", Key: "k"}).Failure
+			got := w.nodes[from].do(command.Command{Stream: s, Session: fmt.Sprint(i), Key: "k"}).Failure
 			if got == nil {
 				t.Fatalf("from %s: %v became a success", from, &want)
 			}
@@ -473,16 +473,16 @@ func TestACommandIsAnsweredByItsDeadline(t *testing.T) {
 			s := w.streamOf("a", "", "a")
 			hold := make(chan struct{})
 			w.nodes["a"].executor.set(func(e *executor) { e.hold = hold })
-			out := w.nodes[from].do(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(50 * time.Millisecond)})
-			mustFail(t, out, command.Timeout, command.RetrySameKey)
-			// What follows keeps its place behind it.
+			late := w.nodes[from].send(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(50 * time.Millisecond)})
 			next := w.nodes[from].send(command.Command{Stream: s, Session: "1", Key: "next"})
+			mustFail(t, <-late, command.Timeout, command.RetrySameKey)
+			// What follows keeps its place behind it.
 			close(hold)
 			mustSucceed(t, <-next)
 			if got := w.journal.of(s); len(got) != 2 || got[1].key != "next" {
 				t.Errorf("executed: %+v", got)
 			}
-			out = w.nodes[from].do(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(-time.Second)})
+			out := w.nodes[from].do(command.Command{Stream: s, Session: "2", Deadline: time.Now().Add(-time.Second)})
 			mustFail(t, out, command.Timeout, command.RetryLater)
 			if n := len(w.journal.of(s)); n != 2 {
 				t.Errorf("%d commands executed, want 2: the last one came too late", n)
@@ -510,7 +510,7 @@ func TestACommandSearchesForItsTime(t *testing.T) {
 		} {
 			start := time.Now()
 			answer := make(chan command.Outcome, 1)
-			r.Send(command.Command{Stream: eventstore.StreamID{Type: "counter", ID: "1"}, Session: "1", Deadline: start.Add(c.budget)},
+			r.Send(command.Command{Stream: eventstore.StreamID{Type: "counter", ID: "1"}, Session: c.budget.String(), Deadline: start.Add(c.budget)},
 				func(out command.Outcome) { answer <- out })
 			mustFail(t, <-answer, command.Unavailable, command.RetryLater)
 			if took := time.Since(start); took != c.want {
@@ -531,7 +531,7 @@ func TestAfterRunCommandsAreUnavailableAtOnce(t *testing.T) {
 	w.nodes["a"].executor.waitSubmitted(t, 1)
 	g.stop()
 	mustFail(t, <-sent, command.Unavailable, command.RetrySameKey)
-	mustFail(t, g.do(command.Command{Stream: s, Session: "1"}), command.Unavailable, command.RetryLater)
+	mustFail(t, g.do(command.Command{Stream: s, Session: "2"}), command.Unavailable, command.RetryLater)
 	close(hold)
 }
 

@@ -3,6 +3,7 @@ package router
 import (
 	"hash/maphash"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,11 +60,14 @@ type lane struct {
 	pumping bool          // a goroutine hands over its calls
 
 	// A lane of this node's session is busy while telling, the number of its
-	// busy answers on their way to the client, is not 0, and until pausedUntil.
-	// One of a peer's refuses requests whose sender had not acted on reply
-	// refusedBy.
+	// refusals on their way to the client, is not 0, and until pausedUntil: for
+	// all but the command with key first, the earliest that was refused. One of
+	// a peer's refuses requests whose sender had not acted on reply refusedBy.
+	// Either refuses with refusal.
 	telling     int
 	pausedUntil time.Time
+	first       string
+	firstOrder  uint64
 	refusedBy   uint64
 	refusal     *command.Failure
 }
@@ -149,7 +153,7 @@ func (s *shard) tidy(l *lane) {
 		return
 	}
 	delete(s.waiting, l)
-	if !l.pumping && l.telling == 0 && l.pausedUntil.IsZero() && l.refusedBy == 0 && s.lanes[l.key] == l {
+	if !l.pumping && !l.busy() && l.refusedBy == 0 && s.lanes[l.key] == l {
 		delete(s.lanes, l.key)
 	}
 }
@@ -182,7 +186,7 @@ func (r *Router) enter(key laneKey, c *call, seen uint64) {
 	l.order++
 	c.lane, c.order = l, l.order
 	l.calls = append(l.calls, c)
-	if f := s.known(l, now, seen); f != nil {
+	if f := s.known(c, now, seen); f != nil {
 		s.answer(c, command.Failed(f), true)
 	} else if over {
 		s.answer(c, command.Failed(busy("this node has %d unanswered commands", r.cfg.MaxUnanswered)), false)
@@ -195,16 +199,17 @@ func (r *Router) enter(key laneKey, c *call, seen uint64) {
 	s.tidy(l)
 }
 
-// known returns the refusal that the sender of a new call on a lane could not
-// know of when it sent it; nil if there is none.
-func (s *shard) known(l *lane, now time.Time, seen uint64) *command.Failure {
+// known returns the refusal that the sender of a new call could not know of
+// when it sent it; nil if there is none.
+func (s *shard) known(c *call, now time.Time, seen uint64) *command.Failure {
+	l := c.lane
 	if p := l.key.peer; p != nil {
 		if seen < l.refusedBy {
 			return l.refusal
 		}
 		return p.refusesAll(l, seen)
 	}
-	if l.key.session == "" {
+	if l.key.session == "" || l.busy() && c.cmd.Key == l.first {
 		return nil
 	}
 	until := l.pausedUntil
@@ -217,13 +222,37 @@ func (s *shard) known(l *lane, now time.Time, seen uint64) *command.Failure {
 	if !now.Before(until) {
 		return nil
 	}
-	f := busy("a command that this session sent to %v before this one was refused as busy", l.key.stream)
+	f := busy("too many commands of this node's sessions have to be sent again")
+	if l.busy() {
+		f = new(*l.refusal)
+	}
 	f.After = until.Sub(now)
 	return f
 }
 
-// answer gives a call its outcome, and refuses what is behind it if it was
-// refused. again says that it is refused because another one was.
+// comesAgain tells whether a failed command will be sent again, by its sender
+// or by its client: what is behind it must wait for that.
+func comesAgain(f *command.Failure) bool {
+	return f != nil && (f.Retry != command.RetryNo || f.Elsewhere)
+}
+
+// behind is the failure of what comes after a command that comes again. It was
+// not begun, and its own time is not over.
+func behind(f *command.Failure) *command.Failure {
+	g := &command.Failure{Code: f.Code, Message: f.Message, Retry: command.RetryLater, After: f.After, Elsewhere: f.Elsewhere}
+	if f.Code != command.Unavailable && !f.Elsewhere {
+		g.Code = command.Busy
+	}
+	if !f.Elsewhere && !strings.HasPrefix(f.Message, afterAnother) {
+		g.Message = afterAnother + f.Message
+	}
+	return g
+}
+
+const afterAnother = "a command that this session sent before this one has to be sent again first: "
+
+// answer gives a call its outcome, and refuses what is behind it if it comes
+// again. again says that it is refused because another one was.
 func (s *shard) answer(c *call, out command.Outcome, again bool) {
 	if c.answered {
 		return
@@ -236,15 +265,15 @@ func (s *shard) answer(c *call, out command.Outcome, again bool) {
 	r.count.unanswered.Add(-1)
 	var refusal *command.Failure // of what is behind it
 	if f := out.Failure; f != nil {
-		out.Failure = r.final(c, f)
-		if f.Code == command.Busy && out.Failure.After == 0 {
-			out.Failure.After = r.cfg.BusyPause
-		}
-		if f.Code == command.Busy || f.Elsewhere {
-			refusal = &command.Failure{
-				Code: f.Code, Message: f.Message, Retry: command.RetryLater, After: out.Failure.After, Elsewhere: f.Elsewhere,
+		g := r.final(c, f)
+		if comesAgain(f) {
+			if g.After == 0 && !g.Elsewhere {
+				g.After = r.cfg.BusyPause
 			}
+			refusal = behind(f)
+			refusal.After = g.After
 		}
+		out.Failure = g
 	}
 	if p := l.key.peer; p != nil {
 		n := p.answer(c.id, out)
@@ -260,6 +289,9 @@ func (s *shard) answer(c *call, out command.Outcome, again bool) {
 	} else {
 		told := answer{reply: c.reply, outcome: out}
 		if refusal != nil && !again && l.key.session != "" {
+			if !l.busy() || c.order < l.firstOrder {
+				l.first, l.firstOrder, l.refusal = c.cmd.Key, c.order, refusal
+			}
 			told.busy = l
 			l.telling++
 		}
@@ -288,6 +320,9 @@ func (s *shard) refuseBehind(c *call, f *command.Failure) {
 	}
 }
 
+// busy tells whether a lane takes only the command that has to come first.
+func (l *lane) busy() bool { return l.telling > 0 || !l.pausedUntil.IsZero() }
+
 // remove takes a call that nobody has out of its lane.
 func (l *lane) remove(c *call) {
 	switch i := slices.Index(l.calls, c); i {
@@ -304,8 +339,8 @@ func (l *lane) remove(c *call) {
 // are more, the whole shard is.
 const maxPaused = 1024
 
-// told pauses a lane whose client has been told that it is busy. A pause that
-// began with the decision could be over before the client knew.
+// told pauses a lane whose client has been told of a refusal. A pause that began
+// with the decision could be over before the client knew.
 func (s *shard) told(l *lane, d time.Duration) {
 	s.mu.Lock()
 	defer s.unlock()

@@ -134,7 +134,7 @@ func TestAReceiverHandsOnWhatFollowsInOrder(t *testing.T) {
 // forgotten lane as well, and made the router forget the one in use.
 func TestALaneThatWaitedInVainDoesNotLoosenTheNext(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, []string{"a", "b", "g"})
+	w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.BusyPause = time.Millisecond })
 	s := w.streamOf("b", "a", "a", "b") // b's, and a's as long as that is alone
 	a, b, g := w.nodes["a"], w.nodes["b"], w.nodes["g"]
 	w.setReady("g")
@@ -142,6 +142,7 @@ func TestALaneThatWaitedInVainDoesNotLoosenTheNext(t *testing.T) {
 	if out := g.do(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(50 * time.Millisecond)}); out.Failure == nil {
 		t.Fatalf("without a domain node a command was answered %+v", out.Result)
 	}
+	g.waitForgotten(t)
 
 	hold := make(chan struct{})
 	a.executor.set(func(e *executor) { e.hold = hold })
@@ -173,10 +174,15 @@ func TestALaneThatWaitedInVainDoesNotLoosenTheNext(t *testing.T) {
 
 // protocol: error busy
 // protocol: rule Commands keep their order
-func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
+func TestACommandThatComesAgainRefusesWhatWasSentBehind(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"a", "g", "g by way of b"} {
-		for _, when := range []string{"at once", "later"} {
+		for when, failure := range map[string]*command.Failure{
+			"busy at once": busy("full"), "busy later": busy("full"),
+			"unavailable": {Code: command.Unavailable, Retry: command.RetryLater, After: 10 * time.Millisecond},
+			"unknown":     {Code: command.Unavailable, Retry: command.RetrySameKey},
+			"late":        {Code: command.Timeout, Retry: command.RetryLater},
+		} {
 			t.Run(from+" "+when, func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, []string{"a", "b", "c", "g"}, func(c *Config) { c.BusyPause = 20 * time.Millisecond })
@@ -189,29 +195,37 @@ func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
 				hold := make(chan struct{})
 				third := func(c command.Command) *command.Failure {
 					if string(c.Data) == "3" {
-						return busy("full")
+						return failure
 					}
 					return nil
 				}
 				a.set(func(e *executor) {
 					e.hold = hold
-					if when == "later" {
-						e.instead = third
-					} else {
+					if when == "busy at once" {
 						e.refuse = third
+					} else {
+						e.instead = third
 					}
 				})
 				answers := sender.numbered(s, "1", 0, 10)
 				others := sender.numbered(s, "2", 100, 103)
 				a.waitSubmitted(t, 4)
 				close(hold)
+				var refusedKey string
 				for i, answer := range answers {
 					out := <-answer
 					if i < 3 {
 						mustSucceed(t, out)
 						continue
 					}
-					mustFail(t, out, command.Busy, command.RetryLater)
+					if i == 3 {
+						refusedKey = out.Failure.Key
+						mustFail(t, out, failure.Code, failure.Retry)
+					} else if failure.Code == command.Unavailable {
+						mustFail(t, out, command.Unavailable, command.RetryLater)
+					} else {
+						mustFail(t, out, command.Busy, command.RetryLater)
+					}
 					if out.Failure.After == 0 {
 						t.Error("the answer does not say how long to wait")
 					}
@@ -223,13 +237,18 @@ func TestBusyRefusesWhatWasSentBehind(t *testing.T) {
 					t.Errorf("%d commands executed, want 6: %+v", n, w.journal.of(s))
 				}
 
-				// Whoever waits as told is served again.
+				// What has to come first may come, and whoever waits as told is
+				// served again.
+				a.set(func(e *executor) { e.refuse, e.instead = nil, nil })
+				mustSucceed(t, sender.do(command.Command{Stream: s, Session: "1", Data: json.RawMessage("3"), Key: refusedKey}))
 				for {
 					out := sender.do(command.Command{Stream: s, Session: "1", Data: json.RawMessage("3.5")})
 					if out.Failure == nil {
 						break
 					}
-					mustFail(t, out, command.Busy, command.RetryLater)
+					if out.Failure.Retry != command.RetryLater {
+						t.Fatalf("during the pause: %v", out.Failure)
+					}
 					time.Sleep(out.Failure.After)
 				}
 			})
@@ -506,19 +525,29 @@ func TestNothingIsKeptOfAnsweredLanes(t *testing.T) {
 	for _, answer := range all {
 		<-answer
 	}
-	for _, n := range []*node{a, g} {
-		for {
-			kept := 0
-			for i := range n.router.shards {
-				s := &n.router.shards[i]
-				s.mu.Lock()
-				kept += len(s.lanes) + len(s.waiting) + s.paused
-				s.mu.Unlock()
-			}
-			if kept == 0 {
-				break
-			}
-			time.Sleep(time.Millisecond) // for the heartbeat that tells a that g knows of its refusals
+	a.waitForgotten(t)
+	g.waitForgotten(t)
+}
+
+// waitForgotten waits until the node keeps nothing of any lane: for the end of
+// pauses, and the heartbeat that tells it which refusals its peers know of.
+func (n *node) waitForgotten(t *testing.T) {
+	t.Helper()
+	for {
+		kept := 0
+		for i := range n.router.shards {
+			s := &n.router.shards[i]
+			s.mu.Lock()
+			kept += len(s.lanes) + len(s.waiting) + s.paused
+			s.mu.Unlock()
+		}
+		if kept == 0 {
+			return
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatalf("%d lanes are kept", kept)
 		}
 	}
 }

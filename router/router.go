@@ -47,12 +47,13 @@
 // the fate of all that it had there is known, and is sent again in order. A
 // node that hands commands on keeps lanes of its own for them.
 //
-// A refusal (busy, or elsewhere) of a command refuses what was sent behind it
-// in ignorance of that, wherever it is by then; else a pipelined second
-// command would be executed without the first:
+// A command that will be sent again, by us to another node or by its client
+// because the answer says «later» or «same_key», refuses what was sent behind
+// it in ignorance of that, wherever it is by then; else a pipelined second
+// command would be executed without the first, or before it:
 //
-//   - What is behind it in the lane and still here is answered the same, at
-//     once.
+//   - What is behind it in the lane and still here is answered at once, «later»:
+//     unavailable if that was it, else busy.
 //   - What an executor has is kept from beginning by Command.Lane.
 //   - What is on its way over a link carries the number of replies that its
 //     sender had acted on (Request.seen). A receiver remembers which of its
@@ -61,9 +62,10 @@
 //     knows.
 //   - Whoever has it says that it has refused it. If its stream breaks before
 //     that, it is not sent again: it is answered the same, with «same_key».
-//   - What the client has sent and we have not read yet can't be known. A lane
-//     that was busy stays so for the time that its answer tells the client to
-//     wait (After, 250 ms unless the executor says otherwise).
+//   - What the client has sent and we have not read yet can't be known. The lane
+//     stays busy for the time that the answer tells the client to wait (After,
+//     250 ms unless the executor says otherwise), for all but the command that
+//     has to come first.
 //
 // Commands without a session have no lane, and no order.
 //
@@ -148,7 +150,8 @@ type Config struct {
 	// Defaults to 5 seconds.
 	Timeout time.Duration
 
-	// BusyPause is how long a lane stays busy once one of its commands was.
+	// BusyPause is how long a lane stays busy once one of its commands was
+	// answered «later» or «same_key», if the answer says nothing else.
 	//
 	// Defaults to 250 ms.
 	BusyPause time.Duration

@@ -4,8 +4,8 @@ import "sync/atomic"
 
 // Lane is a command's place among those of one session to one aggregate that
 // were sent without waiting for each other's answers. Such commands keep their
-// order: once one of them was refused unexecuted, because its owner is busy or
-// leaves, those behind it must not be executed either.
+// order: once one of them was refused, so that it will be sent again, those
+// behind it must not be executed before that.
 //
 // The router makes lanes, and calls Refuse before the answer to a refused
 // command returns. Whoever executes commands asks Refusal right before it

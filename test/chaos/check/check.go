@@ -199,32 +199,38 @@ func (c *checker) reads() {
 	}
 }
 
-// lanes checks that commands which one client pipelined to one stream, and
-// which were answered at their first attempt, were executed in that order, and
-// that none was executed which was pipelined behind one that was busy.
+// lanes checks that a command which was answered at its first attempt stands
+// behind those that its client had sent to the stream before and that were
+// answered at their first attempt as well, and behind all that it was pipelined
+// with, however often those had to be sent.
 func (c *checker) lanes() {
 	lanes := map[[2]string][]Command{}
 	for _, cmd := range c.history.Commands {
-		k := [2]string{cmd.Client, cmd.Stream}
-		lanes[k] = append(lanes[k], cmd)
+		if cmd.Outcome == Done {
+			k := [2]string{cmd.Client, cmd.Stream}
+			lanes[k] = append(lanes[k], cmd)
+		}
 	}
 	for k, all := range lanes {
 		slices.SortFunc(all, func(a, b Command) int { return cmp.Compare(a.Lane, b.Lane) })
-		var before, busy Command
+		var before, burst Command // the last of either kind to stand in the log
 		for _, cmd := range all {
-			if cmd.Busy {
-				busy = cmd
+			if cmd.Burst != burst.Burst {
+				burst = Command{}
 			}
-			if cmd.Outcome != Done || cmd.Attempts != 1 {
-				continue
+			for _, first := range []Command{before, burst} {
+				if cmd.Attempts == 1 && first.Version >= cmd.Version {
+					c.found(Lanes, "%s: %s sent %s (attempts: %d) before %s, and they stand at versions %d and %d",
+						k[1], k[0], first.Key, first.Attempts, cmd.Key, first.Version, cmd.Version)
+					break
+				}
 			}
-			if before.Key != "" && before.Version >= cmd.Version {
-				c.found(Lanes, "%s: %s sent %s before %s, and they stand at versions %d and %d", k[1], k[0], before.Key, cmd.Key, before.Version, cmd.Version)
+			if cmd.Attempts == 1 {
+				before = cmd
 			}
-			if busy.Key != "" && busy.Burst == cmd.Burst {
-				c.found(Lanes, "%s: %s sent %s before %s; the first was busy, and the second stands at version %d", k[1], k[0], busy.Key, cmd.Key, cmd.Version)
+			if cmd.Version >= burst.Version {
+				burst = cmd
 			}
-			before = cmd
 		}
 	}
 }

@@ -45,10 +45,8 @@ type Command struct {
 	// Lane counts the client's commands to this stream, in the order in which
 	// they were sent for the first time.
 	Lane int
-	// Burst is the same for commands that were pipelined together, and Busy
-	// says that this one was first answered «busy»: not executed.
+	// Burst is the same for commands that were pipelined together.
 	Burst int64
-	Busy  bool
 }
 
 // Read is one answered get.

@@ -145,16 +145,19 @@ var Plants = []Plant{
 		}
 		return false
 	}},
-	{"a command passes one that was busy", []string{Lanes}, func(h *History, r *rand.Rand) bool {
+	{"a command passes one that had to be sent again", []string{Lanes}, func(h *History, r *rand.Rand) bool {
 		return onCommand(h, r, func(c *Command) bool {
-			busy := *c
-			busy.Key, busy.Busy, busy.Attempts, busy.Outcome = "planted", true, 2, Unknown
-			busy.Lane--
 			if c.Outcome != Done || c.Attempts != 1 {
 				return false
 			}
-			h.Commands = append(h.Commands, busy)
-			return true
+			for i := range h.Commands {
+				later := &h.Commands[i]
+				if later.Outcome == Done && later.Client == c.Client && later.Stream == c.Stream && later.Version > c.Version {
+					later.Burst, later.Lane, later.Attempts = c.Burst, c.Lane-1, 2
+					return true
+				}
+			}
+			return false
 		})
 	}},
 	{"a delivery is lost", []string{Complete, Ordered}, func(h *History, r *rand.Rand) bool {

@@ -137,7 +137,6 @@ func (c *client) send(ctx context.Context, cmds []*check.Command) (errors []stri
 		f, err := c.wait(ctx, first[i].session, first[i].reply)
 		for !c.settle(cmd, f, err) {
 			errors = append(errors, what(f, err))
-			cmd.Busy = cmd.Busy || cmd.Attempts == 1 && err == nil && f.Code == "busy"
 			if err == nil && f.Retry == "later" {
 				pause(ctx, max(5*time.Millisecond, time.Duration(f.AfterMS)*time.Millisecond))
 			}
