@@ -35,7 +35,7 @@ func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
 	}
 	t.Logf("GANGLION_SEED=%d", seed)
 	domains := []string{"a", "b", "c"}
-	w := newWorld(t, []string{"a", "b", "c", "g", "gg"}, suspicious, func(c *Config) { c.BusyPause = 300 * time.Millisecond })
+	w := newWorld(t, []string{"a", "b", "c", "g", "gg"}, suspicious, func(c *Config) { c.BusyPause = 100 * time.Millisecond })
 	for _, id := range domains {
 		w.nodes[id].executor.set(func(e *executor) { e.refuse, e.instead = moody(seed+1), moody(seed+2) })
 	}
@@ -105,7 +105,7 @@ func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count
 		}
 		n.router.Send(command.Command{
 			Stream: s, Session: session, Name: "add", Data: json.RawMessage(strconv.Itoa(i)), Key: fmt.Sprintf("%s-%d", session, i),
-			Deadline: time.Now().Add(3 * time.Second),
+			Deadline: time.Now().Add(time.Second),
 		}, func(out command.Outcome) {
 			h.mu.Lock()
 			h.answers[i] = append(h.answers[i], out)
