@@ -1,4 +1,5 @@
-// Package examples has the pages that «ganglion dev» serves, built and ready.
+// Package examples has the pages that «ganglion dev» serves, and nodes with
+// --examples, built and ready.
 package examples
 
 import (

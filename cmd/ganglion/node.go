@@ -121,7 +121,8 @@ type nodeCmd struct {
 	storeFlags
 
 	authFlags
-	Origins []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
+	Origins  []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
+	Examples bool     `help:"Serve the example pages, such as /examples/auction/." env:"GANGLION_EXAMPLES"`
 
 	limitFlags
 	DrainWindow time.Duration `help:"How long a node that stops takes to part with its sessions, one after another." default:"5s" env:"GANGLION_DRAIN_WINDOW" placeholder:"DURATION"`
@@ -189,6 +190,9 @@ func (c nodeCmd) config(ctx context.Context, log *slog.Logger) (ganglion.Config,
 	for _, role := range c.Roles {
 		config.Domain = config.Domain || role == "domain"
 		config.Gateway = config.Gateway || role == "gateway"
+	}
+	if c.Examples {
+		config.Handler = examples.Handler()
 	}
 	var err error
 	if config.Name == "" {

@@ -6,18 +6,26 @@ import type { Contract } from "../../domain/api/contract.js";
 const at = <E extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as E;
 const query = new URLSearchParams(location.search);
 
+// Tokens come behind the #, which browsers keep to themselves: #token=…&house=…
+// Without them any name is taken on trust, as «ganglion dev» does.
+const tokens = new URLSearchParams(location.hash.slice(1));
+const token = tokens.get("token");
+const subject = (jwt: string): string => JSON.parse(atob(jwt.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"))).sub;
+const as = (name: string, jwt: string | null) => (jwt === null ? { client: name } : { token: () => Promise.resolve(jwt) });
+
 // Who this is, and which auction. Reloading keeps both.
-const me = query.get("as") ?? (sessionStorage["me"] ??= pick(["Ada", "Bob", "Cleo", "Dan", "Eve", "Finn", "Grete", "Hal"]) + Math.ceil(Math.random() * 99));
+const me = (token === null ? query.get("as") : subject(token)) ?? (sessionStorage["me"] ??= pick(["Ada", "Bob", "Cleo", "Dan", "Eve", "Finn", "Grete", "Hal"]) + Math.ceil(Math.random() * 99));
 const lot = query.get("lot") ?? "1";
 at("me").textContent = me;
 at("lot").textContent = `Lot ${lot}`;
 
-// Any gateway will do; the cluster knows which there are.
+// Any gateway will do; the cluster knows which there are, unless a load balancer
+// keeps that to itself and is the one to ask.
 const gateways: string[] = query.has("gateway")
   ? query.getAll("gateway")
   : await fetch("/v1/cluster")
-      .then((r) => r.json())
-      .then(({ members }) => members.filter((m: any) => m.roles.includes("gateway") && m.http).map((m: any) => `ws://${m.http}/v1/ws`));
+      .then((r) => (r.ok ? r.json() : { members: [{ roles: ["gateway"], http: location.host }] }))
+      .then(({ members }) => members.filter((m: any) => m.roles.includes("gateway") && m.http).map((m: any) => `${location.protocol.replace("http", "ws")}//${m.http}/v1/ws`));
 
 /** Tells which gateway this is. */
 class Socket extends WebSocket {
@@ -26,7 +34,7 @@ class Socket extends WebSocket {
     this.addEventListener("open", () => (at("gateway").textContent = new URL(url).host));
   }
 }
-const client: Client<Contract> = connect<Contract>({ urls: gateways, client: me, WebSocket: Socket });
+const client: Client<Contract> = connect<Contract>({ urls: gateways, ...as(me, token), WebSocket: Socket });
 const auction = client.aggregate("auction", lot);
 
 // What the log says, and what has been sent and is not in it yet, by key.
@@ -88,7 +96,7 @@ async function bid(amount: number): Promise<void> {
 
 // Nobody may bid on what they sell themselves, so the house sells.
 at("open").onclick = async () => {
-  const house = connect<Contract>({ urls: gateways, client: "house" });
+  const house = connect<Contract>({ urls: gateways, ...as("house", tokens.get("house") ?? token) });
   try {
     await house.aggregate("auction", lot).send("open", {
       item: pick(["Brass desk lamp, around 1930", "Reading lamp with a linen shade", "Workshop lamp, still warm"]),
