@@ -2,11 +2,16 @@
 # Starts and stops the cluster of docker-compose.yml:
 #
 #   deploy/cluster.sh up                make what is missing, start, return when all of it serves
-#   deploy/cluster.sh down [--volumes]  stop; the log stays, unless --volumes
+#   deploy/cluster.sh dev               the same with a binary built here, mounted into the nodes, and any client id
+#                                       taken on trust; again after a change, it rolls the nodes onto the new binary
+#   deploy/cluster.sh roll [TAG]        replace the nodes one by one, by those of ganglion:TAG
+#   deploy/cluster.sh scale DOMAIN GATEWAY   as many domain nodes and gateways
+#   deploy/cluster.sh ganglion ARG...   an operator's command, on a gateway: members, token --client ada
+#   deploy/cluster.sh down [--volumes]  stop; the log and the secrets stay, unless --volumes
 #   deploy/cluster.sh compose ARG...    any other command, with the same files
 #
 # GANGLION_PUBLISH    where clients connect (127.0.0.1:8080)
-# GANGLION_SECRETS    folder of the secrets (./secrets)
+# GANGLION_TAG        the tag of the nodes' image (dev)
 # GANGLION_PREBUILT   1: build the binary with this machine's Go, not in Docker
 # GANGLION_STANDINS   1: where images can't be pulled, use stand-ins made of this
 #                     machine's own PostgreSQL and HAProxy; only for trying out
@@ -15,11 +20,15 @@ cd "$(dirname "$0")/.."
 
 go_image=golang:1.26-alpine
 compose_images="postgres:17-alpine haproxy:3.0-alpine"
+files=docker-compose.yml
+# A busy machine takes longer to start a container than docker-compose 1.29 waits.
+export COMPOSE_HTTP_TIMEOUT=${COMPOSE_HTTP_TIMEOUT:-300}
 
 say() { echo "cluster: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
 compose() {
+	export COMPOSE_FILE=$files
 	if docker compose version >/dev/null 2>&1; then
 		docker compose "$@"
 	elif command -v docker-compose >/dev/null; then
@@ -32,39 +41,31 @@ compose() {
 present() { local i; for i in "$@"; do docker image inspect "$i" >/dev/null 2>&1 || return 1; done; }
 pulled() { local i; for i in "$@"; do present "$i" || docker pull -q "$i" >&2 || return 1; done; }
 
-# A secret is made once. Compose mounts its file as it is, and two users read
-# it that this machine need not know: PostgreSQL's and the nodes'. So the
-# folder's mode keeps everybody else on this machine out, and the file's lets
-# the containers in.
-make_secrets() {
-	local dir=${GANGLION_SECRETS:-secrets}
-	mkdir -p "$dir"
-	chmod 700 "$dir"
-	secret() {
-		[ ! -s "$dir/$1" ] || return 0
-		cat >"$dir/$1.new"
-		chmod 444 "$dir/$1.new"
-		mv "$dir/$1.new" "$dir/$1"
-		say "made $dir/$1"
-	}
-	secret gossip-key < <(head -c 32 /dev/urandom | base64)
-	secret database-password < <(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')
+version() { echo "${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo devel)}"; }
+
+# build_binary DIR builds the nodes' binary with this machine's Go.
+build_binary() {
+	mkdir -p "$1"
+	CGO_ENABLED=0 GOWORK=off GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
+		go build -trimpath -ldflags="-s -w -X github.com/ganglion-es/ganglion.version=$(version)" -o "$1/ganglion.new" ./cmd/ganglion
+	# A new file: the nodes that run go on with the old one.
+	mv "$1/ganglion.new" "$1/ganglion"
 }
 
 build_image() {
+	local ca dir=dist/image image=ganglion:${GANGLION_TAG:-dev} args
+	args=(--build-arg "VERSION=$(version)" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)")
 	if [ "${GANGLION_PREBUILT:-0}" = 0 ] && pulled "$go_image"; then
-		docker build -q -f deploy/Dockerfile -t ganglion:dev --build-arg GOPROXY . >&2
+		docker build -q -f deploy/Dockerfile -t "$image" --build-arg GOPROXY "${args[@]}" . >&2
 		return
 	fi
 	say "building ganglion with this machine's Go instead of $go_image"
-	local ca dir=dist/image
-	mkdir -p "$dir"
-	CGO_ENABLED=0 GOWORK=off GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
-		go build -trimpath -ldflags="-s -w" -o "$dir/ganglion" ./cmd/ganglion
+	build_binary "$dir"
+	go run "$(grep -o 'github.com/CycloneDX/[^ ]*' deploy/Dockerfile)" bin -json -output "$dir/sbom.cdx.json" -version "$(version)" "$dir/ganglion"
 	for ca in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
 		[ -e "$ca" ] && cp -L "$ca" "$dir/ca-certificates.crt" && break
 	done
-	docker build -q -f deploy/Dockerfile.prebuilt -t ganglion:dev "$dir" >&2
+	docker build -q -f deploy/Dockerfile.prebuilt -t "$image" "${args[@]}" "$dir" >&2
 }
 
 # use_standins makes compose use them from here on, unless the real images are
@@ -72,12 +73,11 @@ build_image() {
 use_standins() {
 	[ "${GANGLION_STANDINS:-0}" = 1 ] || return 0
 	# shellcheck disable=SC2086
-	present $compose_images || export COMPOSE_FILE=docker-compose.yml:test/compose/standins.yml
+	present $compose_images || files=$files:test/compose/standins.yml
 }
 
-up() {
+prepare() {
 	docker info >/dev/null 2>&1 || fail "Docker does not answer: start it, or see what «docker info» says"
-	make_secrets
 	# shellcheck disable=SC2086
 	if ! pulled $compose_images; then
 		[ "${GANGLION_STANDINS:-0}" = 1 ] ||
@@ -85,25 +85,117 @@ up() {
 		test/compose/standins.sh
 	fi
 	use_standins
-	build_image
-	compose up -d --no-build
-	local states waiting
-	for _ in $(seq 120); do
-		# shellcheck disable=SC2046
-		states=$(docker inspect -f '{{.Name}}:{{.State.Health.Status}}' $(compose ps -aq))
-		waiting=$(grep -v ':healthy$' <<<"$states" | tr '\n' ' ' || true)
-		[ -n "$waiting" ] || break
-		sleep 0.5
-	done
-	[ -z "$waiting" ] || fail "not ready after a minute: $waiting- see «deploy/cluster.sh compose logs»"
-	say "ready http://$(compose port balancer 8080)"
 }
 
+# healthy SERVICE... waits until all their containers are.
+healthy() {
+	local states waiting=""
+	for _ in $(seq 240); do
+		# shellcheck disable=SC2046
+		states=$(docker inspect -f '{{.Name}}:{{.State.Health.Status}}' $(compose ps -q "$@"))
+		waiting=$(grep -v ':healthy$' <<<"$states" | tr '\n' ' ' || true)
+		[ -n "$waiting" ] || return 0
+		sleep 0.5
+	done
+	fail "not ready after two minutes: $waiting- see «deploy/cluster.sh compose logs»"
+}
+
+# a_gateway prints the container of one.
+a_gateway() { compose ps -q gateway | head -n 1; }
+
+ready() {
+	healthy postgres domain gateway balancer
+	local gateway url ada=dev:ada as="?as=ada" other="?as=bob" house
+	gateway=$(a_gateway)
+	url=http://$(compose port balancer 8080)
+	token() { docker exec "$gateway" /ganglion token --client "$1" --expires-in 24h; }
+	if [ "${GANGLION_AUTH:-jwt}" = jwt ]; then
+		ada=$(token ada)
+		house=$(token house)
+		as="#token=$ada&house=$house"
+		other="#token=$(token bob)&house=$house"
+	fi
+	cat <<-EOF
+		cluster: ready $url
+
+		A live auction, for two browsers:
+
+		  $url/examples/auction/$as
+
+		  $url/examples/auction/$other
+
+		Without one, paste:
+
+		  curl -s $url/v1/commands -H 'Authorization: Bearer $ada' -d '{"id":"1","aggregate":"counter/c","command":"add","data":{"by":1}}'
+	EOF
+}
+
+up() {
+	prepare
+	build_image
+	compose up -d --no-build
+	ready
+}
+
+dev() {
+	prepare
+	present "ganglion:${GANGLION_TAG:-dev}" || build_image
+	files=$files:deploy/compose.dev.yml
+	export GANGLION_AUTH=dev GANGLION_JWT_HMAC_FILE=
+	local running
+	running=$(compose ps -q domain gateway)
+	build_binary dist/dev
+	compose up -d --no-build
+	[ -z "$running" ] || each_node restart_node
+	ready
+}
+
+restart_node() { docker restart "$1" >/dev/null; }
+
+# replace_node stops one in order, and lets compose make what is missing, which
+# is then of the image that the tag names.
+replace_node() {
+	docker stop "$1" >/dev/null
+	docker rm "$1" >/dev/null
+	compose up -d --no-build --no-recreate --no-deps --scale "$2=$3" "$2" >/dev/null 2>&1
+}
+
+# each_node DO does something to each node, one after another.
+each_node() {
+	local service id ids
+	for service in domain gateway; do
+		ids=$(compose ps -q "$service")
+		for id in $ids; do
+			"$1" "$id" "$service" "$(wc -w <<<"$ids")"
+			healthy "$service"
+			say "$service ${id:0:12}: done"
+		done
+	done
+}
+
+scale() {
+	compose up -d --no-build --no-recreate --no-deps --scale "domain=$1" --scale "gateway=$2" domain gateway
+	healthy domain gateway
+}
+
+usage="deploy/cluster.sh up | dev | roll [TAG] | scale DOMAIN GATEWAY | ganglion ARG... | down [--volumes] | compose ARG..."
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
 up) up ;;
+dev) dev ;;
+roll)
+	use_standins
+	export GANGLION_TAG=${1:-${GANGLION_TAG:-dev}}
+	present "ganglion:$GANGLION_TAG" || fail "there is no image ganglion:$GANGLION_TAG"
+	each_node replace_node
+	;;
+scale)
+	[ $# = 2 ] || fail "usage: deploy/cluster.sh scale DOMAIN GATEWAY"
+	use_standins && scale "$@"
+	;;
+ganglion) use_standins && docker exec "$(a_gateway)" /ganglion "$@" ;;
 down) use_standins && compose down "$@" ;;
 compose) use_standins && compose "$@" ;;
-*) fail "usage: deploy/cluster.sh up | down [--volumes] | compose ARG..." ;;
+*) fail "usage: $usage" ;;
 esac

@@ -1,100 +1,42 @@
 // Command compose loads the cluster of docker-compose.yml through its load
-// balancer and kills a domain node in the middle. Writers send commands over
-// WebSocket and HTTP and repeat the ones that fail with the same key;
-// subscribers follow, some from one session to the next. At the end the log
-// must have every command's event exactly once, in order and at the version
-// that the writer was told, and every subscriber must have got the log.
+// balancer while it is broken and changed in every way that
+// docs/guarantees.md speaks of. Writers send commands with the client library
+// and over HTTP, followers keep every event they get. No command may fail, and
+// at the end the log must have each one's event exactly once, in order and at
+// the version that its writer was told, and every follower must have got the
+// log.
 //
 // run.sh starts it; it ends with status 1 at the first broken promise.
 package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
-	"maps"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 )
 
-const (
-	// share is how many more commands every writer must have answered before
-	// the next thing happens to the cluster.
-	share = 100
-	// sole is how many writers have a counter of their own, half of them one
-	// that the victim owns.
-	sole = 8
-	// sharing is how many writers share one counter, which the victim owns.
-	sharing = 4
-	// patience bounds each phase of the load.
-	patience = time.Minute
-)
-
-// load is one run.
-type load struct {
-	url         string
-	id          string // keeps it apart from earlier runs on the same log
-	victim      string
-	writers     []*writer
-	subscribers []*subscriber
-	shared      string // the shared counter
-
-	stopping atomic.Bool
-	progress chan struct{} // has room for one: something was answered
-
-	mu     sync.Mutex
-	counts map[string]int // why commands or sessions were tried again
-}
-
-func (l *load) prefix() string { return "counter/" + l.id + "-" }
-
-// lastKey is the key of the last command of all.
-func (l *load) lastKey() string { return l.id + "-last-1" }
-
-func (l *load) count(why string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.counts[why]++
-}
-
-func (l *load) progressed() {
-	select {
-	case l.progress <- struct{}{}:
-	default:
-	}
-}
-
-func (l *load) byStream() map[string][]*writer {
-	streams := map[string][]*writer{}
-	for _, w := range l.writers {
-		streams[w.stream] = append(streams[w.stream], w)
-	}
-	return streams
-}
+// patience bounds what the cluster is waited for: to answer everybody, or to
+// be whole again.
+const patience = 2 * time.Minute
 
 func main() {
 	url := flag.String("url", "http://127.0.0.1:8080", "the load balancer")
-	victim := flag.String("victim", "domain-2", "the domain node to kill")
-	container := flag.String("container", "", "its container")
+	token := flag.String("token", "", "what clients prove themselves with")
+	tag := flag.String("tag", "next", "the image's tag that the nodes are rolled to")
+	commands := flag.Int("commands", 5000, "send so many commands or more")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	l := &load{
-		url: *url, victim: *victim, id: strconv.FormatInt(time.Now().UnixMilli(), 36),
-		progress: make(chan struct{}, 1), counts: map[string]int{},
-	}
-	if err := l.run(ctx, *container); err != nil {
+	if err := run(ctx, newLoad(*url, *token), *tag, *commands); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -102,224 +44,207 @@ func main() {
 
 func say(format string, args ...any) { fmt.Printf("load: "+format+"\n", args...) }
 
-func (l *load) run(ctx context.Context, container string) error {
-	if err := l.cast(ctx); err != nil {
-		return err
-	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	subscribed := make(chan struct{}, len(l.subscribers))
-	for _, s := range l.subscribers {
-		group.Go(func() error { return s.run(groupCtx, func() { subscribed <- struct{}{} }) })
-	}
-	group.Go(func() error {
-		for range l.subscribers {
-			select {
-			case <-subscribed:
-			case <-groupCtx.Done():
-				return groupCtx.Err()
-			}
-		}
-		return l.write(groupCtx, container)
-	})
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	return l.report(ctx)
-}
-
-// write runs the writers while the victim is killed and started again. The
-// last event of all tells the subscribers that there is no more.
-func (l *load) write(ctx context.Context, container string) error {
-	group, groupCtx := errgroup.WithContext(ctx)
-	for _, w := range l.writers {
-		if w.stream == l.shared {
-			group.Go(func() error { return w.overHTTP(groupCtx) })
-		} else {
-			group.Go(func() error { return w.overWebSocket(groupCtx) })
-		}
-	}
-	group.Go(func() error {
-		defer l.stopping.Store(true)
-		return l.disturb(groupCtx, container)
-	})
-	if err := group.Wait(); err != nil {
-		return err
-	}
-
-	last := &writer{load: l, name: l.id + "-last", stream: l.shared, sent: 1, versions: []uint64{0}}
-	l.writers = append(l.writers, last)
-	f, err := post(ctx, l.url, last.name, last.command(1))
+func run(ctx context.Context, l *load, tag string, commands int) error {
+	victim, err := owner(ctx, shared)
 	if err != nil {
 		return err
 	}
-	done, err := last.take(1, f, time.Now())
-	if err == nil && !done {
-		err = f.refusal()
+	if err := l.cast(ctx, victim); err != nil {
+		return err
+	}
+	defer l.close()
+	group, groupCtx := errgroup.WithContext(ctx)
+	for _, f := range l.followers {
+		group.Go(func() error { return f.follow(groupCtx) })
+	}
+	writing, stopWriting := context.WithCancel(groupCtx)
+	defer stopWriting()
+	writers, writersCtx := errgroup.WithContext(groupCtx)
+	for _, w := range l.writers {
+		writers.Go(func() error { return w.write(writersCtx, writing) })
+	}
+	group.Go(func() error {
+		writers.Go(func() error {
+			defer stopWriting()
+			if err := l.disturb(writersCtx, victim, tag); err != nil {
+				return err
+			}
+			return l.until(writersCtx, commands)
+		})
+		if err := writers.Wait(); err != nil {
+			return err
+		}
+		return l.finish(groupCtx)
+	})
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	log := &follower{name: "the log", client: l.followers[0].client}
+	if err := log.follow(ctx); err != nil {
+		return err
+	}
+	if err := l.check(ctx, log.got); err != nil {
+		return err
+	}
+	sent := 0
+	for _, w := range l.writers {
+		sent += len(w.versions)
+	}
+	say("%d commands: none failed, each event is in the log once, in order, where its writer was told, and %d followers got the log", sent, len(l.followers))
+	return nil
+}
+
+// disturb breaks and changes the cluster, one thing after another. After each
+// everybody's commands must go on.
+func (l *load) disturb(ctx context.Context, victim, tag string) error {
+	other, err := owner(ctx, l.writers[0].stream) // cast sees to it that it is another one
+	if err != nil {
+		return err
+	}
+	gateways, err := containers(ctx, "gateway")
+	if err != nil {
+		return err
+	}
+	databases, err := containers(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	gateway, database := gateways[len(gateways)-1], databases[0]
+
+	type step struct {
+		what string
+		do   func() error
+	}
+	for _, s := range []step{
+		{"nothing happens", func() error { return nil }},
+		{"kill domain node " + victim, func() error { return docker(ctx, "kill", victim) }},
+		{"start it again", func() error { return errors.Join(docker(ctx, "start", victim), healthy(ctx, victim)) }},
+		{"pause domain node " + other, func() error { return docker(ctx, "pause", other) }},
+		{"let it go on", func() error { return errors.Join(docker(ctx, "unpause", other), healthy(ctx, other)) }},
+		{"cut gateway " + name(gateway) + " off all networks", func() error { return networks(ctx, "disconnect", gateway) }},
+		// It gets new addresses, as a machine would that comes back elsewhere.
+		{"connect it again and restart it", func() error {
+			return errors.Join(networks(ctx, "connect", gateway), docker(ctx, "restart", gateway), healthy(ctx, gateway))
+		}},
+		{"restart PostgreSQL", func() error { return errors.Join(docker(ctx, "restart", database), healthy(ctx, database)) }},
+		{"roll all nodes to ganglion:" + tag, func() error {
+			if err := cluster(ctx, "roll", tag); err != nil {
+				return err
+			}
+			return errors.Join(rolled(ctx, tag), os.Setenv("GANGLION_TAG", tag)) // for what compose starts from here on
+		}},
+		{"four gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "4"), counted(ctx, "gateway", 4)) }},
+		{"two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }},
+	} {
+		started := time.Now()
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+		if err := l.everyone(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+		say("%s: %.1f s, %s", s.what, time.Since(started).Seconds(), l.slowest())
+	}
+	return nil
+}
+
+// rolled says whether every node runs the image of the tag.
+func rolled(ctx context.Context, tag string) error {
+	for _, service := range []string{"domain", "gateway"} {
+		ids, err := containers(ctx, service)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			image, err := output(ctx, "docker", "inspect", "-f", "{{.Config.Image}}", id)
+			if err != nil {
+				return err
+			}
+			if image != "ganglion:"+tag {
+				return fmt.Errorf("%s %s runs %s", service, name(id), image)
+			}
+		}
+	}
+	return nil
+}
+
+func counted(ctx context.Context, service string, want int) error {
+	ids, err := containers(ctx, service)
+	if err == nil && len(ids) != want {
+		err = fmt.Errorf("%d of %s instead of %d", len(ids), service, want)
 	}
 	return err
 }
 
-// cast finds counters that the victim owns, and others, and names the actors.
-func (l *load) cast(ctx context.Context) error {
-	var its, others []string
-	for i := 0; len(its) < sole/2+1 || len(others) < sole/2; i++ {
-		stream := l.prefix() + strconv.Itoa(i)
-		status, err := l.cluster(ctx, stream)
-		switch {
-		case err != nil:
-			return err
-		case i == 1000:
-			return fmt.Errorf("%s owns none of 1000 counters", l.victim)
-		case status.Owner.Member == l.victim:
-			its = append(its, stream)
-		default:
-			others = append(others, stream)
+// name is the name of the node in a container: its host's, which is the
+// beginning of the container's id.
+func name(container string) string { return container[:min(12, len(container))] }
+
+// networks connects a gateway's container to all its networks, under the names
+// that compose gives it there, or disconnects it.
+func networks(ctx context.Context, what, gateway string) error {
+	project := os.Getenv("COMPOSE_PROJECT_NAME")
+	for network, alias := range map[string]string{"front": "gateway", "back": "peers", "data": "gateway"} {
+		args := []string{"network", what}
+		if what == "connect" {
+			args = append(args, "--alias", "gateway", "--alias", alias)
 		}
-	}
-	l.shared = its[sole/2]
-	for i, stream := range slices.Concat(its[:sole/2], others[:sole/2]) {
-		l.writers = append(l.writers, &writer{load: l, name: fmt.Sprintf("%s-ws%d", l.id, i), stream: stream})
-	}
-	for i := range sharing {
-		l.writers = append(l.writers, &writer{load: l, name: fmt.Sprintf("%s-http%d", l.id, i), stream: l.shared})
-	}
-	for i, stream := range []string{"", "", "", "", l.shared, l.shared} {
-		l.subscribers = append(l.subscribers, &subscriber{load: l, name: fmt.Sprintf("%s-sub%d", l.id, i), stream: stream, roams: i%2 == 1})
+		if err := docker(ctx, append(args, project+"_"+network, gateway)...); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// disturb kills the victim under load and starts it again. It returns when
-// everybody's commands have gone on after that.
-func (l *load) disturb(ctx context.Context, container string) error {
-	if err := l.everyone(ctx); err != nil {
-		return err
-	}
-	say("killing %s", l.victim)
-	if err := docker(ctx, "kill", container); err != nil {
-		return err
-	}
-	if err := l.everyone(ctx); err != nil {
-		return fmt.Errorf("after the kill: %w", err)
-	}
-	if err := l.await(ctx, "gone", func(state string) bool { return state != "ready" }); err != nil {
-		return err
-	}
-	say("starting it again")
-	if err := docker(ctx, "start", container); err != nil {
-		return err
-	}
-	if err := l.await(ctx, "back", func(state string) bool { return state == "ready" }); err != nil {
-		return err
-	}
-	return l.everyone(ctx)
-}
-
-// everyone waits until every writer has had share more answers.
-func (l *load) everyone(ctx context.Context) error {
-	late := time.NewTimer(patience)
-	defer late.Stop()
-	want := map[*writer]int64{}
-	for _, w := range l.writers {
-		want[w] = w.acked.Load() + share
-	}
-	for {
-		maps.DeleteFunc(want, func(w *writer, n int64) bool { return w.acked.Load() >= n })
-		if len(want) == 0 {
-			return nil
-		}
-		select {
-		case <-l.progress:
-		case <-late.C:
-			var names []string
-			for w := range want {
-				names = append(names, fmt.Sprintf("%s on %s", w.name, w.stream))
-			}
-			return fmt.Errorf("writers without %d more answers within %v: %s", share, patience, strings.Join(names, ", "))
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// await asks a gateway about the victim until its state is right.
-func (l *load) await(ctx context.Context, what string, right func(state string) bool) error {
-	tick := time.NewTicker(100 * time.Millisecond)
+// healthy waits until a container is.
+func healthy(ctx context.Context, container string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
-	late := time.NewTimer(patience)
-	defer late.Stop()
 	for {
-		status, err := l.cluster(ctx, "")
-		if err != nil {
-			return err
-		}
-		state := "absent"
-		for _, m := range status.Members {
-			if m.ID == l.victim {
-				state = m.State
-			}
-		}
-		if right(state) {
-			say("%s is %s (%s, says %s)", l.victim, what, state, status.Node)
+		health, err := output(ctx, "docker", "inspect", "-f", "{{.State.Health.Status}}", container)
+		if err == nil && health == "healthy" {
 			return nil
 		}
 		select {
 		case <-tick.C:
-		case <-late.C:
-			return fmt.Errorf("%s is not %s after %v: %s says %s", l.victim, what, patience, status.Node, state)
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.Join(fmt.Errorf("%s is %q: %w", name(container), health, ctx.Err()), err)
 		}
 	}
 }
 
-// status is what the load reads of GET /v1/cluster.
-type status struct {
-	Node    string `json:"node"`
-	Members []struct {
-		ID    string `json:"id"`
-		State string `json:"state"`
-	} `json:"members"`
-	Owner struct {
-		Member string `json:"member"`
-	} `json:"owner"`
+// owner is the domain node that has an aggregate.
+func owner(ctx context.Context, aggregate string) (string, error) {
+	return output(ctx, "deploy/cluster.sh", "ganglion", "owner", aggregate)
 }
 
-func (l *load) cluster(ctx context.Context, aggregate string) (s status, _ error) {
-	code, body, err := call(ctx, http.MethodGet, l.url+"/v1/cluster?aggregate="+aggregate, "auditor", nil)
-	if err == nil && code != http.StatusOK {
-		err = fmt.Errorf("status %d: %.200q", code, body)
+func containers(ctx context.Context, service string) ([]string, error) {
+	out, err := output(ctx, "deploy/cluster.sh", "compose", "ps", "-q", service)
+	if ids := strings.Fields(out); err != nil || len(ids) > 0 {
+		return ids, err
 	}
-	if err == nil {
-		err = json.Unmarshal(body, &s)
-	}
-	if err != nil {
-		return s, fmt.Errorf("asking for the cluster: %w", err)
-	}
-	return s, nil
+	return nil, errors.New("there is no container of " + strconv.Quote(service))
+}
+
+func cluster(ctx context.Context, args ...string) error {
+	_, err := output(ctx, "deploy/cluster.sh", args...)
+	return err
 }
 
 func docker(ctx context.Context, args ...string) error {
-	if out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("docker %s: %w: %s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	_, err := output(ctx, "docker", args...)
+	return err
 }
 
-func (l *load) report(ctx context.Context) error {
-	events, err := l.check(ctx)
+func output(ctx context.Context, program string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, program, args...).Output()
+	if failed := new(exec.ExitError); errors.As(err, &failed) {
+		err = fmt.Errorf("%w: %s", err, failed.Stderr)
+	}
 	if err != nil {
-		return err
+		return "", fmt.Errorf("%s %s: %w", program, strings.Join(args, " "), err)
 	}
-	sessions, slowest := 0, time.Duration(0)
-	for _, s := range l.subscribers {
-		sessions += s.sessions
-	}
-	for _, w := range l.writers {
-		slowest = max(slowest, w.slowest)
-	}
-	say("%d commands on %d counters: each event once and in order, in the log and for %d subscribers over %d sessions",
-		events, len(l.byStream()), len(l.subscribers), sessions)
-	say("tried again: %v; longest wait for an answer %v", l.counts, slowest.Round(time.Millisecond))
-	return nil
+	return strings.TrimSpace(string(out)), nil
 }

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Proves docker-compose.yml: starts the cluster, has this folder's program load
-# it through the load balancer while a domain node is killed, checks every
-# event, and takes all of it down again, whatever happens.
+# it through the load balancer while nodes are killed, paused, cut off, rolled
+# and scaled and PostgreSQL is restarted, checks every event, and takes all of it
+# down again, whatever happens. It takes about six minutes.
 #
 # On Debian it installs what is missing, and says so; as root it starts a
 # Docker daemon for the while if none is running. Images that can't be pulled
-# are replaced by stand-ins (standins.sh). GANGLION_PUBLISH moves the port.
+# are replaced by stand-ins (standins.sh). GANGLION_PUBLISH sets the port (any free one);
+# COMMANDS (5000) is how many it sends at least.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,9 +15,9 @@ say() { echo "test-compose: $*"; }
 
 work=$(mktemp -d)
 daemon=""
-# The project, the volume and the secrets are its own: a cluster of yours and
-# its log stay as they are.
-export COMPOSE_PROJECT_NAME=ganglion-test GANGLION_SECRETS=$work/secrets GANGLION_STANDINS=${GANGLION_STANDINS:-1}
+# The project, its volumes and so its secrets, and the image's tag are its own:
+# a cluster of yours and its log stay as they are.
+export COMPOSE_PROJECT_NAME=ganglion-test GANGLION_TAG=test GANGLION_PUBLISH=${GANGLION_PUBLISH:-127.0.0.1:0} GANGLION_STANDINS=${GANGLION_STANDINS:-1}
 
 finish() {
 	local code=$?
@@ -65,12 +67,14 @@ if ! docker info >/dev/null 2>&1; then
 	start_daemon overlay2 || start_daemon vfs || { tail -n 20 "$work/dockerd.log"; exit 1; }
 fi
 
-# What a run that was killed has left has another password.
+# What a run that was killed has left.
 deploy/cluster.sh down --volumes >/dev/null 2>&1
 # docker-compose 1.29 waits for ever for a node that starts again and again.
-timeout --foreground 600 deploy/cluster.sh up
+timeout --foreground 600 deploy/cluster.sh up >/dev/null
+docker build -q -t ganglion:test-next - >/dev/null <<<"FROM ganglion:test
+LABEL org.opencontainers.image.version=next"
 
-victim=domain-2
-address=$(deploy/cluster.sh compose port balancer 8080)
 go build -o "$work/load" ./test/compose
-timeout --foreground 300 "$work/load" -url "http://$address" -victim "$victim" -container "$(deploy/cluster.sh compose ps -q $victim)"
+timeout --foreground 1200 "$work/load" -url "http://$(deploy/cluster.sh compose port balancer 8080)" -tag test-next \
+	-token "$(deploy/cluster.sh ganglion token --client load --expires-in 1h)" -commands "${COMMANDS:-5000}"
+deploy/cluster.sh ganglion verify

@@ -1,0 +1,43 @@
+#!/bin/sh
+# The service «secrets» of docker-compose.yml: makes the secrets that are not
+# there yet, and gives each reader its own files, which nobody else can read.
+# What is there is never changed.
+set -eu
+umask 077
+
+nodes=65532    # the user of the nodes' image
+database=70    # the user postgres of PostgreSQL's
+
+# secret NAME COMMAND... makes a secret of what the command prints.
+secret() {
+	name=$1
+	shift
+	[ -s "/authority/$name" ] || { "$@" >"/authority/$name.new" && mv "/authority/$name.new" "/authority/$name" && echo "made $name"; }
+}
+random() { head -c "$1" /dev/urandom | base64 | tr -d '\n='; echo; }
+padded() { head -c 32 /dev/urandom | base64; }
+
+secret gossip-key padded
+secret jwt-key random 48
+secret database-password random 24
+
+# give DIR USER FILE [NAME] hands a file to its reader.
+give() {
+	to=/secrets/$1/${4:-$3}
+	[ -e "$to" ] && cmp -s "/authority/$3" "$to" && return
+	cp "/authority/$3" "$to.new"
+	chown "$2" "$to.new"
+	chmod 400 "$to.new"
+	mv "$to.new" "$to"
+}
+for role in domain gateway; do
+	chown "$nodes" "/secrets/$role"
+	chmod 500 "/secrets/$role"
+	for file in ca.pem gossip-key database-password; do give $role $nodes $file; done
+	give $role $nodes $role.pem node.pem
+	give $role $nodes $role.key node.key
+done
+give gateway $nodes jwt-key
+chown "$database" /secrets/postgres
+chmod 500 /secrets/postgres
+give postgres $database database-password
