@@ -8,6 +8,7 @@ scripts/postgres.sh
 command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 
 scripts/client-js.sh # also builds what the end-to-end tests run
+scripts/chromium.sh
 # The store's fault tests wait for real servers with short deadlines; beside the
 # end-to-end tests they would find the machine too busy.
 go test -race -timeout 10m ./eventstore/...
