@@ -39,6 +39,9 @@ const (
 	// drainMost bounds how long a leaving node waits for what is in flight:
 	// once for its last sessions, and once for its aggregates.
 	drainMost = 5 * time.Second
+	// databasePatience is after how long without the database a node lets
+	// others execute what it owns. A commit that was merely slow is not given up.
+	databasePatience = 500 * time.Millisecond
 	// stopMost bounds how long peers may take to hear the last of a node.
 	stopMost = time.Second
 	// logCheck is how often a node makes sure that the log has not gone back.
@@ -139,7 +142,9 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		n.publisher = feed.NewPublisher(feed.PublisherConfig{Logger: n.log})
 		committed = n.publisher.Publish
 	}
-	if n.store, err = OpenStore(ctx, StoreConfig{URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Logger: n.log}); err != nil {
+	if n.store, err = OpenStore(ctx, StoreConfig{
+		URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Patience: databasePatience, Logger: n.log,
+	}); err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() { n.store.Close() })

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
@@ -25,6 +26,9 @@ type StoreConfig struct {
 	// Warm says that commands will wait for this log: everything that they need
 	// of it is made ready first; see postgres.Config.
 	Warm bool
+	// Patience is how long appends wait for a database that went away; see
+	// postgres.Config.
+	Patience time.Duration
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
@@ -50,7 +54,7 @@ func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Warm: cfg.Warm, Logger: cfg.Logger})
+		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Warm: cfg.Warm, Patience: cfg.Patience, Logger: cfg.Logger})
 	default:
 		return nil, fmt.Errorf("the store %s://… is neither a postgres:// URL nor a folder", scheme)
 	}

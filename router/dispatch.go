@@ -80,7 +80,7 @@ func (s *shard) next(l *lane) *call {
 
 // over tells whether a call without a candidate has waited enough.
 func (r *Router) over(c *call) bool {
-	return r.closed.Load() || c.unknown >= maxUnknown || r.exhausted(c.tried) || !time.Now().Before(c.search)
+	return r.closed.Load() || c.unknown >= maxUnknown || r.exhausted(c.tried, c.declined) || !time.Now().Before(c.search)
 }
 
 // choose returns where to hand a call to, if it may be handed over now.
@@ -181,13 +181,18 @@ func (r *Router) reachable(full *ring.Ring) *ring.Ring {
 }
 
 // exhausted tells whether there is no use in waiting for more candidates than
-// those that were tried.
-func (r *Router) exhausted(tried []string) bool {
-	if len(tried) < 2 {
+// those that were tried. declined is the last one's refusal, if it refused.
+func (r *Router) exhausted(tried []string, declined *command.Failure) bool {
+	if len(tried) < 2 && !lasting(declined) {
 		return false // its only node may be about to come back
 	}
 	return len(tried) >= maxTried || !slices.ContainsFunc(r.Ring().Members(), func(id string) bool { return !slices.Contains(tried, id) })
 }
+
+// lasting tells whether a node that declined has said how long that will be so,
+// such as one that has lost its database. Once no other is left to ask, it is
+// the answer.
+func lasting(declined *command.Failure) bool { return declined != nil && declined.After > 0 }
 
 // reach returns the way to a node, and what it is good for now.
 func (r *Router) reach(node string) (place, link.Trust) {
@@ -308,6 +313,7 @@ func (s *shard) again(c *call, at place, fate link.Fate, f *command.Failure) {
 	s.note(c, fate, f)
 	if fate != link.NotExecuted {
 		c.tried = append(c.tried, at.node)
+		c.declined = f
 		c.cmd.Attempt++
 	}
 	l.broken = l.placed > 0
@@ -397,7 +403,10 @@ func (r *Router) tellUnavailable(f *command.Failure) {
 // unreachable is the failure of a call that found nobody to execute it.
 func (r *Router) unreachable(c *call) *command.Failure {
 	f := &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: r.why(c.cmd.Stream)}
-	if c.unknown > 0 {
+	switch {
+	case lasting(c.declined) && !r.closed.Load():
+		f.Message, f.After = c.declined.Message, c.declined.After
+	case c.unknown > 0:
 		f.Message = fmt.Sprintf("the node that %v was sent to fell silent, and no other one answered: send the command again with its key to find out", c.cmd.Stream)
 	}
 	return f

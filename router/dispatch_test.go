@@ -350,6 +350,39 @@ func TestFailuresOfTheOwnerAreTheAnswer(t *testing.T) {
 	}
 }
 
+// A node that lost its database leaves its aggregates to others. When all have
+// lost it, that is the answer, at once and with its pause.
+func TestANodeWithoutItsDatabaseIsPassedOver(t *testing.T) {
+	t.Parallel()
+	for _, retry := range []command.Retry{command.RetryLater, command.RetrySameKey} {
+		t.Run(string(retry), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, []string{"a", "b", "g"})
+			s := w.streamOf("a", "b", "a", "b")
+			lost := func(e *executor) {
+				e.instead = func(command.Command) *command.Failure {
+					return &command.Failure{Code: command.Unavailable, Retry: retry, Message: "no database", After: 40 * time.Millisecond, Elsewhere: true}
+				}
+			}
+			w.nodes["a"].executor.set(lost)
+			for i, from := range []string{"a", "b", "g"} {
+				mustSucceed(t, w.nodes[from].do(command.Command{Stream: s, Session: "1"}))
+				if got := w.journal.of(s); len(got) != i+1 || got[i].node != "b" {
+					t.Fatalf("from %s: executed %+v; want by b", from, got)
+				}
+			}
+			w.nodes["b"].executor.set(lost)
+			for _, from := range []string{"a", "b", "g"} {
+				out := w.nodes[from].do(command.Command{Stream: s, Session: "2"})
+				mustFail(t, out, command.Unavailable, retry)
+				if out.Failure.Message != "no database" || out.Failure.After != 40*time.Millisecond {
+					t.Errorf("from %s: %+v", from, out.Failure)
+				}
+			}
+		})
+	}
+}
+
 // changeable is an executor that declines, and later says that it executed.
 type changeable struct {
 	reply chan func(command.Outcome)

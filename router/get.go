@@ -23,14 +23,19 @@ func (r *Router) Get(ctx context.Context, g command.Get) (command.State, error) 
 	ctx, cancel := context.WithDeadline(ctx, g.Deadline)
 	defer cancel()
 	var tried []string
+	var declined *command.Failure // by the last of them
 	search := time.NewTimer(r.cfg.Search)
 	defer search.Stop()
 	for {
 		changed := r.changed.wait() // before the look that may be in vain
 		to, ok := r.candidate(&call{cmd: command.Command{Stream: g.Stream}, tried: tried})
 		if !ok {
-			if r.closed.Load() || r.exhausted(tried) {
-				return command.State{}, r.unread(g)
+			if r.closed.Load() || r.exhausted(tried, declined) {
+				f := r.unread(g)
+				if lasting(declined) && !r.closed.Load() {
+					f.Message, f.After = declined.Message, declined.After
+				}
+				return command.State{}, f
 			}
 			select {
 			case <-changed:
@@ -47,7 +52,7 @@ func (r *Router) Get(ctx context.Context, g command.Get) (command.State, error) 
 			}
 			return state, nil
 		}
-		tried = append(tried, to.node)
+		tried, declined = append(tried, to.node), f
 	}
 }
 

@@ -27,14 +27,15 @@ type call struct {
 	id    uint64
 	hop   uint32
 
-	at      place            // who has it; zero: nobody, it waits
-	turn    uint64           // of the current or last handing over
-	least   link.Trust       // that the link which it goes over next must have
-	tried   []string         // nodes that refused it or whose answer will never come
-	unknown int              // how many of those may have executed it
-	refused *command.Failure // the answer, if whoever has it gives none
-	search  time.Time        // when it stops waiting for a candidate
-	timer   *time.Timer
+	at       place            // who has it; zero: nobody, it waits
+	turn     uint64           // of the current or last handing over
+	least    link.Trust       // that the link which it goes over next must have
+	tried    []string         // nodes that refused it or whose answer will never come
+	unknown  int              // how many of those may have executed it
+	declined *command.Failure // what the last of them refused it with, if it did
+	refused  *command.Failure // the answer, if whoever has it gives none
+	search   time.Time        // when it stops waiting for a candidate
+	timer    *time.Timer
 
 	answered bool
 }
@@ -314,6 +315,11 @@ func (s *shard) refuseBehind(c *call, f *command.Failure) {
 		case d.order <= c.order || d.answered:
 		case d.at == (place{}):
 			s.answer(d, command.Failed(f), true)
+			if l := d.lane; l.key.peer == nil && l.key.session != "" {
+				// Its client may know of the first refusal long before this one.
+				s.answers[len(s.answers)-1].busy = l
+				l.telling++
+			}
 		default:
 			d.refused = f
 		}

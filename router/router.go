@@ -18,8 +18,9 @@
 //     or its link was silent for 500 ms), with the same key and a higher
 //     Attempt. The event store gives a key one effect and one answer, so that
 //     sending it again is safe.
-//   - Everything else is the answer: busy, a business «no», a conflict, also a
-//     database that can't be reached, which is the same one for every node.
+//   - So does one whose node can't reach the database: others may. Once all have
+//     said that, it is the answer, and nobody waits for more candidates.
+//   - Everything else is the answer: busy, a business «no», a conflict.
 //
 // Two candidates at most leave a command's fate unknown, then its client is
 // asked to send it again with its key; those that declined it don't count, but
@@ -95,8 +96,9 @@ import (
 // Executor runs the aggregates of a domain node. package domain/host has one.
 //
 // An executor that does not begin a command because it is full answers Busy;
-// one that leaves, or can't read the aggregate's events, answers with a
-// failure that says Elsewhere. Right before it begins a command it asks
+// one that leaves, or can't read the aggregate's events, or has lost its
+// database, answers with a failure that says Elsewhere; with After if it knows
+// how long that will be so. Right before it begins a command it asks
 // Command.Lane for a Refusal, and answers with that if there is one.
 type Executor interface {
 	// Submit hands in a command. Commands on one stream are executed in the

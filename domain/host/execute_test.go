@@ -342,8 +342,8 @@ func TestStoreFailuresSayWhatIsKnown(t *testing.T) {
 		retry     command.Retry
 		elsewhere bool
 	}{
-		"unavailable": {eventstore.ErrUnavailable, command.Unavailable, command.RetryLater, false},
-		"unknown":     {eventstore.ErrUnknown, command.Unavailable, command.RetrySameKey, false},
+		"unavailable": {eventstore.ErrUnavailable, command.Unavailable, command.RetryLater, true},
+		"unknown":     {eventstore.ErrUnknown, command.Unavailable, command.RetrySameKey, true},
 		"unknown, and the log went back": {
 			fmt.Errorf("%w: %w", eventstore.ErrUnknown, eventstore.ErrWentBack), command.Unavailable, command.RetrySameKey, false,
 		},

@@ -72,24 +72,32 @@ const outage = 500 * time.Millisecond
 
 // failure says to a client what an error from the store, or from reading an
 // aggregate, means. It is internal, and logged, when there is nothing that a
-// client could know.
+// client could know. Whether other nodes still reach the database, only they
+// know: they are asked.
 func (h *Host) failure(s eventstore.StreamID, doing string, err error) *command.Failure {
 	unavailable := func(message string, retry command.Retry) *command.Failure {
 		return &command.Failure{Code: command.Unavailable, Message: message, Retry: retry}
+	}
+	away := func(message string, retry command.Retry) *command.Failure {
+		f := unavailable(message, retry)
+		f.After, f.Elsewhere = outage, true
+		return f
 	}
 	var invalid *eventstore.InvalidError
 	switch {
 	case errors.As(err, &invalid):
 		return badRequest("the database refuses the data: "+invalid.Reason, "")
+	case errors.Is(err, eventstore.ErrUnknown) && errors.Is(err, eventstore.ErrWentBack):
+		h.counters.unknown.Add(1)
+		return unavailable("the log has lost events that were seen before, perhaps this command's as well; it serves again "+
+			"once an operator has decided about them: send it again with the same key", command.RetrySameKey)
 	case errors.Is(err, eventstore.ErrUnknown):
 		h.counters.unknown.Add(1)
-		return unavailable("the database went away while it stored the command, so the outcome is not known: "+
+		return away("the database went away while it stored the command, so the outcome is not known: "+
 			"send it again with the same key", command.RetrySameKey)
 	case errors.Is(err, eventstore.ErrUnavailable):
 		h.counters.unavailable.Add(1)
-		f := unavailable("the database can't be reached: try again", command.RetryLater)
-		f.After = outage
-		return f
+		return away("the database can't be reached: try again", command.RetryLater)
 	case errors.Is(err, eventstore.ErrWentBack):
 		h.counters.unavailable.Add(1)
 		return unavailable("the log has lost events that were seen before; it serves again once an operator has decided about them",

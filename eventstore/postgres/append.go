@@ -156,16 +156,21 @@ func (b *backend) drop() {
 	b.conn, b.raw = nil, nil
 }
 
-// Append implements batch.Backend.
-func (b *backend) Append(units []*stored.Unit, again bool) (batch.Result, error) {
+// Ready implements batch.Backend.
+func (b *backend) Ready() error {
 	if b.conn != nil && !alive(b.raw) {
 		b.drop()
 	}
 	if b.conn == nil {
 		if failure := b.connect(); failure != nil {
-			return batch.Result{}, failure
+			return failure
 		}
 	}
+	return nil
+}
+
+// Append implements batch.Backend.
+func (b *backend) Append(units []*stored.Unit, again bool) (batch.Result, error) {
 	result, failure := b.send(units, again)
 	if failure == nil {
 		return result, nil

@@ -37,6 +37,12 @@ type Config struct {
 	// Defaults to 10 seconds.
 	Deadline time.Duration
 
+	// Patience, if it is not 0, is how long Append waits for a database that
+	// went away, because others may reach it. Past it, what was sent ends with
+	// eventstore.ErrUnknown and the rest with eventstore.ErrUnavailable, at
+	// once, until the database is back.
+	Patience time.Duration
+
 	// ConnectTimeout bounds one attempt to connect to one host.
 	//
 	// Defaults to 3 seconds.
@@ -72,7 +78,7 @@ func (c Config) withDefaults() (Config, *pgxpool.Config, error) {
 	c.ReadConns = cmp.Or(c.ReadConns, 4)
 	c.KeepOutcomes = cmp.Or(c.KeepOutcomes, 24*time.Hour)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
-	if c.Deadline < 0 || c.ConnectTimeout < 0 || c.KeepOutcomes < 0 {
+	if c.Deadline < 0 || c.Patience < 0 || c.ConnectTimeout < 0 || c.KeepOutcomes < 0 {
 		errs = append(errs, errors.New("postgres: a duration is negative"))
 	}
 	if c.ReadConns < 0 || c.ReadConns > 1000 {

@@ -22,7 +22,7 @@ const (
 var errStandby = errors.New("the server is a standby, and a log is served by its primary: " +
 	"name the primary in the URL, or all servers, as in postgres://host1,host2/database, or promote this one")
 
-// errSilent reports a server that did not answer a read within
+// errSilent reports a server that did not answer a read within Config.Patience or
 // Config.Deadline.
 var errSilent = errors.New("the server does not answer: look whether it and the network between are well")
 

@@ -19,7 +19,7 @@ import (
 // became of the append.
 func TestFaultCutAtEveryByte(t *testing.T) {
 	t.Parallel()
-	p, behind, beside, list := cut(t, 10*time.Second)
+	p, behind, beside, list := cut(t, postgres.Config{Deadline: 10 * time.Second})
 	version := eventstore.Version(0)
 	next := func(what string) {
 		t.Helper()
@@ -63,7 +63,7 @@ func TestFaultCutAtEveryByte(t *testing.T) {
 func TestFaultCutSessions(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	p, behind, beside, _ := cut(t, 500*time.Millisecond)
+	p, behind, beside, _ := cut(t, postgres.Config{Deadline: 500 * time.Millisecond})
 	version, works := eventstore.Version(0), 0
 	for n := 0; works < 2; n += rounds(97, 7) {
 		p.refuse(true) // ends the connections that are there

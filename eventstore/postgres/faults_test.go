@@ -114,7 +114,7 @@ func TestKilledBackends(t *testing.T) {
 }
 
 // cut opens a store behind a proxy, and one beside it.
-func cut(t *testing.T, deadline time.Duration) (*proxy, *postgres.Store, *postgres.Store, *told) {
+func cut(t *testing.T, cfg postgres.Config) (*proxy, *postgres.Store, *postgres.Store, *told) {
 	t.Helper()
 	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})
 	if err != nil {
@@ -127,7 +127,8 @@ func cut(t *testing.T, deadline time.Duration) (*proxy, *postgres.Store, *postgr
 	})
 	p := newProxy(t, server.Addr())
 	list := new(told)
-	behind := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Committed: list.committed, Deadline: deadline})
+	cfg.URL, cfg.Committed = server.URLAt(p.addr, "postgres"), list.committed
+	behind := open(t, cfg)
 	beside := open(t, postgres.Config{URL: server.URL("postgres")})
 	t.Cleanup(func() {
 		if err := errors.Join(behind.Close(), beside.Close()); err != nil {
@@ -139,7 +140,7 @@ func cut(t *testing.T, deadline time.Duration) (*proxy, *postgres.Store, *postgr
 
 func TestConnectionCut(t *testing.T) {
 	t.Parallel()
-	p, behind, beside, list := cut(t, 4*time.Second)
+	p, behind, beside, list := cut(t, postgres.Config{Deadline: 4 * time.Second})
 	ctx := t.Context()
 	version := eventstore.Version(0)
 	for name, r := range map[string]rule{"the reply is lost": dropReply, "the request is lost": dropRequest, "the reply never comes": swallowReply} {
@@ -168,7 +169,7 @@ func TestSameKeyExecutedElsewhere(t *testing.T) {
 	t.Parallel()
 	// The request is lost, and before it is sent again another node executes
 	// the same command a little later: its events are the ones that count.
-	p, behind, beside, list := cut(t, 8*time.Second)
+	p, behind, beside, list := cut(t, postgres.Config{Deadline: 8 * time.Second})
 	hit := p.nextAndShut(dropRequest)
 	answer := make(chan error, 1)
 	go func() {
@@ -196,7 +197,7 @@ func TestSameKeyExecutedElsewhere(t *testing.T) {
 
 func TestUnknown(t *testing.T) {
 	t.Parallel()
-	p, behind, beside, list := cut(t, 500*time.Millisecond)
+	p, behind, beside, list := cut(t, postgres.Config{Deadline: 2 * time.Second})
 	p.nextAndShut(dropReply)
 	_, err := behind.Append(t.Context(), unit("a", 0, "k"))
 	if !errors.Is(err, eventstore.ErrUnknown) || errors.Is(err, eventstore.ErrUnavailable) {
@@ -216,6 +217,59 @@ func TestUnknown(t *testing.T) {
 	}
 	if got := logKeys(t, beside); got != "k" || list.keys() != "" {
 		t.Errorf("the log holds %q, and %q was told", got, list.keys())
+	}
+}
+
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	// Long before the deadline everybody is told, those as well who wait for
+	// the batch whose fate nobody knows, and those who come later.
+	p, behind, beside, list := cut(t, postgres.Config{Deadline: time.Hour, Patience: 200 * time.Millisecond, Warm: true})
+	ctx := t.Context()
+	hit := p.nextAndShut(dropReply)
+	answers := make([]chan error, 2)
+	for i, u := range []eventstore.Unit{unit("a", 0, "k"), unit("b", 0, "waits")} {
+		answers[i] = make(chan error, 1)
+		go func() {
+			_, err := behind.Append(ctx, u)
+			answers[i] <- err
+		}()
+		if i == 0 {
+			<-hit
+		}
+	}
+	if err := <-answers[0]; !errors.Is(err, eventstore.ErrUnknown) || errors.Is(err, eventstore.ErrUnavailable) {
+		t.Errorf("in the batch that was sent: got %v, want unknown", err)
+	}
+	unavailable := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
+			t.Errorf("%s: got %v, want unavailable", what, err)
+		}
+	}
+	unavailable("behind it", <-answers[1])
+	_, err := behind.Append(ctx, unit("c", 0, "later"))
+	unavailable("later", err)
+
+	// Another node goes on with the stream, and so does this one once it can.
+	if _, err := beside.Append(ctx, unit("a", 1, "elsewhere")); err != nil {
+		t.Fatal(err)
+	}
+	p.refuse(false)
+	for {
+		if _, err = behind.Append(ctx, unit("a", 2, "back")); !errors.Is(err, eventstore.ErrUnavailable) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond) // nothing tells when it has connected again
+	}
+	if err != nil {
+		t.Errorf("once the database is back: %v", err)
+	}
+	if got, want := logKeys(t, beside), "k elsewhere back"; got != want {
+		t.Errorf("the log holds %q, want %q", got, want)
+	}
+	if got := list.keys(); got != "back" {
+		t.Errorf("%q was told as stored by this node", got)
 	}
 }
 

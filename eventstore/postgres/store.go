@@ -75,6 +75,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		Committed: cfg.Committed,
 		Saw:       s.guard.Saw,
 		Deadline:  cfg.Deadline,
+		Patience:  cfg.Patience,
 		Logger:    cfg.Logger,
 	})
 	keep, cancel := context.WithCancel(context.Background())
@@ -363,10 +364,23 @@ func (s *Store) read(ctx context.Context, op string, use func(*pgx.Conn) error) 
 }
 
 // ask is read with an end of its own: a server that was cut off does not
-// answer, and its silence would hold a reader for minutes.
+// answer, and its silence would hold a reader for minutes. Where others may
+// reach it, nobody waits longer than for an append.
 func (s *Store) ask(ctx context.Context, op string, use func(context.Context, *pgx.Conn) error) error {
 	limited, cancel := s.bound(ctx)
 	defer cancel()
+	if s.cfg.Patience > 0 {
+		ctx, end := context.WithCancelCause(limited)
+		defer end(nil)
+		go func() {
+			select {
+			case <-s.committer.Away():
+				end(errSilent)
+			case <-ctx.Done():
+			}
+		}()
+		limited = ctx
+	}
 	return s.read(limited, op, func(c *pgx.Conn) error { return use(limited, c) })
 }
 

@@ -83,6 +83,9 @@ type backend struct {
 	guard *guard.Guard
 }
 
+// Ready implements batch.Backend.
+func (b *backend) Ready() error { return nil }
+
 // Append implements batch.Backend: one transaction per batch.
 func (b *backend) Append(units []*stored.Unit, _ bool) (batch.Result, error) {
 	d := b.db

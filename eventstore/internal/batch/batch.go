@@ -13,6 +13,11 @@
 // sent again until its fate is known or a deadline has passed: units that a
 // former attempt has stored are recognised by their content and count as
 // stored, so every caller gets the one true answer or eventstore.ErrUnknown.
+//
+// Where others can store as well, waiting is not worth it for long: once the
+// database has been away for Config.Patience, callers get eventstore.ErrUnknown
+// for what was sent and eventstore.ErrUnavailable for the rest, at once, until
+// it is back.
 package batch
 
 import (
@@ -23,6 +28,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -45,6 +51,9 @@ const (
 
 // Backend is the database. The Committer calls it from one goroutine.
 type Backend interface {
+	// Ready connects to the database if need be. An error is a *Failure.
+	Ready() error
+
 	// Append stores those units that nothing speaks against, in order and
 	// in one transaction, and says of each unit what became of it. An error
 	// is a *Failure and concerns all of them.
@@ -128,6 +137,9 @@ type Config struct {
 	// Deadline is how long the Committer tries to find out what became of a
 	// batch. Defaults to 10 seconds.
 	Deadline time.Duration
+	// Patience is how long callers wait for a database that went away. 0 is
+	// as long as it takes to know what became of a batch, or Deadline.
+	Patience time.Duration
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
@@ -144,13 +156,23 @@ type Committer struct {
 	mu      sync.Mutex
 	waiting []*pending
 	closed  bool
+	away    error         // why nothing is taken: the database has been away too long
+	gone    chan struct{} // closed while it is
 
 	announced eventstore.Position // of the newest commit that Committed was told of; run's own
 }
 
 type pending struct {
 	unit   *stored.Unit
+	told   atomic.Bool
 	answer chan answer
+}
+
+// tell answers, if nobody has yet.
+func (p *pending) tell(a answer) {
+	if p.told.CompareAndSwap(false, true) {
+		p.answer <- a
+	}
 }
 
 type answer struct {
@@ -168,6 +190,7 @@ func New(cfg Config) *Committer {
 		wake: make(chan struct{}, 1),
 		stop: make(chan struct{}),
 		done: make(chan struct{}),
+		gone: make(chan struct{}),
 	}
 	go c.run()
 	return c
@@ -191,8 +214,8 @@ func (c *Committer) Append(ctx context.Context, u eventstore.Unit) (eventstore.A
 	defer c.room.Release(int64(unit.Bytes))
 
 	p := &pending{unit: unit, answer: make(chan answer, 1)}
-	if !c.enter(p) {
-		return eventstore.Appended{}, eventstore.ErrClosed
+	if err := c.enter(p); err != nil {
+		return eventstore.Appended{}, err
 	}
 	select {
 	case a := <-p.answer:
@@ -213,6 +236,14 @@ func (c *Committer) Waiting() int {
 	return len(c.waiting)
 }
 
+// Away returns a channel that is closed while nothing is taken because the
+// database has been away for Config.Patience.
+func (c *Committer) Away() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone
+}
+
 // Close answers what was not yet sent with eventstore.ErrClosed, waits for
 // the batch in flight, and ends.
 func (c *Committer) Close() {
@@ -226,18 +257,21 @@ func (c *Committer) Close() {
 	<-c.done
 }
 
-func (c *Committer) enter(p *pending) bool {
+func (c *Committer) enter(p *pending) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return false
+		return eventstore.ErrClosed
+	}
+	if c.away != nil {
+		return c.away
 	}
 	c.waiting = append(c.waiting, p)
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
-	return true
+	return nil
 }
 
 func (c *Committer) withdraw(p *pending) bool {
@@ -299,7 +333,7 @@ func (c *Committer) run() {
 			return
 		case <-c.wake:
 		}
-		for {
+		for c.wanted() && c.ready() {
 			c.gather()
 			batch := c.take()
 			if len(batch) == 0 {
@@ -308,6 +342,14 @@ func (c *Committer) run() {
 			c.store(batch, false)
 		}
 	}
+}
+
+// wanted tells whether the database is: something waits for it, or nothing may
+// until it is back.
+func (c *Committer) wanted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting) > 0 || c.away != nil
 }
 
 // gather lets those run first who were just answered and may have their next
@@ -327,12 +369,97 @@ func (c *Committer) gather() {
 
 func refuse(batch []*pending, err error) {
 	for _, p := range batch {
-		p.answer <- answer{err: err}
+		p.tell(answer{err: err})
 	}
 }
 
-// store sends a batch until its fate is known. maybe says that a former
-// attempt may have stored it.
+// ready connects to the database. When that fails, what waits is refused, and
+// whoever comes next makes it try again; when it takes too long, it goes on
+// until it has succeeded, and everybody is refused meanwhile.
+func (c *Committer) ready() bool {
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		watch := c.watch(nil)
+		err := c.cfg.Backend.Ready()
+		watch.end(err == nil)
+		if err == nil {
+			return true
+		}
+		c.mu.Lock()
+		waiting, away := c.waiting, c.away != nil
+		c.waiting = nil
+		c.mu.Unlock()
+		refuse(waiting, notStored(asFailure(err)))
+		if !away || !c.sleep(pause) {
+			return false
+		}
+	}
+}
+
+// notStored is the error for units that were certainly not stored.
+func notStored(f *Failure) error {
+	if f.Kind == WentBack {
+		return eventstore.ErrWentBack
+	}
+	return fmt.Errorf("%w: %s", eventstore.ErrUnavailable, f.Reason)
+}
+
+func asFailure(err error) *Failure {
+	if f := new(Failure); errors.As(err, &f) {
+		return f
+	}
+	return &Failure{Kind: Lost, Reason: err.Error()}
+}
+
+// watch is a limit to callers' waiting for the database.
+type watch struct {
+	committer *Committer
+	timer     *time.Timer
+	over      bool // guarded by the committer's lock
+}
+
+// watch gives callers up after Patience: those of a batch that may be stored,
+// and those that wait.
+func (c *Committer) watch(batch []*pending) *watch {
+	if c.cfg.Patience == 0 {
+		return nil
+	}
+	w := &watch{committer: c}
+	w.timer = time.AfterFunc(c.cfg.Patience, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if w.over {
+			return
+		}
+		if c.away == nil {
+			close(c.gone)
+			c.away = fmt.Errorf("%w: it has not answered for %v", eventstore.ErrUnavailable, c.cfg.Patience)
+			c.cfg.Logger.Warn("the database is away: nothing is taken until it is back")
+		}
+		refuse(batch, fmt.Errorf("%w: the database has not answered for %v", eventstore.ErrUnknown, c.cfg.Patience))
+		refuse(c.waiting, c.away)
+		c.waiting = nil
+	})
+	return w
+}
+
+// end stops watching. back says that the database has answered.
+func (w *watch) end(back bool) {
+	if w == nil {
+		return
+	}
+	w.timer.Stop()
+	c := w.committer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.over = true
+	if back && c.away != nil {
+		c.away, c.gone = nil, make(chan struct{})
+		c.cfg.Logger.Info("the database is back")
+	}
+}
+
+// store sends a batch until its fate is known, or nobody waits for it any more.
+// maybe says that a former attempt may have stored it.
 func (c *Committer) store(batch []*pending, maybe bool) {
 	units := make([]*stored.Unit, len(batch))
 	for i, p := range batch {
@@ -341,17 +468,18 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 	var (
 		end   = time.Now().Add(c.cfg.Deadline)
 		pause = 10 * time.Millisecond
+		gone  *watch // once the batch was lost
+		back  bool   // the database has answered since
 	)
-	for {
-		result, err := c.cfg.Backend.Append(units, maybe)
+	defer func() { gone.end(back) }()
+	for !batch[0].told.Load() {
+		result, err := c.attempt(units, maybe)
 		if err == nil {
+			back = true
 			c.settle(batch, result, maybe)
 			return
 		}
-		failure := new(Failure)
-		if !errors.As(err, &failure) {
-			failure = &Failure{Kind: Lost, Reason: err.Error()}
-		}
+		failure := asFailure(err)
 		switch failure.Kind {
 		case Lost:
 			if !maybe {
@@ -359,8 +487,13 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 					"commands", len(units), "reason", failure.Reason)
 			}
 			maybe = true
+			if gone == nil {
+				gone = c.watch(batch)
+			}
 		case Refused:
+			back = true
 			if len(batch) > 1 {
+				gone.end(back)
 				c.store(batch[:len(batch)/2], maybe)
 				c.store(batch[len(batch)/2:], maybe)
 				return
@@ -369,10 +502,11 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 			return
 		case Down, Broken:
 			if !maybe {
-				refuse(batch, fmt.Errorf("%w: %s", eventstore.ErrUnavailable, failure.Reason))
+				refuse(batch, notStored(failure))
 				return
 			}
 		case WentBack:
+			back = true
 			if maybe {
 				refuse(batch, fmt.Errorf("%w: %w", eventstore.ErrUnknown, eventstore.ErrWentBack))
 			} else {
@@ -386,12 +520,20 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 			if maybe {
 				refuse(batch, fmt.Errorf("%w (%s)", eventstore.ErrUnknown, failure.Reason))
 			} else {
-				refuse(batch, fmt.Errorf("%w: %s", eventstore.ErrUnavailable, failure.Reason))
+				refuse(batch, notStored(failure))
 			}
 			return
 		}
 		pause = min(2*pause, 500*time.Millisecond)
 	}
+}
+
+// attempt sends a batch.
+func (c *Committer) attempt(units []*stored.Unit, maybe bool) (Result, error) {
+	if err := c.cfg.Backend.Ready(); err != nil {
+		return Result{}, err
+	}
+	return c.cfg.Backend.Append(units, maybe)
 }
 
 // sleep waits before the next attempt, and reports whether there is to be one.
@@ -439,6 +581,6 @@ func (c *Committer) settle(batch []*pending, result Result, maybe bool) {
 	}
 	c.announce(commits)
 	for i, p := range batch {
-		p.answer <- answers[i]
+		p.tell(answers[i])
 	}
 }
