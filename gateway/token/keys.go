@@ -200,6 +200,9 @@ func parseJWKS(raw []byte) (*keySet, error) {
 		}
 		set.keys = append(set.keys, key{kid: jwk.KeyID, declared: jwk.Algorithm, material: jwk.Key})
 	}
+	if len(doc.Keys) == 0 {
+		left = append(left, errors.New("its list is empty"))
+	}
 	return set, set.check(fmt.Errorf("it has no key that verifies tokens: %w", errors.Join(left...)))
 }
 

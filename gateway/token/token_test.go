@@ -260,7 +260,7 @@ func TestAWrongConfigurationSaysEverythingAtOnce(t *testing.T) {
 		{token.Config{HMACFile: filepath.Join(t.TempDir(), "none")}, []string{"no such file"}},
 		{token.Config{HMACFile: file(t, strings.Repeat("x", 2<<20))}, []string{"larger than"}},
 		{token.Config{JWKS: file(t, secret)}, []string{"no JSON Web Key Set"}},
-		{token.Config{JWKS: file(t, `{"keys":[]}`)}, []string{"no key that verifies"}},
+		{token.Config{JWKS: file(t, `{"keys":[]}`)}, []string{"no key that verifies tokens: its list is empty"}},
 		{token.Config{JWKS: file(t, `{"keys":[{"kty":"new"},7]}`)}, []string{"key 1", "key 2"}},
 		{token.Config{JWKS: file(t, jwks(map[string]any{"private": p256}))}, []string{"no public"}},
 		{token.Config{JWKS: file(t, jwks(map[string]any{"weak": public(weakRSA)}))}, []string{"1024 bits"}},
