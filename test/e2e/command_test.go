@@ -324,3 +324,28 @@ func TestFollow(t *testing.T) {
 		t.Errorf("the loss of the gateway is told %d times:\n%s", got, follow.Output())
 	}
 }
+
+// TestTheContractOfARunningNode shows that what the commands write about a
+// gateway is what they write about the aggregates it was built with: the
+// documents of the repository.
+func TestTheContractOfARunningNode(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	for document, args := range map[string][]string{
+		"schema.json":   {"schema"},
+		"asyncapi.yaml": {"schema", "--format", "asyncapi"},
+		"contract.ts":   {"gen", "ts"},
+	} {
+		want, err := os.ReadFile(filepath.Join("../../domain/api", document))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, errs, code := call(t, append(args, "--url", dev.URLs[0])...)
+		if code != 0 || out != string(want) {
+			t.Errorf("%s: code %d, %s; what it writes is domain/api/%s: %v", strings.Join(args, " "), code, errs, document, out == string(want))
+		}
+	}
+	if _, errs, code := call(t, "schema", "--url", dev.URLs[0]+"/elsewhere"); code != 1 || !strings.Contains(errs, "404") {
+		t.Errorf("where there is no gateway it ends with %d: %s", code, errs)
+	}
+}
