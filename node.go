@@ -33,12 +33,6 @@ import (
 )
 
 const (
-	// gossipHead is how long a leaving node waits for gossip to say so before
-	// it refuses commands: a few gossip intervals.
-	gossipHead = 300 * time.Millisecond
-	// drainMost bounds how long a leaving node waits for what is in flight:
-	// once for its last sessions, and once for its aggregates.
-	drainMost = 5 * time.Second
 	// databasePatience is after how long without the database a node lets
 	// others execute what it owns. A commit that was merely slow is not given up.
 	databasePatience = 500 * time.Millisecond
@@ -73,7 +67,8 @@ type node struct {
 	gateway   *gateway.Gateway // nil without the gateway role
 	census    *census
 
-	status atomic.Pointer[status]
+	leaving leaving
+	status  atomic.Pointer[status]
 }
 
 // status is why a node does not serve, or that it does.
@@ -83,9 +78,11 @@ type status struct {
 }
 
 // peerServer answers other nodes: commands from the router, events from the
-// publisher. It answers operators about the gateway's sessions.
+// publisher. It answers operators about the gateway's sessions, and has the
+// node leave for them.
 type peerServer struct {
 	peer.UnimplementedPeerServer
+	node      *node
 	router    *router.Router
 	publisher *feed.Publisher
 	gateway   *gateway.Gateway
@@ -107,7 +104,7 @@ func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 // newNode takes the node's ports and opens its store. Whatever can be wrong
 // with a configuration is found here, before the node is announced to anyone.
 func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name), observer: newObserver(cfg.Name, cfg.Tracing)}
+	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name), observer: newObserver(cfg.Name, cfg.Tracing), leaving: newLeaving()}
 	n.status.Store(&status{state: cluster.Starting})
 	var undo []func()
 	defer func() {
@@ -254,23 +251,34 @@ func advertised(host string) (string, error) {
 	return conn.LocalAddr().(*net.UDPAddr).IP.String(), nil
 }
 
-// run starts everything, serves until ctx ends, drains, and returns when
-// everything has ended.
+// run starts everything, serves until ctx ends or an operator has the node
+// leave, drains, and returns when everything has ended. After an operator's
+// drain that waits for the end of ctx, so that whatever restarts processes
+// does not bring the node back.
 func (n *node) run(ctx context.Context) error {
 	defer n.store.Close()
 	defer n.pool.Close()
+	asked, begin := context.WithCancel(ctx) // to leave
+	defer begin()
+	n.leaving.begin = begin
 
-	// The parts outlive ctx: its end begins the drain.
-	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	// The parts outlive ctx: its end begins the drain. The doors outlive the
+	// parts, to say that the node has left.
+	all, closeDoors := context.WithCancel(context.WithoutCancel(ctx))
+	defer closeDoors()
+	group, doors := errgroup.WithContext(all)
+	parts, stop := context.WithCancel(doors)
 	defer stop()
-	group, parts := errgroup.WithContext(parts)
+	var inner sync.WaitGroup // the parts
 	part := func(name string, run func(context.Context) error) {
+		inner.Add(1)
 		group.Go(func() error {
-			if err := run(parts); err != nil && !errors.Is(err, context.Canceled) {
-				return fmt.Errorf("ganglion: %s: %w", name, err)
-			}
-			return nil
+			defer inner.Done()
+			return failedPart(name, run(parts))
 		})
+	}
+	door := func(name string, run func(context.Context) error) {
+		group.Go(func() error { return failedPart(name, run(doors)) })
 	}
 
 	gossip, leave := context.WithCancel(parts)
@@ -284,9 +292,9 @@ func (n *node) run(ctx context.Context) error {
 	part("feed", n.feed.Run)
 	part("log", n.watchLog)
 	part("peers", n.servePeers)
-	part("clients", n.serveClients)
+	door("clients", n.serveClients)
 	if n.admin != nil {
-		part("admin", n.serveAdmin)
+		door("admin", n.serveAdmin)
 	}
 	if n.host != nil {
 		part("host", n.host.Run)
@@ -295,17 +303,20 @@ func (n *node) run(ctx context.Context) error {
 		part("gateway", n.gateway.Run)
 	}
 
-	serving := make(chan struct{})
-	part("start", func(parts context.Context) error { return n.becomeReady(parts, ctx, serving) })
+	part("start", func(parts context.Context) error { return n.becomeReady(parts, asked) })
 
 	select {
-	case <-ctx.Done():
+	case <-asked.Done():
 		n.drain(parts)
 		leave()
 		<-left
+		close(n.leaving.left)
+		stop()
+		inner.Wait()
+		n.wait(ctx, doors)
 	case <-parts.Done(): // a part failed: errgroup has its error
 	}
-	stop()
+	closeDoors()
 	err := group.Wait()
 	if err == nil {
 		n.log.Info("stopped")
@@ -313,11 +324,19 @@ func (n *node) run(ctx context.Context) error {
 	return err
 }
 
+// failedPart says which part of a node failed.
+func failedPart(name string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return fmt.Errorf("ganglion: %s: %w", name, err)
+}
+
 // becomeReady announces the node once the log answers and one join round over
 // all seeds has ended, well or not. It need not find anyone: the log fences,
 // so that being alone is safe, and waiting for a seed would keep a cluster
 // whose nodes all start at once from ever starting.
-func (n *node) becomeReady(parts, asked context.Context, serving chan<- struct{}) error {
+func (n *node) becomeReady(parts, asked context.Context) error {
 	for _, signal := range []<-chan struct{}{n.cluster.Joined(), n.feed.Started()} {
 		select {
 		case <-signal:
@@ -329,45 +348,10 @@ func (n *node) becomeReady(parts, asked context.Context, serving chan<- struct{}
 	}
 	n.cluster.SetState(cluster.Ready)
 	n.setState(cluster.Ready)
-	close(serving)
 	url := "http://" + urlHost(n.client.Addr())
 	n.log.Info("ready", "url", url, "domain", n.cfg.Domain, "gateway", n.cfg.Gateway)
 	n.cfg.Ready(url)
 	return nil
-}
-
-// drain leaves in the order that costs clients nothing: first everybody is
-// told, then what is in flight is finished, and only then the node goes.
-func (n *node) drain(ctx context.Context) {
-	n.log.Info("draining")
-	n.setState(cluster.Draining)
-	n.cluster.SetState(cluster.Draining)
-	select {
-	case <-time.After(gossipHead):
-	case <-ctx.Done():
-	}
-	if n.gateway != nil {
-		n.drainSessions(ctx)
-	}
-	ctx, cancel := context.WithTimeout(ctx, drainMost)
-	defer cancel()
-	if err := n.router.Drain(ctx); err != nil {
-		n.log.Warn("commands were still in flight at the end of the drain: their senders will ask again", "error", err)
-	}
-	if n.host != nil {
-		if err := n.host.Drain(ctx); err != nil {
-			n.log.Warn("aggregates were still busy at the end of the drain", "error", err)
-		}
-		n.publisher.Bye()
-	}
-}
-
-func (n *node) drainSessions(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.DrainWindow+drainMost)
-	defer cancel()
-	if err := n.gateway.Drain(ctx); err != nil {
-		n.log.Warn("sessions were cut off while draining", "error", err)
-	}
 }
 
 // begin is told where live delivery begins, at first and after the log went
@@ -483,6 +467,8 @@ func (n *node) setState(state cluster.State) {
 // ready says why the node does not serve, nil if it does.
 func (n *node) ready() error {
 	switch s := n.status.Load(); {
+	case n.leaving.done():
+		return errDrained
 	case s.state != cluster.Ready:
 		return errors.New(s.state.String())
 	case s.problem != nil:
@@ -496,7 +482,7 @@ func (n *node) ready() error {
 
 func (n *node) servePeers(ctx context.Context) error {
 	server := link.NewServer(link.ServerConfig{TLS: n.tls})
-	peer.RegisterPeerServer(server, peerServer{router: n.router, publisher: n.publisher, gateway: n.gateway, moving: new(sync.Mutex), log: n.log})
+	peer.RegisterPeerServer(server, peerServer{node: n, router: n.router, publisher: n.publisher, gateway: n.gateway, moving: new(sync.Mutex), log: n.log})
 	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
 		// After a drain the streams end by themselves, once the last events
 		// and the goodbye are through.

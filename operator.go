@@ -92,18 +92,24 @@ func askSessions(ctx context.Context, tls *tls.Config, addr string, req *peer.Se
 		return nil, err
 	}
 	reply, err := peer.NewPeerClient(conn).Sessions(ctx, req)
+	if err != nil {
+		return nil, notAnswered(ctx, addr, err)
+	}
+	return reply, nil
+}
+
+// notAnswered says why a node did not do what an operator asked.
+func notAnswered(ctx context.Context, addr string, err error) error {
 	switch code := grpcstatus.Code(err); {
-	case err == nil:
-		return reply, nil
 	case ctx.Err() != nil:
-		return nil, fmt.Errorf("%s did not answer in time", addr)
+		return fmt.Errorf("%s did not answer in time", addr)
 	case code == codes.Unimplemented:
-		return nil, fmt.Errorf("the node at %s is older than this command", addr)
+		return fmt.Errorf("the node at %s is older than this command", addr)
 	case code == codes.Unavailable:
-		return nil, fmt.Errorf("no node that takes this call answers at %s: nodes with certificates want one of the same authority, in --peer-tls-cert, -key and -ca (%s)",
+		return fmt.Errorf("no node that takes this call answers at %s: nodes with certificates want one of the same authority, in --peer-tls-cert, -key and -ca (%s)",
 			addr, grpcstatus.Convert(err).Message())
 	}
-	return nil, errors.New(grpcstatus.Convert(err).Message())
+	return errors.New(grpcstatus.Convert(err).Message())
 }
 
 // Sessions serves askSessions.

@@ -71,7 +71,7 @@ type OwnerStatus struct {
 func (n *node) handler() http.Handler {
 	mux := http.NewServeMux()
 	if n.gateway != nil {
-		mux.Handle("/v1/", n.gateway.Handler())
+		mux.Handle("/v1/", n.unlessLeft(n.gateway.Handler()))
 	}
 	if n.cfg.Handler != nil {
 		mux.Handle("/", n.cfg.Handler)
@@ -87,6 +87,17 @@ func (n *node) handler() http.Handler {
 	mux.Handle("GET /metrics", n.metrics())
 	mux.HandleFunc("GET /v1/cluster", n.serveCluster)
 	return mux
+}
+
+// unlessLeft refuses what only a member can serve.
+func (n *node) unlessLeft(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n.leaving.done() {
+			writeText(w, http.StatusServiceUnavailable, errDrained.Error())
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
@@ -112,7 +123,7 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 	counts := owners.Counts()
 	s := ClusterStatus{
 		Node: n.cfg.Name, Version: Version(), State: now.state.String(), Log: n.store.LogID(),
-		Ring:     RingStatus{Signature: signature(owners.Signature()), Partitions: ring.Partitions, Owners: len(owners.Members())},
+		Ring:     RingStatus{Signature: RingSignature(owners), Partitions: ring.Partitions, Owners: len(owners.Members())},
 		Commands: n.router.Stats(), Links: n.router.Links(), Feed: n.feed.Stats(),
 		GossipKeys: []string{},
 	}
@@ -149,6 +160,9 @@ func roles(m cluster.Member) []string {
 	}
 	return r
 }
+
+// RingSignature is a ring's signature as RingStatus has it.
+func RingSignature(r *ring.Ring) string { return signature(r.Signature()) }
 
 func signature(s uint64) string { return fmt.Sprintf("%016x", s) }
 

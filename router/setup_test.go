@@ -246,10 +246,10 @@ func newWorld(t testing.TB, ids []string, opts ...option) *world {
 
 type peerServer struct {
 	peer.UnimplementedPeerServer
-	*Router
+	router *Router
 }
 
-func (s peerServer) Commands(stream peer.Peer_CommandsServer) error { return s.Router.Commands(stream) }
+func (s peerServer) Commands(stream peer.Peer_CommandsServer) error { return s.router.Commands(stream) }
 
 func (w *world) start(id string, opts ...option) *node {
 	w.t.Helper()
@@ -278,7 +278,7 @@ func (w *world) start(id string, opts ...option) *node {
 		w.t.Fatal(err)
 	}
 	n.server = link.NewServer(link.ServerConfig{})
-	peer.RegisterPeerServer(n.server, peerServer{Router: n.router})
+	peer.RegisterPeerServer(n.server, peerServer{router: n.router})
 	running.Go(func() { _ = n.server.Serve(listener) })
 	running.Go(func() { _ = n.router.Run(ctx) })
 	n.stop = sync.OnceFunc(func() {

@@ -39,7 +39,9 @@ func (c *cli) BeforeResolve(call *kong.Context) error {
 	}
 	call.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
 		value, ok := values[f.Name]
-		if !ok || fromEnvironment(f) != "" {
+		// A flag that no variable sets is one call's, even if a node has one of
+		// its name.
+		if !ok || len(f.Envs) == 0 || fromEnvironment(f) != "" {
 			return nil, nil
 		}
 		if err := fits(f, value); err != nil {

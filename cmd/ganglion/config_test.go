@@ -64,6 +64,11 @@ func TestTheFileServesOtherCommandsToo(t *testing.T) {
 	if err != nil || c.Verify.Store != "there" {
 		t.Errorf("verify reads %q: %v", c.Verify.Store, err)
 	}
+	// What a node joins is not what an operator asks about.
+	c, _, err = parsed(t, `join = ["n1:7946"]`, "ring")
+	if err != nil || len(c.Ring.Join) > 0 {
+		t.Errorf("ring reads %q: %v", c.Ring.Join, err)
+	}
 }
 
 func TestWhatIsWrongInAFileIsSaidWithWhatToDo(t *testing.T) {

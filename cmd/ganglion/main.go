@@ -35,7 +35,9 @@ type cli struct {
 	Members     membersCmd     `cmd:"" help:"Show the members of a cluster."`
 	Sessions    sessionsCmd    `cmd:"" help:"Count the sessions of each gateway, list slow ones, close some."`
 	Rebalance   rebalanceCmd   `cmd:"" name:"rebalance-sessions" help:"After gateways were added: ask some sessions of the fullest ones to connect elsewhere."`
+	Drain       drainCmd       `cmd:"" help:"Have a node leave the cluster: its sessions and aggregates go to others."`
 	Owner       ownerCmd       `cmd:"" help:"Show which member owns an aggregate."`
+	Ring        ringCmd        `cmd:"" help:"Show which member owns how much, and what a join or a leave would move."`
 	Events      eventsCmd      `cmd:"" help:"Show events, from a gateway or from the log itself."`
 	Verify      verifyCmd      `cmd:"" help:"Audit a log: positions, versions, keys."`
 	Export      exportCmd      `cmd:"" help:"Write a log to a file, as JSON lines."`

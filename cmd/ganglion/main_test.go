@@ -12,6 +12,7 @@ import (
 
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/router"
+	"github.com/ganglion-es/ganglion/router/ring"
 )
 
 // flags are all flags of a command, with those of the program.
@@ -46,6 +47,8 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 			"gossip-key-file peer-tls-cert peer-tls-key peer-tls-ca insecure-peers",
 		"members":            "url",
 		"sessions":           "url peer-tls-cert peer-tls-key peer-tls-ca slow kick kick-client json",
+		"ring":               "url join leave json",
+		"drain":              "url peer-tls-cert peer-tls-key peer-tls-ca shutdown force",
 		"rebalance-sessions": "url peer-tls-cert peer-tls-key peer-tls-ca percent dry-run",
 		"events":             "url store stream after category cursor follow",
 		"verify":             "store",
@@ -215,5 +218,50 @@ func TestMembersSaysWhatANodeThinksOfItsLinks(t *testing.T) {
 		if got := linkState(status, member); got != want {
 			t.Errorf("the link to %s is shown as %q, want %q", member, got, want)
 		}
+	}
+}
+
+// TestARingIsReportedAsTheNodeHasIt computes plans for a ring of three.
+func TestARingIsReportedAsTheNodeHasIt(t *testing.T) {
+	t.Parallel()
+	owners := ring.New([]string{"n1", "n2", "n3"})
+	status := ganglion.ClusterStatus{Node: "n1", Ring: ganglion.RingStatus{Signature: ganglion.RingSignature(owners), Partitions: ring.Partitions}}
+	for _, id := range owners.Members() {
+		status.Members = append(status.Members, ganglion.MemberStatus{ID: id, State: "ready", Roles: []string{"domain"}})
+	}
+	status.Members = append(status.Members,
+		ganglion.MemberStatus{ID: "g1", State: "ready", Roles: []string{"gateway"}},
+		ganglion.MemberStatus{ID: "n4", State: "draining", Roles: []string{"domain"}})
+
+	report, err := ringCmd{Join: []string{"n5"}, Leave: []string{"n2"}}.report(status)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if err := report.write(&text); err != nil {
+		t.Fatal(err)
+	}
+	then := ring.New([]string{"n1", "n3", "n5"})
+	for _, o := range report.Plan.Owners {
+		if o.Partitions != then.Counts()[o.Member] {
+			t.Errorf("%s would own %d partitions, want %d", o.Member, o.Partitions, then.Counts()[o.Member])
+		}
+	}
+	if len(report.Owners) != 3 || len(report.Plan.Owners) != 3 || report.Plan.Moved < owners.Counts()["n2"] || strings.Count(text.String(), "\n") != 7 {
+		t.Errorf("the report is %+v\n%s", report, text.String())
+	}
+
+	for says, c := range map[string]ringCmd{
+		"g1: it owns nothing": {Leave: []string{"g1"}},
+		"n4: it owns nothing": {Leave: []string{"n4"}},
+		"n1: it owns a share": {Join: []string{"n1"}},
+	} {
+		if _, err := c.report(status); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%+v: %v, want «%s»", c, err, says)
+		}
+	}
+	status.Ring.Signature = "0000000000000001"
+	if _, err := (ringCmd{}).report(status); err == nil || !strings.Contains(err.Error(), "ask again") {
+		t.Errorf("another ring: %v", err)
 	}
 }

@@ -30,6 +30,7 @@ const (
 	Peer_Commands_FullMethodName = "/ganglion.peer.v1.Peer/Commands"
 	Peer_Feed_FullMethodName     = "/ganglion.peer.v1.Peer/Feed"
 	Peer_Sessions_FullMethodName = "/ganglion.peer.v1.Peer/Sessions"
+	Peer_Drain_FullMethodName    = "/ganglion.peer.v1.Peer/Drain"
 )
 
 // PeerClient is the client API for Peer service.
@@ -44,6 +45,9 @@ type PeerClient interface {
 	// Sessions tells of a gateway's sessions, and does with them what an operator
 	// asks. A node that is no gateway answers with FAILED_PRECONDITION.
 	Sessions(ctx context.Context, in *SessionsRequest, opts ...grpc.CallOption) (*SessionsReply, error)
+	// Drain has the node leave the cluster, as an operator asks, and tells how
+	// far it is until it has.
+	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
 }
 
 type peerClient struct {
@@ -96,6 +100,25 @@ func (c *peerClient) Sessions(ctx context.Context, in *SessionsRequest, opts ...
 	return out, nil
 }
 
+func (c *peerClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[2], Peer_Drain_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DrainRequest, DrainProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_DrainClient = grpc.ServerStreamingClient[DrainProgress]
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -108,6 +131,9 @@ type PeerServer interface {
 	// Sessions tells of a gateway's sessions, and does with them what an operator
 	// asks. A node that is no gateway answers with FAILED_PRECONDITION.
 	Sessions(context.Context, *SessionsRequest) (*SessionsReply, error)
+	// Drain has the node leave the cluster, as an operator asks, and tells how
+	// far it is until it has.
+	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -126,6 +152,9 @@ func (UnimplementedPeerServer) Feed(*FeedRequest, grpc.ServerStreamingServer[Fee
 }
 func (UnimplementedPeerServer) Sessions(context.Context, *SessionsRequest) (*SessionsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Sessions not implemented")
+}
+func (UnimplementedPeerServer) Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
+	return status.Error(codes.Unimplemented, "method Drain not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -184,6 +213,17 @@ func _Peer_Sessions_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DrainRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).Drain(m, &grpc.GenericServerStream[DrainRequest, DrainProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_DrainServer = grpc.ServerStreamingServer[DrainProgress]
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -206,6 +246,11 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Feed",
 			Handler:       _Peer_Feed_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Drain",
+			Handler:       _Peer_Drain_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -108,14 +108,10 @@ func bounds(a, b int) (lo, hi int) { return min(a, b), max(a, b) }
 // moves counts the partitions that change owner, and of those the needless
 // ones: neither taken from a member that went nor given to one that came.
 func moves(from, to *Ring) (moved, needless int) {
-	for p := range from.owners {
-		a, b := from.members[from.owners[p]], to.members[to.owners[p]]
-		if a == b {
-			continue
-		}
-		moved++
-		if slices.Contains(to.members, a) && slices.Contains(from.members, b) {
-			needless++
+	for _, m := range Moves(from, to) {
+		moved += m.Partitions
+		if slices.Contains(to.members, m.From) && slices.Contains(from.members, m.To) {
+			needless += m.Partitions
 		}
 	}
 	return moved, needless

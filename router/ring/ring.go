@@ -15,6 +15,7 @@
 package ring
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"sync"
@@ -124,6 +125,40 @@ func (r *Ring) Counts() map[string]int {
 		counts[r.members[o]]++
 	}
 	return counts
+}
+
+// Move is what one member hands over to another when one ring takes the place
+// of another.
+type Move struct {
+	From       string `json:"from"` // empty: nobody owned them
+	To         string `json:"to"`   // empty: nobody does any more
+	Partitions int    `json:"partitions"`
+}
+
+// Moves returns what changes hands between two rings, sorted by From and To.
+func Moves(from, to *Ring) []Move {
+	counts := make(map[[2]string]int)
+	for p := range Partitions {
+		if a, b := from.owner(p), to.owner(p); a != b {
+			counts[[2]string{a, b}]++
+		}
+	}
+	var moves []Move
+	for pair, n := range counts {
+		moves = append(moves, Move{From: pair[0], To: pair[1], Partitions: n})
+	}
+	slices.SortFunc(moves, func(a, b Move) int {
+		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
+	})
+	return moves
+}
+
+// owner is the member that owns a partition, empty if nobody does.
+func (r *Ring) owner(partition int) string {
+	if len(r.owners) == 0 {
+		return ""
+	}
+	return r.members[r.owners[partition]]
 }
 
 // deal builds the table. The library's own value is left behind: its look-ups

@@ -212,3 +212,34 @@ func BenchmarkOwner(b *testing.B) {
 		})
 	}
 }
+
+// What members hand over is what they had and have not, and nobody's share
+// appears or disappears.
+func TestMovesAddUpToTheNewShares(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ from, to []string }{
+		{[]string{"n1", "n2", "n3"}, []string{"n1", "n2", "n3", "n4"}},
+		{[]string{"n1", "n2", "n3"}, []string{"n1", "n3"}},
+		{[]string{"n1", "n2"}, []string{"n3"}},
+		{nil, []string{"n1", "n2"}},
+		{[]string{"n1"}, nil},
+		{nil, nil},
+		{[]string{"n1", "n2"}, []string{"n2", "n1"}},
+	} {
+		from, to := New(c.from), New(c.to)
+		have := from.Counts()
+		for _, m := range Moves(from, to) {
+			if m.From == m.To || m.Partitions <= 0 {
+				t.Errorf("from %v to %v: %+v is no move", c.from, c.to, m)
+			}
+			have[m.From] -= m.Partitions
+			have[m.To] += m.Partitions
+		}
+		delete(have, "") // what nobody had, or has
+		for id, n := range have {
+			if n != to.Counts()[id] {
+				t.Errorf("from %v to %v: %s ends with %d partitions, want %d", c.from, c.to, id, n, to.Counts()[id])
+			}
+		}
+	}
+}

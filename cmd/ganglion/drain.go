@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/ganglion-es/ganglion"
+)
+
+type drainCmd struct {
+	operatorFlags
+	Node     string `arg:"" help:"The member that is to leave."`
+	Shutdown bool   `help:"End the node's process as well, once it has left."`
+	Force    bool   `help:"Even if no other member can do what it does."`
+}
+
+// Help is what --help says beside the flags.
+func (drainCmd) Help() string {
+	return `The node leaves as at SIGTERM: it says so, parts with its sessions, finishes what is under way and hands over its aggregates. Then its process waits to be stopped, answers 503 on
+/readyz and serves nothing, so that whatever restarts processes does not bring it back. Started anew it serves again.
+
+  ganglion drain n2 --url http://n1:8080
+  ganglion drain n2 --shutdown --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`
+}
+
+func (c drainCmd) Run(ctx context.Context, log *slog.Logger) error {
+	op, err := ganglion.NewOperator(c.peerTLS(), log)
+	if err != nil {
+		return usageError{err}
+	}
+	status, err := c.cluster(ctx, "")
+	if err != nil {
+		return err
+	}
+	node, err := c.find(status.Members)
+	if err != nil {
+		return err
+	}
+	shown := ""
+	err = op.Drain(ctx, node.Peer, c.Shutdown, func(sessions, commands int) {
+		line := fmt.Sprintf("%s: draining: %d sessions, %d commands under way", node.ID, sessions, commands)
+		if line != shown {
+			fmt.Fprintln(os.Stderr, line)
+		}
+		shown = line
+	})
+	if err != nil {
+		return unfinished(ctx, fmt.Errorf("%s: %w", node.ID, err), "the node goes on draining")
+	}
+	if c.Shutdown {
+		fmt.Println(node.ID + ": has left, and stops")
+	} else {
+		fmt.Println(node.ID + ": has left; stop its process, or start it anew to have it back")
+	}
+	return nil
+}
+
+// find returns the member to drain, if the cluster can do without it.
+func (c drainCmd) find(members []ganglion.MemberStatus) (ganglion.MemberStatus, error) {
+	i := slices.IndexFunc(members, func(m ganglion.MemberStatus) bool { return m.ID == c.Node })
+	if i < 0 {
+		var ids []string
+		for _, m := range members {
+			ids = append(ids, m.ID)
+		}
+		return ganglion.MemberStatus{}, usagef("%s is no member of this cluster: %s", c.Node, strings.Join(ids, ", "))
+	}
+	node := members[i]
+	for _, role := range node.Roles {
+		another := slices.ContainsFunc(members, func(m ganglion.MemberStatus) bool {
+			return m.ID != node.ID && m.State == "ready" && slices.Contains(m.Roles, role)
+		})
+		if !another && !c.Force {
+			return node, usagef("%s is the last ready member with the role %s: start another one first, or --force", node.ID, role)
+		}
+	}
+	return node, nil
+}

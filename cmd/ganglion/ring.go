@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/router/ring"
+)
+
+type ringCmd struct {
+	urlFlag
+	Join  []string `help:"Show what would move if a domain node with this name joined. Again for more." placeholder:"NAME"`
+	Leave []string `help:"Show what would move if this domain node left. Again for more." placeholder:"NAME"`
+	JSON  bool     `name:"json" help:"Print JSON."`
+}
+
+// Help is what --help says beside the flags.
+func (ringCmd) Help() string {
+	return `Nothing is changed: what would move is computed here, as nodes would compute it.
+
+  ganglion ring --url http://n1:8080
+  ganglion ring --join n4
+  ganglion ring --leave n1 --join n5 --json`
+}
+
+// ringReport says who owns how much.
+type ringReport struct {
+	Signature  string      `json:"signature"`
+	Partitions int         `json:"partitions"`
+	Owners     []ringShare `json:"owners"`
+	Plan       *ringPlan   `json:"plan,omitempty"`
+}
+
+// ringShare is what one member owns.
+type ringShare struct {
+	Member     string  `json:"member"`
+	Partitions int     `json:"partitions"`
+	Share      float64 `json:"share"` // of all, from 0 to 1
+}
+
+// ringPlan is a ring that there could be, and the way to it.
+type ringPlan struct {
+	Join   []string    `json:"join"`
+	Leave  []string    `json:"leave"`
+	Owners []ringShare `json:"owners"`
+	Moves  []ring.Move `json:"moves"`
+	// Moved are all partitions that change hands; Needless are those of them
+	// that neither come from a member that leaves nor go to one that joins.
+	Moved    int `json:"moved"`
+	Needless int `json:"needless"`
+}
+
+func (c ringCmd) Run(ctx context.Context) error {
+	status, err := c.cluster(ctx, "")
+	if err != nil {
+		return err
+	}
+	report, err := c.report(status)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(report)
+	}
+	return report.write(os.Stdout)
+}
+
+// report computes the ring that the node has, and the one that was asked for.
+func (c ringCmd) report(status ganglion.ClusterStatus) (ringReport, error) {
+	var owners []string
+	for _, m := range status.Members {
+		if m.State == "ready" && slices.Contains(m.Roles, "domain") {
+			owners = append(owners, m.ID)
+		}
+	}
+	now := ring.New(owners)
+	r := ringReport{Signature: status.Ring.Signature, Partitions: status.Ring.Partitions, Owners: shares(now)}
+	if got := ganglion.RingSignature(now); got != status.Ring.Signature {
+		return r, fmt.Errorf("%s has the ring %s, and its members give %s here: ask again, the cluster changes; or else the node (version %s) deals partitions out otherwise than this program (%s)",
+			status.Node, status.Ring.Signature, got, status.Version, ganglion.Version())
+	}
+	if len(c.Join)+len(c.Leave) == 0 {
+		return r, nil
+	}
+	var then []string
+	for _, id := range c.Leave {
+		if !slices.Contains(owners, id) {
+			return r, usagef("--leave %s: it owns nothing, the owners are %q", id, owners)
+		}
+	}
+	for _, id := range owners {
+		if !slices.Contains(c.Leave, id) {
+			then = append(then, id)
+		}
+	}
+	for _, id := range c.Join {
+		if slices.Contains(owners, id) {
+			return r, usagef("--join %s: it owns a share already", id)
+		}
+		then = append(then, id)
+	}
+	after := ring.New(then)
+	r.Plan = &ringPlan{
+		Join: append([]string{}, c.Join...), Leave: append([]string{}, c.Leave...),
+		Owners: shares(after), Moves: ring.Moves(now, after),
+	}
+	for _, m := range r.Plan.Moves {
+		r.Plan.Moved += m.Partitions
+		if slices.Contains(owners, m.To) && slices.Contains(then, m.From) {
+			r.Plan.Needless += m.Partitions
+		}
+	}
+	return r, nil
+}
+
+func shares(r *ring.Ring) []ringShare {
+	list, counts := []ringShare{}, r.Counts()
+	for _, id := range r.Members() {
+		list = append(list, ringShare{Member: id, Partitions: counts[id], Share: float64(counts[id]) / ring.Partitions})
+	}
+	return list
+}
+
+func (r ringReport) write(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	if r.Plan == nil {
+		fmt.Fprintln(w, "MEMBER\tPARTITIONS\tSHARE")
+		for _, o := range r.Owners {
+			fmt.Fprintf(w, "%s\t%d\t%.1f %%\n", o.Member, o.Partitions, 100*o.Share)
+		}
+		if len(r.Owners) == 0 {
+			fmt.Fprintln(w, "nobody owns anything: no domain node is ready")
+		}
+		return w.Flush()
+	}
+	rows := map[string]*struct{ now, then, gets, gives int }{}
+	var members []string
+	for _, list := range [][]ringShare{r.Owners, r.Plan.Owners} {
+		for _, o := range list {
+			if rows[o.Member] == nil {
+				rows[o.Member] = new(struct{ now, then, gets, gives int })
+				members = append(members, o.Member)
+			}
+		}
+	}
+	for _, o := range r.Owners {
+		rows[o.Member].now = o.Partitions
+	}
+	for _, o := range r.Plan.Owners {
+		rows[o.Member].then = o.Partitions
+	}
+	for _, m := range r.Plan.Moves {
+		if from := rows[m.From]; from != nil {
+			from.gives += m.Partitions
+		}
+		if to := rows[m.To]; to != nil {
+			to.gets += m.Partitions
+		}
+	}
+	slices.Sort(members)
+	fmt.Fprintln(w, "MEMBER\tPARTITIONS\tTHEN\tSHARE\tGETS\tGIVES")
+	for _, id := range members {
+		row := rows[id]
+		fmt.Fprintf(w, "%s\t%d\t%d\t%.1f %%\t%d\t%d\n", id, row.now, row.then, 100*float64(row.then)/float64(r.Partitions), row.gets, row.gives)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "\n%d of %d partitions would move, %.1f %%; %d of them between members that stay\n",
+		r.Plan.Moved, r.Partitions, 100*float64(r.Plan.Moved)/float64(r.Partitions), r.Plan.Needless)
+	return err
+}

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+type owners []struct {
+	Member     string
+	Partitions int
+}
+
+// ringOf is what `ganglion ring` says, with what would move if flags ask.
+func ringOf(t *testing.T, url string, flags ...string) (now, then owners) {
+	t.Helper()
+	var report struct {
+		Owners owners
+		Plan   struct{ Owners owners }
+	}
+	out, _ := must(t, append([]string{"ring", "--json", "--url", url}, flags...)...)
+	if err := json.Unmarshal([]byte(out), &report); err != nil {
+		t.Fatal(err)
+	}
+	return report.Owners, report.Plan.Owners
+}
+
+// TestTheRingIsForetoldAndANodeIsDrained has an operator foresee what a join
+// and a leave move, has a node join, and has another leave.
+func TestTheRingIsForetoldAndANodeIsDrained(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, database(t), []string{"", ""})
+	url := c.urls()[0]
+	_, foretold := ringOf(t, url, "--join", "n3")
+	c.start(c.add(""))
+	c.settled()
+	three, foretoldLeave := ringOf(t, url, "--leave", "n2")
+	if !slices.Equal(three, foretold) {
+		t.Errorf("with n3 the ring is %v, foretold was %v", three, foretold)
+	}
+	if out, _ := must(t, "ring", "--url", url, "--leave", "n2"); !strings.Contains(out, "between members that stay") {
+		t.Errorf("the table says\n%s", out)
+	}
+
+	s := dial(t, c.urls()[1])
+	s.send(`{"op":"hello","id":"1","client":"ada"}`)
+	s.until("welcome")
+	client := harness.Client{ID: "ada", URLs: c.wsURLs()}
+	defer client.Leave()
+	add := func(i int) {
+		t.Helper()
+		for k := range 12 { // some for each node
+			if _, err := client.Do(t.Context(), fmt.Sprint("counter/", k), "add", fmt.Sprint("k", i), map[string]int{"by": 1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	add(1)
+	out, errs := must(t, "drain", "n2", "--url", url)
+	if !strings.HasPrefix(out, "n2: has left;") || !strings.Contains(errs, "n2: draining: ") {
+		t.Errorf("drain says %q and %q", out, errs)
+	}
+	for s.next().Op != "goodbye" {
+	}
+	if code := s.closed(); code != 1012 {
+		t.Errorf("the drained node's session is closed with %d, want 1012", code)
+	}
+	add(2)
+	harness.Eventually(t, "the ring without n2", func() error {
+		if now, _ := ringOf(t, url); !slices.Equal(now, foretoldLeave) {
+			return fmt.Errorf("is %v, foretold was %v", now, foretoldLeave)
+		}
+		return nil
+	})
+
+	// The process stays, and serves nothing.
+	drained := c.members[1]
+	for path, want := range map[string]int{
+		"/healthz": http.StatusOK, "/readyz": http.StatusServiceUnavailable, "/v1/cluster": http.StatusOK,
+		"/v1/aggregates/counter/1": http.StatusServiceUnavailable, "/v1/streams/counter/1/events": http.StatusServiceUnavailable, "/v1/ws": http.StatusServiceUnavailable,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, drained.URLs[0]+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer dev:ada")
+		resp, err := harness.HTTP.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("drained, %s answers %d, want %d", path, resp.StatusCode, want)
+		}
+	}
+	if _, errs, code := call(t, "drain", "n2", "--url", url); code != 2 || !strings.Contains(errs, "no member") {
+		t.Errorf("drained again: exit %d, %s", code, errs)
+	}
+	drained.Signal(syscall.SIGTERM)
+	if code := drained.Wait(); code != 0 {
+		t.Errorf("drained, then stopped: exit %d", code)
+	}
+
+	must(t, "drain", "n3", "--shutdown", "--url", url)
+	if code := c.members[2].Wait(); code != 0 {
+		t.Errorf("drained with --shutdown: exit %d", code)
+	}
+	if _, errs, code := call(t, "drain", "n1", "--url", url); code != 2 || !strings.Contains(errs, "the last ready member") {
+		t.Errorf("the last one: exit %d, %s", code, errs)
+	}
+	add(3)
+}
