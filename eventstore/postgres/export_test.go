@@ -1,6 +1,18 @@
 package postgres
 
-import "context"
+import (
+	"context"
+	"io/fs"
+)
+
+// OpenAs opens a log as a program with other migrations does, which works with
+// what programs from oldest on made.
+func OpenAs(ctx context.Context, cfg Config, files fs.FS, version, oldest int64) (*Store, error) {
+	return openAs(ctx, cfg, schema{files: files, version: version, oldest: oldest})
+}
+
+// Migrations are this program's.
+var Migrations fs.FS = migrations
 
 // Expire deletes old outcomes, as the housekeeping does.
 func (s *Store) Expire(ctx context.Context) (int64, error) { return s.expire(ctx) }

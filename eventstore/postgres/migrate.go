@@ -16,11 +16,31 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// schemaVersion is the newest migration below.
-const schemaVersion = 1
-
 //go:embed migrations/*.sql
 var migrations embed.FS
+
+// schema is what a program makes of a log, and what else it can work with.
+type schema struct {
+	files   fs.FS // its migrations
+	version int64 // the newest of them
+
+	// oldest is the oldest program, by its version, that works with this
+	// schema. A migration that only adds leaves it as it is: nodes of both
+	// programs may run. One that takes something away raises it, to a version
+	// whose program does without; it is refused while older nodes run.
+	oldest int64
+}
+
+// goneWithin is how long a server may take to notice that a node has stopped.
+const goneWithin = 2 * time.Second
+
+var current = schema{files: migrations, version: 1, oldest: 1}
+
+// inUse names the lock that every connection of a program shares which knows
+// the schema up to a version, and that says so to migrations.
+func (s *Store) inUse(version int64) string {
+	return fmt.Sprintf("schema %d of %s", version, s.cfg.Schema)
+}
 
 // migrate brings the schema up to date, or reports that it is newer than this
 // program. Nodes that start together wait for each other.
@@ -60,7 +80,7 @@ func (s *Store) migrate(ctx context.Context) error {
 		}
 	}
 
-	files, err := fs.Sub(migrations, "migrations")
+	files, err := fs.Sub(s.schema.files, "migrations")
 	if err != nil {
 		return err
 	}
@@ -73,21 +93,58 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return failed("read the schema's version", err)
 	}
-	if at <= schemaVersion {
-		if _, err := p.Up(ctx); err != nil {
-			return failed("migrate the schema", err)
-		}
-		return nil
+	if at <= s.schema.version {
+		return s.up(ctx, lock, p, at)
 	}
 	var oldest int64
 	err = lock.QueryRowContext(ctx, `select oldest from compatible where schema = $1`, at).Scan(&oldest)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return failed("read the schema's version", err)
 	}
-	if err != nil || oldest > schemaVersion {
+	if err != nil || oldest > s.schema.version {
 		return fmt.Errorf("%w: it has schema %d, this program knows %d: use a newer one",
-			eventstore.ErrSchemaTooNew, at, schemaVersion)
+			eventstore.ErrSchemaTooNew, at, s.schema.version)
 	}
+	return nil
+}
+
+// keepOut keeps programs out that know the schema up to a version, until the
+// connection is closed, if none runs.
+func (s *Store) keepOut(ctx context.Context, lock *sql.Conn, version int64) (free bool, err error) {
+	// A server takes a moment to notice that a client has gone. Waiting in line
+	// for the lock would shut out running nodes that connect again.
+	for deadline := time.Now().Add(goneWithin); ; time.Sleep(goneWithin / 20) {
+		err = lock.QueryRowContext(ctx, `select pg_try_advisory_lock(1195461199, hashtext($1))`, s.inUse(version)).Scan(&free)
+		if free || err != nil || time.Now().After(deadline) {
+			return free, err
+		}
+	}
+}
+
+// up migrates from a version, while nodes of older programs run if those work
+// with what comes out.
+func (s *Store) up(ctx context.Context, lock *sql.Conn, p *goose.Provider, from int64) error {
+	if from == s.schema.version {
+		return nil
+	}
+	for v := int64(1); from > 0 && v < s.schema.oldest; v++ { // a new log has no nodes yet
+		free, err := s.keepOut(ctx, lock, v)
+		if err != nil {
+			return s.failed(ctx, "look for older nodes", err)
+		}
+		if !free {
+			return fmt.Errorf("%w: schema %d takes away what nodes that know only schema %d use, and some run: stop them first; nothing was changed",
+				eventstore.ErrSchemaInUse, s.schema.version, v)
+		}
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return s.failed(ctx, "migrate the schema", err)
+	}
+	_, err := lock.ExecContext(ctx, `insert into compatible values ($1, $2) on conflict do nothing`, s.schema.version, s.schema.oldest)
+	if err != nil {
+		return s.failed(ctx, "say which programs may use the schema", err)
+	}
+	s.cfg.Logger.Info("the log's schema was migrated", "from", from, "to", s.schema.version, "oldest program", s.schema.oldest)
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 // Store implements eventstore.Store. Use Open.
 type Store struct {
 	cfg       Config
+	schema    schema
 	conns     *pgxpool.Config // for every connection
 	pool      *pgxpool.Pool   // for reads
 	sockets   sockets
@@ -38,12 +39,14 @@ var _ eventstore.Store = (*Store)(nil)
 // Open connects to a database, and makes or migrates the log in it. It fails
 // with eventstore.ErrUnavailable when the database can't be reached, and with
 // eventstore.ErrSchemaTooNew when a newer program has migrated it.
-func Open(ctx context.Context, cfg Config) (*Store, error) {
+func Open(ctx context.Context, cfg Config) (*Store, error) { return openAs(ctx, cfg, current) }
+
+func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
 	cfg, conns, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, conns: conns, closed: make(chan struct{})}
+	s := &Store{cfg: cfg, conns: conns, schema: as, closed: make(chan struct{})}
 	conns.ConnConfig.ConnectTimeout = cfg.ConnectTimeout // for each host
 	conns.ConnConfig.DialFunc = s.sockets.dialer(conns.ConnConfig.DialFunc)
 	conns.ConnConfig.ValidateConnect = refuseStandby
@@ -167,17 +170,27 @@ func (s *Store) connectBound() time.Duration {
 	return s.cfg.ConnectTimeout * time.Duration(len(hosts))
 }
 
-// prepareSession makes the settings of a new connection. lock and statement
+// prepareSession makes the settings of a new connection, and tells migrations
+// of newer programs that this one runs. lock and statement
 // are the server's timeouts; 0 is none.
 func (s *Store) prepareSession(ctx context.Context, c *pgx.Conn, lock, statement time.Duration) error {
-	query := `select set_config('default_transaction_isolation', 'read committed', false),
+	query := `select pg_try_advisory_lock_shared(1195461199, hashtext($3)), set_config('default_transaction_isolation', 'read committed', false),
 		set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false)`
-	args := []any{milliseconds(lock), milliseconds(statement)}
+	args := []any{milliseconds(lock), milliseconds(statement), s.inUse(s.schema.version)}
 	if s.cfg.Schema != "" {
-		query += `, set_config('search_path', $3, false)`
+		query += `, set_config('search_path', $4, false)`
 		args = append(args, pgx.Identifier{s.cfg.Schema}.Sanitize())
 	}
-	_, err := c.Exec(ctx, query, args...)
+	rows, err := c.Query(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	shared, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (ok bool, err error) {
+		return ok, row.Scan(append([]any{&ok}, make([]any, len(row.FieldDescriptions())-1)...)...)
+	})
+	if err == nil && !shared {
+		err = errors.New("a newer program is changing the schema to what this one can't use")
+	}
 	return err
 }
 
