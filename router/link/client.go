@@ -202,11 +202,15 @@ func (l *Link) Run(ctx context.Context) {
 	l.mu.Lock()
 	l.stop = cancel
 	l.mu.Unlock()
-	pause := shortest
+	pause, refused := shortest, false
 	for ctx.Err() == nil && !l.finished() {
 		spoke, err := l.stream(ctx)
 		if ctx.Err() != nil || l.finished() {
 			return
+		}
+		if status.Code(err) == codes.FailedPrecondition && !refused {
+			refused = true // told once
+			l.cfg.Logger.Error("a peer refuses this node's commands", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
 		}
 		if spoke {
 			l.lost = time.Now()

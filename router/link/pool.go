@@ -68,6 +68,7 @@ func NewPool(cfg PoolConfig) *Pool {
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: clientUnacknowledged}),
 	}
+	opts = append(append(opts, spoken.client()...), nextClient...)
 	return &Pool{
 		opts:   append(opts, cfg.Options...),
 		logger: cfg.Logger,

@@ -55,5 +55,6 @@ func NewServer(cfg ServerConfig) *grpc.Server {
 	if cfg.TLS != nil {
 		opts = append(opts, grpc.Creds(credentials.NewTLS(cfg.TLS)))
 	}
+	opts = append(append(opts, spoken.server()...), nextServer...)
 	return grpc.NewServer(append(opts, cfg.Options...)...)
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -31,6 +32,7 @@ type cluster struct {
 type member struct {
 	*harness.Node
 	roles  string // "" for all
+	binary string // "" for the one of the tests
 	listen string // the address for clients: any at first, then what it was
 }
 
@@ -75,7 +77,7 @@ func (c *cluster) start(i int) {
 	for _, arg := range c.extra {
 		args = append(args, strings.ReplaceAll(arg, "{node}", name))
 	}
-	m.Node = harness.Start(c.t, binary, 1, args...)
+	m.Node = harness.Start(c.t, cmp.Or(m.binary, binary), 1, args...)
 	m.listen = strings.TrimPrefix(m.URLs[0], "http://")
 }
 

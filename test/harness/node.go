@@ -28,9 +28,10 @@ const readyWithin = 60 * time.Second
 
 // Build builds the binary into a folder of the test process's own; with the
 // race detector when race is set.
-func Build(dir string, race bool) (string, error) {
-	binary := filepath.Join(dir, "ganglion")
-	args := []string{"build", "-o", binary}
+// Tags are those of the build.
+func Build(dir string, race bool, tags ...string) (string, error) {
+	binary := filepath.Join(dir, strings.Join(append([]string{"ganglion"}, tags...), "-"))
+	args := []string{"build", "-o", binary, "-tags", strings.Join(tags, ",")}
 	if race {
 		args = append(args, "-race")
 	}
