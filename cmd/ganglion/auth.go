@@ -78,6 +78,12 @@ type tokenCmd struct {
 	ExpiresIn time.Duration `help:"How long the token is good." default:"1h"`
 }
 
+// Help is what --help says beside the flags.
+func (tokenCmd) Help() string {
+	return `  ganglion token --jwt-hmac-file secret --client ada
+  ganglion token --jwt-hmac-file secret --client ada --claim 'roles=["seller"]' --expires-in 10m`
+}
+
 func (c tokenCmd) Run() error {
 	if c.JWTHMACFile == "" {
 		return usagef("--jwt-hmac-file is missing: the file with the secret that the nodes were given")
@@ -111,6 +117,14 @@ type revokeCmd struct {
 	Everybody   bool          `help:"Revoke all tokens." xor:"what" required:""`
 	Before      time.Time     `help:"Revoke those issued before this time, in RFC 3339; now if not given." placeholder:"TIME"`
 	For         time.Duration `help:"How long it is in force: at least as long as tokens live." default:"720h"`
+}
+
+// Help is what --help says beside the flags.
+func (revokeCmd) Help() string {
+	return `Gateways read the file again by themselves, and close sessions with such tokens.
+
+  ganglion revoke --jwt-revocations revoked.jsonl --client bob
+  ganglion revoke --jwt-revocations revoked.jsonl --token-id 5f0c --for 24h`
 }
 
 func (c revokeCmd) Run() error {

@@ -57,6 +57,12 @@ type schemaCmd struct {
 	Format string `help:"json for a JSON Schema, asyncapi for an AsyncAPI document with the frames." enum:"json,asyncapi" default:"json"`
 }
 
+// Help is what --help says beside the flags.
+func (schemaCmd) Help() string {
+	return `  ganglion schema --out schema.json
+  ganglion schema --url http://n1:8080 --format asyncapi`
+}
+
 func (c schemaCmd) Run(ctx context.Context) error {
 	doc, err := c.document(ctx)
 	if err != nil {
@@ -77,6 +83,11 @@ type genCmd struct {
 }
 
 type genTSCmd struct{ sourceFlags }
+
+// Help is what --help says beside the flags.
+func (genTSCmd) Help() string {
+	return `  ganglion gen ts --url http://n1:8080 --out contract.ts`
+}
 
 func (c genTSCmd) Run(ctx context.Context) error {
 	doc, err := c.document(ctx)

@@ -33,6 +33,15 @@ type eventsCmd struct {
 // page is how many commits are read from the log at once.
 const page = 1000
 
+// Help is what --help says beside the flags.
+func (eventsCmd) Help() string {
+	return `Prints one JSON object a line.
+
+  ganglion events --stream auction/42 --after 17 --url http://n1:8080
+  ganglion events --category auction --cursor 0 --follow
+  ganglion events --store postgres://ganglion@db/ganglion`
+}
+
 func (c eventsCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.After != nil && c.Stream == "" {
 		return usagef("--after counts the events of one stream: give --stream, or --cursor instead")

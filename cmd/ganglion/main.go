@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
 
 	"github.com/ganglion-es/ganglion"
 )
@@ -43,6 +44,7 @@ type cli struct {
 	Export      exportCmd      `cmd:"" help:"Write a log to a file, as JSON lines."`
 	Import      importCmd      `cmd:"" help:"Read an exported log into another one."`
 	Log         logCmd         `cmd:"" help:"Repair what only an operator may decide."`
+	Bench       benchCmd       `cmd:"" help:"Load a cluster, measure it, and check what it promises."`
 	Schema      schemaCmd      `cmd:"" help:"Write what the aggregates take and show, as JSON Schema or AsyncAPI."`
 	Gen         genCmd         `cmd:"" help:"Write code for clients."`
 	Token       tokenCmd       `cmd:"" help:"Make a token for a client, with the secret that --jwt-hmac-file names."`
@@ -50,6 +52,7 @@ type cli struct {
 	Certs       certsCmd       `cmd:"" help:"Make a small authority and the certificates with which nodes know each other."`
 	Config      configCmd      `cmd:"" name:"config" help:"Check what a node is given."`
 	Healthcheck healthcheckCmd `cmd:"" help:"Ask the node on this machine whether it serves; for containers."`
+	Completion  completionCmd  `cmd:"" help:"Have bash, zsh or fish complete commands and flags."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 }
 
@@ -74,6 +77,7 @@ func run(args []string) int {
 	if err != nil {
 		return failed(err, exitFailed)
 	}
+	kongcompletion.Register(parser) // ends here if it was a shell that asked
 	call, err := parser.Parse(args)
 	if err != nil {
 		return failed(hinted(err), exitUsage)
@@ -158,6 +162,11 @@ func untilSignal() (context.Context, func()) {
 }
 
 type versionCmd struct{}
+
+// Help is what --help says beside the flags.
+func (versionCmd) Help() string {
+	return `  ganglion version`
+}
 
 func (versionCmd) Run() error {
 	fmt.Println("ganglion", ganglion.Version())

@@ -51,7 +51,8 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 		"drain":              "url peer-tls-cert peer-tls-key peer-tls-ca shutdown force",
 		"rebalance-sessions": "url peer-tls-cert peer-tls-key peer-tls-ca percent dry-run",
 		"events":             "url store stream after category cursor follow",
-		"verify":             "store",
+		"verify":             "store json",
+		"bench":              "url token duration rate connections subscribers aggregates reconnect-every json",
 		"log accept-loss":    "store",
 	} {
 		found := flags(t, command)
@@ -91,6 +92,53 @@ func TestHelpSaysWhatAFlagIsByDefault(t *testing.T) {
 			if shown := f.FormatPlaceHolder() + " " + describe(f.Value); !strings.Contains(shown, byDefault) {
 				t.Errorf("%s --%s: %q does not say %s", command, name, shown, byDefault)
 			}
+		}
+	}
+}
+
+// TestEveryCommandHasAnExample also parses the examples, so that none shows a
+// flag that is gone.
+func TestEveryCommandHasAnExample(t *testing.T) {
+	t.Parallel()
+	parser, err := newParser(new(cli))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, leaf := range parser.Model.Leaves(true) {
+		examples := 0
+		for line := range strings.Lines(leaf.Detail) {
+			_, call, ok := strings.Cut(line, "ganglion "+leaf.Path())
+			if !strings.HasPrefix(line, "  ") || !ok {
+				continue
+			}
+			examples++
+			call, _, _ = strings.Cut(strings.TrimSpace(call), "|")
+			call, _, _ = strings.Cut(call, ")")
+			args := append(strings.Fields(leaf.Path()), strings.Fields(strings.ReplaceAll(call, "'", ""))...)
+			other, err := newParser(new(cli))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i := slices.Index(args, "--config"); i >= 0 { // the file is not here, and has what is required
+				args = append(slices.Delete(args, i, i+2), "--store", "there")
+			}
+			if _, err := other.Parse(args); err != nil {
+				t.Errorf("the example «%s» of %s is refused: %v", strings.TrimSpace(line), leaf.Path(), err)
+			}
+		}
+		if examples == 0 {
+			t.Errorf("«ganglion %s --help» shows no example:\n%s", leaf.Path(), leaf.Detail)
+		}
+	}
+}
+
+// TestEveryTableIsAlsoJSON looks for what the code can't say by itself: a
+// command that prints a table without having --json.
+func TestEveryTableIsAlsoJSON(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"members", "ring", "sessions", "rebalance-sessions", "verify", "bench"} {
+		if flags(t, command)["json"] == nil {
+			t.Errorf("%s has no --json", command)
 		}
 	}
 }

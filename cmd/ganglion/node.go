@@ -29,6 +29,12 @@ type devCmd struct {
 	TailOnly bool `hidden:"" env:"GANGLION_TAIL_ONLY"`
 }
 
+// Help is what --help says beside the flags.
+func (devCmd) Help() string {
+	return `  ganglion dev
+  ganglion dev --nodes 3 --data /tmp/try`
+}
+
 func (c devCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Nodes < 1 || c.Nodes > 100 {
 		return usagef("--nodes is %d: ask for 1 to 100", c.Nodes)
@@ -236,6 +242,13 @@ func readSecret(file string) ([]byte, error) {
 
 type healthcheckCmd struct {
 	Listen string `help:"The node's address for clients." default:":8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
+}
+
+// Help is what --help says beside the flags.
+func (healthcheckCmd) Help() string {
+	return `Ends with 0 if it does.
+
+  ganglion healthcheck --listen :8080`
 }
 
 func (c healthcheckCmd) Run(ctx context.Context) error {

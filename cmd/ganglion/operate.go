@@ -91,6 +91,14 @@ func noAnswer(base string, err error) error {
 	return fmt.Errorf("no node answers at %s: %w", base, err)
 }
 
+// printJSON is what --json prints.
+func printJSON(v any) error {
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetEscapeHTML(false) // this is no web page
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
 func firstLine(r io.Reader) string {
 	line, _ := bufio.NewReader(io.LimitReader(r, 1<<10)).ReadString('\n')
 	return strings.TrimSpace(line)
@@ -101,15 +109,19 @@ type membersCmd struct {
 	JSON bool `name:"json" help:"Print the node's /v1/cluster as it is."`
 }
 
+// Help is what --help says beside the flags.
+func (membersCmd) Help() string {
+	return `  ganglion members --url http://n1:8080
+  ganglion members --json`
+}
+
 func (c membersCmd) Run(ctx context.Context) error {
 	status, err := c.cluster(ctx, "")
 	if err != nil {
 		return err
 	}
 	if c.JSON {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(status)
+		return printJSON(status)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tSESSIONS\tLINK\tPEER\tHTTP\tRING")
@@ -152,6 +164,11 @@ type ownerCmd struct {
 	Aggregate string `arg:"" help:"The aggregate, such as auction/42."`
 }
 
+// Help is what --help says beside the flags.
+func (ownerCmd) Help() string {
+	return `  ganglion owner auction/42 --url http://n1:8080`
+}
+
 func (c ownerCmd) Run(ctx context.Context) error {
 	if _, err := eventstore.ParseStreamID(c.Aggregate); err != nil {
 		return usageError{err}
@@ -169,6 +186,15 @@ func (c ownerCmd) Run(ctx context.Context) error {
 
 type verifyCmd struct {
 	storeFlags
+	JSON bool `name:"json" help:"Print the report as JSON."`
+}
+
+// Help is what --help says beside the flags.
+func (verifyCmd) Help() string {
+	return `May run beside nodes. Ends with 1 if the log is damaged.
+
+  ganglion verify --store postgres://ganglion@db/ganglion
+  ganglion verify --store ./ganglion-data --json`
 }
 
 func (c verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
@@ -189,16 +215,26 @@ func (c verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return unfinished(ctx, err, "nothing can be said of the log")
 	}
-	fmt.Printf("log %s: %d events in %d commits of %d streams, up to position %d\n",
-		report.LogID, report.Events, report.Commits, report.Streams, report.Head)
-	if len(report.Faults) == 0 {
-		fmt.Println("no fault found")
-		return nil
+	if c.JSON {
+		report.Faults = append([]verify.Fault{}, report.Faults...) // [] and not null
+		err = printJSON(report)
+	} else {
+		printReport(report)
 	}
-	for _, fault := range report.Faults {
-		fmt.Println(fault)
+	if err != nil || len(report.Faults) == 0 {
+		return err
 	}
 	return fmt.Errorf("the log is damaged, first at position %d", report.Faults[0].Position)
+}
+
+func printReport(r verify.Report) {
+	fmt.Printf("log %s: %d events in %d commits of %d streams, up to position %d\n", r.LogID, r.Events, r.Commits, r.Streams, r.Head)
+	if len(r.Faults) == 0 {
+		fmt.Println("no fault found")
+	}
+	for _, fault := range r.Faults {
+		fmt.Println(fault)
+	}
 }
 
 type logCmd struct {
@@ -207,6 +243,13 @@ type logCmd struct {
 
 type acceptLossCmd struct {
 	storeFlags
+}
+
+// Help is what --help says beside the flags.
+func (acceptLossCmd) Help() string {
+	return `First restore what can be restored: what is accepted as lost does not come back.
+
+  ganglion log accept-loss --store postgres://ganglion@db/ganglion`
 }
 
 func (c acceptLossCmd) Run(ctx context.Context, log *slog.Logger) error {

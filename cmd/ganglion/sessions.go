@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -78,6 +77,14 @@ type sessionsCmd struct {
 	JSON       bool   `name:"json" help:"Print JSON."`
 }
 
+// Help is what --help says beside the flags.
+func (sessionsCmd) Help() string {
+	return `Nodes with certificates want one of the same authority.
+
+  ganglion sessions --url http://n1:8080 --slow 20
+  ganglion sessions --kick-client bob --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`
+}
+
 func (c sessionsCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Slow < 0 {
 		return usagef("--slow is %d: it can't be negative", c.Slow)
@@ -90,9 +97,7 @@ func (c sessionsCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return c.kick(ctx, op, list)
 	}
 	if c.JSON {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(list)
+		return printJSON(list)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "MEMBER\tSESSIONS\tSLOW")
@@ -138,6 +143,15 @@ type rebalanceCmd struct {
 	operatorFlags
 	Percent float64 `help:"Ask at most so many per cent of a gateway's sessions." default:"5" placeholder:"P"`
 	DryRun  bool    `help:"Ask nobody; say what would be done."`
+	JSON    bool    `name:"json" help:"Print JSON."`
+}
+
+// Help is what --help says beside the flags.
+func (rebalanceCmd) Help() string {
+	return `Nodes with certificates want one of the same authority.
+
+  ganglion rebalance-sessions --url http://n1:8080 --dry-run
+  ganglion rebalance-sessions --percent 10 --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`
 }
 
 func (c rebalanceCmd) Run(ctx context.Context, log *slog.Logger) error {
@@ -149,7 +163,7 @@ func (c rebalanceCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	moves := surplus(list, c.Percent)
-	if !slices.ContainsFunc(moves, func(n int) bool { return n > 0 }) {
+	if !c.JSON && !slices.ContainsFunc(moves, func(n int) bool { return n > 0 }) {
 		fmt.Printf("nobody needs to move: no gateway of %d has more sessions than its share\n", len(list))
 		return nil
 	}
@@ -169,6 +183,18 @@ func (c rebalanceCmd) Run(ctx context.Context, log *slog.Logger) error {
 			})
 		}
 		err = moving.Wait()
+	}
+	if c.JSON {
+		type row struct {
+			Member   string `json:"member"`
+			Sessions int    `json:"sessions"`
+			Asked    int    `json:"asked"` // to move; with --dry-run, would be
+		}
+		rows := []row{}
+		for i, g := range list {
+			rows = append(rows, row{g.Member, g.Open, asked[i]})
+		}
+		return errors.Join(err, printJSON(rows))
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(w, "MEMBER\tSESSIONS\t%s\n", map[bool]string{true: "WOULD BE ASKED", false: "ASKED TO MOVE"}[c.DryRun])

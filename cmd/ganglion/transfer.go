@@ -35,6 +35,12 @@ type exportCmd struct {
 	Resume bool    `help:"Continue FILE: an export that was interrupted, or an older one." xor:"start"`
 }
 
+// Help is what --help says beside the flags.
+func (exportCmd) Help() string {
+	return `  ganglion export --store ./ganglion-data log.jsonl
+  ganglion export --store postgres://ganglion@db/ganglion | zstd >log.zst`
+}
+
 func (c exportCmd) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Resume && c.File == "-" {
 		return usagef("--resume continues a file: name it")
@@ -103,6 +109,13 @@ type importCmd struct {
 	storeFlags
 	File   string `arg:"" help:"The file; - is standard input." type:"path"`
 	KeepID bool   `help:"Give the log the id of the exported one, so that clients' cursors stay good. For a log that is empty, when the exported one is never written to again."`
+}
+
+// Help is what --help says beside the flags.
+func (importCmd) Help() string {
+	return `Interrupted, the same command goes on where it was.
+
+  ganglion import --store postgres://ganglion@db/ganglion --keep-id log.jsonl`
 }
 
 func (c importCmd) Run(ctx context.Context, log *slog.Logger) error {

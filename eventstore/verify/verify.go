@@ -45,9 +45,9 @@ const (
 
 // Fault is the first place where a check failed.
 type Fault struct {
-	Check    Check
-	Position eventstore.Position
-	Reason   string
+	Check    Check               `json:"check"`
+	Position eventstore.Position `json:"position"`
+	Reason   string              `json:"reason"`
 }
 
 func (f Fault) String() string {
@@ -56,14 +56,14 @@ func (f Fault) String() string {
 
 // Report is the result of an audit.
 type Report struct {
-	LogID   string
-	Head    eventstore.Position // when the audit began
-	Commits int64
-	Events  int64
-	Streams int64
+	LogID   string              `json:"log"`
+	Head    eventstore.Position `json:"head"` // when the audit began
+	Commits int64               `json:"commits"`
+	Events  int64               `json:"events"`
+	Streams int64               `json:"streams"`
 	// Faults has at most one fault per check, the first by position; they are
 	// sorted by position. A clean log has none.
-	Faults []Fault
+	Faults []Fault `json:"faults"`
 }
 
 const pageSize = 500

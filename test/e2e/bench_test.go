@@ -1,0 +1,62 @@
+package e2e
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// TestBench loads two nodes whose clients' connections are cut all the time:
+// nothing is lost, and nothing fails.
+func TestBench(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 2, "dev", "--nodes", "2", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	out, _ := must(t, "bench", "--url", dev.URLs[0], "--url", dev.URLs[1], "--duration", "2s", "--rate", "50", "--connections", "4",
+		"--subscribers", "4", "--aggregates", "6", "--reconnect-every", "300ms", "--timeout", "50s", "--json")
+	var r struct {
+		Sent, Acknowledged, Delivered, Cuts, Violations int
+		Command                                         map[string]float64 `json:"command_ms"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if r.Sent == 0 || r.Acknowledged != r.Sent || r.Delivered != r.Sent || r.Cuts == 0 || r.Violations > 0 || !(r.Command["p50"] > 0 && r.Command["p99.9"] >= r.Command["p50"]) {
+		t.Errorf("the report is %s", out)
+	}
+}
+
+// TestCompletion has the binary complete what a shell asks about, and the
+// shells that are here read what they are to be given.
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"ganglion mem":                     "members",
+		"ganglion node --log-format j":     "json",
+		"ganglion schema --format asy":     "asyncapi",
+		"ganglion rebalance-sessions --dr": "--dry-run",
+	} {
+		cmd := exec.Command(binary)
+		cmd.Env = append(os.Environ(), "COMP_LINE="+line)
+		out, err := cmd.Output()
+		if err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("«%s» is completed by %q (%v), want %q", line, out, err, want)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		code, _ := must(t, "completion", "--code", shell)
+		if !strings.Contains(code, "ganglion") {
+			t.Errorf("%s is given %q", shell, code)
+		}
+		path, err := exec.LookPath(shell)
+		if err != nil || shell == "zsh" { // which wants a login shell's set-up first
+			continue
+		}
+		if out, err := exec.Command(path, "-c", code).CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s says %q (%v) about\n%s", shell, out, err, code)
+		}
+	}
+}
