@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes sure that there is a Chromium for the tests in test/browser: Debian's,
-# without windows (chromium-headless-shell), which does a third of the work of
-# the whole browser. Where there are no packages, «chromium» will do.
+# without windows (chromium-headless-shell). Where there are no packages,
+# «chromium» will do.
 set -euo pipefail
 
 command -v chromium-headless-shell >/dev/null && exit 0

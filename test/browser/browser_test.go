@@ -25,13 +25,15 @@ var (
 	binary string
 	// browser is what all tests share; each page has a profile of its own.
 	browser context.Context
+	// screenshots is the folder for them.
+	screenshots string
 )
 
 // patience bounds every wait of a test that ought to succeed at once.
 const patience = time.Minute
 
 func TestMain(m *testing.M) {
-	path, err := exec.LookPath("chromium-headless-shell") // a third of the work of the whole browser
+	path, err := exec.LookPath("chromium-headless-shell") // the same engine without windows
 	if err != nil {
 		path, err = exec.LookPath("chromium")
 	}
@@ -44,6 +46,9 @@ func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "ganglion-browser")
 	if err == nil {
 		binary, err = harness.Build(dir, true)
+	}
+	if err == nil {
+		screenshots, err = filepath.Abs("screenshots")
 	}
 	if err != nil {
 		fail(err)
@@ -150,10 +155,10 @@ func (p *page) screenshot(name string) {
 	defer cancel()
 	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err == nil {
-		err = os.MkdirAll("screenshots", 0o755)
+		err = os.MkdirAll(screenshots, 0o755)
 	}
 	if err == nil {
-		err = os.WriteFile(filepath.Join("screenshots", filepath.Base(name)+".png"), png, 0o644)
+		err = os.WriteFile(filepath.Join(screenshots, filepath.Base(name)+".png"), png, 0o644)
 	}
 	if err != nil {
 		p.t.Errorf("screenshot %s: %v", name, err)

@@ -27,9 +27,11 @@ import (
 
 const (
 	// readyWithin is how long a node has until it serves, exitWithin how long
-	// it has to drain.
-	readyWithin = 30 * time.Second
-	exitWithin  = 30 * time.Second
+	// it has to drain, and restartAfter how soon one is started again that ended
+	// at its start.
+	readyWithin  = 30 * time.Second
+	exitWithin   = 30 * time.Second
+	restartAfter = 500 * time.Millisecond
 	// settleWithin is how long the cluster has to agree once it is whole: the
 	// promise. With the race detector it has settleRace. It looks every
 	// settleEvery.
@@ -320,17 +322,33 @@ func (n *node) leave() error {
 	return nil
 }
 
+// awaitReady waits until the node is ready. One that ends before, because the
+// database was down just then, is started again, as whatever supervises nodes
+// does.
 func (n *node) awaitReady(ctx context.Context) error {
-	p := n.process()
-	select {
-	case <-p.ready:
-		return nil
-	case <-p.done:
-		return fmt.Errorf("%s ended before it was ready: %w", n.name, p.err)
-	case <-time.After(readyWithin):
-		return fmt.Errorf("%s was not ready within %v", n.name, readyWithin)
-	case <-ctx.Done():
-		return ctx.Err()
+	timer := time.NewTimer(readyWithin)
+	defer timer.Stop()
+	for {
+		p := n.process()
+		select {
+		case <-p.ready:
+			return nil
+		case <-p.done:
+		case <-timer.C:
+			return fmt.Errorf("%s was not ready within %v", n.name, readyWithin)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case <-time.After(restartAfter):
+		case <-timer.C:
+			return fmt.Errorf("%s ended before it was ready: %w", n.name, p.err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := n.start(); err != nil {
+			return err
+		}
 	}
 }
 
