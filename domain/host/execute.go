@@ -328,12 +328,12 @@ func (h *Host) append(d draft) (eventstore.Appended, error) {
 }
 
 // tellOutage logs once that the store takes no commands, and once that it does
-// again. Clients learn only that it is out of reach; the log says why.
+// again. Clients learn at most that it is out of reach; the log says why.
 func (h *Host) tellOutage(err error) {
 	switch {
 	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrUnknown):
 		if h.outage.CompareAndSwap(false, true) {
-			h.log.Warn("the store takes no commands; clients are told to try again", "error", err)
+			h.log.Warn("the store takes no commands: other nodes are asked to execute them", "error", err)
 		}
 	case err == nil && h.outage.Load() && h.outage.CompareAndSwap(true, false):
 		h.log.Info("the store takes commands again")

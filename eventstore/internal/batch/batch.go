@@ -433,7 +433,6 @@ func (c *Committer) watch(batch []*pending) *watch {
 		if c.away == nil {
 			close(c.gone)
 			c.away = fmt.Errorf("%w: it has not answered for %v", eventstore.ErrUnavailable, c.cfg.Patience)
-			c.cfg.Logger.Warn("the database is away: nothing is taken until it is back")
 		}
 		refuse(batch, fmt.Errorf("%w: the database has not answered for %v", eventstore.ErrUnknown, c.cfg.Patience))
 		refuse(c.waiting, c.away)
@@ -454,7 +453,6 @@ func (w *watch) end(back bool) {
 	w.over = true
 	if back && c.away != nil {
 		c.away, c.gone = nil, make(chan struct{})
-		c.cfg.Logger.Info("the database is back")
 	}
 }
 
