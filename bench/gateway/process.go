@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -84,8 +83,8 @@ type process struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
 	lines *bufio.Scanner
-	said  bytes.Buffer // on standard error
-	done  chan error   // how it ended
+	said  bytes.Buffer          // on standard error
+	done  chan *os.ProcessState // how it ended
 }
 
 // startWithin bounds how long a program takes until it is ready.
@@ -97,7 +96,7 @@ func start(name string, cpus []int, program string, args ...string) (*process, e
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, done: make(chan error, 1)}
+	p := &process{name: name, done: make(chan *os.ProcessState, 1)}
 	p.cmd = exec.Command(self, append([]string{"on", joined(cpus), program}, args...)...)
 	p.cmd.Stderr = &p.said
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -118,8 +117,8 @@ func start(name string, cpus []int, program string, args ...string) (*process, e
 			return
 		}
 		started <- nil
-		_, _ = p.cmd.Process.Wait() // not cmd.Wait: it would close what is still being read
-		p.done <- nil
+		how, _ := p.cmd.Process.Wait() // not cmd.Wait: it would close what is still being read
+		p.done <- how
 	}()
 	return p, <-started
 }
@@ -137,6 +136,22 @@ func (p *process) ready(prefix string) (string, error) {
 }
 
 func tail(s string) string { return s[max(0, len(s)-2000):] }
+
+// lastWords says how the program ended, if it did, and what it said.
+func (p *process) lastWords() string {
+	state := "is running"
+	select {
+	case how := <-p.done:
+		p.done <- how // stop waits for it too
+		state = "has ended: " + how.String()
+	default:
+	}
+	said := tail(p.said.String())
+	if said == "" {
+		said = "nothing"
+	}
+	return fmt.Sprintf("; %s %s, and said: %s", p.name, state, said)
+}
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
@@ -158,7 +173,7 @@ func (p *process) do(o load.Order) (load.Report, error) {
 		return r, fmt.Errorf("%s: %w: %s", p.name, err, tail(p.said.String()))
 	}
 	if !p.lines.Scan() {
-		return r, fmt.Errorf("%s ended: %s", p.name, tail(p.said.String()))
+		return r, fmt.Errorf("%s has ended: %s", p.name, tail(p.said.String()))
 	}
 	if err := json.Unmarshal(p.lines.Bytes(), &r); err != nil {
 		return r, fmt.Errorf("%s: %w", p.name, err)
@@ -181,34 +196,4 @@ func resident(pid int) (int, error) {
 	}
 	pages, err := strconv.Atoi(string(f[1]))
 	return pages * os.Getpagesize(), err
-}
-
-// postgres returns the server's processes: the child of this process that has
-// the name, and its children.
-func postgres() []int {
-	parents := map[int]int{}
-	root := 0
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, file := range stats {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			continue // it has ended
-		}
-		// pid (name) state parent …; see proc_pid_stat(5).
-		open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
-		f := bytes.Fields(b[end+1:])
-		pid, _ := strconv.Atoi(strings.Split(file, "/")[2])
-		parent, _ := strconv.Atoi(string(f[1]))
-		parents[pid] = parent
-		if parent == os.Getpid() && string(b[open+1:end]) == "postgres" {
-			root = pid
-		}
-	}
-	list := []int{root}
-	for pid, parent := range parents {
-		if parent == root {
-			list = append(list, pid)
-		}
-	}
-	return list
 }

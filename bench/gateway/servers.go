@@ -18,6 +18,7 @@ type server struct {
 	addr    string // where it serves clients
 	process *process
 	origin  *process // what feeds it, if that is a process of its own
+	log     int      // the process of its log, if it has one
 	load    *process
 	crowd   *process // of the gateway: further clients, which give way to all else
 	empty   int      // bytes of memory before there were clients
@@ -62,7 +63,7 @@ func openFleet(ctx context.Context, binary string, cpus []int, rivals ...string)
 	if err != nil {
 		return nil, err
 	}
-	g := &server{name: gateway}
+	g := &server{name: gateway, log: f.log.PID()}
 	f.servers = append(f.servers, g)
 	if g.origin, err = start("origin", others, self, "origin", f.log.URL("postgres"), gossip); err != nil {
 		return nil, err
@@ -121,9 +122,17 @@ func (s *server) loadFrom(cpus []int, clients, publisher string) (err error) {
 func (s *server) do(o load.Order) (load.Report, error) {
 	o.Watch = []int{s.process.pid()}
 	if s.origin != nil {
-		o.Watch = append(append(o.Watch, s.origin.pid()), postgres()...)
+		o.Watch = append(o.Watch, s.origin.pid(), s.log)
 	}
-	return s.load.do(o)
+	r, err := s.load.do(o)
+	if err != nil {
+		for _, p := range []*process{s.process, s.origin} {
+			if p != nil {
+				err = fmt.Errorf("%w%s", err, p.lastWords())
+			}
+		}
+	}
+	return r, err
 }
 
 func (f *fleet) close() error {

@@ -28,7 +28,7 @@ type Order struct {
 	Events int           // publish: of each topic
 	After  int           // resume: the version that is known
 
-	Watch []int // processes whose processor time is wanted
+	Watch []int // processes whose processor time is wanted, and that of their children
 }
 
 // A Report is what came of an Order.
@@ -393,30 +393,6 @@ func (m *meter) report() (Report, error) {
 	}
 	r.Own = own - m.own
 	return r, nil
-}
-
-func processorTimes(pids []int) (list []time.Duration, own time.Duration, err error) {
-	for _, pid := range pids {
-		d, err := ProcessorTime(pid)
-		if err != nil {
-			return nil, 0, err
-		}
-		list = append(list, d)
-	}
-	own, err = ProcessorTime(0)
-	return list, own, err
-}
-
-// ProcessorTime returns what a process has used of processors since it began,
-// 0 being this one. It asks the process's clock, which is finer than the ticks
-// of /proc (clock_getcpuclockid(3)).
-func ProcessorTime(pid int) (time.Duration, error) {
-	const perProcess = 2 // CPUCLOCK_SCHED, of all threads
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|perProcess), &t); err != nil {
-		return 0, fmt.Errorf("processor time of process %d: %w", pid, err)
-	}
-	return time.Duration(t.Nano()), nil
 }
 
 func (w *worker) prepare(o Order) (*group, error) {

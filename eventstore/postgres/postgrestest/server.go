@@ -210,6 +210,9 @@ func (s *Server) launch(args []string) error {
 	return nil
 }
 
+// PID returns the process that started all others of the running server.
+func (s *Server) PID() int { return s.run.cmd.Process.Pid }
+
 func (s *Server) log() string {
 	b, _ := os.ReadFile(s.path("log"))
 	return string(b[max(0, len(b)-4000):])
