@@ -462,12 +462,23 @@ func (w *worker) complete(g *group, deliveries int) error {
 		return err
 	}
 	if err := w.until(func() bool { return g.delivered >= deliveries }); err != nil {
-		return fmt.Errorf("%d deliveries are missing: %w", deliveries-g.delivered, err)
+		return fmt.Errorf("%d deliveries are missing, %s: %w", deliveries-g.delivered, g.behind(), err)
 	}
 	if g.delivered > deliveries {
 		return fmt.Errorf("%d deliveries too many", g.delivered-deliveries)
 	}
 	return nil
+}
+
+// behind describes one session that has not seen all of its topic.
+func (g *group) behind() string {
+	for _, s := range g.sessions {
+		if t := g.topics[s.index%len(g.topics)]; s.seen[s.slot] != t.published {
+			return fmt.Sprintf("session %d has seen version %d of %d; of the message that it reads %d bytes are left, and not understood: %q",
+				s.index, s.seen[s.slot], t.published, s.left, s.kept)
+		}
+	}
+	return "none of a session that is behind"
 }
 
 // pace publishes at a fixed rate, and notes how long each delivery took from

@@ -16,7 +16,7 @@ const (
 
 // Centrifuge serves the library as its own documentation shows it: in-memory
 // broker, JSON, positioning and recovery on, history kept for every channel,
-// 16 messages a frame at most. Five settings are not its defaults, all of them
+// 16 messages a frame at most. Six settings are not its defaults, all of them
 // for its sake:
 //
 //   - A client's queue may hold 64 MiB instead of 1: a recovery is one frame,
@@ -28,10 +28,15 @@ const (
 //   - Buffers for writing are pooled, which takes less memory for each client.
 //   - Its pings, messages every 25 seconds, need no answer: a client that only
 //     counts events does not see them among others.
+//   - Positions are not compared with the history every 40 seconds: a client that
+//     a publication is on its way to is taken for one that has lost it, and
+//     unsubscribed. One in some thousand was, with 10,000 clients on a channel.
 //
 // It returns when the publisher has gone.
 func Centrifuge() error {
-	node, err := centrifuge.New(centrifuge.Config{ClientQueueMaxSize: 64 << 20, ClientStaleCloseDelay: 5 * time.Minute})
+	node, err := centrifuge.New(centrifuge.Config{
+		ClientQueueMaxSize: 64 << 20, ClientStaleCloseDelay: 5 * time.Minute, ClientChannelPositionCheckDelay: -1,
+	})
 	if err != nil {
 		return err
 	}
