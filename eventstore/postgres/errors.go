@@ -12,10 +12,12 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/internal/batch"
 )
 
-// SQLSTATEs of the function append.
+// SQLSTATEs: two of the function append, and what a server says that starts or
+// stops.
 const (
 	codeWentBack  = "GA001"
 	codeIsolation = "GA002"
+	codeStarting  = "57P03"
 )
 
 // errStandby reports a server that only follows another one.
@@ -45,7 +47,7 @@ var advice = map[string]string{
 	"55P03":       "somebody holds a lock on the log: look into pg_locks",
 	"57014":       "the server is too busy, or an administrator cancelled it",
 	"57P01":       "the server's administrator ended the connection",
-	"57P03":       "the server is starting or stopping: wait",
+	codeStarting:  "the server is starting or stopping: wait",
 	"58030":       "the database server's disk has failed",
 }
 

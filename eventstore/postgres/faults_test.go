@@ -3,7 +3,10 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -311,6 +314,71 @@ func TestUnreachable(t *testing.T) {
 	u.Host = "no-such-host.invalid"
 	_, err = postgres.Open(t.Context(), postgres.Config{URL: u.String()})
 	unavailable("open at an unknown host", err)
+}
+
+func TestServerThatIsStillStarting(t *testing.T) {
+	t.Parallel()
+	// As long as there is a file «held» the server waits for its archive, and
+	// says that it is starting.
+	server := startServer(t, postgrestest.Options{Settings: map[string]string{
+		"restore_command": "while [ -e ../held ]; do sleep 0.05; done; false", "recovery_target_action": "promote",
+	}})
+	held, data := filepath.Join(server.Dir(), "held"), filepath.Join(server.Dir(), "data")
+	if err := errors.Join(server.Stop(), os.WriteFile(held, nil, 0o600), os.WriteFile(filepath.Join(data, "recovery.signal"), nil, 0o600),
+		server.Own(data)); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan error, 1)
+	go func() { started <- server.Start(t.Context()) }()
+
+	waiting, lines := make(chan struct{}), &strings.Builder{}
+	log := slog.New(signalled{slog.NewTextHandler(lines, nil), "waiting for the database to start", waiting})
+	url := server.URL("postgres")
+	opened := make(chan error, 1)
+	go func() {
+		for {
+			s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Logger: log})
+			if err == nil {
+				s.Close()
+			} else if !strings.Contains(err.Error(), "SQLSTATE") && t.Context().Err() == nil {
+				time.Sleep(10 * time.Millisecond) // it does not even listen yet, which is not waited for, and nothing tells when it does
+				continue
+			}
+			opened <- err
+			return
+		}
+	}()
+	select {
+	case <-waiting:
+	case err := <-opened:
+		t.Fatalf("nobody waited: %v", err)
+	}
+	if err := os.Remove(held); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-opened; err != nil {
+		t.Error(err)
+	}
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(lines.String(), "waiting for the database"); n != 1 || !strings.Contains(lines.String(), "57P03") {
+		t.Errorf("it said so %d times:\n%s", n, lines)
+	}
+}
+
+// signalled closes a channel at the first line that says something.
+type signalled struct {
+	slog.Handler
+	message string
+	said    chan struct{}
+}
+
+func (h signalled) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == h.message {
+		close(h.said)
+	}
+	return h.Handler.Handle(ctx, r)
 }
 
 func TestSetBackToAnOlderCopy(t *testing.T) {

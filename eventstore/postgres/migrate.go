@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
@@ -30,6 +31,10 @@ type schema struct {
 	// whose program does without; it is refused while older nodes run.
 	oldest int64
 }
+
+// startsWithin is how long Open waits for a server that says that it is
+// starting.
+const startsWithin = 30 * time.Second
 
 // goneWithin is how long a server may take to notice that a node has stopped.
 const goneWithin = 2 * time.Second
@@ -53,7 +58,7 @@ func (s *Store) migrate(ctx context.Context) error {
 	defer db.Close()
 	failed := func(op string, err error) error { return s.failed(ctx, op, err) }
 
-	lock, err := db.Conn(ctx)
+	lock, err := s.firstConn(ctx, db)
 	if err != nil {
 		return failed("open the log", err)
 	}
@@ -106,6 +111,29 @@ func (s *Store) migrate(ctx context.Context) error {
 			eventstore.ErrSchemaTooNew, at, s.schema.version)
 	}
 	return nil
+}
+
+// firstConn opens the first connection. A server that is starting, or recovers
+// from a crash, is waited for: machines that start together know no order. What
+// does not answer, or refuses for any other reason, may be a wrong address or
+// password, and waiting would only hide that.
+func (s *Store) firstConn(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
+	for began, told := time.Now(), false; ; {
+		c, err := db.Conn(ctx)
+		var e *pgconn.PgError
+		if err == nil || !errors.As(err, &e) || e.Code != codeStarting || time.Since(began) > startsWithin {
+			return c, err
+		}
+		if !told {
+			s.cfg.Logger.Warn("waiting for the database to start", "for", startsWithin, "reason", reason(err))
+			told = true
+		}
+		select {
+		case <-time.After(startsWithin / 100):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // keepOut keeps programs out that know the schema up to a version, until the

@@ -37,8 +37,9 @@ type Store struct {
 var _ eventstore.Store = (*Store)(nil)
 
 // Open connects to a database, and makes or migrates the log in it. It fails
-// with eventstore.ErrUnavailable when the database can't be reached, and with
-// eventstore.ErrSchemaTooNew when a newer program has migrated it.
+// with eventstore.ErrUnavailable when the database can't be reached, or says for
+// 30 seconds that it is starting, and with eventstore.ErrSchemaTooNew when a
+// newer program has migrated it.
 func Open(ctx context.Context, cfg Config) (*Store, error) { return openAs(ctx, cfg, current) }
 
 func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
