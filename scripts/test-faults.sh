@@ -20,6 +20,8 @@ if [ -z "${SHORT:-}" ]; then
 	go test -race -timeout 30m -count 1 -run 'HugeCategory' ./gateway
 	go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|SetBack|Unreachable|Locked|Store' ./eventstore/...
 	go test -race -timeout 30m -count 1 -tags hostile -run HostileClients ./test/e2e
+else
+	GANGLION_FAULTS=long go test -race -timeout 30m -count 1 -run RollingUpgrade ./test/e2e
 fi
 go test -race -timeout 60m -count "$count" -run 'RandomFaults|Pipelined' ./router/...
 go test -count 1 -v -run 'RandomHistories|Growing' ./router/ring | grep -vE '^=== ' # thousands; the detector would make it hundreds

@@ -25,7 +25,7 @@ func TestCheckFindsEveryKindOfFault(t *testing.T) {
 		"an event doubled":      {func(log []event) []event { return append(log, entry(bob, 2, 5)) }, "nobody sent, or twice"},
 		"one doubled for one":   {func(log []event) []event { log[3] = entry(bob, 1, 4); return log }, "nobody sent, or twice"},
 		"a version left out":    {func(log []event) []event { log[3].version = 5; return log }, "version 5 where 4 belongs"},
-		"a position left out":   {func(log []event) []event { log[3].position = 5; return log }, "position 5 where 4 belongs"},
+		"a position set back":   {func(log []event) []event { log[3].position = 3; return log }, "position 3 after 3"},
 		"another command's":     {func(log []event) []event { log[1].by = 2; return log }, "it adds 2"},
 		"on another counter":    {func(log []event) []event { log[0].stream, log[2].version = "counter/2", 2; return log }, "counter/2 has version 1 of ada-1"},
 		"not where it was said": {func(log []event) []event { log[0], log[1] = entry(bob, 1, 1), entry(ada, 1, 2); return log }, "its writer was told"},

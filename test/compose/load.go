@@ -352,6 +352,9 @@ func (f *follower) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
+		if strings.HasPrefix(e.ID(), "bench-") {
+			continue // those of «ganglion bench», which looks after them itself
+		}
 		f.got = append(f.got, event{stream: e.Stream, cause: e.Cause, version: e.Version, position: e.Position, by: e.Data.By})
 		if e.Cause == last {
 			return nil

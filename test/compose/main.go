@@ -134,7 +134,17 @@ func (l *load) disturb(ctx context.Context, victim, tag string) error {
 			return errors.Join(rolled(ctx, tag), os.Setenv("GANGLION_TAG", tag)) // for what compose starts from here on
 		}},
 		{"four gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "4"), counted(ctx, "gateway", 4)) }},
+		{"ask sessions to move to them", func() error { return cluster(ctx, "ganglion", "rebalance-sessions", "--percent", "50") }},
 		{"two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }},
+		{"five domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "5", "2"), counted(ctx, "domain", 5)) }},
+		{"three domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "domain", 3)) }},
+		{"drain a domain node and restart it", func() error {
+			nodes, err := containers(ctx, "domain")
+			if err != nil {
+				return err
+			}
+			return errors.Join(cluster(ctx, "ganglion", "drain", name(nodes[0])), docker(ctx, "restart", nodes[0]), healthy(ctx, nodes[0]))
+		}},
 	} {
 		started := time.Now()
 		if err := s.do(); err != nil {

@@ -9,7 +9,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
 	# shellcheck disable=SC2086
-	initdb -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" -A scram-sha-256 -E UTF8 --no-locale $POSTGRES_INITDB_ARGS
+	initdb -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" -E UTF8 --no-locale $POSTGRES_INITDB_ARGS
 	echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
 	# A single-user server makes the database before anyone can connect.
 	echo "CREATE DATABASE $POSTGRES_DB" | postgres --single postgres

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Proves docker-compose.yml: starts the cluster, has this folder's program load
-# it through the load balancer while nodes are killed, paused, cut off, rolled
-# and scaled and PostgreSQL is restarted, checks every event, and takes all of it
-# down again, whatever happens. It takes about six minutes.
+# Proves docker-compose.yml: starts the cluster, has this folder's program and
+# «ganglion bench» load it through the load balancer while nodes are killed,
+# paused, cut off, rolled, scaled and drained and PostgreSQL is restarted, checks
+# every event, and takes all of it down again, whatever happens. It takes about
+# ten minutes.
 #
 # On Debian it installs what is missing, and says so; as root it starts a
 # Docker daemon for the while if none is running. Images that can't be pulled
@@ -14,7 +15,7 @@ cd "$(dirname "$0")/../.."
 say() { echo "test-compose: $*"; }
 
 work=$(mktemp -d)
-daemon=""
+daemon="" bench=""
 # The project, its volumes and so its secrets, and the image's tag are its own:
 # a cluster of yours and its log stay as they are.
 export COMPOSE_PROJECT_NAME=ganglion-test GANGLION_TAG=test GANGLION_PUBLISH=${GANGLION_PUBLISH:-127.0.0.1:0} GANGLION_STANDINS=${GANGLION_STANDINS:-1}
@@ -27,6 +28,7 @@ finish() {
 			say "failed; the last lines of each log:"
 			deploy/cluster.sh compose logs --no-color --tail 40 || true
 		fi
+		[ -z "$bench" ] || docker rm -f "$bench" >/dev/null
 		deploy/cluster.sh down --volumes >/dev/null 2>&1 || say "could not take the cluster down: docker ps -a"
 	fi
 	[ -z "$daemon" ] || stop_daemon
@@ -74,7 +76,14 @@ timeout --foreground 600 deploy/cluster.sh up >/dev/null
 docker build -q -t ganglion:test-next - >/dev/null <<<"FROM ganglion:test
 LABEL org.opencontainers.image.version=next"
 
+# «ganglion bench» beside it, in a container of its own, which may see as much
+# of the cluster as clients do. It ends with 1 if a command fails.
+bench=$(docker run -d --no-healthcheck --network "${COMPOSE_PROJECT_NAME}_front" ganglion:test bench --url http://balancer:8080 --duration 1h --timeout 1m \
+	--token "$(deploy/cluster.sh ganglion token --client bench --expires-in 2h)" --rate 20 --aggregates 20 --reconnect-every 20s)
 go build -o "$work/load" ./test/compose
 timeout --foreground 1200 "$work/load" -url "http://$(deploy/cluster.sh compose port balancer 8080)" -tag test-next \
 	-token "$(deploy/cluster.sh ganglion token --client load --expires-in 1h)" -commands "${COMMANDS:-5000}"
+docker stop -t 90 "$bench" >/dev/null
+docker logs "$bench" 2>&1 | grep -v '^bench: ' || true
+[ "$(docker inspect -f '{{.State.ExitCode}}' "$bench")" = 0 ] || { say "«ganglion bench» was let down"; exit 1; }
 deploy/cluster.sh ganglion verify
