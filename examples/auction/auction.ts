@@ -142,12 +142,14 @@ let shown = 0;
 function show(): void {
   const open = opened !== undefined && !closed && Date.parse(opened.closes_at) > Date.now();
   const ours = [...pending.values()];
-  const top = [...bids, ...ours].reduce<Bid | undefined>((a, b) => (a && a.amount >= b.amount ? a : b), undefined);
+  // What is on its way may still win, but only as long as there is something to win.
+  const top = [...bids, ...(open ? ours : [])].reduce<Bid | undefined>((a, b) => (a && a.amount >= b.amount ? a : b), undefined);
+  const settled = top !== undefined && bids.includes(top);
   at("item").textContent = opened?.item ?? "Nothing is for sale yet";
   at("caption").textContent = !opened ? "The house has a lamp to sell, and is waiting for you." : open ? (top ? "Highest bid" : "Bids begin at") : bids.length ? "Sold for" : "Not sold";
   at("top").textContent = top || opened ? money(top?.amount ?? opened!.reserve) : "–";
   at("top").hidden = !opened;
-  at("leader").textContent = !top ? "\u00a0" : top.bidder === me ? (open ? "You are ahead" : "to you") : (open ? "by " : "to ") + top.bidder;
+  at("leader").textContent = !top ? "\u00a0" : top.bidder === me ? (!open ? "to you" : settled ? "You are ahead" : "You would be ahead") : (open ? "by " : "to ") + top.bidder;
   if ((top?.amount ?? 0) > shown) {
     shown = top!.amount;
     at("top").classList.remove("new");

@@ -44,7 +44,7 @@ func TestTwoBrowsersBidAgainstEachOther(t *testing.T) {
 	ada.until(`document.querySelector("#problem").textContent.includes("more than the top bid")`)
 	ada.until(`document.querySelectorAll("#bids li").length === 2`)
 
-	// A bid without a gateway is shown, kept, and sent once there is one.
+	// A bid without a gateway is shown as what it is, kept, and sent once there is one.
 	for _, p := range []*page{ada, bob} {
 		value[bool](p, `said = [], new MutationObserver((records) => said.push(...records.flatMap((r) => [...r.addedNodes].map((n) => n.textContent)))).observe(
 			document.querySelector("#banner"), { childList: true }), true`)
@@ -53,6 +53,7 @@ func TestTwoBrowsersBidAgainstEachOther(t *testing.T) {
 	ada.until(`!document.querySelector("#banner").hidden`)
 	enter(ada, "44")
 	ada.until(`document.querySelector(".pending") && document.querySelector("#banner").textContent.includes("kept")`)
+	ada.until(`document.querySelector("#top").textContent === "€44.00" && document.querySelector("#leader").textContent === "You would be ahead"`)
 	pictures(ada, "auction-offline")
 	harness.Start(t, binary, 3, args...)
 	for _, p := range []*page{ada, bob} {
@@ -65,6 +66,7 @@ func TestTwoBrowsersBidAgainstEachOther(t *testing.T) {
 			}
 		}
 	}
+	ada.until(`document.querySelector("#leader").textContent === "You are ahead"`)
 	pictures(bob, "auction-live")
 }
 
