@@ -142,6 +142,17 @@ func goesOn(t *testing.T, do func() error) {
 	}
 }
 
+// sentAgain is for an append that goesOn sends until it is known to be stored.
+func sentAgain(err error) error {
+	switch {
+	case errors.Is(err, eventstore.ErrKnownKeys):
+		return nil
+	case errors.Is(err, eventstore.ErrUnknown):
+		return fmt.Errorf("%w: %w", eventstore.ErrUnavailable, err)
+	}
+	return err
+}
+
 func TestFaultReadOnlyServer(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()

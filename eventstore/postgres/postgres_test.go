@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,11 @@ import (
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
+// open opens a store. A busy machine is no reason to give up connecting, unless
+// a test is about that.
 func open(t *testing.T, cfg postgres.Config) *postgres.Store {
 	t.Helper()
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, stuck)
 	s, err := postgres.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
