@@ -281,6 +281,88 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// impatient opens a store behind a proxy that waits for nothing as long as
+// for a test to be taken for stuck, but for Patience.
+func impatient(t *testing.T) (*proxy, *postgres.Store, *postgrestest.Server) {
+	t.Helper()
+	server := startServer(t, postgrestest.Options{})
+	p := newProxy(t, server.Addr())
+	s := openTo(t, postgres.Config{
+		URL: server.URLAt(p.addr, "postgres"), Deadline: time.Hour, ConnectTimeout: time.Hour, Patience: 200 * time.Millisecond, Warm: true,
+	})
+	t.Cleanup(func() { p.freeze(false) }) // before the store is closed
+	return p, s, server
+}
+
+// inTime returns what do answers, if it ever does.
+func inTime(t *testing.T, do func() error) error {
+	t.Helper()
+	answer := make(chan error, 1)
+	go func() { answer <- do() }()
+	select {
+	case err := <-answer:
+		return err
+	case <-time.After(stuck):
+		t.Fatal("somebody waits for ever")
+		return nil
+	}
+}
+
+// TestPatienceWithAnAppendThatWasRolledBack has the server refuse an append for
+// a passing reason, and fall silent before it is sent again.
+func TestPatienceWithAnAppendThatWasRolledBack(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p, s, server := impatient(t)
+	admin, err := pgx.Connect(ctx, server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(context.Background())
+	lock, err := admin.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(ctx, `select lock_log()`); err != nil {
+		t.Fatal(err)
+	}
+	hit := p.next(lastReply)
+	appendIt := func() error { _, err := s.Append(context.WithoutCancel(ctx), unit("a", 0, "k")); return err }
+	answer := make(chan error, 1)
+	go func() { answer <- appendIt() }()
+	const waiting = `from pg_locks where locktype = 'advisory' and not granted`
+	untilOn(t, admin, `exists (select `+waiting+`)`)
+	if _, err := lock.Exec(ctx, `select pg_cancel_backend(pid) `+waiting); err != nil {
+		t.Fatal(err)
+	}
+	// Unknown, if it was sent once more before the connection's end was seen.
+	if err := inTime(t, func() error { return <-answer }); !errors.Is(err, eventstore.ErrUnavailable) && !errors.Is(err, eventstore.ErrUnknown) {
+		t.Errorf("got %v, want unavailable", err)
+	}
+	<-hit
+	p.freeze(false)
+	if err := lock.Rollback(ctx); err != nil {
+		t.Fatal(err)
+	}
+	goesOn(t, appendIt)
+	if got := logKeys(t, s); got != "k" {
+		t.Errorf("the log holds %q", got)
+	}
+}
+
+// TestPatienceOfReads cuts off a store that appends nothing.
+func TestPatienceOfReads(t *testing.T) {
+	t.Parallel()
+	p, s, _ := impatient(t)
+	read := func() error { _, err := s.Head(context.WithoutCancel(t.Context())); return err }
+	p.freeze(true)
+	p.refuse(true) // ends the connections that are there
+	p.refuse(false)
+	unavailable(t, "read", inTime(t, read))
+	p.freeze(false)
+	goesOn(t, read)
+}
+
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})

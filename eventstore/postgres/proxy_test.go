@@ -43,6 +43,7 @@ const (
 	dropReply         // the server gets it and answers; then the connection breaks
 	dropRequest       // the server never gets it; the connection breaks
 	swallowReply      // the server gets it and answers; the answer never comes
+	lastReply         // the server gets it and answers; then the connection breaks, and all others freeze
 	cutReply          // the connection breaks within the reply
 	cutRequest        // the connection breaks within the request
 )
@@ -229,7 +230,7 @@ func (p *proxy) serve(client net.Conn) {
 	both.Go(func() {
 		defer client.Close()
 		b := make([]byte, 64<<10)
-		swallow, cutting, left, session := false, false, 0, p.sessionLimit()
+		swallow, cutting, last, left, session := false, false, false, 0, p.sessionLimit()
 		for {
 			n, err := server.Read(b)
 			p.thawed()
@@ -250,7 +251,7 @@ func (p *proxy) serve(client net.Conn) {
 				if r == dropReply {
 					return
 				}
-				swallow = r == swallowReply
+				swallow, last = r == swallowReply, r == lastReply
 				if cutting = r == cutReply; cutting {
 					left = p.cutAfter()
 				}
@@ -268,6 +269,10 @@ func (p *proxy) serve(client net.Conn) {
 				continue
 			}
 			if _, err := client.Write(b[:n]); err != nil || cutting && left == 0 {
+				return
+			}
+			if last {
+				p.freeze(true)
 				return
 			}
 		}
@@ -320,7 +325,7 @@ func (p *proxy) requests(client, server net.Conn, replies chan<- rule, backend *
 			case cutRequest:
 				cutting, left = true, p.cutAfter()
 				p.struck()
-			case dropReply, swallowReply, cutReply:
+			case dropReply, swallowReply, lastReply, cutReply:
 				replies <- r
 			case pass:
 			}

@@ -386,13 +386,8 @@ func (s *Store) ask(ctx context.Context, op string, use func(context.Context, *p
 	if s.cfg.Patience > 0 {
 		ctx, end := context.WithCancelCause(limited)
 		defer end(nil)
-		go func() {
-			select {
-			case <-s.committer.Away():
-				end(errSilent)
-			case <-ctx.Done():
-			}
-		}()
+		defer context.AfterFunc(s.committer.Away(), func() { end(errSilent) })()
+		defer time.AfterFunc(s.cfg.Patience, s.committer.Probe).Stop()
 		limited = ctx
 	}
 	return s.read(limited, op, func(c *pgx.Conn) error { return use(limited, c) })

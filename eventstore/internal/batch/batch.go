@@ -155,9 +155,11 @@ type Committer struct {
 
 	mu      sync.Mutex
 	waiting []*pending
+	probing bool // somebody wants to know whether the database answers
 	closed  bool
-	away    error         // why nothing is taken: the database has been away too long
-	gone    chan struct{} // closed while it is
+	away    error           // why nothing is taken: the database has been away too long
+	gone    context.Context // ended while it is
+	leave   func()          // ends it
 
 	announced eventstore.Position // of the newest commit that Committed was told of; run's own
 }
@@ -190,8 +192,8 @@ func New(cfg Config) *Committer {
 		wake: make(chan struct{}, 1),
 		stop: make(chan struct{}),
 		done: make(chan struct{}),
-		gone: make(chan struct{}),
 	}
+	c.gone, c.leave = context.WithCancel(context.Background())
 	go c.run()
 	return c
 }
@@ -236,12 +238,21 @@ func (c *Committer) Waiting() int {
 	return len(c.waiting)
 }
 
-// Away returns a channel that is closed while nothing is taken because the
+// Away returns a context that has ended while nothing is taken because the
 // database has been away for Config.Patience.
-func (c *Committer) Away() <-chan struct{} {
+func (c *Committer) Away() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.gone
+}
+
+// Probe has the Committer ask the database something if nothing else does: only
+// what is asked tells that a database is away. It does not wait for the answer.
+func (c *Committer) Probe() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.probing = true
+	c.rouse()
 }
 
 // Close answers what was not yet sent with eventstore.ErrClosed, waits for
@@ -267,11 +278,16 @@ func (c *Committer) enter(p *pending) error {
 		return c.away
 	}
 	c.waiting = append(c.waiting, p)
+	c.rouse()
+	return nil
+}
+
+// rouse wakes run.
+func (c *Committer) rouse() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 func (c *Committer) withdraw(p *pending) bool {
@@ -287,12 +303,13 @@ func (c *Committer) withdraw(p *pending) bool {
 }
 
 // take removes the next batch from what waits. A unit that has to wait holds
-// back those that follow it on its stream, and no others.
-func (c *Committer) take() []*pending {
+// back those that follow it on its stream, and no others. An empty batch is to
+// be sent if somebody is probing.
+func (c *Committer) take() (batch []*pending, send bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil
+		return nil, false
 	}
 	var (
 		taken, kept []*pending
@@ -317,7 +334,9 @@ func (c *Committer) take() []*pending {
 		bytes += p.unit.Bytes
 	}
 	c.waiting = kept
-	return taken
+	send = len(taken) > 0 || c.probing
+	c.probing = false
+	return taken, send
 }
 
 func (c *Committer) run() {
@@ -335,8 +354,8 @@ func (c *Committer) run() {
 		}
 		for c.wanted() && c.ready() {
 			c.gather()
-			batch := c.take()
-			if len(batch) == 0 {
+			batch, send := c.take()
+			if !send {
 				break
 			}
 			c.store(batch, false)
@@ -349,7 +368,7 @@ func (c *Committer) run() {
 func (c *Committer) wanted() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.waiting) > 0 || c.away != nil
+	return len(c.waiting) > 0 || c.probing || c.away != nil
 }
 
 // gather lets those run first who were just answered and may have their next
@@ -378,7 +397,7 @@ func refuse(batch []*pending, err error) {
 // until it has succeeded, and everybody is refused meanwhile.
 func (c *Committer) ready() bool {
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
-		watch := c.watch(nil)
+		watch := c.watch(nil, false)
 		err := c.cfg.Backend.Ready()
 		watch.end(err == nil)
 		if err == nil {
@@ -414,12 +433,14 @@ func asFailure(err error) *Failure {
 type watch struct {
 	committer *Committer
 	timer     *time.Timer
-	over      bool // guarded by the committer's lock
+	// Guarded by the committer's lock.
+	gaveUp bool
+	over   bool
 }
 
-// watch gives callers up after Patience: those of a batch that may be stored,
-// and those that wait.
-func (c *Committer) watch(batch []*pending) *watch {
+// watch gives callers up after Patience: those that wait, and those of a batch.
+// maybe says that this may have been stored.
+func (c *Committer) watch(batch []*pending, maybe bool) *watch {
 	if c.cfg.Patience == 0 {
 		return nil
 	}
@@ -430,30 +451,41 @@ func (c *Committer) watch(batch []*pending) *watch {
 		if w.over {
 			return
 		}
+		w.gaveUp = true
 		if c.away == nil {
-			close(c.gone)
+			c.leave()
 			c.away = fmt.Errorf("%w: it has not answered for %v", eventstore.ErrUnavailable, c.cfg.Patience)
 		}
-		refuse(batch, fmt.Errorf("%w: the database has not answered for %v", eventstore.ErrUnknown, c.cfg.Patience))
+		refuse(batch, fmt.Errorf("%w: the database has not answered for %v", unheard(maybe), c.cfg.Patience))
 		refuse(c.waiting, c.away)
 		c.waiting = nil
 	})
 	return w
 }
 
-// end stops watching. back says that the database has answered.
-func (w *watch) end(back bool) {
+// end stops watching, if that has not ended yet, and tells whether callers were
+// given up. back says that the database has answered.
+func (w *watch) end(back bool) (gaveUp bool) {
 	if w == nil {
-		return
+		return false
 	}
 	w.timer.Stop()
 	c := w.committer
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w.over = true
-	if back && c.away != nil {
-		c.away, c.gone = nil, make(chan struct{})
+	if !w.over && back && c.away != nil {
+		c.away = nil
+		c.gone, c.leave = context.WithCancel(context.Background())
 	}
+	w.over = true
+	return w.gaveUp
+}
+
+// gaveUp tells whether nobody waits for the database any more.
+func (c *Committer) gaveUp() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.away != nil
 }
 
 // store sends a batch until its fate is known, or nobody waits for it any more.
@@ -470,8 +502,11 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 		back  bool   // the database has answered since
 	)
 	defer func() { gone.end(back) }()
-	for !batch[0].told.Load() {
-		result, err := c.attempt(units, maybe)
+	for !c.gaveUp() {
+		if maybe && gone == nil {
+			gone = c.watch(batch, maybe)
+		}
+		result, err := c.attempt(batch, units, maybe)
 		if err == nil {
 			back = true
 			c.settle(batch, result, maybe)
@@ -480,14 +515,11 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 		failure := asFailure(err)
 		switch failure.Kind {
 		case Lost:
-			if !maybe {
+			if !maybe && len(batch) > 0 {
 				c.cfg.Logger.Warn("the database went away during an append: asking again what became of it",
 					"commands", len(units), "reason", failure.Reason)
 			}
 			maybe = true
-			if gone == nil {
-				gone = c.watch(batch)
-			}
 		case Refused:
 			back = true
 			if len(batch) > 1 {
@@ -496,7 +528,9 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 				c.store(batch[len(batch)/2:], maybe)
 				return
 			}
-			refuse(batch, &eventstore.InvalidError{Stream: units[0].Stream, Reason: failure.Reason})
+			for _, p := range batch {
+				p.tell(answer{err: &eventstore.InvalidError{Stream: p.unit.Stream, Reason: failure.Reason}})
+			}
 			return
 		case Down, Broken:
 			if !maybe {
@@ -512,6 +546,9 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 			}
 			return
 		case Busy:
+			if back = len(batch) == 0; back {
+				return // it answers, which is all that was asked
+			}
 		}
 		if !c.sleep(min(pause, time.Until(end))) {
 			// Nothing is lost by saying so: the same keys find it out.
@@ -524,12 +561,32 @@ func (c *Committer) store(batch []*pending, maybe bool) {
 		}
 		pause = min(2*pause, 500*time.Millisecond)
 	}
+	// Who is in the other half of a batch that was given up has not been told.
+	refuse(batch, unheard(maybe))
 }
 
-// attempt sends a batch.
-func (c *Committer) attempt(units []*stored.Unit, maybe bool) (Result, error) {
-	if err := c.cfg.Backend.Ready(); err != nil {
+// unheard is what is known of a batch whose database does not answer.
+func unheard(maybe bool) error {
+	if maybe {
+		return eventstore.ErrUnknown
+	}
+	return eventstore.ErrUnavailable
+}
+
+// attempt sends a batch. Only the way to the database is watched: one that
+// takes its time over a batch is there.
+func (c *Committer) attempt(batch []*pending, units []*stored.Unit, maybe bool) (Result, error) {
+	var way *watch
+	if !maybe { // else it is watched already
+		way = c.watch(batch, false)
+	}
+	err := c.cfg.Backend.Ready()
+	gaveUp := way.end(err == nil)
+	if err != nil {
 		return Result{}, err
+	}
+	if gaveUp { // callers were told that nothing is stored
+		return Result{}, &Failure{Kind: Down, Reason: "connecting took too long"}
 	}
 	return c.cfg.Backend.Append(units, maybe)
 }
