@@ -363,6 +363,31 @@ func TestPatienceOfReads(t *testing.T) {
 	goesOn(t, read)
 }
 
+// TestIdleConnectionIsNotPinged reads on a connection that was idle for so long
+// that the pool would ask first whether it lives, and on one that does not.
+func TestIdleConnectionIsNotPinged(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, postgrestest.Options{})
+	p := newProxy(t, server.Addr())
+	s := openTo(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), ReadConns: 1, Warm: true})
+	read := func() {
+		t.Helper()
+		if _, err := s.Head(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	before := p.simpleQueries()
+	time.Sleep(1200 * time.Millisecond) // to be idle is to let time pass
+	read()
+	if pings := p.simpleQueries() - before; pings > 0 {
+		t.Errorf("the server was asked %d times whether a connection lives", pings)
+	}
+	p.refuse(true)
+	p.refuse(false)
+	read()
+}
+
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
 	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})

@@ -29,6 +29,7 @@ type proxy struct {
 	left    int             // bytes that a cutting rule lets through
 	asked   int             // bytes of the newest append's request
 	replied int             // bytes of its reply
+	simple  int             // simple queries, such as pings
 	frozen  chan struct{}   // while not nil, nothing from the server arrives; closed when it thaws
 	toCut   int             // of the next connections, what they are sent ends after so many bytes; -1 for never
 
@@ -159,6 +160,12 @@ func (p *proxy) count(total *int, n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	*total += n
+}
+
+func (p *proxy) simpleQueries() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.simple
 }
 
 func (p *proxy) cutAfter() int {
@@ -312,6 +319,9 @@ func (p *proxy) requests(client, server net.Conn, replies chan<- rule, backend *
 		body := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
 		if _, err := io.ReadFull(client, body); err != nil {
 			return
+		}
+		if head[0] == 'Q' {
+			p.count(&p.simple, 1)
 		}
 		if head[0] == 'B' && len(body) > 16 && string(body[:16]) == "\x00ganglion_append" {
 			p.mu.Lock()

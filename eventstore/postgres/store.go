@@ -52,6 +52,12 @@ func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
 	conns.ConnConfig.DialFunc = s.sockets.dialer(conns.ConnConfig.DialFunc)
 	conns.ConnConfig.ValidateConnect = refuseStandby
 	conns.PingTimeout = cfg.ConnectTimeout
+	// By itself the pool asks the server whether a connection lives that was idle
+	// for a second: one more way there and back for whoever reads, such as a node
+	// that takes over aggregates. Here the socket tells.
+	conns.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool {
+		return p.IdleDuration > time.Second && !alive(socket(p.Conn.PgConn().Conn()))
+	}
 	conns.MaxConns = int32(cfg.ReadConns)
 	conns.MinConns = 0
 	if cfg.Warm {
