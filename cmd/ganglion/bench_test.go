@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
@@ -14,8 +15,9 @@ func TestBenchFindsBrokenPromises(t *testing.T) {
 		at      int // what the subscriber had before
 		version uint64
 		command int
+		time    int // at which it was stored, unless every command has its own
 	}
-	whole := []event{{0, 1, 1}, {1, 2, 2}, {2, 3, 3}}
+	whole := []event{{0, 1, 1, 0}, {1, 2, 2, 0}, {2, 3, 3, 0}}
 	for name, c := range map[string]struct {
 		events []event
 		acks   []uint64 // by command
@@ -23,14 +25,15 @@ func TestBenchFindsBrokenPromises(t *testing.T) {
 	}{
 		"nothing":                             {whole, []uint64{1, 2, 3}, ""},
 		"an answer is missing":                {whole, []uint64{1, 0, 3}, ""},
-		"one command, two events":             {[]event{{0, 1, 1}, {1, 2, 1}, {2, 3, 2}}, []uint64{2, 3, 0}, ""},
-		"an event is lost":                    {[]event{{0, 1, 1}, {1, 3, 3}}, []uint64{1, 2, 3}, "got version 3 after version 1"},
+		"one command, two events":             {[]event{{0, 1, 1, 0}, {1, 2, 1, 0}, {2, 3, 2, 0}}, []uint64{2, 3, 0}, ""},
+		"an event is lost":                    {[]event{{0, 1, 1, 0}, {1, 3, 3, 0}}, []uint64{1, 2, 3}, "got version 3 after version 1"},
 		"the last event is lost":              {whole[:2], []uint64{1, 2, 3}, "got up to version 2, 3 was acknowledged"},
-		"an event comes twice":                {append(whole[:3:3], event{3, 3, 3}), []uint64{1, 2, 3}, "got version 3 after version 3"},
-		"a command happens twice":             {[]event{{0, 1, 1}, {1, 2, 2}, {2, 3, 1}}, []uint64{1, 2, 0}, "command 1 happened twice"},
+		"an event comes twice":                {append(whole[:3:3], event{3, 3, 3, 0}), []uint64{1, 2, 3}, "got version 3 after version 3"},
+		"a command happens twice":             {[]event{{0, 1, 1, 0}, {1, 2, 2, 0}, {2, 3, 1, 0}}, []uint64{1, 2, 0}, "command 1 happened twice"},
+		"and does so right away":              {[]event{{0, 1, 1, 1}, {1, 2, 1, 2}, {2, 3, 2, 3}}, []uint64{1, 3, 0}, "command 1 happened twice"},
 		"an answer names another version":     {whole, []uint64{1, 3, 2}, "command 2 was acknowledged with version 3, which is of command 3"},
-		"an event of nobody":                  {[]event{{0, 1, 9}}, []uint64{0, 0, 0}, "comes from nobody here"},
-		"two subscribers see other histories": {append(whole[:3:3], event{0, 1, 2}), []uint64{1, 2, 3}, "of command 1 for one subscriber and of 2"},
+		"an event of nobody":                  {[]event{{0, 1, 9, 0}}, []uint64{0, 0, 0}, "comes from nobody here"},
+		"two subscribers see other histories": {append(whole[:3:3], event{0, 1, 2, 0}), []uint64{1, 2, 3}, "of command 1 for one subscriber and of 2"},
 	} {
 		b := newBench(benchCmd{Aggregates: 1})
 		s := b.streams[0]
@@ -40,7 +43,7 @@ func TestBenchFindsBrokenPromises(t *testing.T) {
 			s.begin(time.Now())
 		}
 		for _, e := range c.events {
-			s.seen(e.at, e.version, benchKey(e.command))
+			s.seen(e.at, e.version, benchKey(e.command), time.Unix(int64(cmp.Or(e.time, 10*e.command)), 0))
 			f.at = max(f.at, int(e.version))
 		}
 		for i, v := range c.acks {

@@ -18,8 +18,16 @@ type benchStream struct {
 
 	mu       sync.Mutex
 	commands []benchCommand
-	history  []int // the command's number by version, from version 1 on
-	newest   int   // the highest version that was acknowledged
+	history  []benchEvent // by version, from version 1 on
+	newest   int          // the highest version that was acknowledged
+}
+
+// benchEvent is an event as subscribers got it; zero if none has yet.
+type benchEvent struct {
+	command int // its number
+	// stored tells two executions of a command from one with several events,
+	// which have one time.
+	stored time.Time
 }
 
 // benchCommand is a command that was sent; its number is its place, from 1 on.
@@ -44,7 +52,7 @@ func (s *benchStream) acknowledged(n int, version uint64) {
 }
 
 // seen takes an event that a subscriber got as the one after version at.
-func (s *benchStream) seen(at int, version uint64, cause string) {
+func (s *benchStream) seen(at int, version uint64, cause string, stored time.Time) {
 	n := numberOf(cause)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,11 +64,11 @@ func (s *benchStream) seen(at int, version uint64, cause string) {
 		return
 	}
 	for len(s.history) < int(version) {
-		s.history = append(s.history, 0)
+		s.history = append(s.history, benchEvent{})
 	}
-	switch had := s.history[version-1]; had {
+	switch had := s.history[version-1].command; had {
 	case 0:
-		s.history[version-1] = n
+		s.history[version-1] = benchEvent{n, stored}
 	case n:
 	default:
 		s.bench.breaks("%s: version %d is of command %d for one subscriber and of %d for another", s.id, version, had, n)
@@ -92,18 +100,18 @@ func (s *benchStream) check() {
 		return
 	}
 	begun := map[int]bool{}
-	for i, n := range s.history {
-		if n == 0 || i > 0 && s.history[i-1] == n {
+	for i, e := range s.history {
+		if e.command == 0 || i > 0 && s.history[i-1].command == e.command && s.history[i-1].stored.Equal(e.stored) {
 			continue // not seen, or a further event of the same command
 		}
-		if begun[n] {
-			s.bench.breaks("%s: command %d happened twice, again at version %d", s.id, n, i+1)
+		if begun[e.command] {
+			s.bench.breaks("%s: command %d happened twice, again at version %d", s.id, e.command, i+1)
 		}
-		begun[n] = true
+		begun[e.command] = true
 	}
 	for i, c := range s.commands {
-		if v := c.version; v > 0 && v <= len(s.history) && s.history[v-1] != i+1 {
-			s.bench.breaks("%s: command %d was acknowledged with version %d, which is of command %d", s.id, i+1, v, s.history[v-1])
+		if v := c.version; v > 0 && v <= len(s.history) && s.history[v-1].command != i+1 {
+			s.bench.breaks("%s: command %d was acknowledged with version %d, which is of command %d", s.id, i+1, v, s.history[v-1].command)
 		}
 	}
 }
@@ -130,7 +138,7 @@ func (f *benchFollower) follow(ctx context.Context) {
 			}
 			break
 		}
-		f.stream.seen(f.place(), e.Version, e.Cause)
+		f.stream.seen(f.place(), e.Version, e.Cause, e.Time)
 		b.delivered.Add(1)
 		f.mu.Lock()
 		f.at = int(e.Version)
