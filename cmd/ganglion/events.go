@@ -259,11 +259,12 @@ func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
 // watch tells when the gateway is lost. It returns an error when it is not
 // worth waiting for: at first, and for whoever does not follow.
 func (c eventsCmd) watch(ctx context.Context, gateway *client.Client, base string, log *slog.Logger) error {
-	connected, told := false, false
+	told := false
 	for status := range gateway.Statuses(ctx) {
+		connected := gateway.Log() != "" // once; that status may have passed unseen
 		switch {
 		case status == client.Live || status == client.CatchingUp:
-			connected, told = true, false
+			told = false
 		case status == client.Offline && !(connected && c.Follow):
 			err := gateway.ConnErr()
 			if errors.As(err, new(*url.Error)) {

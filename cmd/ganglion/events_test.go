@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/coder/websocket"
+
+	client "github.com/ganglion-es/ganglion/client/go"
 )
 
 // hello is what a follower says first.
@@ -123,6 +126,39 @@ func TestAFollowerThatIsSentAwayForAWhileComesBack(t *testing.T) {
 		t.Errorf("says hello %d times", len(said))
 	}
 }
+
+// TestAFollowerThatMissedItsConnectionComesBack watches a client whose first
+// connection was over before anybody looked.
+func TestAFollowerThatMissedItsConnectionComesBack(t *testing.T) {
+	t.Parallel()
+	url, said := scripted(t, 1001, `{"op":"welcome","id":"HELLO","log":"L1"}`)
+	gateway, err := client.Connect(t.Context(), client.Options{
+		URLs: []string{url}, ClientID: "operator",
+		Random: func() float64 { return 1e6 }, // of the pause before the next attempt
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gateway.Close()
+	events := gateway.Category("counter").Follow(client.FromStart())
+	defer events.Close()
+	<-said
+	for status := range gateway.Statuses(t.Context()) {
+		if status == client.Offline && gateway.Log() != "" {
+			break
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	told := writer(func(p []byte) { cancel() })
+	if err := (eventsCmd{Follow: true}).watch(ctx, gateway, url, slog.New(slog.NewTextHandler(told, nil))); err != nil || ctx.Err() == nil {
+		t.Errorf("it gives up (%v), and tells nothing of a loss", err)
+	}
+}
+
+// writer is called with what is written.
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
 
 func TestAFollowerThatWasNeverServedDoesNotWait(t *testing.T) {
 	t.Parallel()
