@@ -303,10 +303,12 @@ func (n *node) run(ctx context.Context) error {
 		part("gateway", n.gateway.Run)
 	}
 
-	part("start", func(parts context.Context) error { return n.becomeReady(parts, asked) })
+	started := make(chan struct{})
+	part("start", func(parts context.Context) error { defer close(started); return n.becomeReady(parts, asked) })
 
 	select {
 	case <-asked.Done():
+		<-started // or the node could call itself ready while it drains
 		n.drain(parts)
 		leave()
 		<-left
@@ -430,14 +432,30 @@ func (n *node) watchLog(ctx context.Context) error {
 	}
 }
 
+// change changes the status, which several goroutines do. It reports whether
+// there was something to change.
+func (n *node) change(to func(*status) bool) bool {
+	for {
+		was := n.status.Load()
+		now := *was
+		if !to(&now) {
+			return false
+		}
+		if n.status.CompareAndSwap(was, &now) {
+			return true
+		}
+	}
+}
+
 // lost makes the node say that it can't serve, and sends its sessions away.
 func (n *node) lost(why error) {
-	s := *n.status.Load()
-	if s.problem != nil {
+	if !n.change(func(s *status) bool {
+		news := s.problem == nil
+		s.problem = why
+		return news
+	}) {
 		return
 	}
-	s.problem = why
-	n.status.Store(&s)
 	n.log.Error("not serving", "why", why)
 	if n.gateway != nil {
 		n.gateway.Suspend(4200, "this gateway lost its way to the log: reconnect to another one")
@@ -446,12 +464,13 @@ func (n *node) lost(why error) {
 
 // found ends what lost began.
 func (n *node) found() {
-	s := *n.status.Load()
-	if s.problem == nil {
+	if !n.change(func(s *status) bool {
+		news := s.problem != nil
+		s.problem = nil
+		return news
+	}) {
 		return
 	}
-	s.problem = nil
-	n.status.Store(&s)
 	if n.gateway != nil {
 		n.gateway.Resume()
 	}
@@ -459,9 +478,7 @@ func (n *node) found() {
 }
 
 func (n *node) setState(state cluster.State) {
-	s := *n.status.Load()
-	s.state = state
-	n.status.Store(&s)
+	n.change(func(s *status) bool { s.state = state; return true })
 }
 
 // ready says why the node does not serve, nil if it does.
