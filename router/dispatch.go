@@ -126,7 +126,7 @@ const (
 // else the owner once all are gone that can't be reached. One whose link is on
 // trial comes last.
 func (r *Router) candidate(c *call) (place, bool) {
-	if c.unknown >= maxUnknown {
+	if c.unknown >= maxUnknown || len(c.tried) >= maxTried {
 		return place{}, false
 	}
 	var doubted place

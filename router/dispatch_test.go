@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -380,6 +381,37 @@ func TestANodeWithoutItsDatabaseIsPassedOver(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAtMostFourNodesAreAsked has all of six nodes decline, as when the database
+// is down.
+func TestAtMostFourNodesAreAsked(t *testing.T) {
+	t.Parallel()
+	domain := []string{"a", "b", "c", "d", "e", "f"}
+	w := newWorld(t, append([]string{"g"}, domain...))
+	var mu sync.Mutex
+	asked := make(map[string]bool)
+	for _, id := range domain {
+		w.nodes[id].executor.set(func(e *executor) {
+			e.instead = func(command.Command) *command.Failure {
+				mu.Lock()
+				defer mu.Unlock()
+				asked[id] = true
+				return &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: "no database", After: 40 * time.Millisecond, Elsewhere: true}
+			}
+		})
+	}
+	s := w.streamOf("a", "", domain...)
+	out := w.nodes["g"].do(command.Command{Stream: s, Session: "1"})
+	mustFail(t, out, command.Unavailable, command.RetryLater)
+	if out.Failure.Message != "no database" || out.Failure.After != 40*time.Millisecond {
+		t.Errorf("answered %+v", out.Failure)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) != maxTried {
+		t.Errorf("%d nodes were asked, want %d", len(asked), maxTried)
 	}
 }
 
