@@ -191,6 +191,8 @@ func TestFaultLogDiskFull(t *testing.T) {
 	if _, err := s.Append(ctx, large(0)); err != nil {
 		t.Fatal(err)
 	}
+	// A checkpointer that keeps up with the appends would use files again.
+	exec(t, url, `select pg_create_physical_replication_slot('keep', true)`)
 	d.fill()
 	acknowledged, refusal := appendUntilRefused(t, s, 1)
 	if !errors.Is(refusal, eventstore.ErrUnknown) && !errors.Is(refusal, eventstore.ErrUnavailable) {
