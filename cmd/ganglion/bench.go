@@ -43,6 +43,9 @@ version that it was told, and every subscriber gets that history in order and wi
   GANGLION_TOKEN=$(ganglion token --jwt-hmac-file secret --client bench) ganglion bench --url https://ganglion.example`
 }
 
+// Rates past these have no time between two commands that can be told.
+const rateLeast, rateMost = 0.001, 1_000_000
+
 func (c benchCmd) validate() error {
 	var errs []error
 	for name, n := range map[string]int{"connections": c.Connections, "aggregates": c.Aggregates} {
@@ -55,8 +58,8 @@ func (c benchCmd) validate() error {
 			errs = append(errs, fmt.Errorf("--%s is %d: it can't be negative", name, n))
 		}
 	}
-	if !(c.Rate > 0) {
-		errs = append(errs, fmt.Errorf("--rate is %v: write a number above 0", c.Rate))
+	if !(c.Rate >= rateLeast && c.Rate <= rateMost) {
+		errs = append(errs, fmt.Errorf("--rate is %v: write a number from %v to %v", c.Rate, rateLeast, rateMost))
 	}
 	for name, d := range map[string]time.Duration{"duration": c.Duration, "timeout": c.Timeout} {
 		if d <= 0 {

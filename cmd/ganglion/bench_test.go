@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,16 @@ func TestBenchFindsBrokenPromises(t *testing.T) {
 		}
 		if err := r.verdict(len(c.acks)); (err != nil) != (c.says != "") {
 			t.Errorf("%s: the verdict is %v", name, err)
+		}
+	}
+}
+
+func TestBenchRefusesRatesThatAreNone(t *testing.T) {
+	t.Parallel()
+	for rate, good := range map[float64]bool{0: false, -1: false, 1e-12: false, math.Inf(1): false, math.NaN(): false, 0.5: true, 2000: true} {
+		err := benchCmd{Duration: 1, Rate: rate, Connections: 1, Aggregates: 1, Timeout: 1, Data: "{}"}.validate()
+		if (err == nil) != good || err != nil && !strings.Contains(err.Error(), "--rate is") {
+			t.Errorf("a rate of %v: %v", rate, err)
 		}
 	}
 }
