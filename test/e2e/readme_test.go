@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,7 @@ func TestFromGoInTheReadmeWorksWhenPasted(t *testing.T) {
 	if program == nil {
 		t.Fatal("the README has no program under «From Go»")
 	}
+	beside(t, section, program[1])
 	client, err := filepath.Abs("../../client/go")
 	if err != nil {
 		t.Fatal(err)
@@ -78,4 +80,33 @@ func TestFromGoInTheReadmeWorksWhenPasted(t *testing.T) {
 	}
 	_ = run.Process.Signal(syscall.SIGKILL) // it would go on
 	_ = run.Wait()
+}
+
+// beside checks that where the README has the program saved, it is a package
+// of its own that stops nothing else from being built.
+func beside(t *testing.T, section, program string) {
+	t.Helper()
+	named := regexp.MustCompile("^\n*Save this as `([^`]+)`").FindStringSubmatch(section)
+	if named == nil {
+		t.Fatal("the README does not say where to save the program under «From Go»")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := filepath.Join(t.TempDir(), "saved")
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(root, named[1]): saved}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{saved: []byte(program), saved + ".json": overlay} {
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list := exec.CommandContext(t.Context(), "go", "list", "-overlay", saved+".json", "-deps", "./cmd/ganglion", "./"+filepath.Dir(named[1]))
+	list.Dir = root
+	if out, err := list.CombinedOutput(); err != nil {
+		t.Errorf("with %s: %v\n%s", named[1], err, out)
+	}
 }
