@@ -45,7 +45,8 @@ func from(s start) SubscribeOption {
 }
 
 // WithBuffer is how many events may wait for the application; past it reading
-// pauses. 1,000 by default.
+// pauses. 1,000 by default. Each pause costs a round trip, and what was on its
+// way is sent again: a small buffer makes a long history slow.
 func WithBuffer(events int) SubscribeOption {
 	return func(o *subscribeOptions) { o.buffer = events }
 }

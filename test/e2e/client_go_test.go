@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"math/rand/v2"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -35,7 +34,7 @@ var counters = ganglion.Type[counter, added]{Name: "counter"}
 // aggregate keep their order.
 func TestClientGo(t *testing.T) {
 	d := 6 * time.Second
-	if os.Getenv("GANGLION_FAULTS") == "long" {
+	if long {
 		d = time.Minute
 	}
 	s := besiege(t, d)
@@ -185,6 +184,15 @@ type watched struct {
 	events atomic.Uint64
 }
 
+// buffer is how many events wait for a slow reader: few, so that it pauses all
+// the time, but each pause costs a round trip, and a category has many more.
+func (w *watched) buffer() int {
+	if w.id == "" {
+		return 8 * goCounters
+	}
+	return 8
+}
+
 func (w *watched) String() string { return fmt.Sprintf("client %d, counter/%s", w.i, w.id) }
 
 // watch reads in one of several ways until reading ends, and checks that each
@@ -193,7 +201,7 @@ func (w *watched) watch(reading context.Context) error {
 	options := []ganglion.SubscribeOption{ganglion.FromStart()}
 	slow := w.i%3 == 1
 	if slow {
-		options = append(options, ganglion.WithBuffer(8))
+		options = append(options, ganglion.WithBuffer(w.buffer()))
 	}
 	var items iter.Seq2[ganglion.Event[added], error]
 	switch {

@@ -34,7 +34,7 @@ func TestClientJS(t *testing.T) {
 		t.Fatalf("the clients need Node: scripts/client-js.sh installs it (%v)", err)
 	}
 	seconds := 8 * time.Second
-	if os.Getenv("GANGLION_FAULTS") == "long" {
+	if long {
 		seconds = time.Minute
 	}
 	s := besiege(t, seconds)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -34,7 +33,7 @@ import (
 //     before it woke, if it was stopped for longer than others wait.
 func TestAFrozenOwnerWakesWithoutOldState(t *testing.T) {
 	freezes := []time.Duration{500 * time.Millisecond, 3 * time.Second}
-	if os.Getenv("GANGLION_FAULTS") == "long" {
+	if long {
 		freezes = append(freezes, 20*time.Second)
 	}
 	c := startTrio(t, database(t))

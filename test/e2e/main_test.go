@@ -16,6 +16,9 @@ import (
 // binary is ganglion, built with the race detector.
 var binary string
 
+// long is whether tests take their long form.
+var long = os.Getenv("GANGLION_FAULTS") == "long"
+
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "ganglion-e2e")
 	if err == nil {

@@ -65,6 +65,15 @@ func newProxy(t *testing.T, url string, life time.Duration, seed uint64) *proxy 
 // peace ends the bad treatment; connections that were treated so are cut.
 func (p *proxy) peace() { close(p.calm) }
 
+func (p *proxy) calmed() bool {
+	select {
+	case <-p.calm:
+		return true
+	default:
+		return false
+	}
+}
+
 func (p *proxy) keep(c net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,7 +99,7 @@ func (p *proxy) serve(client *net.TCPConn) {
 	defer p.forget(server)
 
 	var delay time.Duration
-	if p.random() < 0.3 {
+	if p.random() < 0.3 && !p.calmed() {
 		delay = time.Duration(p.random() * float64(60*time.Millisecond))
 	}
 	var up, down atomic.Bool // whether that way is swallowed
@@ -111,6 +120,9 @@ func (p *proxy) serve(client *net.TCPConn) {
 	case <-done:
 		return
 	case <-p.calm:
+		if delay > 0 {
+			cut()
+		}
 		<-done
 		return
 	case <-life.C:

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/test/harness"
@@ -12,7 +11,7 @@ import (
 // version of links, and says more in its gossip and on its links than this one
 // knows. Then one goes back. No client gets an error.
 func TestRollingUpgrade(t *testing.T) {
-	if os.Getenv("GANGLION_FAULTS") != "long" {
+	if !long {
 		t.Skip("builds a second binary: GANGLION_FAULTS=long; what nodes agree on is tested in router/link, what they ignore in router/cluster and router/feed")
 	}
 	next, err := harness.Build(t.TempDir(), true, "ganglionnext")

@@ -136,7 +136,10 @@ export type From = "now" | "start" | { after: number } | { cursor: string } | { 
 interface Reading<E> {
   /** Ends the subscription, like `close`. */
   signal?: AbortSignal;
-  /** How many events may wait for the application; past it reading pauses. 1,000 by default. */
+  /**
+   * How many events may wait for the application; past it reading pauses. 1,000 by default.
+   * Each pause costs a round trip, and what was on its way is sent again: a small buffer makes a long history slow.
+   */
   buffer?: number;
   /** With an iterator: yields `{ kind: "live" }` whenever all before it was history. */
   live?: boolean;

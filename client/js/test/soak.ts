@@ -63,7 +63,8 @@ function follow(client: Client, i: number, target: { stream?: string }): Seen {
   const slow = i % 3 === 1;
   void (async () => {
     try {
-      for await (const e of begin(slow ? { buffer: 8 } : {})) {
+      // Few, so that it pauses all the time; but each pause costs a round trip, and a category has many more.
+      for await (const e of begin(slow ? { buffer: target.stream ? 8 : 8 * counters } : {})) {
         seen.take(e);
         if (slow && seen.events % 4 === 0) await sleep(1);
       }
