@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { postgrestest.Main(m) }
 // a test is about that.
 func open(t *testing.T, cfg postgres.Config) *postgres.Store {
 	t.Helper()
-	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, stuck)
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, stuck/6)
 	s, err := postgres.Open(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
