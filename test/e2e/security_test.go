@@ -37,7 +37,7 @@ func TestThreeNodesWithTLS(t *testing.T) {
 	c := startTrio(t, database(t), "--peer-tls-cert", filepath.Join(dir, "{node}.pem"),
 		"--peer-tls-key", filepath.Join(dir, "{node}.key"), "--peer-tls-ca", filepath.Join(dir, "ca.pem"))
 	var replaced, restarted sync.Once
-	c.run(workload{commands: 6_000, counters: 300, sessions: 32, followers: 24, during: func(done float64) {
+	c.run(workload{commands: 4_000, counters: 300, sessions: 32, followers: 24, during: func(done float64) {
 		if done > 0.3 {
 			replaced.Do(func() {
 				for _, file := range []string{"n1.pem", "n1.key"} {
@@ -102,7 +102,7 @@ func TestGossipKeyRotation(t *testing.T) {
 
 	steps := [][]string{{before, after}, {after, before}, {after}}
 	taken := 0
-	c.run(workload{commands: 6_000, counters: 300, sessions: 32, followers: 12, noErrors: true, during: func(done float64) {
+	c.run(workload{commands: 4_000, counters: 300, sessions: 32, followers: 12, noErrors: true, during: func(done float64) {
 		if taken == len(steps) || done < 0.2+0.2*float64(taken) {
 			return
 		}

@@ -67,14 +67,14 @@ func read(t *testing.T, file string) string {
 // it was, to the byte.
 func TestMoveALog(t *testing.T) {
 	t.Parallel()
-	first, second, third := filled(t, 3000), database(t), filepath.Join(t.TempDir(), "new")
+	first, second, third := filled(t, 1500), database(t), filepath.Join(t.TempDir(), "new")
 	file := filepath.Join(t.TempDir(), "log.jsonl")
 	out, errs := must(t, "export", "--store", first, file)
-	if !strings.Contains(out, "6000 events in 3000 commits") || !strings.Contains(errs, "100 %") {
+	if !strings.Contains(out, "3000 events in 1500 commits") || !strings.Contains(errs, "100 %") {
 		t.Errorf("export says %q, %q", out, errs)
 	}
 	out, errs = must(t, "import", "--store", second, "--keep-id", file)
-	if !strings.Contains(out, "6000 events in 3000 commits, up to position 6000") || !strings.Contains(errs, "100 %") {
+	if !strings.Contains(out, "3000 events in 1500 commits, up to position 3000") || !strings.Contains(errs, "100 %") {
 		t.Errorf("import says %q, %q", out, errs)
 	}
 	again, _ := must(t, "export", "--store", second)
@@ -86,7 +86,7 @@ func TestMoveALog(t *testing.T) {
 		t.Error("what came back is not what left")
 	}
 	for _, store := range []string{first, second, third} {
-		if out, errs := must(t, "verify", "--store", store); !strings.Contains(out, "6000 events") || !strings.Contains(errs, "verify keys") {
+		if out, errs := must(t, "verify", "--store", store); !strings.Contains(out, "3000 events") || !strings.Contains(errs, "verify keys") {
 			t.Errorf("verify says %q, %q", out, errs)
 		}
 	}
@@ -102,15 +102,15 @@ func TestMoveALog(t *testing.T) {
 	if read(t, file) != again {
 		t.Error("the file that was continued is another one")
 	}
-	if part, _ := must(t, "export", "--store", first, "--after", "5990"); strings.Count(part, "\n") != 7 {
-		t.Errorf("after 5990 there are\n%s", part)
+	if part, _ := must(t, "export", "--store", first, "--after", "2990"); strings.Count(part, "\n") != 7 {
+		t.Errorf("after 2990 there are\n%s", part)
 	}
 }
 
 // TestImportIsInterrupted kills an import in the middle, and starts it again.
 func TestImportIsInterrupted(t *testing.T) {
 	t.Parallel()
-	whole, _ := must(t, "export", "--store", filled(t, 10_000))
+	whole, _ := must(t, "export", "--store", filled(t, 5_000))
 	file := filepath.Join(t.TempDir(), "log.jsonl")
 	if err := os.WriteFile(file, []byte(whole), 0o600); err != nil {
 		t.Fatal(err)
@@ -135,11 +135,11 @@ func TestImportIsInterrupted(t *testing.T) {
 			t.Fatal("the import was not interrupted")
 		}
 		out, _ := must(t, "verify", "--store", store)
-		if strings.Contains(out, " 0 events") || strings.Contains(out, "20000 events") {
+		if strings.Contains(out, " 0 events") || strings.Contains(out, "10000 events") {
 			t.Errorf("%s: the import was not cut in the middle: %s", name, out)
 		}
 		out, _ = must(t, "import", "--store", store, file)
-		if strings.Contains(out, "10000 commits") || !strings.Contains(out, "up to position 20000") {
+		if strings.Contains(out, "5000 commits") || !strings.Contains(out, "up to position 10000") {
 			t.Errorf("%s: it began anew: %s", name, out)
 		}
 		again, _ := must(t, "export", "--store", store)
