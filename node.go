@@ -139,8 +139,12 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		n.publisher = feed.NewPublisher(feed.PublisherConfig{Logger: n.log})
 		committed = n.publisher.Publish
 	}
+	patience := databasePatience
+	if !cfg.Domain { // what it can't read nobody else reads for it
+		patience = 0
+	}
 	if n.store, err = OpenStore(ctx, StoreConfig{
-		URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Patience: databasePatience, Logger: n.log,
+		URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Patience: patience, Logger: n.log,
 	}); err != nil {
 		return nil, err
 	}

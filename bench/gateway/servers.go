@@ -73,7 +73,7 @@ func openFleet(ctx context.Context, binary string, cpus []int, rivals ...string)
 		return nil, err
 	}
 	if g.process, err = start(g.name, measured, binary, "node", "--name", "gateway", "--roles", "gateway", "--store", f.log.URL("postgres"),
-		"--join", gossip, "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--log-level", "error"); err != nil {
+		"--join", gossip, "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--log-level", "warn"); err != nil {
 		return nil, err
 	}
 	addr, err := g.process.ready("ganglion: ready http://")
@@ -124,7 +124,13 @@ func (s *server) do(o load.Order) (load.Report, error) {
 	if s.origin != nil {
 		o.Watch = append(o.Watch, s.origin.pid(), s.log)
 	}
-	r, err := s.load.do(o)
+	return s.have(s.load, o)
+}
+
+// have gives an order to some of the server's clients. If it fails, it says how
+// the server fares.
+func (s *server) have(clients *process, o load.Order) (load.Report, error) {
+	r, err := clients.do(o)
 	if err != nil {
 		for _, p := range []*process{s.process, s.origin} {
 			if p != nil {

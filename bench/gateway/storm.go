@@ -77,7 +77,7 @@ func (s *server) storm(round int) (*stormRound, error) {
 		{Do: "cut", Group: "storm"},
 		{Do: "publish", Topics: topics, Events: stormMissed, Burst: 1},
 	} {
-		if _, err := s.crowd.do(o); err != nil {
+		if _, err := s.have(s.crowd, o); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +88,7 @@ func (s *server) storm(round int) (*stormRound, error) {
 	live := load.Order{Do: "pace", Group: few, Topics: []string{"hot"}, For: time.Second, Rate: othersRate, Watch: watch}
 	r := new(stormRound)
 	for range 3 {
-		calm, err := s.load.do(live)
+		calm, err := s.have(s.load, live)
 		if err != nil {
 			return nil, err
 		}
@@ -102,11 +102,11 @@ func (s *server) storm(round int) (*stormRound, error) {
 	back := make(chan error, 1)
 	go func() {
 		var err error
-		r.back, err = s.crowd.do(load.Order{Do: "resume", Group: "storm", Sessions: stormSessions, Topics: topics, After: 1, Watch: watch})
+		r.back, err = s.have(s.crowd, load.Order{Do: "resume", Group: "storm", Sessions: stormSessions, Topics: topics, After: 1, Watch: watch})
 		back <- err
 	}()
 	for over := false; !over; {
-		beside, err := s.load.do(live)
+		beside, err := s.have(s.load, live)
 		if err != nil {
 			return nil, errors.Join(err, <-back)
 		}

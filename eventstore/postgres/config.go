@@ -40,7 +40,8 @@ type Config struct {
 	// Patience, if it is not 0, is how long Append waits for a database that
 	// went away, because others may reach it. Past it, what was sent ends with
 	// eventstore.ErrUnknown and the rest with eventstore.ErrUnavailable, at
-	// once, until the database is back. Reads end with that as well.
+	// once, until the database is back. Reads end with that as well. A process
+	// whose goroutines wait long for a processor waits longer.
 	Patience time.Duration
 
 	// ConnectTimeout bounds one attempt to connect to one host.

@@ -432,11 +432,19 @@ func asFailure(err error) *Failure {
 // watch is a limit to callers' waiting for the database.
 type watch struct {
 	committer *Committer
+	batch     []*pending
+	maybe     bool
 	timer     *time.Timer
 	// Guarded by the committer's lock.
+	left   int // steps of Patience
 	gaveUp bool
 	over   bool
 }
+
+// patienceSteps is how often a watch looks whether it is over. Each time it first
+// lets all others run who are ready to: where thousands wait for a processor, an
+// answer that has come does too, and a database is not away because of that.
+const patienceSteps = 10
 
 // watch gives callers up after Patience: those that wait, and those of a batch.
 // maybe says that this may have been stored.
@@ -444,23 +452,33 @@ func (c *Committer) watch(batch []*pending, maybe bool) *watch {
 	if c.cfg.Patience == 0 {
 		return nil
 	}
-	w := &watch{committer: c}
-	w.timer = time.AfterFunc(c.cfg.Patience, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if w.over {
-			return
-		}
-		w.gaveUp = true
-		if c.away == nil {
-			c.leave()
-			c.away = fmt.Errorf("%w: it has not answered for %v", eventstore.ErrUnavailable, c.cfg.Patience)
-		}
-		refuse(batch, fmt.Errorf("%w: the database has not answered for %v", unheard(maybe), c.cfg.Patience))
-		refuse(c.waiting, c.away)
-		c.waiting = nil
-	})
+	w := &watch{committer: c, batch: batch, maybe: maybe, left: patienceSteps}
+	c.mu.Lock() // step uses the timer
+	defer c.mu.Unlock()
+	w.timer = time.AfterFunc(c.cfg.Patience/patienceSteps, w.step)
 	return w
+}
+
+func (w *watch) step() {
+	runtime.Gosched()
+	c := w.committer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.over {
+		return
+	}
+	if w.left--; w.left > 0 {
+		w.timer.Reset(c.cfg.Patience / patienceSteps)
+		return
+	}
+	w.gaveUp = true
+	if c.away == nil {
+		c.leave()
+		c.away = fmt.Errorf("%w: it has not answered for %v", eventstore.ErrUnavailable, c.cfg.Patience)
+	}
+	refuse(w.batch, fmt.Errorf("%w: the database has not answered for %v", unheard(w.maybe), c.cfg.Patience))
+	refuse(c.waiting, c.away)
+	c.waiting = nil
 }
 
 // end stops watching, if that has not ended yet, and tells whether callers were
