@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
@@ -167,11 +166,7 @@ func TestPastTheMemoryForAllSocketsNobodyNewIsTaken(t *testing.T) {
 	slow.send(`{"op":"subscribe","id":"s","category":"auction"}`)
 	want[frame.Subscribed](slow)
 	want[frame.Live](slow)
-	total := 0
-	for ; n.Stats().Full == 0; total += 100 { // a full socket is more than it may be
-		w.append(eventstore.StreamID{Type: "auction", ID: "1"}, large(100)...)
-		n.settle()
-	}
+	total := n.fillASocket() // which is more than may wait
 	n.dial().wantClose(frame.CloseOverloaded)
 	n.wantLimited("outbound_bytes", 1)
 	stream, err := openEvents(oneShot, n.url+"/v1/categories/auction/events", "ada")

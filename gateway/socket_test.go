@@ -25,11 +25,7 @@ func TestAFullSocketLosesNothingAndBreaksNoFrame(t *testing.T) {
 	slow.send(text(`{"op":"hello","id":"h","client":"eve"}` + "\n" + `{"op":"subscribe","id":"s","category":"auction"}`))
 	for op := ""; op != "live"; op = slow.answer().Op() {
 	}
-	total := 0
-	for ; n.Stats().Full == 0; total += 100 {
-		w.append(eventstore.StreamID{Type: "auction", ID: "1"}, large(100)...)
-		n.settle()
-	}
+	total := n.fillASocket()
 	const requests = 100
 	var commands []string
 	for i := range requests { // on streams of their own, so that they are answered concurrently

@@ -359,6 +359,26 @@ func large(n int) []eventstore.Event {
 	return slices.Repeat([]eventstore.Event{{Type: "added", Form: 1, Data: []byte(`{"text":"` + strings.Repeat("x", 1000) + `"}`)}}, n)
 }
 
+// fillASocket stores events of auction/1 until a client's socket is full who does
+// not read them, and returns how many. It may be full for a moment only, while
+// the kernel finds room on the client's side: far more follow than that is.
+func (n *node) fillASocket() (events int) {
+	n.w.t.Helper()
+	store := func(count int) {
+		n.w.append(eventstore.StreamID{Type: "auction", ID: "1"}, large(count)...)
+		n.settle()
+		events += count
+	}
+	for n.Stats().Full == 0 {
+		store(100)
+	}
+	for range 10 {
+		store(100)
+	}
+	waitFor(n.w.t, func() bool { return n.Stats().Full > 0 })
+	return events
+}
+
 // client is a WebSocket client that looks at every frame.
 type client struct {
 	t    testing.TB
