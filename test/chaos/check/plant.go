@@ -153,6 +153,10 @@ var Plants = []Plant{
 			for i := range h.Commands {
 				later := &h.Commands[i]
 				if later.Outcome == Done && later.Client == c.Client && later.Stream == c.Stream && later.Version > c.Version {
+					for i := range h.Commands {
+						h.Commands[i].Lane *= 2 // room between any two
+					}
+					c.Lane *= 2
 					later.Burst, later.Lane, later.Attempts = c.Burst, c.Lane-1, 2
 					return true
 				}
