@@ -105,29 +105,10 @@ func (c *court) authenticator(t *testing.T, cfg token.Config) *token.Authenticat
 // start starts the nodes and waits until they are ready.
 func (c *court) start(t *testing.T, dir string, auth *token.Authenticator) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	const nodes = 2
-	ready, ended := make(chan string, nodes), make(chan error, 1)
-	go func() {
-		ended <- ganglion.RunDev(ctx, ganglion.Config{
-			Catalog: verdicts(), Listen: "127.0.0.1:0", Store: dir, Auth: auth, Ready: func(url string) { ready <- url },
-		}, nodes)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
+	c.urls, _ = harness.Serve(t, nodes, func(ctx context.Context, ready func(string)) error {
+		return ganglion.RunDev(ctx, ganglion.Config{Catalog: verdicts(), Listen: "127.0.0.1:0", Store: dir, Auth: auth, Ready: ready}, nodes)
 	})
-	for range nodes {
-		select {
-		case url := <-ready:
-			c.urls = append(c.urls, url)
-		case err := <-ended:
-			ended <- err
-			t.Fatal(err)
-		}
-	}
 }
 
 func (c *court) token(t *testing.T, client string, good time.Duration, claims map[string]any) string {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain"
+	"github.com/ganglion-es/ganglion/test/harness"
 )
 
 // TestACollectorGetsTheWholeTraceOfACommand sends spans as --trace-endpoint
@@ -43,30 +44,12 @@ func TestACollectorGetsTheWholeTraceOfACommand(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	ctx, stop := context.WithCancel(t.Context())
-	ready, done := make(chan string, 1), make(chan error, 1)
-	go func() {
-		done <- runTraced(ctx, provider, func(ctx context.Context) error {
-			return ganglion.RunDev(ctx, ganglion.Config{
-				Catalog: &domain.Catalog, Listen: "127.0.0.1:0", Store: t.TempDir(), Tracing: provider,
-				Ready: func(url string) { ready <- url },
-			}, 1)
+	urls, _ := harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
+		return runTraced(ctx, provider, func(ctx context.Context) error {
+			return ganglion.RunDev(ctx, ganglion.Config{Catalog: &domain.Catalog, Listen: "127.0.0.1:0", Store: t.TempDir(), Tracing: provider, Ready: ready}, 1)
 		})
-	}()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
-	var url string
-	select {
-	case url = <-ready:
-	case err := <-done:
-		done <- nil
-		t.Fatal(err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/commands", strings.NewReader(`{"aggregate":"counter/traced","command":"add","data":{"by":1}}`))
+	})
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, urls[0]+"/v1/commands", strings.NewReader(`{"aggregate":"counter/traced","command":"add","data":{"by":1}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +80,7 @@ func TestACollectorGetsTheWholeTraceOfACommand(t *testing.T) {
 				}
 			}
 		case <-time.After(50 * time.Millisecond): // they are sent every 5 seconds, if nobody asks
-			if err := provider.ForceFlush(ctx); err != nil {
+			if err := provider.ForceFlush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -67,29 +67,13 @@ func diaryRelease(t *testing.T, n int) *aggregate.Catalog {
 // runRelease runs two nodes of a release until the end of use.
 func runRelease(t *testing.T, store string, n int, use func(urls []string)) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
 	catalog := diaryRelease(t, n)
-	ready, ended := make(chan string, 2), make(chan error, 1)
-	go func() {
-		ended <- ganglion.RunDev(ctx, ganglion.Config{
-			Catalog: catalog, Listen: "127.0.0.1:0", Store: store, Ready: func(url string) { ready <- url },
-		}, 2)
-	}()
-	defer func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("release %d: %v", n, err)
-		}
-	}()
-	var urls []string
-	for len(urls) < 2 {
-		select {
-		case url := <-ready:
-			urls = append(urls, harness.WS(url))
-		case err := <-ended:
-			ended <- nil
-			t.Fatalf("release %d: %v", n, err)
-		}
+	urls, stop := harness.Serve(t, 2, func(ctx context.Context, ready func(string)) error {
+		return ganglion.RunDev(ctx, ganglion.Config{Catalog: catalog, Listen: "127.0.0.1:0", Store: store, Ready: ready}, 2)
+	})
+	defer stop()
+	for i, url := range urls {
+		urls[i] = harness.WS(url)
 	}
 	use(urls)
 }
