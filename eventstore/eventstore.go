@@ -197,8 +197,9 @@ type Store interface {
 	// StreamHead returns the newest version of a stream, and its position.
 	StreamHead(ctx context.Context, s StreamID) (Head, error)
 
-	// LoadSnapshot returns the stream's snapshot, or nil.
-	LoadSnapshot(ctx context.Context, s StreamID) (*Snapshot, error)
+	// Load returns the stream's snapshot, or nil, and the commits after it as
+	// ReadStream does: both as of one moment, and in one call to the database.
+	Load(ctx context.Context, s StreamID, limit int) (*Snapshot, []Commit, error)
 	// SaveSnapshot keeps a snapshot, unless a newer one is there.
 	SaveSnapshot(ctx context.Context, s Snapshot) error
 

@@ -65,7 +65,7 @@ type Config struct {
 	// Loads bounds how many aggregates are read from the log at once; more
 	// wait.
 	//
-	// Defaults to 16.
+	// Defaults to 64.
 	Loads int
 
 	// LoadTimeout bounds the reading of one aggregate.
@@ -102,7 +102,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"Drain", &c.Drain, 256},
 		{"CachedStates", &c.CachedStates, 100_000},
 		{"CachedBytes", &c.CachedBytes, 256 << 20},
-		{"Loads", &c.Loads, 16},
+		{"Loads", &c.Loads, 64},
 	} {
 		if *bound.value < 0 {
 			errs = append(errs, fmt.Errorf("host: %s is negative", bound.name))

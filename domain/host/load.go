@@ -61,13 +61,8 @@ func (h *Host) read(c *cell) error {
 		return ctx.Err()
 	}
 	h.counters.loads.Add(1)
-	if c.state == nil {
-		if err := h.begin(ctx, c); err != nil {
-			return err
-		}
-	}
+	commits, err := h.first(ctx, c)
 	for {
-		commits, err := h.store.ReadStream(ctx, c.stream, c.version, page)
 		if err != nil {
 			return fmt.Errorf("read after version %d: %w", c.version, err)
 		}
@@ -79,36 +74,61 @@ func (h *Host) read(c *cell) error {
 		if len(commits) < page {
 			return nil
 		}
+		commits, err = h.store.ReadStream(ctx, c.stream, c.version, page)
 	}
 }
 
-// begin gives the cell the state to start from: the snapshot, if there is one
-// that this program understands, else that of an unused aggregate.
-func (h *Host) begin(ctx context.Context, c *cell) error {
+// first reads the first commits that the cell's state lacks. A cell without a
+// state gets one to start from: the snapshot, if there is one that this program
+// understands, else that of an unused aggregate.
+func (h *Host) first(ctx context.Context, c *cell) ([]eventstore.Commit, error) {
+	if c.state != nil {
+		return h.store.ReadStream(ctx, c.stream, c.version, page)
+	}
 	c.drop()
 	if c.def.SnapshotEvery() > 0 && !c.fromScratch {
-		s, err := h.store.LoadSnapshot(ctx, c.stream)
-		if err != nil {
-			return fmt.Errorf("load the snapshot: %w", err)
-		}
-		if s != nil && s.Fingerprint == c.def.Fingerprint() {
-			err := guarded(func() (err error) {
-				c.state, err = c.def.DecodeState(s.State)
-				return err
-			})
-			if err == nil {
-				c.version, c.position, c.at = s.Version, s.Position, s.At
-				c.snapshot, c.stateBytes = s.Version, len(s.State)
-				h.counters.snapshotsUsed.Add(1)
-				return nil
-			}
-			h.log.Warn("a snapshot can't be decoded: reading the aggregate from its first event", "stream", c.stream, "error", err)
+		s, commits, err := h.store.Load(ctx, c.stream, page)
+		switch {
+		case err != nil:
+			return nil, err
+		case s == nil:
+			return commits, c.begin()
+		case h.restore(c, s):
+			return commits, nil
 		}
 	}
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
+	return h.store.ReadStream(ctx, c.stream, 0, page)
+}
+
+// begin gives the cell the state of an unused aggregate.
+func (c *cell) begin() error {
 	return guarded(func() error {
 		c.state = c.def.NewState()
 		return nil
 	})
+}
+
+// restore gives the cell the state of a snapshot, if this program understands
+// it.
+func (h *Host) restore(c *cell, s *eventstore.Snapshot) bool {
+	if s.Fingerprint != c.def.Fingerprint() {
+		return false
+	}
+	err := guarded(func() (err error) {
+		c.state, err = c.def.DecodeState(s.State)
+		return err
+	})
+	if err != nil {
+		h.log.Warn("a snapshot can't be decoded: reading the aggregate from its first event", "stream", c.stream, "error", err)
+		return false
+	}
+	c.version, c.position, c.at = s.Version, s.Position, s.At
+	c.snapshot, c.stateBytes = s.Version, len(s.State)
+	h.counters.snapshotsUsed.Add(1)
+	return true
 }
 
 // apply applies those events of a commit that the state does not have.

@@ -183,13 +183,15 @@ func (l *memlog) StreamHead(_ context.Context, s eventstore.StreamID) (eventstor
 	return l.streamHead(s), nil
 }
 
-func (l *memlog) LoadSnapshot(_ context.Context, s eventstore.StreamID) (*eventstore.Snapshot, error) {
+func (l *memlog) Load(ctx context.Context, s eventstore.StreamID, limit int) (*eventstore.Snapshot, []eventstore.Commit, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if snap, ok := l.snapshots[s]; ok {
-		return &snap, nil
+	snap, ok := l.snapshots[s]
+	l.mu.Unlock()
+	commits, err := l.ReadStream(ctx, s, snap.Version, limit)
+	if !ok || err != nil {
+		return nil, commits, err
 	}
-	return nil, nil
+	return &snap, commits, nil
 }
 
 func (l *memlog) SaveSnapshot(_ context.Context, s eventstore.Snapshot) error {

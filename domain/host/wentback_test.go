@@ -47,7 +47,7 @@ func TestGetAfterTheLossWasAccepted(t *testing.T) {
 	var lost *eventstore.Snapshot
 	for end := time.Now().Add(30 * time.Second); lost == nil || lost.Version < 22; time.Sleep(time.Millisecond) {
 		var err error
-		if lost, err = store.LoadSnapshot(ctx, box("a")); err != nil {
+		if lost, _, err = store.Load(ctx, box("a"), 1); err != nil {
 			t.Fatal(err)
 		}
 		if time.Now().After(end) {

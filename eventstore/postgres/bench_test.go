@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/eventstore/storetest"
@@ -97,4 +101,56 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(read)/b.Elapsed().Seconds(), "commands/s")
+}
+
+// BenchmarkLoad loads streams of ten commits, as a node does that takes over
+// aggregates: by so many callers, over so many connections. As many callers as
+// connections never come together, and so are what loads cost one by one.
+func BenchmarkLoad(b *testing.B) {
+	const streams, commits = 1000, 10
+	url := postgrestest.URL(b)
+	name := func(n int64) eventstore.StreamID {
+		return eventstore.StreamID{Type: "counter", ID: fmt.Sprint(n % streams)}
+	}
+	open := func(b *testing.B, cfg postgres.Config) *postgres.Store {
+		cfg.URL = url
+		s, err := postgres.Open(b.Context(), cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { s.Close() })
+		return s
+	}
+	filler := open(b, postgres.Config{})
+	for i := range int64(streams) {
+		u := eventstore.Unit{Stream: name(i)}
+		for n := range commits {
+			u.Commands = append(u.Commands, eventstore.Command{
+				Key: fmt.Sprint(i, "-", n), At: time.Now(), Events: []eventstore.Event{{Type: "added", Data: []byte(`{"by":1}`)}},
+			})
+		}
+		if _, err := filler.Append(b.Context(), u); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ conns, callers int }{{1, 1}, {4, 4}, {1, 64}, {2, 64}, {4, 64}} {
+		b.Run(fmt.Sprintf("conns=%d/callers=%d", c.conns, c.callers), func(b *testing.B) {
+			s := open(b, postgres.Config{ReadConns: c.conns, Warm: true})
+			var next atomic.Int64
+			var all sync.WaitGroup
+			b.ResetTimer()
+			for range c.callers {
+				all.Go(func() {
+					for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+						if _, got, err := s.Load(b.Context(), name(n), 100); err != nil || len(got) != commits {
+							b.Errorf("%d commits, %v", len(got), err)
+							return
+						}
+					}
+				})
+			}
+			all.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "loads/s")
+		})
+	}
 }

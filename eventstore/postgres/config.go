@@ -51,7 +51,8 @@ type Config struct {
 
 	// ReadConns is how many connections reads may use. More serve more at once;
 	// they also all end with their node, which keeps the server busy (for 10 to
-	// 20 ms of a processor each) just when others take over from it.
+	// 40 ms of a processor each) just when others take over from it. Loads need
+	// few: those that come together share the way there and back.
 	//
 	// Defaults to 4.
 	ReadConns int

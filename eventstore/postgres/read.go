@@ -18,19 +18,14 @@ const (
 	streamSQL = `select ` + columns + ` from commit
 		where agg_id = $1 and agg_type = $2 and version > $3 order by version limit $4`
 	logSQL = `select ` + columns + ` from commit where pos > $1 order by pos limit $2`
-	// A snapshot of a log that went back may be newer than its stream, or
-	// stand where another commit is by now.
-	snapshotSQL = `select s.version, s.pos, s.at, s.fingerprint, s.state
-		from snapshot s join commit c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
-		where s.agg_id = $1 and s.agg_type = $2`
 )
 
 // warmReads has the server plan what commands wait for, and finds nothing.
 func warmReads(ctx context.Context, c *pgx.Conn) error {
 	for sql, args := range map[string][]any{
-		streamSQL:   {"", "", int64(0), 1},
-		logSQL:      {int64(math.MaxInt64), 1},
-		snapshotSQL: {"", ""},
+		streamSQL: {"", "", int64(0), 1},
+		logSQL:    {int64(math.MaxInt64), 1},
+		loadSQL:   {"", "", 1},
 	} {
 		if _, err := c.Exec(ctx, sql, args...); err != nil {
 			return err
@@ -123,29 +118,6 @@ func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventst
 	return eventstore.Head{Version: eventstore.Version(version), Position: eventstore.Position(pos)}, err
 }
 
-// LoadSnapshot implements eventstore.Store.
-func (s *Store) LoadSnapshot(ctx context.Context, id eventstore.StreamID) (*eventstore.Snapshot, error) {
-	var found *eventstore.Snapshot
-	err := s.ask(ctx, "load a snapshot", func(ctx context.Context, c *pgx.Conn) error {
-		var (
-			snap         = eventstore.Snapshot{Stream: id}
-			version, pos int64
-			state        []byte
-		)
-		err := c.QueryRow(ctx, snapshotSQL, id.ID, id.Type).Scan(&version, &pos, &snap.At, &snap.Fingerprint, &state)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
-		}
-		snap.Version, snap.Position, snap.At, snap.State = eventstore.Version(version), eventstore.Position(pos), snap.At.UTC(), state
-		found = &snap
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return found, nil
-}
-
 // SaveSnapshot implements eventstore.Store.
 func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) error {
 	if err := stored.CheckSnapshot(snap); err != nil {
@@ -191,47 +163,54 @@ func (s *Store) Audit(ctx context.Context, query string, row func(scan func(dest
 	return err
 }
 
-// page reads commits. It takes the columns as they come from the wire, in
-// binary: scanning them one by one costs as much as all the rest.
+// page reads commits.
 func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
 	var page []eventstore.Commit
 	err := s.ask(ctx, op, func(ctx context.Context, c *pgx.Conn) error {
 		page = nil
-		var text []byte
 		rows, err := c.Query(ctx, query, args...)
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			v := rows.RawValues()
-			// One copy for all that outlives the row.
-			text = append(append(append(text[:0], v[2]...), v[3]...), v[5]...)
-			names := string(text)
-			t, i := len(v[2]), len(v[2])+len(v[3])
-			f := stored.Fields{
-				Position: int64(binary.BigEndian.Uint64(v[0])),
-				N:        int64(int32(binary.BigEndian.Uint32(v[1]))),
-				Type:     names[:t],
-				ID:       names[t:i],
-				Version:  int64(binary.BigEndian.Uint64(v[4])),
-				Key:      names[i:],
-				Micros:   int64(binary.BigEndian.Uint64(v[6])) + epoch,
-				Meta:     v[7],
-				Events:   append([]byte(nil), v[8]...),
-			}
+		return each(rows, func(f *stored.Fields) error {
 			commit, err := f.Commit()
-			if err != nil {
-				return err
-			}
 			page = append(page, commit)
-		}
-		return rows.Err()
+			return err
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
 	return page, nil
+}
+
+// each reads rows of commits. It takes the columns as they come from the wire,
+// in binary: scanning them one by one costs as much as all the rest.
+func each(rows pgx.Rows, row func(*stored.Fields) error) error {
+	defer rows.Close()
+	var text []byte
+	for rows.Next() {
+		v := rows.RawValues()
+		// One copy for all that outlives the row.
+		text = append(append(append(text[:0], v[2]...), v[3]...), v[5]...)
+		names := string(text)
+		t, i := len(v[2]), len(v[2])+len(v[3])
+		err := row(&stored.Fields{
+			Position: int64(binary.BigEndian.Uint64(v[0])),
+			N:        int64(int32(binary.BigEndian.Uint32(v[1]))),
+			Type:     names[:t],
+			ID:       names[t:i],
+			Version:  int64(binary.BigEndian.Uint64(v[4])),
+			Key:      names[i:],
+			Micros:   int64(binary.BigEndian.Uint64(v[6])) + epoch,
+			Meta:     v[7],
+			Events:   append([]byte(nil), v[8]...),
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // signed fits a position or version into SQL's integers.

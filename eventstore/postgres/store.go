@@ -24,12 +24,13 @@ type Store struct {
 	conns     *pgxpool.Config // for every connection
 	pool      *pgxpool.Pool   // for reads
 	sockets   sockets
+	loads     chan *load
 	guard     *guard.Guard
 	backend   *backend
 	committer *batch.Committer
 
 	keeping sync.WaitGroup
-	cancel  context.CancelFunc // ends the housekeeping
+	cancel  context.CancelFunc // ends the housekeeping and the serving of loads
 	closing sync.Once
 	closed  chan struct{}
 }
@@ -47,7 +48,7 @@ func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, conns: conns, schema: as, closed: make(chan struct{})}
+	s := &Store{cfg: cfg, conns: conns, schema: as, loads: make(chan *load), closed: make(chan struct{})}
 	conns.ConnConfig.ConnectTimeout = cfg.ConnectTimeout // for each host
 	conns.ConnConfig.DialFunc = s.sockets.dialer(conns.ConnConfig.DialFunc)
 	conns.ConnConfig.ValidateConnect = refuseStandby
@@ -91,6 +92,9 @@ func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
 	keep, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	s.keeping.Go(func() { s.housekeep(keep) })
+	for range cfg.ReadConns {
+		s.keeping.Go(func() { s.serveLoads(keep) })
+	}
 	return s, nil
 }
 

@@ -106,33 +106,22 @@ func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventst
 	return eventstore.Head{Version: eventstore.Version(version), Position: eventstore.Position(pos)}, nil
 }
 
-// LoadSnapshot implements eventstore.Store.
-func (s *Store) LoadSnapshot(ctx context.Context, id eventstore.StreamID) (*eventstore.Snapshot, error) {
-	ctx, done, err := s.useSafely(ctx)
+// Load implements eventstore.Store.
+func (s *Store) Load(ctx context.Context, id eventstore.StreamID, limit int) (*eventstore.Snapshot, []eventstore.Commit, error) {
+	var loaded stored.Loaded
+	// A snapshot comes first, as a row of no events. One of a log that went back
+	// may be newer than its stream, or stand where another commit is by now.
+	err := s.each(ctx, "load a stream", loaded.Add, `with snap as materialized (select s.*
+			from snapshot s join "commit" c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
+			where s.agg_id = ?1 and s.agg_type = ?2)
+		select pos, 0, agg_type, agg_id, version, fingerprint, at, null, state from snap
+		union all select * from (select `+columns+` from "commit"
+			where agg_id = ?1 and agg_type = ?2 and version > coalesce((select version from snap), 0) order by version limit ?3)`,
+		id.ID, id.Type, limit)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer done()
-	var (
-		snap             = eventstore.Snapshot{Stream: id}
-		version, pos, at int64
-		state            []byte
-	)
-	// A snapshot of a log that went back may be newer than its stream, or
-	// stand where another commit is by now.
-	err = s.db.read.QueryRowContext(ctx, `select s.version, s.pos, s.at, s.fingerprint, s.state
-		from snapshot s join "commit" c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
-		where s.agg_id = ?1 and s.agg_type = ?2`,
-		id.ID, id.Type).Scan(&version, &pos, &at, &snap.Fingerprint, &state)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, s.failed(ctx, "load a snapshot", err)
-	}
-	snap.Version, snap.Position, snap.At = eventstore.Version(version), eventstore.Position(pos), stored.FromMicros(at)
-	snap.State = state
-	return &snap, nil
+	return loaded.Snapshot, loaded.Commits, loaded.Check()
 }
 
 // SaveSnapshot implements eventstore.Store.
@@ -157,33 +146,45 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 	return nil
 }
 
+// page reads commits.
 func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
-	ctx, done, err := s.useSafely(ctx)
+	var page []eventstore.Commit
+	err := s.each(ctx, op, func(f *stored.Fields) error {
+		c, err := f.Commit()
+		page = append(page, c)
+		return err
+	}, query, args...)
 	if err != nil {
 		return nil, err
+	}
+	return page, nil
+}
+
+// each reads rows of commits.
+func (s *Store) each(ctx context.Context, op string, row func(*stored.Fields) error, query string, args ...any) error {
+	ctx, done, err := s.useSafely(ctx)
+	if err != nil {
+		return err
 	}
 	defer done()
 	rows, err := s.db.read.QueryContext(ctx, query, args...)
 	if err != nil {
-		return nil, s.failed(ctx, op, err)
+		return s.failed(ctx, op, err)
 	}
 	defer rows.Close()
-	var page []eventstore.Commit
 	for rows.Next() {
 		var f stored.Fields
 		if err := rows.Scan(&f.Position, &f.N, &f.Type, &f.ID, &f.Version, &f.Key, &f.Micros, &f.Meta, &f.Events); err != nil {
-			return nil, s.failed(ctx, op, err)
+			return s.failed(ctx, op, err)
 		}
-		c, err := f.Commit()
-		if err != nil {
-			return nil, err
+		if err := row(&f); err != nil {
+			return err
 		}
-		page = append(page, c)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, s.failed(ctx, op, err)
+		return s.failed(ctx, op, err)
 	}
-	return page, nil
+	return nil
 }
 
 // signed fits a position or version into SQL's integers.

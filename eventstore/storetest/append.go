@@ -308,6 +308,9 @@ func testClose(t *testing.T, log Log) {
 	if _, err := f.Read(t.Context(), 0, 1); !errors.Is(err, eventstore.ErrClosed) {
 		t.Errorf("read after close: %v", err)
 	}
+	if _, _, err := f.Load(t.Context(), stream(1), 1); !errors.Is(err, eventstore.ErrClosed) {
+		t.Errorf("load after close: %v", err)
+	}
 	again := open(t, log)
 	if got := len(again.all()); (err == nil) != (got == 2) {
 		t.Errorf("who waited got %v, and the log holds %d commits", err, got)

@@ -1,11 +1,13 @@
 package storetest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -145,23 +147,41 @@ func testSnapshots(t *testing.T, log Log) {
 	s := stream(1)
 	f.append(unit(s, 0, command("a", 2)))
 	f.append(unit(s, 2, command("b", 1)))
-	if snap, err := f.LoadSnapshot(t.Context(), s); err != nil || snap != nil {
-		t.Fatalf("no snapshot: got %v, %v", snap, err)
+	load := func(s eventstore.StreamID, limit int, after eventstore.Version, commits int) *eventstore.Snapshot {
+		t.Helper()
+		snap, got, err := f.Load(t.Context(), s, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := f.ReadStream(t.Context(), s, after, limit)
+		if err != nil || len(want) != commits {
+			t.Fatalf("after version %d: %d commits, %v; want %d", after, len(want), err, commits)
+		}
+		equal(t, fmt.Sprint("commits after version ", after), got, want)
+		return snap
 	}
+	if snap := load(s, 10, 0, 2); snap != nil {
+		t.Fatalf("no snapshot: got %v", snap)
+	}
+	load(s, 1, 0, 1)
+	load(stream(3), 10, 0, 0)
 	want := eventstore.Snapshot{Stream: s, Version: 3, Position: 3, At: epoch, Fingerprint: "f1", State: json.RawMessage(`{"value": 3}`)}
 	older := want
 	older.Version, older.Position, older.State = 2, 2, json.RawMessage(`{"value": 2}`)
 	again := want
 	again.Fingerprint = "f2" // the state's schema changed
-	for i, step := range []struct{ save, want eventstore.Snapshot }{
-		{older, older}, {want, want}, {older, want}, {again, again},
+	for i, step := range []struct {
+		save, want eventstore.Snapshot
+		commits    int // after it
+	}{
+		{older, older, 1}, {want, want, 0}, {older, want, 0}, {again, again, 0},
 	} {
 		if err := f.SaveSnapshot(t.Context(), step.save); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}
-		got, err := f.LoadSnapshot(t.Context(), s)
-		if err != nil || got == nil {
-			t.Fatalf("step %d: got %v, %v", i, got, err)
+		got := load(s, 10, step.want.Version, step.commits)
+		if got == nil {
+			t.Fatalf("step %d: no snapshot", i)
 		}
 		equal(t, fmt.Sprint("snapshot after step ", i), *got, step.want)
 	}
@@ -176,8 +196,54 @@ func testSnapshots(t *testing.T, log Log) {
 	if err := f.SaveSnapshot(t.Context(), lost); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.LoadSnapshot(t.Context(), stream(2)); err != nil || got != nil {
-		t.Errorf("a snapshot of nothing: got %v, %v", got, err)
+	if got := load(stream(2), 10, 0, 0); got != nil {
+		t.Errorf("a snapshot of nothing: got %v", got)
+	}
+}
+
+// testLoads loads many streams at once: some of them unused, one with a
+// snapshot, one damaged, one that nobody waits for.
+func testLoads(t *testing.T, log Log) {
+	const streams, damaged, snapped, left = 100, 17, 23, 31
+	f := open(t, log)
+	var at eventstore.Position
+	for i := range streams {
+		if i%5 == 4 {
+			continue
+		}
+		f.append(unit(stream(i), 0, command("a", 1), command("b", 2)))
+		switch at += 3; i {
+		case damaged:
+			log.Exec(t, fmt.Sprintf(`update "commit" set events = '[{"t":"x"}]' where pos = %d`, at-2))
+		case snapped:
+			snap := eventstore.Snapshot{Stream: stream(i), Version: 1, Position: at - 2, At: epoch, Fingerprint: "f", State: []byte(`1`)}
+			if err := f.SaveSnapshot(t.Context(), snap); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	for i := range streams {
+		all.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if i == left {
+				cancel()
+			}
+			snap, commits, err := f.Load(ctx, stream(i), 10)
+			switch {
+			case i == left && (err == nil || errors.Is(err, context.Canceled)): // it may have been quick
+			case i == damaged && errors.Is(err, eventstore.ErrDamaged):
+			case i == damaged || err != nil:
+				t.Errorf("stream %d: %v", i, err)
+			case i == snapped && (snap == nil || len(commits) != 1 || commits[0].Version != 3),
+				i != snapped && snap != nil,
+				i != snapped && i%5 != 4 && (len(commits) != 2 || commits[1].Stream != stream(i)),
+				i%5 == 4 && len(commits) != 0:
+				t.Errorf("stream %d has the snapshot %v and %v", i, snap, commits)
+			}
+		})
 	}
 }
 

@@ -73,6 +73,7 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"a context ends the wait and not the append", testContext},
 		{"a closed store says so", testClose},
 		{"snapshots", testSnapshots},
+		{"loads that come together don't touch each other", testLoads},
 		{"a hole in the log is loud", testHole},
 		{"a log that went back is noticed", testWentBack},
 		{"a log that went back is fenced from appends", testWentBackAppend},

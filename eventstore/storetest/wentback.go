@@ -18,11 +18,11 @@ func (f fixture) everyMethod(want error) {
 	_, _, typeErr := f.ReadType(ctx, "counter", 0, 10, 10)
 	_, headErr := f.Head(ctx)
 	_, streamHeadErr := f.StreamHead(ctx, stream(1))
-	_, loadErr := f.LoadSnapshot(ctx, stream(1))
+	_, _, loadErr := f.Load(ctx, stream(1), 10)
 	saveErr := f.SaveSnapshot(ctx, eventstore.Snapshot{Stream: stream(1), Fingerprint: "f", State: []byte(`1`)})
 	for name, err := range map[string]error{
 		"Append": appendErr, "Read": readErr, "ReadStream": streamErr, "ReadType": typeErr, "Head": headErr,
-		"StreamHead": streamHeadErr, "LoadSnapshot": loadErr, "SaveSnapshot": saveErr, "Check": f.Check(ctx),
+		"StreamHead": streamHeadErr, "Load": loadErr, "SaveSnapshot": saveErr, "Check": f.Check(ctx),
 	} {
 		if !errors.Is(err, want) {
 			f.t.Errorf("%s: got %v, want %v", name, err, want)
@@ -117,7 +117,7 @@ func testSnapshotOfLostEvents(t *testing.T, log Log) {
 	}
 	none := func(when string) {
 		t.Helper()
-		if s, err := f.LoadSnapshot(t.Context(), stream(1)); err != nil || s != nil {
+		if s, _, err := f.Load(t.Context(), stream(1), 10); err != nil || s != nil {
 			t.Errorf("%s, a snapshot of lost events is given out: %+v, %v", when, s, err)
 		}
 	}

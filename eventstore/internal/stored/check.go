@@ -78,6 +78,36 @@ func (f *Fields) Commit() (eventstore.Commit, error) {
 	}, nil
 }
 
+// Loaded gathers what there is of one stream, row by row: perhaps a snapshot,
+// as a row of no events whose key is the fingerprint, then commits after it.
+type Loaded struct {
+	Snapshot *eventstore.Snapshot
+	Commits  []eventstore.Commit
+}
+
+// Add takes the next row.
+func (l *Loaded) Add(f *Fields) error {
+	if f.N == 0 && l.Snapshot == nil && len(l.Commits) == 0 {
+		l.Snapshot = &eventstore.Snapshot{
+			Stream:  eventstore.StreamID{Type: f.Type, ID: f.ID},
+			Version: eventstore.Version(f.Version), Position: eventstore.Position(f.Position), At: FromMicros(f.Micros),
+			Fingerprint: f.Key, State: f.Events,
+		}
+		return nil
+	}
+	c, err := f.Commit()
+	l.Commits = append(l.Commits, c)
+	return err
+}
+
+// Check reports a hole, as Contiguous does.
+func (l *Loaded) Check() error {
+	if l.Snapshot == nil {
+		return Contiguous(l.Commits, 0)
+	}
+	return Contiguous(l.Commits, l.Snapshot.Version)
+}
+
 // Window reports a hole in a range of positions that was only counted: rows
 // whose first event follows first and whose last is at upTo, with sum events.
 func Window(after eventstore.Position, first, upTo, sum int64) error {
