@@ -36,6 +36,11 @@ const (
 	// databasePatience is after how long without the database a node lets
 	// others execute what it owns. A commit that was merely slow is not given up.
 	databasePatience = 500 * time.Millisecond
+	// domainReads is how many connections a node reads with that only executes
+	// commands. Two load as much as a server with as many processors can give
+	// (BenchmarkLoad of eventstore/postgres), and when the node is killed, the
+	// server ends few just when the others need it.
+	domainReads = 2
 	// stopMost bounds how long peers may take to hear the last of a node.
 	stopMost = time.Second
 	// logCheck is how often a node makes sure that the log has not gone back.
@@ -139,12 +144,15 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		n.publisher = feed.NewPublisher(feed.PublisherConfig{Logger: n.log})
 		committed = n.publisher.Publish
 	}
-	patience := databasePatience
+	patience, reads := databasePatience, 0
 	if !cfg.Domain { // what it can't read nobody else reads for it
 		patience = 0
 	}
+	if !cfg.Gateway {
+		reads = domainReads
+	}
 	if n.store, err = OpenStore(ctx, StoreConfig{
-		URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Patience: patience, Logger: n.log,
+		URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Patience: patience, ReadConns: reads, Logger: n.log,
 	}); err != nil {
 		return nil, err
 	}

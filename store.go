@@ -29,6 +29,9 @@ type StoreConfig struct {
 	// Patience is how long appends wait for a database that went away; see
 	// postgres.Config.
 	Patience time.Duration
+	// ReadConns is how many connections to a database reads may use; see
+	// postgres.Config.
+	ReadConns int
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
@@ -54,7 +57,7 @@ func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Warm: cfg.Warm, Patience: cfg.Patience, Logger: cfg.Logger})
+		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Warm: cfg.Warm, Patience: cfg.Patience, ReadConns: cfg.ReadConns, Logger: cfg.Logger})
 	default:
 		return nil, fmt.Errorf("the store %s://… is neither a postgres:// URL nor a folder", scheme)
 	}
