@@ -279,7 +279,7 @@ var errSilent = errors.New("link: the peer was silent for too long")
 // watch waits until the stream's receiving end has ended, or the peer was
 // silent for too long.
 func (l *Link) watch(ended <-chan struct{}) (silent bool) {
-	const parts = 10
+	const parts = 20
 	tick := time.NewTicker(l.cfg.Silence / parts)
 	defer tick.Stop()
 	last, quiet := uint64(0), 0
