@@ -209,6 +209,7 @@ func TestAnErrorIsOneSentence(t *testing.T) {
 	}{
 		{errors.New("eventstore: postgres: can't connect:\n\thost a: refused\n\thost b: refused\n"), "can't connect: host a: refused; host b: refused"},
 		{errors.Join(errors.New("gateway: this is wrong"), errors.New("that too")), "this is wrong; that too"},
+		{errors.New("n4 is no member of this cluster: n1, n2"), "n4 is no member of this cluster: n1, n2"},
 		{errors.New("plain"), "plain"},
 	} {
 		if got := sentence(c.err); got != c.want {

@@ -287,7 +287,10 @@ func sentence(err error) string {
 		text += line
 	}
 	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: ", "gateway: ", "cluster: ", "token: ", "transfer: ", "import: ", "export: "} {
-		text = strings.ReplaceAll(text, prefix, "")
+		text = strings.TrimPrefix(text, prefix)
+		for _, before := range []string{": ", "; ", "("} { // and not «this cluster: »
+			text = strings.ReplaceAll(text, before+prefix, before)
+		}
 	}
 	return text
 }
