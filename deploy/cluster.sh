@@ -7,6 +7,9 @@
 #   deploy/cluster.sh roll [TAG]        replace the nodes one by one, by those of ganglion:TAG
 #   deploy/cluster.sh scale DOMAIN GATEWAY   as many domain nodes and gateways
 #   deploy/cluster.sh ganglion ARG...   an operator's command, on a gateway: members, token --client ada
+#   deploy/cluster.sh secrets LINE      change secrets by a line of shell in the folder of all of them, make those
+#                                       that are missing, and hand each reader its own
+#   deploy/cluster.sh secrets ganglion ARG...   the same by an operator's command: revoke, certs
 #   deploy/cluster.sh down [--volumes]  stop; the log and the secrets stay, unless --volumes
 #   deploy/cluster.sh compose ARG...    any other command, with the same files
 #
@@ -90,7 +93,8 @@ prepare() {
 # healthy SERVICE... waits until all their containers are.
 healthy() {
 	local states waiting=""
-	for _ in $(seq 240); do
+	local end=$((SECONDS + 120))
+	while [ $SECONDS -lt $end ]; do
 		# shellcheck disable=SC2046
 		states=$(docker inspect -f '{{.Name}}:{{.State.Health.Status}}' $(compose ps -q "$@"))
 		waiting=$(grep -v ':healthy$' <<<"$states" | tr '\n' ' ' || true)
@@ -141,13 +145,26 @@ dev() {
 	prepare
 	present "ganglion:${GANGLION_TAG:-dev}" || build_image
 	files=$files:deploy/compose.dev.yml
-	export GANGLION_AUTH=dev GANGLION_JWT_HMAC_FILE=
+	export GANGLION_AUTH=dev GANGLION_JWT_HMAC_FILE= GANGLION_JWT_REVOCATIONS=
 	local running
 	running=$(compose ps -q domain gateway)
 	build_binary dist/dev
 	compose up -d --no-build
 	[ -z "$running" ] || each_node restart_node
 	ready
+}
+
+# once ARG... runs a one-shot service, and returns when it has ended.
+once() { compose run --rm -T --no-deps "$@" >&2; }
+
+secrets() {
+	case ${1:-} in
+	"") ;;
+	ganglion) once -w /authority certs "${@:2}" ;;
+	*) once -w /authority --entrypoint /bin/sh secrets -c "umask 077; $*" ;;
+	esac
+	once certs </dev/null
+	once secrets </dev/null
 }
 
 restart_node() { docker restart "$1" >/dev/null; }
@@ -178,7 +195,7 @@ scale() {
 	healthy domain gateway
 }
 
-usage="deploy/cluster.sh up | dev | roll [TAG] | scale DOMAIN GATEWAY | ganglion ARG... | down [--volumes] | compose ARG..."
+usage="deploy/cluster.sh up | dev | roll [TAG] | scale DOMAIN GATEWAY | ganglion ARG... | secrets [LINE | ganglion ARG...] | down [--volumes] | compose ARG..."
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
@@ -188,6 +205,7 @@ roll)
 	use_standins
 	export GANGLION_TAG=${1:-${GANGLION_TAG:-dev}}
 	present "ganglion:$GANGLION_TAG" || fail "there is no image ganglion:$GANGLION_TAG"
+	secrets # those that a newer release has added
 	each_node replace_node
 	;;
 scale)
@@ -195,6 +213,7 @@ scale)
 	use_standins && scale "$@"
 	;;
 ganglion) use_standins && docker exec "$(a_gateway)" /ganglion "$@" ;;
+secrets) use_standins && secrets "$@" ;;
 down) use_standins && compose down "$@" ;;
 compose) use_standins && compose "$@" ;;
 *) fail "usage: $usage" ;;

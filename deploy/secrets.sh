@@ -20,6 +20,7 @@ padded() { head -c 32 /dev/urandom | base64; }
 secret gossip-key padded
 secret jwt-key random 48
 secret database-password random 24
+[ -e /authority/revoked ] || : >/authority/revoked # tokens that are good no more; none yet
 
 # give DIR USER FILE [NAME] hands a file to its reader.
 give() {
@@ -37,7 +38,7 @@ for role in domain gateway; do
 	give $role $nodes $role.pem node.pem
 	give $role $nodes $role.key node.key
 done
-give gateway $nodes jwt-key
+for file in jwt-key revoked; do give gateway $nodes $file; done
 chown "$database" /secrets/postgres
 chmod 500 /secrets/postgres
 give postgres $database database-password

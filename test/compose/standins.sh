@@ -32,7 +32,7 @@ root() {
 pg=$(printf '%s\n' /usr/lib/postgresql/* | sort -V | tail -n 1)
 r=$work/postgres/root
 # Without llvmjit there is no compiling of queries, and no need for LLVM.
-mapfile -t programs < <(printf '%s\n' "$pg"/bin/{postgres,initdb,psql,pg_isready} "$pg"/lib/*.so | grep -v llvmjit)
+mapfile -t programs < <(printf '%s\n' "$pg"/bin/{postgres,initdb,psql,pg_isready,pg_dump,pg_restore} "$pg"/lib/*.so | grep -v llvmjit)
 root "$r" "${programs[@]}"
 cp -L --parents -t "$r" "${programs[@]}"
 mkdir -p "$r/usr/share/postgresql" "$r/usr/local/bin"
@@ -42,7 +42,7 @@ cat >"$work/postgres/Dockerfile" <<D
 FROM scratch
 COPY root /
 RUN ["/bin/busybox", "--install", "-s", "/bin"]
-RUN mkdir -p /tmp /run/postgresql /var/lib/postgresql/data && chmod 1777 /tmp && chown postgres /run/postgresql /var/lib/postgresql/data
+RUN mkdir -p /tmp /run/postgresql /var/lib/postgresql/data && ln -s /run /var/run && chmod 1777 /tmp && chown postgres /run/postgresql /var/lib/postgresql/data
 ENV PATH=/usr/local/bin:$pg/bin:/bin PGDATA=/var/lib/postgresql/data
 ENTRYPOINT ["postgres-entrypoint.sh"]
 STOPSIGNAL SIGINT
