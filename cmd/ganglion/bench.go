@@ -13,34 +13,50 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
 type benchCmd struct {
-	URL         []string      `help:"Gateways, or a load balancer before them. Again for more." default:"http://127.0.0.1:8080" env:"GANGLION_URL" placeholder:"URL"`
-	Token       string        `help:"Proves who the clients are; without one they are bench-1, bench-2, …, for gateways that take that on trust." env:"GANGLION_TOKEN"`
-	Duration    time.Duration `help:"How long commands are sent." default:"30s"`
-	Rate        float64       `help:"Commands a second, of all connections together; they are sent at their times however long the answers take." default:"100" placeholder:"N"`
-	Connections int           `help:"Connections that send commands." default:"10" placeholder:"N"`
-	Subscribers int           `help:"Connections that follow the aggregates. Every event is to reach its subscribers." default:"10" placeholder:"N"`
-	Aggregates  int           `help:"How many new aggregates the commands are spread over." default:"100" placeholder:"N"`
-	Reconnect   time.Duration `name:"reconnect-every" help:"Cut each connection off about this often, without a word. Never, if not given." placeholder:"DURATION"`
-	Timeout     time.Duration `help:"How long a command may take with all that its client tries, and the last events once all is sent." default:"30s"`
-	MaxErrors   int           `help:"How many commands may fail." default:"0" placeholder:"N"`
-	Type        string        `help:"The type of the aggregates." default:"counter"`
-	Command     string        `help:"The command that is sent; it has one event or more." default:"add"`
-	Data        string        `help:"Its data." default:"{\"by\":1}" placeholder:"JSON"`
-	JSON        bool          `name:"json" help:"Print the report as JSON."`
+	URL                                  []string
+	Token                                string
+	Duration, Reconnect, Timeout         time.Duration
+	Rate                                 float64
+	Connections, Subscribers, Aggregates int
+	MaxErrors                            int
+	Type, Command, Data                  string
+	JSON                                 bool
 }
 
-// Help is what --help says beside the flags.
-func (benchCmd) Help() string {
-	return `Loads a real cluster through the client library, and checks what it promises: each command that was acknowledged has its events in its aggregate's history, once, at the
-version that it was told, and every subscriber gets that history in order and without a hole. Ends with 1 if it does not, or if more commands fail than --max-errors allows.
-
-  ganglion bench --url http://n1:8080 --url http://n2:8080
+func benchCommand() *cobra.Command {
+	var c benchCmd
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Load a cluster, measure it, and check what it promises.",
+		Long: `Loads a real cluster through the client library, and checks what it promises: each command that was acknowledged has its events in its aggregate's history, once, at the
+version that it was told, and every subscriber gets that history in order and without a hole. Ends with 1 if it does not, or if more commands fail than --max-errors allows.`,
+		Example: `  ganglion bench --url http://n1:8080 --url http://n2:8080
   ganglion bench --rate 2000 --connections 50 --subscribers 200 --duration 5m --reconnect-every 20s --json
-  GANGLION_TOKEN=$(ganglion token --jwt-hmac-file secret --client bench) ganglion bench --url https://ganglion.example`
+  GANGLION_TOKEN=$(ganglion token --jwt-hmac-file secret --client bench) ganglion bench --url https://ganglion.example`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&c.URL, "url", []string{"http://127.0.0.1:8080"}, "`URL` of a gateway, or of a load balancer before them. Again for more.")
+	f.StringVar(&c.Token, "token", "", "Proves who the clients are; without one they are bench-1, bench-2, …, for gateways that take that on trust.")
+	fromEnvironment(f)
+	f.DurationVar(&c.Duration, "duration", 30*time.Second, "How long commands are sent.")
+	f.Float64Var(&c.Rate, "rate", 100, "Commands a second, of all connections together; they are sent at their times however long the answers take.")
+	f.IntVar(&c.Connections, "connections", 10, "Connections that send commands.")
+	f.IntVar(&c.Subscribers, "subscribers", 10, "Connections that follow the aggregates. Every event is to reach its subscribers.")
+	f.IntVar(&c.Aggregates, "aggregates", 100, "How many new aggregates the commands are spread over.")
+	f.DurationVar(&c.Reconnect, "reconnect-every", 0, "Cut each connection off about this often, without a word. Never, if not given.")
+	f.DurationVar(&c.Timeout, "timeout", 30*time.Second, "How long a command may take with all that its client tries, and the last events once all is sent.")
+	f.IntVar(&c.MaxErrors, "max-errors", 0, "How many commands may fail; none by default.")
+	f.StringVar(&c.Type, "type", "counter", "The type of the aggregates.")
+	f.StringVar(&c.Command, "command", "add", "The command that is sent; it has one event or more.")
+	f.StringVar(&c.Data, "data", `{"by":1}`, "Its data, in `JSON`.")
+	f.BoolVar(&c.JSON, "json", false, "Print the report as JSON.")
+	return cmd
 }
 
 // Rates past these have no time between two commands that can be told.
@@ -81,7 +97,7 @@ func (c benchCmd) validate() error {
 	return errors.Join(errs...)
 }
 
-func (c benchCmd) Run(ctx context.Context) error {
+func (c benchCmd) run(ctx context.Context) error {
 	if err := c.validate(); err != nil {
 		return usageError{err}
 	}

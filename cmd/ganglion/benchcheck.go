@@ -17,7 +17,7 @@ type benchStream struct {
 	followers []*benchFollower
 
 	mu       sync.Mutex
-	commands []benchCommand
+	commands []sentCommand
 	history  []benchEvent // by version, from version 1 on
 	newest   int          // the highest version that was acknowledged
 }
@@ -30,8 +30,8 @@ type benchEvent struct {
 	stored time.Time
 }
 
-// benchCommand is a command that was sent; its number is its place, from 1 on.
-type benchCommand struct {
+// sentCommand is a command that was sent; its number is its place, from 1 on.
+type sentCommand struct {
 	due     time.Time // when it was to be sent
 	version int       // as it was acknowledged, 0 if it was not
 }
@@ -40,7 +40,7 @@ type benchCommand struct {
 func (s *benchStream) begin(due time.Time) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.commands = append(s.commands, benchCommand{due: due})
+	s.commands = append(s.commands, sentCommand{due: due})
 	return len(s.commands)
 }
 

@@ -8,21 +8,34 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/spf13/cobra"
+
 	"github.com/ganglion-es/ganglion"
 )
 
 type certsCmd struct {
-	Dir  string   `help:"Folder for the files; an authority that is there already is used." required:"" placeholder:"DIR"`
-	Node []string `help:"A node's name. Again for more." required:"" placeholder:"NAME"`
-	Keep bool     `help:"Leave alone the nodes whose files are there already, instead of refusing them."`
+	Dir  string
+	Node []string
+	Keep bool
 }
 
-// Help is what --help says beside the flags.
-func (certsCmd) Help() string {
-	return `  ganglion certs --dir certs --node n1 --node n2 --node n3`
+func certsCommand() *cobra.Command {
+	var c certsCmd
+	cmd := &cobra.Command{
+		Use:     "certs",
+		Short:   "Make a small authority and the certificates with which nodes know each other.",
+		Example: `  ganglion certs --dir certs --node n1 --node n2 --node n3`,
+		RunE:    func(*cobra.Command, []string) error { return c.run() },
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.Dir, "dir", "", "`DIR` for the files; an authority that is there already is used.")
+	f.StringSliceVar(&c.Node, "node", nil, "A node's `NAME`. Again for more.")
+	f.BoolVar(&c.Keep, "keep", false, "Leave alone the nodes whose files are there already, instead of refusing them.")
+	require(f, "dir", "node")
+	return cmd
 }
 
-func (c certsCmd) Run() error {
+func (c certsCmd) run() error {
 	if c.Keep {
 		c.Node = slices.DeleteFunc(c.Node, func(name string) bool {
 			_, noCert := os.Stat(filepath.Join(c.Dir, name+".pem"))

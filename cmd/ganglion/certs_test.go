@@ -16,19 +16,19 @@ func TestKeepMakesOnlyWhatIsMissing(t *testing.T) {
 		}
 		return string(raw)
 	}
-	if err := (certsCmd{Dir: dir, Node: []string{"n1"}, Keep: true}).Run(); err != nil {
+	if err := (certsCmd{Dir: dir, Node: []string{"n1"}, Keep: true}).run(); err != nil {
 		t.Fatal(err)
 	}
 	first := read()
 	for range 2 {
-		if err := (certsCmd{Dir: dir, Node: []string{"n1", "n2"}, Keep: true}).Run(); err != nil {
+		if err := (certsCmd{Dir: dir, Node: []string{"n1", "n2"}, Keep: true}).run(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "n2.pem")); err != nil || read() != first {
 		t.Errorf("n2 is missing, or n1 was made anew: %v", err)
 	}
-	if err := (certsCmd{Dir: dir, Node: []string{"n1"}}).Run(); err == nil {
+	if err := (certsCmd{Dir: dir, Node: []string{"n1"}}).run(); err == nil {
 		t.Error("without --keep a certificate was overwritten")
 	}
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -9,89 +11,26 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-const envPrefix = "GANGLION_"
-
-// BeforeResolve reads the file that --config names. It holds what a node's
-// flags hold, under their names; the command line and the environment go
-// before it.
-func (c *cli) BeforeResolve(call *kong.Context) error {
-	var file string
-	for _, f := range call.Model.Flags {
-		if f.Name == "config" {
-			file, _ = call.FlagValue(f).(string)
-		}
-	}
-	if file == "" {
-		return nil
-	}
-	values, err := readConfigFile(file, nodeFlags(call.Model))
-	if err != nil {
-		return usageError{fmt.Errorf("the configuration %s: %w", file, err)}
-	}
-	call.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, f *kong.Flag) (any, error) {
-		value, ok := values[f.Name]
-		// A flag that no variable sets is one call's, even if a node has one of
-		// its name.
-		if !ok || len(f.Envs) == 0 || fromEnvironment(f) != "" {
-			return nil, nil
-		}
-		if err := fits(f, value); err != nil {
-			return nil, fmt.Errorf("in the configuration %s: %w", file, err)
-		}
-		return value, nil
-	}))
-	return nil
-}
-
-// fits says whether a flag can take a value of the file. Kong would find out
-// as well, and not say where the value came from.
-func fits(f *kong.Flag, value string) error {
-	target := reflect.New(f.Target.Type()).Elem()
-	return f.Parse(kong.ScanFromTokens(kong.Token{Type: kong.FlagValueToken, Value: value}), target)
-}
-
-// fromEnvironment is the variable that gives a flag its value, empty if none
-// does.
-func fromEnvironment(f *kong.Flag) string {
-	for _, name := range f.Envs {
-		if _, ok := os.LookupEnv(name); ok {
-			return name
-		}
-	}
-	return ""
-}
-
-// nodeFlags are the flags that a configuration file may set: a node's, and
+// nodeSettings are the flags that a configuration file may set: a node's, and
 // those of every command.
-func nodeFlags(app *kong.Application) []*kong.Flag {
-	var found []*kong.Flag
-	for _, leaf := range app.Leaves(true) {
-		if leaf.Path() != "node" {
-			continue
-		}
-		for _, group := range leaf.AllFlags(false) {
-			for _, f := range group {
-				if len(f.Envs) > 0 && f.Name != "config" {
-					found = append(found, f)
-				}
-			}
-		}
-	}
-	return found
+func nodeSettings(root *cobra.Command) []*pflag.Flag {
+	node, _, _ := root.Find([]string{"node"}) // it is there
+	all := slices.Concat(settings(root.PersistentFlags()), settings(node.LocalFlags()))
+	return slices.DeleteFunc(all, func(f *pflag.Flag) bool { return f.Name == "config" })
 }
 
 // readConfigFile reads a TOML file of flags, as the text that each flag would
 // be given on the command line.
-func readConfigFile(name string, known []*kong.Flag) (map[string]string, error) {
+func readConfigFile(name string, known []*pflag.Flag) (map[string]string, error) {
 	raw, err := readSecret(name)
 	if err != nil {
 		return nil, err
@@ -127,7 +66,7 @@ func tomlText(value any) (string, error) {
 	switch v := value.(type) {
 	case string:
 		return v, nil
-	case bool, int64:
+	case bool, int64, float64:
 		return fmt.Sprint(v), nil
 	case []any:
 		items := make([]string, len(v))
@@ -138,7 +77,11 @@ func tomlText(value any) (string, error) {
 			}
 			items[i] = text
 		}
-		return kong.JoinEscaped(items, ','), nil
+		var line strings.Builder
+		list := csv.NewWriter(&line) // as pflag reads lists
+		err := list.Write(items)
+		list.Flush()
+		return strings.TrimSuffix(line.String(), "\n"), err
 	default:
 		return "", errors.New("can't be that: write a text, a number, true or false, or a list of texts")
 	}
@@ -187,15 +130,13 @@ func slips(a, b string) int {
 // misspelled are variables that are probably meant for a flag and reach none.
 // Others of the prefix are left alone: Kubernetes sets some for a service that
 // is called ganglion, and scripts have their own.
-func misspelled(app *kong.Application, environ []string) []error {
+func misspelled(root *cobra.Command, environ []string) []error {
 	var known []string
-	for _, leaf := range app.Leaves(false) {
-		for _, group := range leaf.AllFlags(false) {
-			for _, f := range group {
-				known = append(known, f.Envs...)
-			}
+	each(root, func(cmd *cobra.Command) {
+		for _, f := range slices.Concat(settings(cmd.PersistentFlags()), settings(cmd.LocalFlags())) {
+			known = append(known, annotation(f, variable))
 		}
-	}
+	})
 	var found []error
 	for _, entry := range environ {
 		name, _, _ := strings.Cut(entry, "=")
@@ -213,100 +154,93 @@ func misspelled(app *kong.Application, environ []string) []error {
 	return found
 }
 
-type configCmd struct {
-	Check     configCheckCmd     `cmd:"" help:"Check a node's configuration and the files that it names, without starting it."`
-	Reference configReferenceCmd `cmd:"" hidden:"" help:"Print docs/configuration.md."`
+func configCommand(l *logging) *cobra.Command {
+	cmd := &cobra.Command{Use: "config COMMAND", Short: "Check what a node is given."}
+	cmd.AddCommand(configCheckCommand(l), configReferenceCommand())
+	return cmd
 }
 
-// configCheckCmd takes what a node takes.
-type configCheckCmd struct {
-	nodeCmd
-}
-
-// Help is what --help says beside the flags.
-func (configCheckCmd) Help() string {
-	return `Takes what «ganglion node» takes, from the command line, the environment and the file that --config names. It opens no port and no database.
-
-  ganglion config check --config /etc/ganglion/node.toml`
-}
-
-func (c configCheckCmd) Run(ctx context.Context, call *kong.Context, log *slog.Logger) error {
-	if c.PrintConfig {
-		return printConfig(os.Stdout, call)
+// configCheckCommand takes what a node takes.
+func configCheckCommand(l *logging) *cobra.Command {
+	var c nodeCmd
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check a node's configuration and the files that it names, without starting it.",
+		Long: `Check a node's configuration and the files that it names, without starting it.
+Takes what «ganglion node» takes, from the command line, the environment and the file that --config names. It opens no port and no database.`,
+		Example: `  ganglion config check --config /etc/ganglion/node.toml`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c.PrintConfig {
+				return printConfig(cmd.OutOrStdout(), cmd.Flags())
+			}
+			if err := errors.Join(append(misspelled(cmd.Root(), os.Environ()), c.check(cmd.Context(), l.logger()))...); err != nil {
+				return usageError{err}
+			}
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "the configuration is good")
+			return err
+		},
 	}
-	errs := misspelled(call.Model, os.Environ())
-	config, _, err := c.config(ctx, log)
+	c.addTo(cmd)
+	return cmd
+}
+
+// check reports everything that is wrong.
+func (c nodeCmd) check(ctx context.Context, log *slog.Logger) error {
+	config, _, err := c.configure(ctx, log)
 	if err == nil {
 		err = config.Check()
 	}
-	if provider, wrong := c.provider(ctx, config.Name, log); wrong != nil {
-		errs = append(errs, wrong)
-	} else if provider != nil {
-		errs = append(errs, provider.Shutdown(ctx))
+	provider, wrong := c.provider(ctx, config.Name, log)
+	if provider != nil {
+		wrong = provider.Shutdown(ctx)
 	}
-	if err := errors.Join(append(errs, err)...); err != nil {
-		return usageError{err}
-	}
-	fmt.Println("the configuration is good")
-	return nil
+	return errors.Join(err, wrong)
 }
 
 // printConfig writes the configuration that holds, as a file that --config
 // takes, and where each value comes from.
-func printConfig(out io.Writer, call *kong.Context) error {
-	set := map[*kong.Flag]string{}
-	for _, p := range call.Path {
-		switch {
-		case p.Flag == nil:
-		case p.Resolved:
-			set[p.Flag] = "the file"
-		default:
-			set[p.Flag] = "the command line"
-		}
-	}
-	for _, f := range nodeFlags(call.Model) {
-		// The tree has a flag of its own for each command that shares it.
-		var here *kong.Flag
-		for _, given := range call.Flags() {
-			if given.Name == f.Name {
-				here = given
-			}
-		}
-		if here == nil || f.Hidden {
+func printConfig(out io.Writer, flags *pflag.FlagSet) error {
+	var errs []error
+	for _, f := range settings(flags) {
+		if f.Hidden || f.Name == "config" {
 			continue
 		}
-		from := set[here]
-		if name := fromEnvironment(here); from == "" && name != "" {
-			from = name
+		from := "by default"
+		switch {
+		case f.Changed:
+			from = cmp.Or(annotation(f, source), "the command line")
+		case zeroByDefault(f):
+			_, err := fmt.Fprintf(out, "# %s is not given\n", f.Name)
+			errs = append(errs, err)
+			continue
 		}
-		value := here.Target.Interface()
-		if from == "" {
-			if here.Target.IsZero() || here.Target.Kind() == reflect.Slice && here.Target.Len() == 0 {
-				fmt.Fprintf(out, "# %s is not given\n", f.Name)
-				continue
-			}
-			from = "by default"
-		}
-		if _, err := fmt.Fprintf(out, "%s = %s # %s\n", f.Name, tomlValue(value), from); err != nil {
-			return err
-		}
+		_, err := fmt.Fprintf(out, "%s = %s # %s\n", f.Name, tomlValue(f.Value), from)
+		errs = append(errs, err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
-func tomlValue(value any) string {
-	switch v := value.(type) {
-	case []string:
-		items := make([]string, len(v))
-		for i, item := range v {
+// zeroByDefault says that a flag is nothing if it is not given.
+func zeroByDefault(f *pflag.Flag) bool {
+	return slices.Contains([]string{"", "0", "0s", "false", "[]"}, f.DefValue)
+}
+
+func tomlValue(value pflag.Value) string {
+	if one, ok := value.(choice); ok {
+		value = one.Value
+	}
+	if list, ok := value.(pflag.SliceValue); ok {
+		items := slices.Clone(list.GetSlice())
+		for i, item := range items {
 			items[i] = strconv.Quote(redacted(item))
 		}
 		return "[" + strings.Join(items, ", ") + "]"
-	case bool, int:
-		return fmt.Sprint(v)
-	default:
-		return strconv.Quote(redacted(fmt.Sprint(v)))
 	}
+	switch value.Type() {
+	case "bool", "int", "float64":
+		return value.String()
+	}
+	return strconv.Quote(redacted(value.String()))
 }
 
 // redacted takes passwords out of URLs. Every other secret is in a file, and
@@ -330,8 +264,8 @@ func redacted(text string) string {
 }
 
 // warnOfMisspelled says at a node's start what it does not take.
-func warnOfMisspelled(call *kong.Context, log *slog.Logger) {
-	for _, err := range misspelled(call.Model, os.Environ()) {
+func warnOfMisspelled(root *cobra.Command, log *slog.Logger) {
+	for _, err := range misspelled(root, os.Environ()) {
 		log.Warn("the environment has a variable that nothing reads", "problem", err)
 	}
 }

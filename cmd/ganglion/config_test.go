@@ -2,20 +2,19 @@ package main
 
 import (
 	"bytes"
-	"log/slog"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// parsed is a call of the program, with a configuration file if there is text
-// for one.
-func parsed(t *testing.T, file string, args ...string) (*cli, *kong.Context, error) {
+// parsed is a call of the program that ends before it does anything, with a
+// configuration file if there is text for one.
+func parsed(t *testing.T, file string, args ...string) (*cobra.Command, error) {
 	t.Helper()
 	if file != "" {
 		name := filepath.Join(t.TempDir(), "node.toml")
@@ -24,19 +23,29 @@ func parsed(t *testing.T, file string, args ...string) (*cli, *kong.Context, err
 		}
 		args = append(args, "--config", name)
 	}
-	var c cli
-	parser, err := newParser(&c)
-	if err != nil {
-		t.Fatal(err)
+	root := newRoot()
+	each(root, func(cmd *cobra.Command) {
+		if !cmd.HasSubCommands() {
+			cmd.RunE = func(*cobra.Command, []string) error { return nil }
+		}
+	})
+	root.SetArgs(args)
+	return root.ExecuteC()
+}
+
+// held is what a flag holds, its items in lines if it is a list.
+func held(cmd *cobra.Command, flag string) string {
+	value := cmd.Flag(flag).Value
+	if list, ok := value.(pflag.SliceValue); ok {
+		return strings.Join(list.GetSlice(), "\n")
 	}
-	call, err := parser.Parse(args)
-	return &c, call, err
+	return value.String()
 }
 
 func TestTheCommandLineGoesBeforeTheEnvironmentAndThatBeforeTheFile(t *testing.T) {
 	t.Setenv("GANGLION_NAME", "environment")
 	t.Setenv("GANGLION_CLUSTER", "environment")
-	c, _, err := parsed(t, `
+	cmd, err := parsed(t, `
 name = "file"
 cluster = "file"
 advertise = "file"
@@ -46,28 +55,31 @@ log-format = "json"
 max-sessions = 7
 drain-window = "10s"
 insecure-peers = true
+trace-ratio = 0.5
 `, "node", "--name", "line")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := c.Node
-	got := []any{n.Name, n.Cluster, n.Advertise, n.Store, n.Join, c.LogFormat, n.MaxSessions, n.DrainWindow.String(), n.InsecurePeers, n.Listen}
-	want := []any{"line", "environment", "file", "file", []string{"a:1", "b,c:2"}, "json", 7, "10s", true, ":8080"}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	for flag, want := range map[string]string{
+		"name": "line", "cluster": "environment", "advertise": "file", "store": "file", "join": "a:1\nb,c:2", "log-format": "json",
+		"max-sessions": "7", "drain-window": "10s", "insecure-peers": "true", "trace-ratio": "0.5", "listen": ":8080",
+	} {
+		if got := held(cmd, flag); got != want {
+			t.Errorf("--%s is %q, want %q", flag, got, want)
+		}
 	}
 }
 
 func TestTheFileServesOtherCommandsToo(t *testing.T) {
 	t.Parallel()
-	c, _, err := parsed(t, `store = "there"`+"\n"+`roles = ["domain"]`, "verify")
-	if err != nil || c.Verify.Store != "there" {
-		t.Errorf("verify reads %q: %v", c.Verify.Store, err)
+	cmd, err := parsed(t, `store = "there"`+"\n"+`roles = ["domain"]`, "verify")
+	if err != nil || held(cmd, "store") != "there" {
+		t.Errorf("verify reads %q: %v", held(cmd, "store"), err)
 	}
 	// What a node joins is not what an operator asks about.
-	c, _, err = parsed(t, `join = ["n1:7946"]`, "ring")
-	if err != nil || len(c.Ring.Join) > 0 {
-		t.Errorf("ring reads %q: %v", c.Ring.Join, err)
+	cmd, err = parsed(t, `join = ["n1:7946"]`, "ring")
+	if err != nil || held(cmd, "join") != "" {
+		t.Errorf("ring reads %q: %v", held(cmd, "join"), err)
 	}
 }
 
@@ -86,24 +98,39 @@ func TestWhatIsWrongInAFileIsSaidWithWhatToDo(t *testing.T) {
 		"[node]\nname = \"x\"":          `there is no "node"`,
 		`join = [1, 2]`:                 "join has something else than texts",
 	} {
-		_, _, err := parsed(t, text, "node", "--store", "x")
+		_, err := parsed(t, text, "node", "--store", "x")
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", text, err, want)
 		}
 	}
-	if _, _, err := parsed(t, "", "node", "--store", "x", "--config", "/nowhere"); err == nil || !strings.Contains(err.Error(), "can't read /nowhere") {
+	if _, err := parsed(t, "", "node", "--store", "x", "--config", "/nowhere"); err == nil || !strings.Contains(err.Error(), "can't read /nowhere") {
 		t.Errorf("a file that is missing: %v", err)
+	}
+}
+
+func TestAWrongValueSaysWhereItIsFrom(t *testing.T) {
+	t.Setenv("GANGLION_MAX_SESSIONS", "many")
+	t.Setenv("GANGLION_ROLES", "domain,boss")
+	_, err := parsed(t, `drain-window = 5`, "node", "--store", "x")
+	for _, want := range []string{"GANGLION_MAX_SESSIONS: --max-sessions does not take \"many\"", "GANGLION_ROLES", "domain or gateway"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %s", err, want)
+		}
+	}
+	t.Setenv("GANGLION_MAX_SESSIONS", "7")
+	t.Setenv("GANGLION_ROLES", "domain")
+	if _, err := parsed(t, `drain-window = 5`, "node", "--store", "x"); err == nil || !strings.Contains(err.Error(), "node.toml: --drain-window") {
+		t.Errorf("%v does not name the file", err)
+	}
+	if _, err := parsed(t, "", "dev"); err != nil {
+		t.Errorf("what another command takes is looked at: %v", err)
 	}
 }
 
 func TestMisspelledVariablesAreFound(t *testing.T) {
 	t.Parallel()
-	_, call, err := parsed(t, "", "version")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var got []string
-	for _, err := range misspelled(call.Model, []string{
+	for _, err := range misspelled(newRoot(), []string{
 		"GANGLION_LISTEN=x", "GANGLION_LISTN=x", "GANGLION_DRAIN_WINDOWS=x", "PATH=x",
 		"GANGLION_SERVICE_HOST=10.0.0.1", "GANGLION_PORT_8080_TCP=tcp://10.0.0.1:8080", "GANGLION_FAULTS=long",
 	}) {
@@ -120,13 +147,13 @@ func TestMisspelledVariablesAreFound(t *testing.T) {
 
 func TestThePrintedConfigurationIsAFileWithoutPasswords(t *testing.T) {
 	t.Setenv("GANGLION_CLUSTER", "blue")
-	_, call, err := parsed(t, `join = ["a:1", "b:2"]`, "node",
+	cmd, err := parsed(t, `join = ["a:1", "b:2"]`, "node",
 		"--store", "postgres://u:hush@db/x?sslmode=disable&sslpassword=hush2", "--jwt-hmac-file", "keys", "--insecure-peers")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := printConfig(&out, call); err != nil {
+	if err := printConfig(&out, cmd.Flags()); err != nil {
 		t.Fatal(err)
 	}
 	text := out.String()
@@ -142,23 +169,17 @@ func TestThePrintedConfigurationIsAFileWithoutPasswords(t *testing.T) {
 		t.Errorf("a password is printed:\n%s", text)
 	}
 	t.Setenv("GANGLION_CLUSTER", "green")
-	if c, _, err := parsed(t, text, "node"); err != nil || c.Node.Cluster != "green" || !slices.Equal(c.Node.Join, []string{"a:1", "b:2"}) {
-		t.Errorf("what was printed is read as %+v: %v", c.Node, err)
+	cmd, err = parsed(t, text, "node")
+	if err != nil || held(cmd, "cluster") != "green" || held(cmd, "join") != "a:1\nb:2" {
+		t.Errorf("what was printed is read as %q and %q: %v", held(cmd, "cluster"), held(cmd, "join"), err)
 	}
 }
 
 func TestConfigCheckReportsEverything(t *testing.T) {
 	t.Setenv("GANGLION_LISTN", ":1")
-	var c cli
-	parser, err := newParser(&c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	call, err := parser.Parse(strings.Fields("config check --store x --peer-listen nonsense --max-sessions=-1 --gossip-key-file /nowhere --peer-tls-cert only.pem"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = c.Config.Check.Run(t.Context(), call, c.logger(new(slog.LevelVar)))
+	root := newRoot()
+	root.SetArgs(strings.Fields("config check --store x --peer-listen nonsense --max-sessions=-1 --gossip-key-file /nowhere --peer-tls-cert only.pem"))
+	err := root.ExecuteContext(t.Context())
 	for _, want := range []string{"GANGLION_LISTN", "peer-listen", "Sessions", "/nowhere", "go together"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %s", err, want)
@@ -168,12 +189,8 @@ func TestConfigCheckReportsEverything(t *testing.T) {
 
 func TestTheReferenceIsCurrent(t *testing.T) {
 	t.Parallel()
-	_, call, err := parsed(t, "", "version")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var want bytes.Buffer
-	if err := writeReference(&want, call.Model); err != nil {
+	if err := writeReference(&want, newRoot()); err != nil {
 		t.Fatal(err)
 	}
 	got, err := os.ReadFile("../../docs/configuration.md")

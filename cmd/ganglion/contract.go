@@ -7,15 +7,21 @@ import (
 	"net/http"
 	"os"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/domain/contract"
 	"github.com/ganglion-es/ganglion/proto"
 )
 
 // sourceFlags say whose contract, and where it goes.
-type sourceFlags struct {
-	URL string `help:"A gateway that runs the application; the aggregates of this program if not given." env:"GANGLION_URL" placeholder:"URL"`
-	Out string `help:"File to write; standard output if not given." placeholder:"FILE"`
+type sourceFlags struct{ URL, Out string }
+
+func (f *sourceFlags) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&f.URL, "url", "", "`URL` of a gateway that runs the application; the aggregates of this program if not given.")
+	fromEnvironment(flags)
+	flags.StringVar(&f.Out, "out", "", "`FILE` to write; standard output if not given.")
 }
 
 // schemaBytes bounds what is read from a gateway.
@@ -54,16 +60,26 @@ func (f sourceFlags) write(text []byte) error {
 
 type schemaCmd struct {
 	sourceFlags
-	Format string `help:"json for a JSON Schema, asyncapi for an AsyncAPI document with the frames." enum:"json,asyncapi" default:"json"`
+	Format string
 }
 
-// Help is what --help says beside the flags.
-func (schemaCmd) Help() string {
-	return `  ganglion schema --out schema.json
-  ganglion schema --url http://n1:8080 --format asyncapi`
+func schemaCommand() *cobra.Command {
+	var c schemaCmd
+	cmd := &cobra.Command{
+		Use:   "schema",
+		Short: "Write what the aggregates take and show, as JSON Schema or AsyncAPI.",
+		Example: `  ganglion schema --out schema.json
+  ganglion schema --url http://n1:8080 --format asyncapi`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	c.sourceFlags.addTo(f)
+	f.StringVar(&c.Format, "format", "json", "json for a JSON Schema, asyncapi for an AsyncAPI document with the frames.")
+	oneOf(cmd, "format", "json", "asyncapi")
+	return cmd
 }
 
-func (c schemaCmd) Run(ctx context.Context) error {
+func (c schemaCmd) run(ctx context.Context) error {
 	doc, err := c.document(ctx)
 	if err != nil {
 		return err
@@ -78,21 +94,26 @@ func (c schemaCmd) Run(ctx context.Context) error {
 	return c.write(text)
 }
 
-type genCmd struct {
-	TS genTSCmd `cmd:"" name:"ts" help:"TypeScript types, for connect<Contract>() of client/js."`
+func genCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "gen COMMAND", Short: "Write code for clients."}
+	cmd.AddCommand(genTSCommand())
+	return cmd
 }
 
-type genTSCmd struct{ sourceFlags }
-
-// Help is what --help says beside the flags.
-func (genTSCmd) Help() string {
-	return `  ganglion gen ts --url http://n1:8080 --out contract.ts`
-}
-
-func (c genTSCmd) Run(ctx context.Context) error {
-	doc, err := c.document(ctx)
-	if err != nil {
-		return err
+func genTSCommand() *cobra.Command {
+	var source sourceFlags
+	cmd := &cobra.Command{
+		Use:     "ts",
+		Short:   "TypeScript types, for connect<Contract>() of client/js.",
+		Example: `  ganglion gen ts --url http://n1:8080 --out contract.ts`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			doc, err := source.document(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return source.write(doc.TypeScript())
+		},
 	}
-	return c.write(doc.TypeScript())
+	source.addTo(cmd.Flags())
+	return cmd
 }

@@ -8,27 +8,41 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/ganglion-es/ganglion"
 )
 
 type drainCmd struct {
 	operatorFlags
-	Node     string `arg:"" help:"The member that is to leave."`
-	Shutdown bool   `help:"End the node's process as well, once it has left."`
-	Force    bool   `help:"Even if no other member can do what it does."`
+	Node            string
+	Shutdown, Force bool
 }
 
-// Help is what --help says beside the flags.
-func (drainCmd) Help() string {
-	return `The node leaves as at SIGTERM: it says so, parts with its sessions, finishes what is under way and hands over its aggregates. Then its process waits to be stopped, answers 503 on
-/readyz and serves nothing, so that whatever restarts processes does not bring it back. Started anew it serves again.
-
-  ganglion drain n2 --url http://n1:8080
-  ganglion drain n2 --shutdown --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`
+func drainCommand(l *logging) *cobra.Command {
+	var c drainCmd
+	cmd := &cobra.Command{
+		Use:   "drain NODE",
+		Short: "Have a node leave the cluster: its sessions and aggregates go to others.",
+		Long: `Has the member NODE leave the cluster, as at SIGTERM: it says so, parts with its sessions, finishes what is under way and hands over its aggregates.
+Then its process waits to be stopped, answers 503 on /readyz and serves nothing, so that whatever restarts processes does not bring it back. Started anew it serves again.`,
+		Example: `  ganglion drain n2 --url http://n1:8080
+  ganglion drain n2 --shutdown --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.Node = args[0]
+			return c.run(cmd.Context(), l.logger())
+		},
+	}
+	f := cmd.Flags()
+	c.operatorFlags.addTo(f)
+	fromEnvironment(f)
+	f.BoolVar(&c.Shutdown, "shutdown", false, "End the node's process as well, once it has left.")
+	f.BoolVar(&c.Force, "force", false, "Even if no other member can do what it does.")
+	return cmd
 }
 
-func (c drainCmd) Run(ctx context.Context, log *slog.Logger) error {
-	op, err := ganglion.NewOperator(c.peerTLS(), log)
+func (c drainCmd) run(ctx context.Context, log *slog.Logger) error {
+	op, err := ganglion.NewOperator(c.PeerTLS, log)
 	if err != nil {
 		return usageError{err}
 	}

@@ -13,36 +13,59 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/ganglion-es/ganglion"
 	client "github.com/ganglion-es/ganglion/client/go"
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
 type eventsCmd struct {
-	URL               string  `help:"Any gateway of the cluster." default:"http://127.0.0.1:8080" env:"GANGLION_URL" placeholder:"URL"`
-	Store             string  `help:"Read the log itself: a postgres:// URL, or the folder of an embedded one." placeholder:"URL"`
-	StorePasswordFile string  `help:"File with the database's password." placeholder:"FILE" type:"path"`
-	Token             string  `help:"Token for the gateway; dev:NAME for one in development mode." default:"dev:operator" env:"GANGLION_TOKEN"`
-	Stream            string  `help:"Only this aggregate's events, such as auction/42." placeholder:"TYPE/ID" xor:"what"`
-	Category          string  `help:"Only events of this type of aggregate." placeholder:"TYPE" xor:"what"`
-	After             *uint64 `help:"With --stream: start after this version; 0 is the beginning." placeholder:"V" xor:"start"`
-	Cursor            string  `help:"Start after this cursor or position; 0 is the beginning." placeholder:"P" xor:"start"`
-	Follow            bool    `help:"Go on with new events after those that are there."`
+	URL, Token               string // of a gateway
+	Store, StorePasswordFile string // of the log itself
+	Stream, Category         string
+	After                    *uint64 // nil if not given
+	Cursor                   string
+	Follow                   bool
 }
 
 // page is how many commits are read from the log at once.
 const page = 1000
 
-// Help is what --help says beside the flags.
-func (eventsCmd) Help() string {
-	return `Prints one JSON object a line.
-
-  ganglion events --stream auction/42 --after 17 --url http://n1:8080
+func eventsCommand(l *logging) *cobra.Command {
+	var c eventsCmd
+	var after uint64
+	cmd := &cobra.Command{
+		Use:   "events",
+		Short: "Show events, from a gateway or from the log itself.",
+		Long:  "Show events, from a gateway or from the log itself, as one JSON object a line.",
+		Example: `  ganglion events --stream auction/42 --after 17 --url http://n1:8080
   ganglion events --category auction --cursor 0 --follow
-  ganglion events --store postgres://ganglion@db/ganglion`
+  ganglion events --store postgres://ganglion@db/ganglion`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("after") {
+				c.After = &after
+			}
+			return c.run(cmd.Context(), l.logger())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of any gateway of the cluster.")
+	f.StringVar(&c.Token, "token", "dev:operator", "Token for the gateway; dev:NAME for one in development mode.")
+	fromEnvironment(f)
+	f.StringVar(&c.Store, "store", "", "Read the log itself: a postgres:// `URL`, or the folder of an embedded one.")
+	f.StringVar(&c.StorePasswordFile, "store-password-file", "", "`FILE` with the database's password.")
+	f.StringVar(&c.Stream, "stream", "", "Only events of the aggregate `TYPE/ID`, such as auction/42.")
+	f.StringVar(&c.Category, "category", "", "Only events of this `TYPE` of aggregate.")
+	f.Uint64Var(&after, "after", 0, "With --stream: start after this `VERSION`; 0 is the beginning.")
+	f.StringVar(&c.Cursor, "cursor", "", "Start after this `CURSOR` or position; 0 is the beginning.")
+	f.BoolVar(&c.Follow, "follow", false, "Go on with new events after those that are there.")
+	cmd.MarkFlagsMutuallyExclusive("stream", "category")
+	cmd.MarkFlagsMutuallyExclusive("after", "cursor")
+	return cmd
 }
 
-func (c eventsCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c eventsCmd) run(ctx context.Context, log *slog.Logger) error {
 	if c.After != nil && c.Stream == "" {
 		return usagef("--after counts the events of one stream: give --stream, or --cursor instead")
 	}

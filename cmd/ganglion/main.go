@@ -12,8 +12,8 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/alecthomas/kong"
-	kongcompletion "github.com/jotaen/kong-completion"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/ganglion-es/ganglion"
 )
@@ -24,70 +24,16 @@ const (
 	exitUsage  = 2
 )
 
-// cli is the command line. Every flag can also be given in the environment,
-// as GANGLION_ and the flag's name in capitals, and those of a node in a file.
-type cli struct {
-	ConfigFile string `name:"config" help:"File of settings in TOML, each under its flag's name; the command line and the environment go before it." env:"GANGLION_CONFIG" placeholder:"FILE"`
-	LogLevel   string `help:"Log lines of at least this level: debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"GANGLION_LOG_LEVEL"`
-	LogFormat  string `help:"How log lines are written: text or json." enum:"text,json" default:"text" env:"GANGLION_LOG_FORMAT"`
-
-	Dev         devCmd         `cmd:"" help:"Run a cluster in one process on an embedded store, to try things out."`
-	Node        nodeCmd        `cmd:"" help:"Run a member of a cluster."`
-	Members     membersCmd     `cmd:"" help:"Show the members of a cluster."`
-	Sessions    sessionsCmd    `cmd:"" help:"Count the sessions of each gateway, list slow ones, close some."`
-	Rebalance   rebalanceCmd   `cmd:"" name:"rebalance-sessions" help:"After gateways were added: ask some sessions of the fullest ones to connect elsewhere."`
-	Drain       drainCmd       `cmd:"" help:"Have a node leave the cluster: its sessions and aggregates go to others."`
-	Owner       ownerCmd       `cmd:"" help:"Show which member owns an aggregate."`
-	Ring        ringCmd        `cmd:"" help:"Show which member owns how much, and what a join or a leave would move."`
-	Events      eventsCmd      `cmd:"" help:"Show events, from a gateway or from the log itself."`
-	Verify      verifyCmd      `cmd:"" help:"Audit a log: positions, versions, keys."`
-	Export      exportCmd      `cmd:"" help:"Write a log to a file, as JSON lines."`
-	Import      importCmd      `cmd:"" help:"Read an exported log into another one."`
-	Log         logCmd         `cmd:"" help:"Repair what only an operator may decide."`
-	Bench       benchCmd       `cmd:"" help:"Load a cluster, measure it, and check what it promises."`
-	Schema      schemaCmd      `cmd:"" help:"Write what the aggregates take and show, as JSON Schema or AsyncAPI."`
-	Gen         genCmd         `cmd:"" help:"Write code for clients."`
-	Token       tokenCmd       `cmd:"" help:"Make a token for a client, with the secret that --jwt-hmac-file names."`
-	Revoke      revokeCmd      `cmd:"" help:"Revoke tokens before they expire, in the file that --jwt-revocations names."`
-	Certs       certsCmd       `cmd:"" help:"Make a small authority and the certificates with which nodes know each other."`
-	Config      configCmd      `cmd:"" name:"config" help:"Check what a node is given."`
-	Healthcheck healthcheckCmd `cmd:"" help:"Ask the node on this machine whether it serves; for containers."`
-	Completion  completionCmd  `cmd:"" help:"Have bash, zsh or fish complete commands and flags."`
-	Version     versionCmd     `cmd:"" help:"Print the version."`
-}
-
-// logger writes to standard error; standard output is for answers. The level
-// may change later.
-func (c *cli) logger(level *slog.LevelVar) *slog.Logger {
-	_ = level.UnmarshalText([]byte(c.LogLevel)) // one of the four names
-	options := &slog.HandlerOptions{Level: level}
-	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
-}
-
 func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
 func run(args []string) int {
-	var c cli
-	parser, err := newParser(&c)
-	if err != nil {
-		return failed(err, exitFailed)
-	}
-	kongcompletion.Register(parser) // ends here if it was a shell that asked
-	call, err := parser.Parse(args)
-	if err != nil {
-		return failed(hinted(err), exitUsage)
-	}
-
 	ctx, stop := untilSignal()
 	defer stop()
-	call.BindTo(ctx, (*context.Context)(nil))
-	level := new(slog.LevelVar)
-	err = call.Run(c.logger(level), level)
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
 	var usage usageError
 	var unfinished unfinishedError
 	var config *ganglion.ConfigError
@@ -100,36 +46,119 @@ func run(args []string) int {
 	return 0
 }
 
-func newParser(c *cli) (*kong.Kong, error) {
-	return kong.New(c,
-		kong.Name("ganglion"),
-		kong.Description("Event-sourced aggregates and WebSocket clients, on one log."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.ValueFormatter(describe),
-	)
-}
-
-// describe is a flag's help. A flag with a placeholder would otherwise not say
-// what it is when it is not given.
-func describe(v *kong.Value) string {
-	if v.Tag.PlaceHolder != "" && v.Default != "" {
-		described := *v
-		described.Help = strings.TrimSuffix(v.Help, ".") + fmt.Sprintf("; %s by default.", v.Default)
-		v = &described
+// newRoot is the command line. Nearly every flag can also be given in the
+// environment, and those of a node in a file.
+func newRoot() *cobra.Command {
+	var log logging
+	root := &cobra.Command{
+		Use:           "ganglion COMMAND",
+		Short:         "Event-sourced aggregates and WebSocket clients, on one log.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
 	}
-	return kong.DefaultHelpValueFormatter(v)
+	f := root.PersistentFlags()
+	f.String("config", "", "`FILE` of settings in TOML, each under its flag's name; the command line and the environment go before it.")
+	f.StringVar(&log.level, "log-level", "info", "Log lines of at least this level: debug, info, warn or error.")
+	f.StringVar(&log.format, "log-format", "text", "How log lines are written: text or json.")
+	fromEnvironment(f)
+	oneOf(root, "log-level", "debug", "info", "warn", "error")
+	oneOf(root, "log-format", "text", "json")
+	root.AddCommand(
+		devCommand(&log),
+		nodeCommand(&log),
+		membersCommand(),
+		sessionsCommand(&log),
+		rebalanceCommand(&log),
+		drainCommand(&log),
+		ownerCommand(),
+		ringCommand(),
+		eventsCommand(&log),
+		verifyCommand(&log),
+		exportCommand(&log),
+		importCommand(&log),
+		logCommand(&log),
+		benchCommand(),
+		schemaCommand(),
+		genCommand(),
+		tokenCommand(),
+		revokeCommand(),
+		certsCommand(),
+		configCommand(&log),
+		healthcheckCommand(),
+		completionCommand(),
+		versionCommand(),
+	)
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageFunc(usage)
+	each(root, func(cmd *cobra.Command) {
+		cmd.Flags().SortFlags = false
+		cmd.PersistentFlags().SortFlags = false
+		if cmd.HasSubCommands() {
+			cmd.Args, cmd.RunE = cobra.ArbitraryArgs, choose
+			return
+		}
+		cmd.Args, cmd.PreRunE = positional, prepare
+		if !strings.Contains(cmd.Use, "FILE") && cmd.ValidArgs == nil {
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
+		}
+	})
+	return root
 }
 
-// hinted says where to find what a call may say.
-func hinted(err error) error {
-	help := "ganglion"
-	var parse *kong.ParseError
-	if errors.As(err, &parse) {
-		if command := parse.Context.Selected(); command != nil {
-			help = command.FullPath()
+func init() { cobra.EnableCommandSorting = false } // they stand in the order of their use
+
+// each calls do for a command and all below it.
+func each(cmd *cobra.Command, do func(*cobra.Command)) {
+	do(cmd)
+	for _, below := range cmd.Commands() {
+		each(below, do)
+	}
+}
+
+// logging is how log lines are written.
+type logging struct {
+	level, format string
+	current       slog.LevelVar // may change later
+}
+
+// logger writes to standard error; standard output is for answers.
+func (l *logging) logger() *slog.Logger {
+	_ = l.current.UnmarshalText([]byte(l.level)) // one of the four names
+	options := &slog.HandlerOptions{Level: &l.current}
+	if l.format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// usage is what cobra writes, with lines that fit the terminal.
+func usage(cmd *cobra.Command) error {
+	width, _, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		width = 100
+	}
+	out := cmd.OutOrStderr()
+	fmt.Fprintf(out, "Usage:\n  %s\n", cmd.UseLine())
+	if cmd.HasExample() {
+		fmt.Fprintf(out, "\nExamples:\n%s\n", cmd.Example)
+	}
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintln(out, "\nCommands:")
+		for _, c := range cmd.Commands() {
+			if c.IsAvailableCommand() {
+				fmt.Fprintf(out, "  %-*s %s\n", c.NamePadding(), c.Name(), c.Short)
+			}
 		}
 	}
-	return fmt.Errorf("%w («%s --help» shows what there is)", err, help)
+	own, everywhere := cmd.LocalFlags(), cmd.InheritedFlags()
+	everywhere.SortFlags = false
+	if own.HasAvailableFlags() {
+		fmt.Fprintf(out, "\nFlags:\n%s", own.FlagUsagesWrapped(width))
+	}
+	if everywhere.HasAvailableFlags() {
+		fmt.Fprintf(out, "\nFlags of every command:\n%s", everywhere.FlagUsagesWrapped(width))
+	}
+	return nil
 }
 
 func failed(err error, code int) int {
@@ -161,14 +190,14 @@ func untilSignal() (context.Context, func()) {
 	return ctx, func() { signal.Stop(signals); close(signals); cancel() }
 }
 
-type versionCmd struct{}
-
-// Help is what --help says beside the flags.
-func (versionCmd) Help() string {
-	return `  ganglion version`
-}
-
-func (versionCmd) Run() error {
-	fmt.Println("ganglion", ganglion.Version())
-	return nil
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version.",
+		Example: `  ganglion version`,
+		RunE: func(*cobra.Command, []string) error {
+			_, err := fmt.Println("ganglion", ganglion.Version())
+			return err
+		},
+	}
 }

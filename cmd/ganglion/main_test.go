@@ -8,34 +8,28 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/ring"
 )
 
 // flags are all flags of a command, with those of the program.
-func flags(t *testing.T, command string) map[string]*kong.Flag {
+func flags(t *testing.T, command string) map[string]*pflag.Flag {
 	t.Helper()
-	parser, err := newParser(new(cli))
-	if err != nil {
-		t.Fatal(err)
+	root := newRoot()
+	cmd, rest, err := root.Find(strings.Fields(command))
+	if err != nil || len(rest) > 0 {
+		t.Fatalf("there is no command %q", command)
 	}
-	for _, leaf := range parser.Model.Leaves(true) {
-		if leaf.Path() != command {
-			continue
-		}
-		found := map[string]*kong.Flag{}
-		for _, group := range leaf.AllFlags(false) {
-			for _, f := range group {
-				found[f.Name] = f
-			}
-		}
-		return found
+	found := map[string]*pflag.Flag{}
+	for _, set := range []*pflag.FlagSet{cmd.LocalFlags(), cmd.InheritedFlags()} {
+		set.VisitAll(func(f *pflag.Flag) { found[f.Name] = f })
 	}
-	t.Fatalf("there is no command %q", command)
-	return nil
+	return found
 }
 
 func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
@@ -72,8 +66,8 @@ func TestAFlagsVariableIsItsName(t *testing.T) {
 				continue
 			}
 			want := "GANGLION_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
-			if !slices.Equal(f.Envs, []string{want}) {
-				t.Errorf("%s --%s is read from %v, want %s", command, name, f.Envs, want)
+			if got := annotation(f, variable); got != want || !f.Hidden && !strings.HasSuffix(f.Usage, "($"+want+")") {
+				t.Errorf("%s --%s is read from %q, want %s, and its help is %q", command, name, got, want, f.Usage)
 			}
 		}
 	}
@@ -87,9 +81,9 @@ func TestHelpSaysWhatAFlagIsByDefault(t *testing.T) {
 		"members": {"url": "http://127.0.0.1:8080"},
 	} {
 		for name, byDefault := range want {
-			f := flags(t, command)[name]
-			// kong shows the default in place of a placeholder, if there is none.
-			if shown := f.FormatPlaceHolder() + " " + describe(f.Value); !strings.Contains(shown, byDefault) {
+			found := pflag.NewFlagSet(command, pflag.ContinueOnError)
+			found.AddFlag(flags(t, command)[name])
+			if shown := found.FlagUsages(); !strings.Contains(shown, byDefault) {
 				t.Errorf("%s --%s: %q does not say %s", command, name, shown, byDefault)
 			}
 		}
@@ -100,36 +94,32 @@ func TestHelpSaysWhatAFlagIsByDefault(t *testing.T) {
 // flag that is gone.
 func TestEveryCommandHasAnExample(t *testing.T) {
 	t.Parallel()
-	parser, err := newParser(new(cli))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, leaf := range parser.Model.Leaves(true) {
+	each(newRoot(), func(cmd *cobra.Command) {
+		if cmd.HasSubCommands() || cmd.Hidden {
+			return
+		}
+		path := strings.TrimPrefix(cmd.CommandPath(), "ganglion ")
 		examples := 0
-		for line := range strings.Lines(leaf.Detail) {
-			_, call, ok := strings.Cut(line, "ganglion "+leaf.Path())
+		for line := range strings.Lines(cmd.Example) {
+			_, call, ok := strings.Cut(line, "ganglion "+path)
 			if !strings.HasPrefix(line, "  ") || !ok {
 				continue
 			}
 			examples++
 			call, _, _ = strings.Cut(strings.TrimSpace(call), "|")
 			call, _, _ = strings.Cut(call, ")")
-			args := append(strings.Fields(leaf.Path()), strings.Fields(strings.ReplaceAll(call, "'", ""))...)
-			other, err := newParser(new(cli))
-			if err != nil {
-				t.Fatal(err)
-			}
+			args := append(strings.Fields(path), strings.Fields(strings.ReplaceAll(call, "'", ""))...)
 			if i := slices.Index(args, "--config"); i >= 0 { // the file is not here, and has what is required
 				args = append(slices.Delete(args, i, i+2), "--store", "there")
 			}
-			if _, err := other.Parse(args); err != nil {
-				t.Errorf("the example «%s» of %s is refused: %v", strings.TrimSpace(line), leaf.Path(), err)
+			if _, err := parsed(t, "", args...); err != nil {
+				t.Errorf("the example «%s» of %s is refused: %v", strings.TrimSpace(line), path, err)
 			}
 		}
 		if examples == 0 {
-			t.Errorf("«ganglion %s --help» shows no example:\n%s", leaf.Path(), leaf.Detail)
+			t.Errorf("«ganglion %s --help» shows no example:\n%s", path, cmd.Example)
 		}
-	}
+	})
 }
 
 // TestEveryTableIsAlsoJSON looks for what the code can't say by itself: a
@@ -151,12 +141,7 @@ func TestEveryLimitHasAFlagThatIsExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var c cli
-	parser, err := newParser(&c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	args := []string{"node", "--store", "x"}
+	var args []string
 	for name := range flags(t, "node") {
 		if !strings.HasPrefix(name, "max-") {
 			continue
@@ -166,10 +151,13 @@ func TestEveryLimitHasAFlagThatIsExplained(t *testing.T) {
 			t.Errorf("docs/operations.md does not explain --%s", name)
 		}
 	}
-	if _, err := parser.Parse(args); err != nil {
+	var given gateway.Limits
+	set := pflag.NewFlagSet("limits", pflag.ContinueOnError)
+	limitFlags(set, &given)
+	if err := set.Parse(args); err != nil {
 		t.Fatal(err)
 	}
-	limits := reflect.ValueOf(c.Node.limits())
+	limits := reflect.ValueOf(given)
 	for i := range limits.NumField() {
 		if limits.Field(i).IsZero() {
 			t.Errorf("no flag sets %s", limits.Type().Field(i).Name)
@@ -221,19 +209,30 @@ func TestAnErrorIsOneSentence(t *testing.T) {
 func TestAMistakeNamesTheHelpThatMendsIt(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"":                         "«ganglion --help»",
-		"nosuch":                   "«ganglion --help»",
-		"dev --nodez 3":            "«ganglion dev --help»",
-		"node --rolez x":           "«ganglion node --help»",
-		"owner":                    "«ganglion owner --help»",
-		"log accept-loss --stor x": "«ganglion log accept-loss --help»",
-		"--log-level wow":          "«ganglion --help»",
+		"":                                    "«ganglion --help»",
+		"nosuch":                              "«ganglion --help»",
+		"memberz":                             `there is no command "memberz": did you mean "members"?`,
+		"nodde --rolez x":                     `there is no command "nodde": did you mean "node"?`,
+		"config":                              "a command is missing: check",
+		"gen tz":                              `did you mean "ts"?`,
+		"dev --nodez 3":                       `there is no --nodez: did you mean "nodes"? («ganglion dev --help»`,
+		"dev --nodes x":                       `--nodes does not take "x": invalid syntax`,
+		"dev --nodes":                         "needs an argument",
+		"dev 3":                               `there is no place for "3"`,
+		"node --rolez x":                      "«ganglion node --help»",
+		"node --roles gateway,boss":           `--roles does not take "gateway,boss": write domain or gateway`,
+		"node":                                "--store is missing",
+		"owner":                               "AGGREGATE is missing («ganglion owner --help»",
+		"export --store x --resume --after 1": "[after resume]",
+		"revoke --client a --everybody":       "--jwt-revocations is missing",
+		"sessions --kick a --kick-client b":   "[kick kick-client]",
+		"events --stream a/1 --category b":    "[stream category]",
+		"log accept-loss --stor x":            "«ganglion log accept-loss --help»",
+		"--log-level wow":                     "write debug or info or warn or error («ganglion --help»",
+		"completion sh":                       "write bash or zsh or fish",
 	} {
-		parser, err := newParser(new(cli))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := parser.Parse(strings.Fields(args)); err == nil || !strings.Contains(hinted(err).Error(), want) {
+		var usage usageError
+		if _, err := parsed(t, "", strings.Fields(args)...); !errors.As(err, &usage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("ganglion %s: %v does not mention %s", args, err, want)
 		}
 	}

@@ -12,7 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain"
@@ -22,20 +23,31 @@ import (
 )
 
 type devCmd struct {
-	Listen string `help:"Address for clients; node i listens on the port plus i." default:"127.0.0.1:8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
-	Data   string `help:"Folder of the embedded store." default:"./ganglion-data" env:"GANGLION_DATA" placeholder:"DIR"`
-	Nodes  int    `help:"How many nodes to run in this process." default:"1" env:"GANGLION_NODES"`
-
-	TailOnly bool `hidden:"" env:"GANGLION_TAIL_ONLY"`
+	Listen, Data string
+	Nodes        int
+	TailOnly     bool
 }
 
-// Help is what --help says beside the flags.
-func (devCmd) Help() string {
-	return `  ganglion dev
-  ganglion dev --nodes 3 --data /tmp/try`
+func devCommand(l *logging) *cobra.Command {
+	var c devCmd
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run a cluster in one process on an embedded store, to try things out.",
+		Example: `  ganglion dev
+  ganglion dev --nodes 3 --data /tmp/try`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), l.logger()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`HOST:PORT` for clients; node i listens on the port plus i.")
+	f.StringVar(&c.Data, "data", "./ganglion-data", "`DIR` of the embedded store.")
+	f.IntVar(&c.Nodes, "nodes", 1, "How many nodes to run in this process.")
+	f.BoolVar(&c.TailOnly, "tail-only", false, "")
+	hide(f, "tail-only")
+	fromEnvironment(f)
+	return cmd
 }
 
-func (c devCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c devCmd) run(ctx context.Context, log *slog.Logger) error {
 	if c.Nodes < 1 || c.Nodes > 100 {
 		return usagef("--nodes is %d: ask for 1 to 100", c.Nodes)
 	}
@@ -80,89 +92,91 @@ Stop with Ctrl-C.
 `, first, ws(first), ws(last), first, last)
 }
 
-// limitFlags are gateway.Limits, which says what each is. What is not given
-// has its default there.
-type limitFlags struct {
-	MaxFrameBytes        int           `help:"Bytes of one message of a client, and of a request's body; 98304 by default." env:"GANGLION_MAX_FRAME_BYTES" placeholder:"N"`
-	MaxHeaderBytes       int           `help:"Bytes of a request's header; 32768 by default." env:"GANGLION_MAX_HEADER_BYTES" placeholder:"N"`
-	MaxHelloTime         time.Duration `help:"How long a client may take for its request's header, and to say hello; 10s by default." env:"GANGLION_MAX_HELLO_TIME" placeholder:"DURATION"`
-	MaxSessions          int           `help:"Sessions on this node; 65536 by default." env:"GANGLION_MAX_SESSIONS" placeholder:"N"`
-	MaxSessionsPerClient int           `help:"Sessions of one client id on this node; not limited by default." env:"GANGLION_MAX_SESSIONS_PER_CLIENT" placeholder:"N"`
-	MaxSubscriptions     int           `help:"Subscriptions of a session; 1000 by default." env:"GANGLION_MAX_SUBSCRIPTIONS" placeholder:"N"`
-	MaxOpenRequests      int           `help:"Unanswered requests of a session, past which it is not read; 256 by default." env:"GANGLION_MAX_OPEN_REQUESTS" placeholder:"N"`
-	MaxOutboundBytes     int           `help:"Bytes that wait for all clients of this node together, past which it takes no new ones; 268435456 by default." env:"GANGLION_MAX_OUTBOUND_BYTES" placeholder:"N"`
-	MaxCommandsPerSecond int           `help:"Commands of a session, or over HTTP of a client id; not limited by default." env:"GANGLION_MAX_COMMANDS_PER_SECOND" placeholder:"N"`
+// limitFlags set limits. What is not given has its default in the gateway.
+func limitFlags(f *pflag.FlagSet, l *gateway.Limits) {
+	f.IntVar(&l.FrameBytes, "max-frame-bytes", 0, "Bytes of one message of a client, and of a request's body; 98304 by default.")
+	f.IntVar(&l.HeaderBytes, "max-header-bytes", 0, "Bytes of a request's header; 32768 by default.")
+	f.DurationVar(&l.HelloTimeout, "max-hello-time", 0, "How long a client may take for its request's header, and to say hello; 10s by default.")
+	f.IntVar(&l.Sessions, "max-sessions", 0, "Sessions on this node; 65536 by default.")
+	f.IntVar(&l.SessionsPerClient, "max-sessions-per-client", 0, "Sessions of one client id on this node; not limited by default.")
+	f.IntVar(&l.Subscriptions, "max-subscriptions", 0, "Subscriptions of a session; 1000 by default.")
+	f.IntVar(&l.OpenRequests, "max-open-requests", 0, "Unanswered requests of a session, past which it is not read; 256 by default.")
+	f.IntVar(&l.OutboundBytes, "max-outbound-bytes", 0, "Bytes that wait for all clients of this node together, past which it takes no new ones; 268435456 by default.")
+	f.IntVar(&l.CommandsPerSecond, "max-commands-per-second", 0, "Commands of a session, or over HTTP of a client id; not limited by default.")
 }
 
-func (f limitFlags) limits() gateway.Limits {
-	return gateway.Limits{
-		FrameBytes: f.MaxFrameBytes, HeaderBytes: f.MaxHeaderBytes, HelloTimeout: f.MaxHelloTime,
-		Sessions: f.MaxSessions, SessionsPerClient: f.MaxSessionsPerClient, Subscriptions: f.MaxSubscriptions,
-		OpenRequests: f.MaxOpenRequests, OutboundBytes: f.MaxOutboundBytes, CommandsPerSecond: f.MaxCommandsPerSecond,
-	}
-}
-
-// peerTLSFlags are what nodes prove themselves to each other with, and
+// peerTLSFlags set what nodes prove themselves to each other with, and
 // operators to nodes.
-type peerTLSFlags struct {
-	PeerTLSCert string `name:"peer-tls-cert" help:"This node's certificate for links (PEM)." env:"GANGLION_PEER_TLS_CERT" placeholder:"FILE"`
-	PeerTLSKey  string `name:"peer-tls-key" help:"Its key (PEM)." env:"GANGLION_PEER_TLS_KEY" placeholder:"FILE"`
-	PeerTLSCA   string `name:"peer-tls-ca" help:"The authority whose certificates are nodes of this cluster (PEM)." env:"GANGLION_PEER_TLS_CA" placeholder:"FILE"`
-}
-
-func (f peerTLSFlags) peerTLS() ganglion.PeerTLS {
-	return ganglion.PeerTLS{Cert: f.PeerTLSCert, Key: f.PeerTLSKey, CA: f.PeerTLSCA}
+func peerTLSFlags(f *pflag.FlagSet, t *ganglion.PeerTLS) {
+	f.StringVar(&t.Cert, "peer-tls-cert", "", "`FILE` with this node's certificate for links (PEM).")
+	f.StringVar(&t.Key, "peer-tls-key", "", "`FILE` with its key (PEM).")
+	f.StringVar(&t.CA, "peer-tls-ca", "", "`FILE` with the authority whose certificates are nodes of this cluster (PEM).")
 }
 
 type nodeCmd struct {
-	Name         string   `help:"Unique in the cluster and the same across restarts; the host's name if not given." env:"GANGLION_NAME"`
-	Roles        []string `help:"What the node does: domain, gateway or both." enum:"domain,gateway" default:"domain,gateway" env:"GANGLION_ROLES"`
-	Listen       string   `help:"Address for clients." default:":8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
-	PeerListen   string   `help:"Address for links from other nodes." default:":9080" env:"GANGLION_PEER_LISTEN" placeholder:"HOST:PORT"`
-	GossipListen string   `help:"Address for gossip, TCP and UDP." default:":7946" env:"GANGLION_GOSSIP_LISTEN" placeholder:"HOST:PORT"`
-	Advertise    string   `help:"Host under which other nodes reach this one, if it is not the first private address; route:HOST for the address from which HOST is reached." env:"GANGLION_ADVERTISE" placeholder:"HOST"`
-	Join         []string `help:"Gossip addresses of other nodes; a name stands for all its addresses." env:"GANGLION_JOIN" placeholder:"HOST:PORT"`
-	Cluster      string   `help:"The cluster's name; nodes with another one are strangers." default:"ganglion" env:"GANGLION_CLUSTER"`
-
+	ganglion.Config
+	Roles    []string
+	Examples bool
 	storeFlags
-
 	authFlags
-	Origins  []string `help:"Hosts whose pages may connect, besides the node's own." env:"GANGLION_ORIGINS" placeholder:"HOST"`
-	Examples bool     `help:"Serve the example pages, such as /examples/auction/." env:"GANGLION_EXAMPLES"`
-
-	limitFlags
-	DrainWindow time.Duration `help:"How long a node that stops takes to part with its sessions, one after another." default:"5s" env:"GANGLION_DRAIN_WINDOW" placeholder:"DURATION"`
-
-	GossipKeyFile string `help:"File with the 32-byte keys of gossip, hex or base64, one on each line; the first encrypts. Read again when it changes." env:"GANGLION_GOSSIP_KEY_FILE" placeholder:"FILE"`
-
-	peerTLSFlags
-	InsecurePeers bool `help:"Allow gossip without keys and links without TLS on other than loopback addresses." env:"GANGLION_INSECURE_PEERS"`
-
-	AdminListen string `help:"Address for profiles (/debug/pprof/) and the level of log lines (/log-level); :PORT is one of this machine alone. Off if not given." env:"GANGLION_ADMIN_LISTEN" placeholder:"HOST:PORT"`
 	tracingFlags
-
-	TailOnly bool          `hidden:"" env:"GANGLION_TAIL_ONLY"`
-	Suspect  time.Duration `hidden:"" env:"GANGLION_SUSPECT"`
-
-	ClockOffset string `name:"clock-offset-file" hidden:"" env:"GANGLION_CLOCK_OFFSET_FILE"`
-
-	PrintConfig bool `help:"Print the configuration that holds, and where each value comes from, and exit."`
+	ClockOffset string
+	PrintConfig bool
 }
 
-// Help is what --help says beside the flags.
-func (nodeCmd) Help() string {
-	return `Flags are also read from the environment, as GANGLION_…, and from the file that --config names.
-
-  ganglion node --name n1 --store postgres://ganglion@db/ganglion --join n1:7946,n2:7946 --gossip-key-file gossip.key --peer-tls-cert n1.pem --peer-tls-key n1.key --peer-tls-ca ca.pem
-  ganglion node --config /etc/ganglion/node.toml --print-config`
-}
-
-func (c nodeCmd) Run(ctx context.Context, call *kong.Context, log *slog.Logger, level *slog.LevelVar) error {
-	if c.PrintConfig {
-		return printConfig(os.Stdout, call)
+func nodeCommand(l *logging) *cobra.Command {
+	var c nodeCmd
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run a member of a cluster.",
+		Long:  "Flags are also read from the environment, as GANGLION_…, and from the file that --config names.",
+		Example: `  ganglion node --name n1 --store postgres://ganglion@db/ganglion --join n1:7946,n2:7946 --gossip-key-file gossip.key --peer-tls-cert n1.pem --peer-tls-key n1.key --peer-tls-ca ca.pem
+  ganglion node --config /etc/ganglion/node.toml --print-config`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if c.PrintConfig {
+				return printConfig(cmd.OutOrStdout(), cmd.Flags())
+			}
+			log := l.logger()
+			warnOfMisspelled(cmd.Root(), log)
+			return c.run(cmd.Context(), log, &l.current)
+		},
 	}
-	warnOfMisspelled(call, log)
-	config, tokens, err := c.config(ctx, log)
+	c.addTo(cmd)
+	return cmd
+}
+
+func (c *nodeCmd) addTo(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.Name, "name", "", "Unique in the cluster and the same across restarts; the host's name if not given.")
+	f.StringSliceVar(&c.Roles, "roles", []string{"domain", "gateway"}, "What the node does: domain, gateway or both.")
+	f.StringVar(&c.Listen, "listen", ":8080", "`HOST:PORT` for clients.")
+	f.StringVar(&c.PeerListen, "peer-listen", ":9080", "`HOST:PORT` for links from other nodes.")
+	f.StringVar(&c.GossipListen, "gossip-listen", ":7946", "`HOST:PORT` for gossip, TCP and UDP.")
+	f.StringVar(&c.Advertise, "advertise", "", "`HOST` under which other nodes reach this one, if it is not the first private address; route:HOST for the address from which HOST is reached.")
+	f.StringSliceVar(&c.Join, "join", nil, "`HOST:PORT` of other nodes' gossip; a name stands for all its addresses.")
+	f.StringVar(&c.Cluster, "cluster", "ganglion", "The cluster's name; nodes with another one are strangers.")
+	c.storeFlags.addTo(f)
+	c.authFlags.addTo(cmd)
+	f.StringSliceVar(&c.Origins, "origins", nil, "Each `HOST` whose pages may connect, besides the node's own.")
+	f.BoolVar(&c.Examples, "examples", false, "Serve the example pages, such as /examples/auction/.")
+	limitFlags(f, &c.Limits)
+	f.DurationVar(&c.DrainWindow, "drain-window", 5*time.Second, "How long a node that stops takes to part with its sessions, one after another.")
+	f.StringVar(&c.GossipKeyFile, "gossip-key-file", "", "`FILE` with the 32-byte keys of gossip, hex or base64, one on each line; the first encrypts. Read again when it changes.")
+	peerTLSFlags(f, &c.PeerTLS)
+	f.BoolVar(&c.InsecurePeers, "insecure-peers", false, "Allow gossip without keys and links without TLS on other than loopback addresses.")
+	f.StringVar(&c.AdminListen, "admin-listen", "", "`HOST:PORT` for profiles (/debug/pprof/) and the level of log lines (/log-level); :PORT is one of this machine alone. Off if not given.")
+	c.tracingFlags.addTo(f)
+	f.BoolVar(&c.TailOnly, "tail-only", false, "")
+	f.DurationVar(&c.Suspect, "suspect", 0, "")
+	f.StringVar(&c.ClockOffset, "clock-offset-file", "", "")
+	hide(f, "tail-only", "suspect", "clock-offset-file")
+	fromEnvironment(f)
+	f.BoolVar(&c.PrintConfig, "print-config", false, "Print the configuration that holds, and where each value comes from, and exit.")
+	oneOf(cmd, "roles", "domain", "gateway")
+}
+
+func (c nodeCmd) run(ctx context.Context, log *slog.Logger, level *slog.LevelVar) error {
+	config, tokens, err := c.configure(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -182,17 +196,12 @@ func (c nodeCmd) Run(ctx context.Context, call *kong.Context, log *slog.Logger, 
 	})
 }
 
-// config is the node that the flags ask for, with what verifies tokens, nil
+// configure returns the node that the flags ask for, with what verifies tokens, nil
 // for --auth dev.
-func (c nodeCmd) config(ctx context.Context, log *slog.Logger) (ganglion.Config, *token.Authenticator, error) {
-	config := ganglion.Config{
-		Catalog: &domain.Catalog, Name: c.Name,
-		Listen: c.Listen, AdminListen: c.AdminListen, PeerListen: c.PeerListen, GossipListen: c.GossipListen, Advertise: c.Advertise,
-		Join: c.Join, Cluster: c.Cluster, Store: c.Store, Origins: c.Origins, Limits: c.limits(), DrainWindow: c.DrainWindow,
-		PeerTLS:       c.peerTLS(),
-		GossipKeyFile: c.GossipKeyFile, InsecurePeers: c.InsecurePeers, TailOnly: c.TailOnly, Suspect: c.Suspect, Now: c.clock, Logger: log,
-		Ready: func(url string) { fmt.Println("ganglion: ready", url) },
-	}
+func (c nodeCmd) configure(ctx context.Context, log *slog.Logger) (ganglion.Config, *token.Authenticator, error) {
+	config := c.Config
+	config.Catalog, config.Store, config.Now, config.Logger = &domain.Catalog, c.storeFlags.Store, c.clock, log
+	config.Ready = func(url string) { fmt.Println("ganglion: ready", url) }
 	for _, role := range c.Roles {
 		config.Domain = config.Domain || role == "domain"
 		config.Gateway = config.Gateway || role == "gateway"
@@ -240,21 +249,25 @@ func readSecret(file string) ([]byte, error) {
 	return raw, err
 }
 
-type healthcheckCmd struct {
-	Listen string `help:"The node's address for clients." default:":8080" env:"GANGLION_LISTEN" placeholder:"HOST:PORT"`
+func healthcheckCommand() *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use:     "healthcheck",
+		Short:   "Ask the node on this machine whether it serves; for containers.",
+		Long:    "Ask the node on this machine whether it serves; for containers. Ends with 0 if it does.",
+		Example: `  ganglion healthcheck --listen :8080`,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return checkHealth(cmd.Context(), listen) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&listen, "listen", ":8080", "The node's `HOST:PORT` for clients.")
+	fromEnvironment(f)
+	return cmd
 }
 
-// Help is what --help says beside the flags.
-func (healthcheckCmd) Help() string {
-	return `Ends with 0 if it does.
-
-  ganglion healthcheck --listen :8080`
-}
-
-func (c healthcheckCmd) Run(ctx context.Context) error {
-	host, port, err := net.SplitHostPort(c.Listen)
+func checkHealth(ctx context.Context, listen string) error {
+	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return usagef("--listen %q is no address: write HOST:PORT or :PORT", c.Listen)
+		return usagef("--listen %q is no address: write HOST:PORT or :PORT", listen)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"

@@ -15,15 +15,21 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
 )
 
 // storeFlags say which log.
-type storeFlags struct {
-	Store             string `help:"The log: a postgres:// URL, or the folder of an embedded one." env:"GANGLION_STORE" placeholder:"URL" required:""`
-	StorePasswordFile string `help:"File with the database's password, to keep it out of the URL." env:"GANGLION_STORE_PASSWORD_FILE" placeholder:"FILE"`
+type storeFlags struct{ Store, StorePasswordFile string }
+
+func (f *storeFlags) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&f.Store, "store", "", "The log: a postgres:// `URL`, or the folder of an embedded one.")
+	flags.StringVar(&f.StorePasswordFile, "store-password-file", "", "`FILE` with the database's password, to keep it out of the URL.")
+	require(flags, "store")
 }
 
 func (f storeFlags) password() (string, error) {
@@ -35,8 +41,10 @@ func (f storeFlags) password() (string, error) {
 }
 
 // urlFlag says which node to ask.
-type urlFlag struct {
-	URL string `help:"Any node of the cluster." default:"http://127.0.0.1:8080" env:"GANGLION_URL" placeholder:"URL"`
+type urlFlag struct{ URL string }
+
+func (f *urlFlag) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&f.URL, "url", "http://127.0.0.1:8080", "`URL` of any node of the cluster.")
 }
 
 func (f urlFlag) cluster(ctx context.Context, query string) (ganglion.ClusterStatus, error) {
@@ -106,16 +114,26 @@ func firstLine(r io.Reader) string {
 
 type membersCmd struct {
 	urlFlag
-	JSON bool `name:"json" help:"Print the node's /v1/cluster as it is."`
+	JSON bool
 }
 
-// Help is what --help says beside the flags.
-func (membersCmd) Help() string {
-	return `  ganglion members --url http://n1:8080
-  ganglion members --json`
+func membersCommand() *cobra.Command {
+	var c membersCmd
+	cmd := &cobra.Command{
+		Use:   "members",
+		Short: "Show the members of a cluster.",
+		Example: `  ganglion members --url http://n1:8080
+  ganglion members --json`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	c.urlFlag.addTo(f)
+	fromEnvironment(f)
+	f.BoolVar(&c.JSON, "json", false, "Print the node's /v1/cluster as it is.")
+	return cmd
 }
 
-func (c membersCmd) Run(ctx context.Context) error {
+func (c membersCmd) run(ctx context.Context) error {
 	status, err := c.cluster(ctx, "")
 	if err != nil {
 		return err
@@ -159,21 +177,26 @@ func linkState(status ganglion.ClusterStatus, member string) string {
 	return "-" // the node itself, or one that owns nothing
 }
 
-type ownerCmd struct {
-	urlFlag
-	Aggregate string `arg:"" help:"The aggregate, such as auction/42."`
+func ownerCommand() *cobra.Command {
+	var node urlFlag
+	cmd := &cobra.Command{
+		Use:     "owner AGGREGATE",
+		Short:   "Show which member owns an aggregate.",
+		Long:    "Show which member owns an aggregate, such as auction/42.",
+		Example: `  ganglion owner auction/42 --url http://n1:8080`,
+		RunE:    func(cmd *cobra.Command, args []string) error { return showOwner(cmd.Context(), node, args[0]) },
+	}
+	f := cmd.Flags()
+	node.addTo(f)
+	fromEnvironment(f)
+	return cmd
 }
 
-// Help is what --help says beside the flags.
-func (ownerCmd) Help() string {
-	return `  ganglion owner auction/42 --url http://n1:8080`
-}
-
-func (c ownerCmd) Run(ctx context.Context) error {
-	if _, err := eventstore.ParseStreamID(c.Aggregate); err != nil {
+func showOwner(ctx context.Context, node urlFlag, aggregate string) error {
+	if _, err := eventstore.ParseStreamID(aggregate); err != nil {
 		return usageError{err}
 	}
-	status, err := c.cluster(ctx, "?aggregate="+url.QueryEscape(c.Aggregate))
+	status, err := node.cluster(ctx, "?aggregate="+url.QueryEscape(aggregate))
 	if err != nil {
 		return err
 	}
@@ -186,18 +209,27 @@ func (c ownerCmd) Run(ctx context.Context) error {
 
 type verifyCmd struct {
 	storeFlags
-	JSON bool `name:"json" help:"Print the report as JSON."`
+	JSON bool
 }
 
-// Help is what --help says beside the flags.
-func (verifyCmd) Help() string {
-	return `May run beside nodes. Ends with 1 if the log is damaged.
-
-  ganglion verify --store postgres://ganglion@db/ganglion
-  ganglion verify --store ./ganglion-data --json`
+func verifyCommand(l *logging) *cobra.Command {
+	var c verifyCmd
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Audit a log: positions, versions, keys.",
+		Long:  "Audit a log: positions, versions, keys. May run beside nodes. Ends with 1 if the log is damaged.",
+		Example: `  ganglion verify --store postgres://ganglion@db/ganglion
+  ganglion verify --store ./ganglion-data --json`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), l.logger()) },
+	}
+	f := cmd.Flags()
+	c.storeFlags.addTo(f)
+	fromEnvironment(f)
+	f.BoolVar(&c.JSON, "json", false, "Print the report as JSON.")
+	return cmd
 }
 
-func (c verifyCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c verifyCmd) run(ctx context.Context, log *slog.Logger) error {
 	store, err := c.open(ctx, log)
 	if err != nil {
 		return err
@@ -237,23 +269,29 @@ func printReport(r verify.Report) {
 	}
 }
 
-type logCmd struct {
-	AcceptLoss acceptLossCmd `cmd:"" help:"Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told."`
+func logCommand(l *logging) *cobra.Command {
+	cmd := &cobra.Command{Use: "log COMMAND", Short: "Repair what only an operator may decide."}
+	cmd.AddCommand(acceptLossCommand(l))
+	return cmd
 }
 
-type acceptLossCmd struct {
-	storeFlags
+func acceptLossCommand(l *logging) *cobra.Command {
+	var where storeFlags
+	cmd := &cobra.Command{
+		Use:     "accept-loss",
+		Short:   "Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told.",
+		Long:    "Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told.\nFirst restore what can be restored: what is accepted as lost does not come back.",
+		Example: `  ganglion log accept-loss --store postgres://ganglion@db/ganglion`,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return acceptLoss(cmd.Context(), where, l.logger()) },
+	}
+	f := cmd.Flags()
+	where.addTo(f)
+	fromEnvironment(f)
+	return cmd
 }
 
-// Help is what --help says beside the flags.
-func (acceptLossCmd) Help() string {
-	return `First restore what can be restored: what is accepted as lost does not come back.
-
-  ganglion log accept-loss --store postgres://ganglion@db/ganglion`
-}
-
-func (c acceptLossCmd) Run(ctx context.Context, log *slog.Logger) error {
-	store, err := c.open(ctx, log)
+func acceptLoss(ctx context.Context, where storeFlags, log *slog.Logger) error {
+	store, err := where.open(ctx, log)
 	if err != nil {
 		return err
 	}

@@ -3,16 +3,19 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
-	"github.com/alecthomas/kong"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-type configReferenceCmd struct{}
-
-func (configReferenceCmd) Run(call *kong.Context) error {
-	return writeReference(os.Stdout, call.Model)
+func configReferenceCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    "reference",
+		Short:  "Print docs/configuration.md.",
+		Hidden: true,
+		RunE:   func(cmd *cobra.Command, _ []string) error { return writeReference(cmd.OutOrStdout(), cmd.Root()) },
+	}
 }
 
 const referenceHead = `# Configuration
@@ -47,57 +50,49 @@ is warned of at the start, since other programs may use the prefix, and is an er
 `
 
 // writeReference writes docs/configuration.md.
-func writeReference(out io.Writer, app *kong.Application) error {
+func writeReference(out io.Writer, root *cobra.Command) error {
 	var doc strings.Builder
 	doc.WriteString(referenceHead)
-	section := func(title string, flags []*kong.Flag) {
+	section := func(title string, flags *pflag.FlagSet) {
 		fmt.Fprintf(&doc, "\n## %s\n\n| flag | by default | |\n| --- | --- | --- |\n", title)
-		for _, f := range flags {
-			if f.Hidden || f.Name == "help" {
-				continue
+		flags.VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden && f.Name != "help" {
+				argument, text := flagTexts(f)
+				fmt.Fprintf(&doc, "| `--%s`%s | %s | %s |\n", f.Name, argument, flagDefault(f), text)
 			}
-			fmt.Fprintf(&doc, "| `--%s`%s | %s | %s |\n", f.Name, flagArgument(f), flagDefault(f), flagHelp(f))
-		}
+		})
 	}
-	section("Every command", app.Flags)
-	for _, leaf := range app.Leaves(true) {
-		if len(leaf.Flags) == 0 || leaf.Path() == "config check" {
-			continue
+	section("Every command", root.PersistentFlags())
+	each(root, func(cmd *cobra.Command) {
+		if flags := cmd.LocalFlags(); cmd != root && !cmd.Hidden && flags.HasAvailableFlags() && cmd.Name() != "check" {
+			section("`"+cmd.CommandPath()+"`", flags)
 		}
-		section(fmt.Sprintf("`ganglion %s`", leaf.Path()), leaf.Flags)
-	}
+	})
 	_, err := io.WriteString(out, doc.String())
 	return err
 }
 
-func flagArgument(f *kong.Flag) string {
-	switch {
-	case f.IsBool():
-		return ""
-	case f.PlaceHolder != "":
-		return " `" + strings.ReplaceAll(f.PlaceHolder, "|", "` or `") + "`"
-	case f.Enum != "":
-		return " `" + strings.ReplaceAll(f.Enum, ",", "` or `") + "`"
-	default:
-		return " `" + strings.ToUpper(f.Target.Type().Name()) + "`"
+func flagTexts(f *pflag.Flag) (argument, text string) {
+	argument, text = pflag.UnquoteUsage(f)
+	if _, words := f.Value.(choice); !words {
+		argument = strings.ToUpper(argument)
 	}
+	if argument != "" {
+		argument = " `" + strings.ReplaceAll(argument, "|", "` or `") + "`"
+	}
+	text = strings.ReplaceAll(text, "|", "\\|")
+	if name := annotation(f, variable); name != "" {
+		text = strings.TrimSuffix(text, " ($"+name+")") + " `" + name + "`"
+	}
+	return argument, text
 }
 
-func flagDefault(f *kong.Flag) string {
+func flagDefault(f *pflag.Flag) string {
 	switch {
-	case f.Default != "":
-		return "`" + f.Default + "`"
-	case f.Required:
+	case annotation(f, required) != "":
 		return "required"
-	default:
+	case zeroByDefault(f):
 		return ""
 	}
-}
-
-func flagHelp(f *kong.Flag) string {
-	help := strings.ReplaceAll(f.Help, "|", "\\|")
-	for _, env := range f.Envs {
-		help += " `" + env + "`"
-	}
-	return help
+	return "`" + strings.Trim(f.DefValue, "[]") + "`"
 }

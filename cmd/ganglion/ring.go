@@ -8,24 +8,36 @@ import (
 	"slices"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
+
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/router/ring"
 )
 
 type ringCmd struct {
 	urlFlag
-	Join  []string `help:"Show what would move if a domain node with this name joined. Again for more." placeholder:"NAME"`
-	Leave []string `help:"Show what would move if this domain node left. Again for more." placeholder:"NAME"`
-	JSON  bool     `name:"json" help:"Print JSON."`
+	Join, Leave []string
+	JSON        bool
 }
 
-// Help is what --help says beside the flags.
-func (ringCmd) Help() string {
-	return `Nothing is changed: what would move is computed here, as nodes would compute it.
-
-  ganglion ring --url http://n1:8080
+func ringCommand() *cobra.Command {
+	var c ringCmd
+	cmd := &cobra.Command{
+		Use:   "ring",
+		Short: "Show which member owns how much, and what a join or a leave would move.",
+		Long:  "Show which member owns how much, and what a join or a leave would move. Nothing is changed: that is computed here, as nodes would compute it.",
+		Example: `  ganglion ring --url http://n1:8080
   ganglion ring --join n4
-  ganglion ring --leave n1 --join n5 --json`
+  ganglion ring --leave n1 --join n5 --json`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	c.urlFlag.addTo(f)
+	fromEnvironment(f)
+	f.StringSliceVar(&c.Join, "join", nil, "Show what would move if a domain node with this `NAME` joined. Again for more.")
+	f.StringSliceVar(&c.Leave, "leave", nil, "Show what would move if the domain node with this `NAME` left. Again for more.")
+	f.BoolVar(&c.JSON, "json", false, "Print JSON.")
+	return cmd
 }
 
 // ringReport says who owns how much.
@@ -55,7 +67,7 @@ type ringPlan struct {
 	Needless int `json:"needless"`
 }
 
-func (c ringCmd) Run(ctx context.Context) error {
+func (c ringCmd) run(ctx context.Context) error {
 	status, err := c.cluster(ctx, "")
 	if err != nil {
 		return err

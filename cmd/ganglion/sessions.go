@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/ganglion-es/ganglion"
@@ -23,7 +25,12 @@ const answerWithin = 5 * time.Second
 // operatorFlags say which cluster, and who asks.
 type operatorFlags struct {
 	urlFlag
-	peerTLSFlags
+	PeerTLS ganglion.PeerTLS
+}
+
+func (f *operatorFlags) addTo(flags *pflag.FlagSet) {
+	f.urlFlag.addTo(flags)
+	peerTLSFlags(flags, &f.PeerTLS)
 }
 
 // tally is a gateway and its sessions.
@@ -38,7 +45,7 @@ type tally struct {
 // One that does not answer is an error: what is done would rest on half of the
 // picture.
 func (f operatorFlags) ask(ctx context.Context, log *slog.Logger, slow int) (*ganglion.Operator, []tally, error) {
-	op, err := ganglion.NewOperator(f.peerTLS(), log)
+	op, err := ganglion.NewOperator(f.PeerTLS, log)
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
@@ -71,21 +78,33 @@ func (f operatorFlags) ask(ctx context.Context, log *slog.Logger, slow int) (*ga
 
 type sessionsCmd struct {
 	operatorFlags
-	Slow       int    `help:"List at most so many sessions of each gateway whose socket is full, those that are furthest behind first." placeholder:"N"`
-	Kick       string `help:"Close this session; its client does not come back by itself." xor:"kick" placeholder:"SESSION"`
-	KickClient string `help:"Close all sessions of this client id." xor:"kick" placeholder:"ID"`
-	JSON       bool   `name:"json" help:"Print JSON."`
+	Slow             int
+	Kick, KickClient string
+	JSON             bool
 }
 
-// Help is what --help says beside the flags.
-func (sessionsCmd) Help() string {
-	return `Nodes with certificates want one of the same authority.
-
-  ganglion sessions --url http://n1:8080 --slow 20
-  ganglion sessions --kick-client bob --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`
+func sessionsCommand(l *logging) *cobra.Command {
+	var c sessionsCmd
+	cmd := &cobra.Command{
+		Use:   "sessions",
+		Short: "Count the sessions of each gateway, list slow ones, close some.",
+		Long:  "Count the sessions of each gateway, list slow ones, close some. Nodes with certificates want one of the same authority.",
+		Example: `  ganglion sessions --url http://n1:8080 --slow 20
+  ganglion sessions --kick-client bob --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), l.logger()) },
+	}
+	f := cmd.Flags()
+	c.operatorFlags.addTo(f)
+	fromEnvironment(f)
+	f.IntVar(&c.Slow, "slow", 0, "List at most so many sessions of each gateway whose socket is full, those that are furthest behind first.")
+	f.StringVar(&c.Kick, "kick", "", "Close this `SESSION`; its client does not come back by itself.")
+	f.StringVar(&c.KickClient, "kick-client", "", "Close all sessions of this client `ID`.")
+	f.BoolVar(&c.JSON, "json", false, "Print JSON.")
+	cmd.MarkFlagsMutuallyExclusive("kick", "kick-client")
+	return cmd
 }
 
-func (c sessionsCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c sessionsCmd) run(ctx context.Context, log *slog.Logger) error {
 	if c.Slow < 0 {
 		return usagef("--slow is %d: it can't be negative", c.Slow)
 	}
@@ -141,20 +160,30 @@ func (c sessionsCmd) kick(ctx context.Context, op *ganglion.Operator, list []tal
 
 type rebalanceCmd struct {
 	operatorFlags
-	Percent float64 `help:"Ask at most so many per cent of a gateway's sessions." default:"5" placeholder:"P"`
-	DryRun  bool    `help:"Ask nobody; say what would be done."`
-	JSON    bool    `name:"json" help:"Print JSON."`
+	Percent      float64
+	DryRun, JSON bool
 }
 
-// Help is what --help says beside the flags.
-func (rebalanceCmd) Help() string {
-	return `Nodes with certificates want one of the same authority.
-
-  ganglion rebalance-sessions --url http://n1:8080 --dry-run
-  ganglion rebalance-sessions --percent 10 --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`
+func rebalanceCommand(l *logging) *cobra.Command {
+	var c rebalanceCmd
+	cmd := &cobra.Command{
+		Use:   "rebalance-sessions",
+		Short: "After gateways were added: ask some sessions of the fullest ones to connect elsewhere.",
+		Long:  "After gateways were added: ask some sessions of the fullest ones to connect elsewhere. Nodes with certificates want one of the same authority.",
+		Example: `  ganglion rebalance-sessions --url http://n1:8080 --dry-run
+  ganglion rebalance-sessions --percent 10 --peer-tls-cert operator.pem --peer-tls-key operator.key --peer-tls-ca ca.pem`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), l.logger()) },
+	}
+	f := cmd.Flags()
+	c.operatorFlags.addTo(f)
+	fromEnvironment(f)
+	f.Float64Var(&c.Percent, "percent", 5, "Ask at most so many per cent of a gateway's sessions.")
+	f.BoolVar(&c.DryRun, "dry-run", false, "Ask nobody; say what would be done.")
+	f.BoolVar(&c.JSON, "json", false, "Print JSON.")
+	return cmd
 }
 
-func (c rebalanceCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c rebalanceCmd) run(ctx context.Context, log *slog.Logger) error {
 	if !(c.Percent > 0 && c.Percent <= 100) {
 		return usagef("--percent is %v: write a number above 0, up to 100", c.Percent)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/spf13/pflag"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
@@ -21,8 +22,13 @@ const flushMost = 5 * time.Second
 
 // tracingFlags say where spans go.
 type tracingFlags struct {
-	TraceEndpoint string  `help:"Send spans of commands to this OpenTelemetry collector, by OTLP over HTTP; off if not given." env:"GANGLION_TRACE_ENDPOINT" placeholder:"URL"`
-	TraceRatio    float64 `help:"Share of the commands without a trace of their own that get one, 0 to 1; those with one follow its sampled flag." default:"0.01" env:"GANGLION_TRACE_RATIO"`
+	TraceEndpoint string
+	TraceRatio    float64
+}
+
+func (f *tracingFlags) addTo(flags *pflag.FlagSet) {
+	flags.StringVar(&f.TraceEndpoint, "trace-endpoint", "", "Send spans of commands to the OpenTelemetry collector at this `URL`, by OTLP over HTTP; off if not given.")
+	flags.Float64Var(&f.TraceRatio, "trace-ratio", 0.01, "Share of the commands without a trace of their own that get one, 0 to 1; those with one follow its sampled flag.")
 }
 
 // provider is what the flags ask for, nil while tracing is off. Spans wait in

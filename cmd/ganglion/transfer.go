@@ -10,6 +10,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/transfer"
@@ -30,18 +32,36 @@ func unfinished(ctx context.Context, err error, advice string) error {
 
 type exportCmd struct {
 	storeFlags
-	File   string  `arg:"" optional:"" help:"The file; - is standard output." default:"-" type:"path"`
-	After  *uint64 `help:"Begin after this position instead of at the beginning." placeholder:"P" xor:"start"`
-	Resume bool    `help:"Continue FILE: an export that was interrupted, or an older one." xor:"start"`
+	File   string
+	After  uint64
+	Resume bool
 }
 
-// Help is what --help says beside the flags.
-func (exportCmd) Help() string {
-	return `  ganglion export --store ./ganglion-data log.jsonl
-  ganglion export --store postgres://ganglion@db/ganglion | zstd >log.zst`
+func exportCommand(l *logging) *cobra.Command {
+	c := exportCmd{File: "-"}
+	cmd := &cobra.Command{
+		Use:   "export [FILE]",
+		Short: "Write a log to a file, as JSON lines.",
+		Long:  "Write a log to FILE, as JSON lines; without FILE, or with -, to standard output.",
+		Example: `  ganglion export --store ./ganglion-data log.jsonl
+  ganglion export --store postgres://ganglion@db/ganglion | zstd >log.zst`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				c.File = args[0]
+			}
+			return c.run(cmd.Context(), l.logger())
+		},
+	}
+	f := cmd.Flags()
+	c.storeFlags.addTo(f)
+	fromEnvironment(f)
+	f.Uint64Var(&c.After, "after", 0, "Begin after this `POSITION` instead of at the beginning.")
+	f.BoolVar(&c.Resume, "resume", false, "Continue FILE: an export that was interrupted, or an older one.")
+	cmd.MarkFlagsMutuallyExclusive("after", "resume")
+	return cmd
 }
 
-func (c exportCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c exportCmd) run(ctx context.Context, log *slog.Logger) error {
 	if c.Resume && c.File == "-" {
 		return usagef("--resume continues a file: name it")
 	}
@@ -50,10 +70,7 @@ func (c exportCmd) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer store.Close()
-	var e transfer.Export
-	if c.After != nil {
-		e.After = eventstore.Position(*c.After)
-	}
+	e := transfer.Export{After: eventstore.Position(c.After)}
 	p := newProgress("export", "positions")
 	e.Progress = func(at, head eventstore.Position) { p.set(int64(at), int64(head)) }
 	res, err := c.write(ctx, store, e)
@@ -107,18 +124,30 @@ func (c exportCmd) write(ctx context.Context, store ganglion.Store, e transfer.E
 
 type importCmd struct {
 	storeFlags
-	File   string `arg:"" help:"The file; - is standard input." type:"path"`
-	KeepID bool   `help:"Give the log the id of the exported one, so that clients' cursors stay good. For a log that is empty, when the exported one is never written to again."`
+	File   string
+	KeepID bool
 }
 
-// Help is what --help says beside the flags.
-func (importCmd) Help() string {
-	return `Interrupted, the same command goes on where it was.
-
-  ganglion import --store postgres://ganglion@db/ganglion --keep-id log.jsonl`
+func importCommand(l *logging) *cobra.Command {
+	var c importCmd
+	cmd := &cobra.Command{
+		Use:     "import FILE",
+		Short:   "Read an exported log into another one.",
+		Long:    "Read an exported log into another one; - is standard input. Interrupted, the same command goes on where it was.",
+		Example: `  ganglion import --store postgres://ganglion@db/ganglion --keep-id log.jsonl`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c.File = args[0]
+			return c.run(cmd.Context(), l.logger())
+		},
+	}
+	f := cmd.Flags()
+	c.storeFlags.addTo(f)
+	fromEnvironment(f)
+	f.BoolVar(&c.KeepID, "keep-id", false, "Give the log the id of the exported one, so that clients' cursors stay good. For a log that is empty, when the exported one is never written to again.")
+	return cmd
 }
 
-func (c importCmd) Run(ctx context.Context, log *slog.Logger) error {
+func (c importCmd) run(ctx context.Context, log *slog.Logger) error {
 	in, size, err := c.read()
 	if err != nil {
 		return err

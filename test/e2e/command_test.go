@@ -62,7 +62,7 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"a flag that does not exist", []string{"dev", "--nodez", "3"}, 2, "--nodez"},
 		{"a command that does not exist", []string{"nodde"}, 2, "nodde"},
-		{"no command", nil, 2, "expected one of"},
+		{"no command", nil, 2, "a command is missing"},
 		{"no store", node(), 2, "--store"},
 		{"a number that is none", []string{"dev", "--nodes", "three"}, 2, "nodes"},
 		{"no nodes", []string{"dev", "--nodes", "0"}, 2, "--nodes"},

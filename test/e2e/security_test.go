@@ -257,18 +257,19 @@ func TestImpossibleAuthentication(t *testing.T) {
 		"no JSON Web Key Set":                node("--auth", "jwt", "--jwt-jwks", secrets),
 		"it needs 32":                        node("--auth", "jwt", "--jwt-hmac-file", short),
 		"none: no such file":                 node("--auth", "jwt", "--jwt-hmac-file", filepath.Join(dir, "none")),
-		"--auth must be one of":              node("--auth", "basic"),
+		"--auth does not take":               node("--auth", "basic"),
 		"--jwt-hmac-file is missing":         {"token", "--client", "ada"},
 		"client id":                          {"token", "--client", "a/b", "--jwt-hmac-file", secrets},
 		"NAME=VALUE":                         {"token", "--client", "ada", "--claim", "level", "--jwt-hmac-file", secrets},
 		"claim sub has a meaning of its own": {"token", "--client", "ada", "--claim", "sub=bob", "--jwt-hmac-file", secrets},
 		"good for a second at least":         {"token", "--client", "ada", "--expires-in", "0s", "--jwt-hmac-file", secrets},
 		"is no revocation":                   node("--auth", "jwt", "--jwt-hmac-file", secrets, "--jwt-revocations", short),
-		"--client=ID or --token-id":          {"revoke", "--jwt-revocations", short},
-		"can't be used together":             {"revoke", "--jwt-revocations", short, "--client", "ada", "--everybody"},
+		"give --client, --token-id or":       {"revoke", "--jwt-revocations", short},
+		"--token-id or --everybody":          {"revoke", "--jwt-revocations", short, "--client", ""},
+		"[client everybody] were all set":    {"revoke", "--jwt-revocations", short, "--client", "ada", "--everybody"},
 		"it must be as long as tokens live":  {"revoke", "--jwt-revocations", short, "--client", "ada", "--for", "0s"},
 		`"../n1" can't name a certificate`:   {"certs", "--dir", dir, "--node", "../n1"},
-		"missing flags: --node=NAME":         {"certs", "--dir", dir},
+		"--node is missing":                  {"certs", "--dir", dir},
 	} {
 		out, errs, code := call(t, args...)
 		last := lastLine(errs)
