@@ -29,6 +29,15 @@ for f in peer.pb.go peer_grpc.pb.go; do
 	diff -q "$tmp/$f" "proto/peer/$f" >/dev/null || { echo "proto/peer/$f is stale, run «make generate»"; exit 1; }
 done
 
+step "size of the binary that ships"
+CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -ldflags="-s -w" -o "$tmp/ganglion" ./cmd/ganglion
+bytes=$(wc -c <"$tmp/ganglion")
+[ "$bytes" -lt 30000000 ] || {
+	echo "it has $bytes bytes, of 30000000 at most. If it grew at once, something finds methods by names that the linker can't know, and every method is kept:"
+	echo "go build -tags grpcnotrace -ldflags=-dumpdep ./cmd/ganglion 2>&1 | grep '<ReflectMethod>'"
+	exit 1
+}
+
 step "alert rules"
 if command -v promtool >/dev/null; then
 	promtool check rules deploy/prometheus/alerts.yml >/dev/null
