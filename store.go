@@ -11,13 +11,13 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
-	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
 )
 
 // StoreConfig says which log to open.
 type StoreConfig struct {
-	// URL is a postgres:// URL, or the folder of an embedded log. Required.
+	// URL is a postgres:// URL, or the folder of an embedded log, which programs
+	// that were built with the tag nosqlite lack. Required.
 	URL string
 	// Password is used when a postgres:// URL has none.
 	Password string
@@ -51,7 +51,7 @@ func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 	scheme, _, isURL := strings.Cut(cfg.URL, "://")
 	switch {
 	case !isURL:
-		return sqlite.Open(ctx, sqlite.Config{Dir: cfg.URL, Committed: cfg.Committed, Logger: cfg.Logger})
+		return openEmbedded(ctx, cfg)
 	case scheme == "postgres" || scheme == "postgresql":
 		u, err := withPassword(cfg.URL, cfg.Password)
 		if err != nil {
