@@ -33,10 +33,11 @@ func main() {
 	token := flag.String("token", "", "what clients prove themselves with")
 	tag := flag.String("tag", "next", "the image's tag that the nodes are rolled to")
 	commands := flag.Int("commands", 5000, "send so many commands or more")
+	short := flag.Bool("short", false, "do only what breaks most in little time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, newLoad(*url, *token), *tag, *commands); err != nil {
+	if err := run(ctx, newLoad(*url, *token), *tag, *commands, *short); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -44,7 +45,7 @@ func main() {
 
 func say(format string, args ...any) { fmt.Printf("load: "+format+"\n", args...) }
 
-func run(ctx context.Context, l *load, tag string, commands int) error {
+func run(ctx context.Context, l *load, tag string, commands int, short bool) error {
 	victim, err := owner(ctx, shared)
 	if err != nil {
 		return err
@@ -66,7 +67,7 @@ func run(ctx context.Context, l *load, tag string, commands int) error {
 	group.Go(func() error {
 		writers.Go(func() error {
 			defer stopWriting()
-			if err := l.disturb(writersCtx, victim, tag); err != nil {
+			if err := l.disturb(writersCtx, victim, tag, short); err != nil {
 				return err
 			}
 			return l.until(writersCtx, commands)
@@ -96,7 +97,7 @@ func run(ctx context.Context, l *load, tag string, commands int) error {
 
 // disturb breaks and changes the cluster, one thing after another. After each
 // everybody's commands must go on.
-func (l *load) disturb(ctx context.Context, victim, tag string) error {
+func (l *load) disturb(ctx context.Context, victim, tag string, short bool) error {
 	other, err := owner(ctx, l.writers[0].stream) // cast sees to it that it is another one
 	if err != nil {
 		return err
@@ -112,40 +113,48 @@ func (l *load) disturb(ctx context.Context, victim, tag string) error {
 	gateway, database := gateways[len(gateways)-1], databases[0]
 
 	type step struct {
-		what string
-		do   func() error
+		what  string
+		do    func() error
+		short bool // part of the short form
 	}
 	for _, s := range []step{
-		{"nothing happens", func() error { return nil }},
-		{"kill domain node " + victim, func() error { return docker(ctx, "kill", victim) }},
-		{"start it again", func() error { return errors.Join(docker(ctx, "start", victim), healthy(ctx, victim)) }},
-		{"pause domain node " + other, func() error { return docker(ctx, "pause", other) }},
-		{"let it go on", func() error { return errors.Join(docker(ctx, "unpause", other), healthy(ctx, other)) }},
-		{"cut gateway " + name(gateway) + " off all networks", func() error { return networks(ctx, "disconnect", gateway) }},
+		{"nothing happens", func() error { return nil }, true},
+		{"kill domain node " + victim, func() error { return docker(ctx, "kill", victim) }, true},
+		{"start it again", func() error { return errors.Join(docker(ctx, "start", victim), healthy(ctx, victim)) }, true},
+		{"pause domain node " + other, func() error { return docker(ctx, "pause", other) }, false},
+		{"let it go on", func() error { return errors.Join(docker(ctx, "unpause", other), healthy(ctx, other)) }, false},
+		{"cut gateway " + name(gateway) + " off all networks", func() error { return networks(ctx, "disconnect", gateway) }, false},
 		// It gets new addresses, as a machine would that comes back elsewhere.
 		{"connect it again and restart it", func() error {
 			return errors.Join(networks(ctx, "connect", gateway), docker(ctx, "restart", gateway), healthy(ctx, gateway))
-		}},
-		{"restart PostgreSQL", func() error { return errors.Join(docker(ctx, "restart", database), healthy(ctx, database)) }},
+		}, false},
+		{"restart PostgreSQL", func() error { return errors.Join(docker(ctx, "restart", database), healthy(ctx, database)) }, true},
+		{"revoke another client's tokens", func() error { return l.revoke(ctx) }, false},
+		{"another authority of certificates", func() error { return newAuthority(ctx) }, false},
+		// The roll that follows takes both.
+		{"another password of the database", func() error { return newPassword(ctx) }, false},
 		{"roll all nodes to ganglion:" + tag, func() error {
 			if err := cluster(ctx, "roll", tag); err != nil {
 				return err
 			}
 			return errors.Join(rolled(ctx, tag), os.Setenv("GANGLION_TAG", tag)) // for what compose starts from here on
-		}},
-		{"four gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "4"), counted(ctx, "gateway", 4)) }},
-		{"ask sessions to move to them", func() error { return cluster(ctx, "ganglion", "rebalance-sessions", "--percent", "50") }},
-		{"two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }},
-		{"five domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "5", "2"), counted(ctx, "domain", 5)) }},
-		{"three domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "domain", 3)) }},
+		}, false},
+		{"four gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "4"), counted(ctx, "gateway", 4)) }, false},
+		{"ask sessions to move to them", func() error { return cluster(ctx, "ganglion", "rebalance-sessions", "--percent", "50") }, false},
+		{"two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }, false},
+		{"five domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "5", "2"), counted(ctx, "domain", 5)) }, false},
+		{"three domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "domain", 3)) }, false},
 		{"drain a domain node and restart it", func() error {
 			nodes, err := containers(ctx, "domain")
 			if err != nil {
 				return err
 			}
 			return errors.Join(cluster(ctx, "ganglion", "drain", name(nodes[0])), docker(ctx, "restart", nodes[0]), healthy(ctx, nodes[0]))
-		}},
+		}, true},
 	} {
+		if short && !s.short {
+			continue
+		}
 		started := time.Now()
 		if err := s.do(); err != nil {
 			return fmt.Errorf("%s: %w", s.what, err)
