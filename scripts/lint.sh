@@ -30,7 +30,7 @@ for f in peer.pb.go peer_grpc.pb.go; do
 done
 
 step "the image's binary and its size"
-CGO_ENABLED=0 go build -tags grpcnotrace,nosqlite -trimpath -ldflags="-s -w" -o "$tmp/ganglion" ./cmd/ganglion
+CGO_ENABLED=0 go build -tags grpcnotrace,nosqlite -trimpath -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
 bytes=$(wc -c <"$tmp/ganglion")
 [ "$bytes" -lt 24700000 ] || { # the image is to have less than 25 MB, and has the certificates of authorities as well
 	echo "it has $bytes bytes, of 24700000 at most. If it grew at once, something finds methods by names that the linker can't know, and every method is kept:"
