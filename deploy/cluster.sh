@@ -105,7 +105,7 @@ healthy() {
 }
 
 # a_gateway prints the container of one.
-a_gateway() { compose ps -q gateway | head -n 1; }
+a_gateway() { compose ps -q gateway | sed -n 1p; } # not head: who writes would die of it
 
 ready() {
 	healthy postgres domain gateway balancer
