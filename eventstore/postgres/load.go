@@ -65,15 +65,15 @@ func (s *Store) serveLoads(ctx context.Context) {
 	for {
 		select {
 		case first := <-s.loads:
-			s.serve(ctx, s.waiting(first))
+			s.serve(ctx, s.gather(first))
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// waiting is the first load and those that wait with it.
-func (s *Store) waiting(first *load) []*load {
+// gather returns the first load and those that wait with it.
+func (s *Store) gather(first *load) []*load {
 	list := []*load{first}
 	for len(list) < loadsAtOnce {
 		select {
@@ -86,6 +86,8 @@ func (s *Store) waiting(first *load) []*load {
 	return list
 }
 
+// serve asks the server for all loads of a list at once. What fails there fails
+// for all.
 func (s *Store) serve(ctx context.Context, list []*load) {
 	err := s.ask(ctx, opLoad, func(ctx context.Context, c *pgx.Conn) error {
 		var all pgx.Batch

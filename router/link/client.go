@@ -279,7 +279,7 @@ var errSilent = errors.New("link: the peer was silent for too long")
 // watch waits until the stream's receiving end has ended, or the peer was
 // silent for too long.
 func (l *Link) watch(ended <-chan struct{}) (silent bool) {
-	const parts = 20
+	const parts = 20 // so that a silence is found a twentieth late at most
 	tick := time.NewTicker(l.cfg.Silence / parts)
 	defer tick.Stop()
 	last, quiet := uint64(0), 0

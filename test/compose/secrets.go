@@ -65,7 +65,8 @@ func newAuthority(ctx context.Context) error {
 // newPassword changes the database's, which nodes read when they start.
 func newPassword(ctx context.Context) error {
 	password := rand.Text()
-	return errors.Join(
-		cluster(ctx, "compose", "exec", "-T", "postgres", "psql", "-U", "ganglion", "-c", "ALTER ROLE ganglion PASSWORD '"+password+"'"),
-		cluster(ctx, "secrets", "echo "+password+" >database-password"))
+	if err := cluster(ctx, "compose", "exec", "-T", "postgres", "psql", "-U", "ganglion", "-c", "ALTER ROLE ganglion PASSWORD '"+password+"'"); err != nil {
+		return err // the nodes keep the one that is good
+	}
+	return cluster(ctx, "secrets", "echo "+password+" >database-password")
 }
