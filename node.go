@@ -43,11 +43,6 @@ const (
 	domainReads = 2
 	// stopMost bounds how long peers may take to hear the last of a node.
 	stopMost = time.Second
-	// logCheck is how often a node makes sure that the log has not gone back.
-	logCheck = 500 * time.Millisecond
-	// behindMost is how far in time a gateway's feed may trail the log before
-	// the node says that it lost its way.
-	behindMost = 5 * time.Second
 )
 
 // node is one member of a cluster: the parts, and the order in which they
@@ -74,12 +69,7 @@ type node struct {
 
 	leaving leaving
 	status  atomic.Pointer[status]
-}
-
-// status is why a node does not serve, or that it does.
-type status struct {
-	state   cluster.State
-	problem error // set while the node has lost its way
+	judging sync.Mutex // held while the status changes
 }
 
 // peerServer answers other nodes: commands from the router, events from the
@@ -139,7 +129,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		return nil, err
 	}
 
-	committed := eventstore.Committed(func([]eventstore.Commit) {})
+	committed := eventstore.Committed(func(string, []eventstore.Commit) {})
 	if cfg.Domain {
 		n.publisher = feed.NewPublisher(feed.PublisherConfig{Logger: n.log})
 		committed = n.publisher.Publish
@@ -303,6 +293,7 @@ func (n *node) run(ctx context.Context) error {
 	part("router", n.router.Run)
 	part("feed", n.feed.Run)
 	part("log", n.watchLog)
+	part("sight", n.watchSight)
 	part("peers", n.servePeers)
 	door("clients", n.serveClients)
 	if n.admin != nil {
@@ -397,102 +388,6 @@ func (n *node) ringChanged(r *ring.Ring) {
 	}
 }
 
-// watchLog notices a log that lost events which this node has seen, and stops
-// serving until an operator has accepted the loss. A gateway that no longer
-// hears of new events stops serving as well, until it does.
-func (n *node) watchLog(ctx context.Context) error {
-	tick := time.NewTicker(logCheck)
-	defer tick.Stop()
-	logID, wentBack := n.store.LogID(), false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		err := n.store.Check(ctx)
-		switch {
-		case errors.Is(err, eventstore.ErrWentBack):
-			if !wentBack {
-				wentBack = true
-				n.log.Error("the log went back: events that this node has seen are gone; sessions are closed and commands refused "+
-					"until the events are restored or the loss is accepted with «ganglion log accept-loss»", "log", logID)
-			}
-			n.lost(err)
-		case err != nil:
-			// The feed reads the same log, and says when it can't.
-			n.log.Debug("the log can't be checked", "error", err)
-		case wentBack || n.store.LogID() != logID:
-			head, err := n.store.Head(ctx)
-			if err != nil {
-				continue // the next tick tries again
-			}
-			if n.host != nil {
-				n.host.Clear()
-			}
-			n.feed.Reset(head)
-			n.found()
-			n.log.Warn("the loss was accepted: serving the log as it is now", "log", n.store.LogID(), "lost", logID, "head", head)
-			logID, wentBack = n.store.LogID(), false
-		default:
-			if behind := n.feed.Behind(); behind > behindMost {
-				n.lost(fmt.Errorf("events arrive late: the newest ones have been known of for %v", behind.Round(time.Second)))
-			} else {
-				n.found()
-			}
-		}
-	}
-}
-
-// change changes the status, which several goroutines do. It reports whether
-// there was something to change.
-func (n *node) change(to func(*status) bool) bool {
-	for {
-		was := n.status.Load()
-		now := *was
-		if !to(&now) {
-			return false
-		}
-		if n.status.CompareAndSwap(was, &now) {
-			return true
-		}
-	}
-}
-
-// lost makes the node say that it can't serve, and sends its sessions away.
-func (n *node) lost(why error) {
-	if !n.change(func(s *status) bool {
-		news := s.problem == nil
-		s.problem = why
-		return news
-	}) {
-		return
-	}
-	n.log.Error("not serving", "why", why)
-	if n.gateway != nil {
-		n.gateway.Suspend(4200, "this gateway lost its way to the log: reconnect to another one")
-	}
-}
-
-// found ends what lost began.
-func (n *node) found() {
-	if !n.change(func(s *status) bool {
-		news := s.problem != nil
-		s.problem = nil
-		return news
-	}) {
-		return
-	}
-	if n.gateway != nil {
-		n.gateway.Resume()
-	}
-	n.log.Info("serving again")
-}
-
-func (n *node) setState(state cluster.State) {
-	n.change(func(s *status) bool { s.state = state; return true })
-}
-
 // ready says why the node does not serve, nil if it does.
 func (n *node) ready() error {
 	switch s := n.status.Load(); {
@@ -500,8 +395,8 @@ func (n *node) ready() error {
 		return errDrained
 	case s.state != cluster.Ready:
 		return errors.New(s.state.String())
-	case s.problem != nil:
-		return s.problem
+	case s.problem() != nil:
+		return s.problem()
 	case n.gateway != nil:
 		return n.gateway.Refusing()
 	default:

@@ -127,8 +127,8 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 		Commands: n.router.Stats(), Links: n.router.Links(), Feed: n.feed.Stats(),
 		GossipKeys: []string{},
 	}
-	if now.problem != nil {
-		s.Problem = now.problem.Error()
+	if err := now.problem(); err != nil {
+		s.Problem = err.Error()
 	}
 	if n.gossip != nil {
 		s.GossipKeys = keyNames(*n.gossip.current.Load())

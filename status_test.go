@@ -19,10 +19,10 @@ func TestStateAndProblemAreChangedIndependently(t *testing.T) {
 		n.status.Store(&status{state: cluster.Ready})
 		var both sync.WaitGroup
 		both.Go(func() { n.setState(cluster.Draining) })
-		both.Go(func() { n.lost(lost) })
+		both.Go(func() { n.judge(func(s *status) { s.lost = lost }) })
 		both.Wait()
-		if s := n.status.Load(); s.state != cluster.Draining || !errors.Is(s.problem, lost) {
-			t.Fatalf("the node is %v, and its problem is %v", s.state, s.problem)
+		if s := n.status.Load(); s.state != cluster.Draining || !errors.Is(s.problem(), lost) {
+			t.Fatalf("the node is %v, and its problem is %v", s.state, s.problem())
 		}
 	}
 }

@@ -206,21 +206,27 @@ type Store interface {
 	// LogID returns the log's incarnation: one history of it. It changes only
 	// when an operator accepts that a restored log lost its newest events.
 	LogID() string
-	// Witness tells the store of a commit that the node has seen elsewhere
-	// than here: the log must never again be without it.
-	Witness(p Position, key string)
+	// Witness tells the store of a commit of the incarnation log that the node
+	// has seen elsewhere than here: the log must never again be without it.
+	Witness(log string, c *Commit)
 	// Check compares the log with the newest commit that this store has seen,
-	// and returns ErrWentBack (from then on, so does every method) if that
-	// is gone. Once an operator has accepted the loss, Check takes the log as
-	// it is now, with its new LogID, and returns nil.
+	// and returns ErrWentBack if that is gone. From then on every method does,
+	// until Resume.
 	Check(ctx context.Context) error
+	// Resume begins again with a log that went back, once an operator has
+	// accepted the loss or the lost events are back, and returns its head and
+	// takes its LogID; until then it returns ErrWentBack. The caller first lets
+	// go of everything that it knows of the lost history: sessions, states, what
+	// is on its way. Nothing of the new history is read or appended before
+	// Resume, whichever method has noticed the loss.
+	Resume(ctx context.Context) (Position, error)
 
 	// Close ends what is under way and releases the database. Commands that
 	// were not yet sent get ErrClosed.
 	Close() error
 }
 
-// Committed is told of every batch that a store itself has stored: dense,
-// in order, before any caller of Append in that batch has its answer. It
-// must not block.
-type Committed func(batch []Commit)
+// Committed is told of every batch that a store itself has stored in the
+// incarnation log: dense, in order, before any caller of Append in that batch
+// has its answer. It must not block.
+type Committed func(log string, batch []Commit)

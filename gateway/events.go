@@ -27,6 +27,7 @@ func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request) {
 // Server-Sent Events also those that come.
 func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, failure *command.Failure) {
 	live := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+	log := g.cfg.Store.LogID() // that all of the answer belongs to
 	req := frame.Subscribe{Stream: t.stream, Category: t.category}
 	if failure == nil {
 		failure = g.startOf(&req, r)
@@ -51,13 +52,16 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept")
 	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
-	w.Header().Set("Ganglion-Log", g.cfg.Store.LogID())
+	w.Header().Set("Ganglion-Log", log)
 	if live {
 		g.streamEvents(w, r, identity, t, from)
 		return
 	}
 	g.listEvents(w, r, t, from)
 }
+
+// errOtherLog cuts off an answer that began before the log went back.
+var errOtherLog = errors.New("the log went back")
 
 // listEvents writes the events up to the head, one JSON object a line. A
 // response that is cut off short has no final chunk: clients see that.
@@ -70,6 +74,9 @@ func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, t topic, fr
 	at, version := from.at, from.version
 	for at < from.head {
 		p, err := g.readPage(r.Context(), t, place{at, version}, from.head)
+		if err == nil && g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
+			p.list, err = nil, errOtherLog
+		}
 		var page []byte
 		for _, e := range p.list {
 			if e.err != nil {
@@ -154,6 +161,10 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, identity 
 		started: true, at: from.at, version: from.version,
 	}
 	s.mu.Lock()
+	// From here on whoever leaves the log closes this session as well.
+	if g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
+		s.part(frame.CloseLost, errOtherLog.Error())
+	}
 	s.subs[sub.id] = sub
 	s.work(sub)
 	s.kick()

@@ -266,8 +266,15 @@ func (g *Gateway) Refusing() error {
 
 // Begin begins live delivery after head: what Deliver brings next follows it.
 // The gateway takes sessions in from then on. It is called again, between two
-// calls of Deliver, when the log went back and live delivery begins anew.
+// calls of Deliver, when the log went back and live delivery begins again:
+// sessions that are still open are closed with 4200 first.
 func (g *Gateway) Begin(head eventstore.Position) {
+	g.mu.Lock()
+	g.started = false
+	g.mu.Unlock()
+	for _, s := range g.all() {
+		s.closeAfter(frame.CloseLost, "the log went back: reconnect")
+	}
 	g.hub.reset(head)
 	g.pages.clear()
 	g.mu.Lock()

@@ -64,7 +64,7 @@ func (g *Gateway) locate(ctx context.Context, t topic, req frame.Subscribe) (sta
 	if req.After != nil {
 		after = strconv.FormatUint(uint64(*req.After), 10)
 	}
-	same := fmt.Sprint(head, " ", after, " ", req.Cursor, " ", req.Last, " ", t.category, " ", t.stream)
+	same := fmt.Sprint(g.cfg.Store.LogID(), " ", head, " ", after, " ", req.Cursor, " ", req.Last, " ", t.category, " ", t.stream)
 	answer := g.locating.DoChan(same, func() (any, error) {
 		ctx, cancel := context.WithTimeout(g.ctx, frame.DefaultTimeout)
 		defer cancel()

@@ -570,3 +570,32 @@ func TestSuspendSendsClientsElsewhereAndResumeTakesThemBack(t *testing.T) {
 	want[frame.Subscribed](c)
 	c.wantEvents("s", 1, 2, 3)
 }
+
+// protocol: close 4200
+func TestBeginAgainClosesSessionsOfTheLostLog(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node()
+	w.add("counter/a", 5)
+	n.settle()
+	c := n.join("ada")
+	c.send(`{"op":"subscribe","id":"s","stream":"counter/a","after":0}`)
+	want[frame.Subscribed](c)
+	c.wantEvents("s", 1, 2, 3, 4, 5)
+	want[frame.Live](c)
+
+	// The log went back to 3, and has 4 to 7 from other commands.
+	n.Begin(3)
+	added := eventstore.Event{Type: "added", Form: 1, Data: []byte(`{"by":1}`)}
+	n.Deliver([]eventstore.Commit{{
+		Position: 7, Stream: eventstore.StreamID{Type: "counter", ID: "a"}, Version: 7, Key: "new", At: time.Now(),
+		Events: []eventstore.Event{added, added, added, added},
+	}})
+	f, err := c.next()
+	if err == nil {
+		t.Fatalf("the session of the lost log got %.200s, want no more than the close frame", f.Append(nil))
+	}
+	if code := websocket.CloseStatus(err); code != 4200 {
+		t.Errorf("closed with %d (%v), want 4200", code, err)
+	}
+}

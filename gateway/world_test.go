@@ -120,7 +120,7 @@ type feed struct {
 	done   sync.WaitGroup
 }
 
-func (f *feeds) publish(batch []eventstore.Commit) {
+func (f *feeds) publish(_ string, batch []eventstore.Commit) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, one := range f.all {

@@ -87,7 +87,7 @@ func TestOwnCommitsOnTheFeedCostNothing(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	h := start(t, Config{Store: log})
-	log.told = append(log.told, h.Observe) // before the append returns, as from a store
+	log.told = append(log.told, func(_ string, batch []eventstore.Commit) { h.Observe(batch) }) // before the append returns, as from a store
 	for i := range 50 {
 		granted(t, do(t, h, cmd("a", fmt.Sprint(i), "put", m{"by": 1})), eventstore.Version(i+1))
 		h.Observe(log.commits[len(log.commits)-1:]) // and again, late

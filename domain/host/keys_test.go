@@ -263,7 +263,7 @@ func TestTwoHostsFightForTheSameAggregates(t *testing.T) {
 	eachStore(t, func(t *testing.T, log opener) {
 		var hosts [2]*Host
 		var mu sync.Mutex // the hosts are made one after the other
-		feed := func(commits []eventstore.Commit) {
+		feed := func(_ string, commits []eventstore.Commit) {
 			mu.Lock()
 			defer mu.Unlock()
 			hosts[0].Observe(commits) // the other one is told nothing

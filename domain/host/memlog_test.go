@@ -127,7 +127,7 @@ func (l *memlog) append(u eventstore.Unit) (eventstore.Appended, error) {
 	}
 	if len(batch) > 0 {
 		for _, tell := range l.told {
-			tell(batch)
+			tell(l.LogID(), batch)
 		}
 	}
 	return placed, nil
@@ -206,10 +206,13 @@ func (l *memlog) SaveSnapshot(_ context.Context, s eventstore.Snapshot) error {
 	return nil
 }
 
-func (l *memlog) LogID() string                       { return "memory" }
-func (l *memlog) Witness(eventstore.Position, string) {}
-func (l *memlog) Check(context.Context) error         { return nil }
-func (l *memlog) Close() error                        { return nil }
+func (l *memlog) LogID() string                      { return "memory" }
+func (l *memlog) Witness(string, *eventstore.Commit) {}
+func (l *memlog) Check(context.Context) error        { return nil }
+func (l *memlog) Close() error                       { return nil }
+func (l *memlog) Resume(ctx context.Context) (eventstore.Position, error) {
+	return l.Head(ctx)
+}
 
 func (l *memlog) counts() (appends, reads int) {
 	l.mu.Lock()

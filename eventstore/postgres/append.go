@@ -24,7 +24,7 @@ import (
 const (
 	appendName = "ganglion_append"
 	appendSQL  = `select base, moved_unit, moved_version, known_unit from append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10,
-		$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)`
+		$11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)`
 
 	// appendSettings are what the function append relies on: plans that are
 	// made once, on an empty table, and are right for a full one.
@@ -127,7 +127,7 @@ func (b *backend) prepare(ctx context.Context) error {
 		return err
 	}
 	mark := b.store.guard.Mark()
-	log, err := look(ctx, b.conn, mark.Position)
+	log, err := look(ctx, b.conn, mark.Newest.Position)
 	if err != nil {
 		return err
 	}
@@ -227,6 +227,7 @@ func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.F
 		return lost(err.Error())
 	}
 	result := batch.Result{
+		Log:      mark.LogID,
 		Base:     eventstore.Position(binary.BigEndian.Uint64(row[0])),
 		Verdicts: make([]batch.Verdict, len(units)),
 	}
@@ -301,7 +302,7 @@ func fromTimestamp(b []byte) time.Time {
 
 // params are the arguments of the function append, in its order.
 type params struct {
-	log, pos, key, again, careful                                           []byte
+	log, pos, typ, id, version, key, at, again, careful                     []byte
 	uType, uID, uVersion                                                    array
 	cUnit, cType, cID, cKey, cHash, cN, cOff, cVersion, cAt, cMeta, cEvents array
 	oUnit, oType, oID, oKey, oHash, oVersion, oAt, oAnswer, oKeep           array
@@ -309,8 +310,13 @@ type params struct {
 
 func (p *params) encode(values [][]byte, mark guard.Mark, again, careful bool, units []*stored.Unit) [][]byte {
 	p.log, _ = hex.DecodeString(strings.ReplaceAll(mark.LogID, "-", ""))
-	p.pos = binary.BigEndian.AppendUint64(p.pos[:0], uint64(mark.Position))
-	p.key = append(p.key[:0], mark.Key...)
+	seen := &mark.Newest
+	p.pos = binary.BigEndian.AppendUint64(p.pos[:0], uint64(seen.Position))
+	p.typ = append(p.typ[:0], seen.Stream.Type...)
+	p.id = append(p.id[:0], seen.Stream.ID...)
+	p.version = binary.BigEndian.AppendUint64(p.version[:0], uint64(seen.Version))
+	p.key = append(p.key[:0], seen.Key...)
+	p.at = binary.BigEndian.AppendUint64(p.at[:0], uint64(seen.Micros-epoch))
 	p.again = appendBool(p.again[:0], again)
 	p.careful = appendBool(p.careful[:0], careful)
 	arrays := []struct {
@@ -378,7 +384,7 @@ func (p *params) encode(values [][]byte, mark guard.Mark, again, careful bool, u
 			p.oKeep.bool(r.Keep)
 		}
 	}
-	values = append(values, p.log, p.pos, p.key, p.again, p.careful)
+	values = append(values, p.log, p.pos, p.typ, p.id, p.version, p.key, p.at, p.again, p.careful)
 	for i := range arrays {
 		values = append(values, arrays[i].a.value())
 	}

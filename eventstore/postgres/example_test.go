@@ -21,7 +21,7 @@ func ExampleOpen() {
 	store, err := postgres.Open(ctx, postgres.Config{
 		URL:    server.URL("postgres"),
 		Schema: "ganglion",
-		Committed: func(batch []eventstore.Commit) {
+		Committed: func(_ string, batch []eventstore.Commit) {
 			for _, c := range batch {
 				fmt.Println("committed:", c.Position, c.Stream, c.Events[0].Type)
 			}

@@ -169,7 +169,7 @@ func TestFaultAsynchronousStandby(t *testing.T) {
 	if _, err := operator.AcceptLoss(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Check(ctx); err != nil {
+	if _, err := s.Resume(ctx); err != nil {
 		t.Errorf("after the loss was accepted: %v", err)
 	}
 	if err := place(unit("b", 0, "after")); err != nil {

@@ -38,7 +38,7 @@ type told struct {
 	commits []eventstore.Commit
 }
 
-func (l *told) committed(batch []eventstore.Commit) {
+func (l *told) committed(_ string, batch []eventstore.Commit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.commits = append(l.commits, batch...)
@@ -73,7 +73,7 @@ func TestKilledBackends(t *testing.T) {
 	committed := make(chan struct{}, 1)
 	stores := make([]storetest.Store, 3)
 	for i := range stores {
-		s := open(t, postgres.Config{URL: url, Committed: func([]eventstore.Commit) {
+		s := open(t, postgres.Config{URL: url, Committed: func(string, []eventstore.Commit) {
 			select {
 			case committed <- struct{}{}:
 			default:
@@ -538,8 +538,8 @@ func TestSetBackToAnOlderCopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Check(ctx); err != nil || s.LogID() != id {
-		t.Errorf("check: %v, and the log is %s, want %s", err, s.LogID(), id)
+	if _, err := s.Resume(ctx); err != nil || s.LogID() != id {
+		t.Errorf("resume: %v, and the log is %s, want %s", err, s.LogID(), id)
 	}
 	if err := place(unit("b", 0, "after")); err != nil {
 		t.Errorf("append after the loss was accepted: %v", err)

@@ -18,6 +18,7 @@ var _ eventstore.Mover = (*Store)(nil)
 // Records implements eventstore.Mover.
 func (s *Store) Records(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Record, error) {
 	var page []eventstore.Record
+	log := s.LogID()
 	err := s.read(ctx, "read the log", func(c *pgx.Conn) error {
 		page = nil
 		rows, err := c.Query(ctx, `select pos, n, agg_type, agg_id, version, key, (extract(epoch from at) * 1000000)::bigint, meta, events, hash
@@ -48,8 +49,7 @@ func (s *Store) Records(ctx context.Context, after eventstore.Position, limit in
 	if err := stored.DenseRecords(page, after); err != nil || len(page) == 0 {
 		return page, err
 	}
-	last := &page[len(page)-1]
-	return page, s.guard.Saw(last.Position, last.Key)
+	return page, s.guard.Saw(log, guard.Of(&page[len(page)-1].Commit))
 }
 
 // Restore implements eventstore.Mover.
@@ -58,14 +58,14 @@ func (s *Store) Restore(ctx context.Context, records []eventstore.Record) error 
 	if err != nil || len(list) == 0 {
 		return err
 	}
+	log := s.LogID()
 	err = s.change(ctx, "restore", func(tx pgx.Tx) error {
 		return restore(ctx, tx, list)
 	})
 	if err != nil {
 		return err
 	}
-	last := &list[len(list)-1]
-	return s.guard.Saw(last.Position, last.Key)
+	return s.guard.Saw(log, guard.Of(&records[len(records)-1].Commit))
 }
 
 // change runs a transaction that holds the lock which all appends share.
@@ -77,7 +77,7 @@ func (s *Store) change(ctx context.Context, op string, do func(pgx.Tx) error) er
 				return err
 			}
 			mark := s.guard.Mark()
-			log, err := look(ctx, tx.Conn(), mark.Position)
+			log, err := look(ctx, tx.Conn(), mark.Newest.Position)
 			if err != nil {
 				return err
 			}
@@ -102,7 +102,7 @@ func restore(ctx context.Context, tx pgx.Tx, list []stored.Restored) error {
 	if err != nil {
 		return err
 	}
-	if err := stored.NotNext(&list[0], log.Head); err != nil {
+	if err := stored.NotNext(&list[0], log.Head.Position); err != nil {
 		return err
 	}
 	if err := continues(ctx, tx, list); err != nil {
@@ -180,8 +180,8 @@ func (s *Store) Adopt(ctx context.Context, id string) error {
 		if log, err = look(ctx, tx.Conn(), 0); err != nil || log.ID == id {
 			return err
 		}
-		if log.Head > 0 {
-			return stored.NotAdopted(log.ID, log.Head)
+		if log.Head.Position > 0 {
+			return stored.NotAdopted(log.ID, log.Head.Position)
 		}
 		if _, err = tx.Exec(ctx, `update log set id = $1::uuid`, id); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
@@ -45,6 +46,7 @@ func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after ev
 
 // Read implements eventstore.Store.
 func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Commit, error) {
+	log := s.LogID()
 	page, err := s.page(ctx, "read the log", logSQL, signed(after), limit)
 	if err != nil {
 		return nil, err
@@ -53,7 +55,7 @@ func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) 
 		return page, err
 	}
 	last := &page[len(page)-1]
-	return page, s.guard.Saw(last.Position, last.Key)
+	return page, s.guard.Saw(log, guard.Of(last))
 }
 
 // ReadType implements eventstore.Store. It reads every row of the positions
@@ -91,15 +93,15 @@ func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
 	var head eventstore.Position
 	err := s.ask(ctx, "read the head", func(ctx context.Context, c *pgx.Conn) error {
 		mark := s.guard.Mark()
-		log, err := look(ctx, c, mark.Position)
+		log, err := look(ctx, c, mark.Newest.Position)
 		if err != nil {
 			return err
 		}
-		head = log.Head
+		head = log.Head.Position
 		if !s.guard.Compare(mark, log) {
 			return s.guard.Err()
 		}
-		return s.guard.Saw(log.Head, log.HeadKey)
+		return s.guard.Saw(log.ID, log.Head)
 	})
 	return head, err
 }

@@ -219,12 +219,12 @@ func (s *Store) afterConnect(ctx context.Context, c *pgx.Conn) error {
 		return err
 	}
 	mark := s.guard.Mark()
-	log, err := look(ctx, c, mark.Position)
+	log, err := look(ctx, c, mark.Newest.Position)
 	if err != nil {
 		return err
 	}
 	if !s.guard.Compare(mark, log) {
-		s.cfg.Logger.Error("the log went back", "position", mark.Position, "head", log.Head)
+		s.cfg.Logger.Error("the log went back", "position", mark.Newest.Position, "head", log.Head.Position)
 	}
 	if s.cfg.Warm {
 		return warmReads(ctx, c)
@@ -235,24 +235,38 @@ func (s *Store) afterConnect(ctx context.Context, c *pgx.Conn) error {
 // look reads what a log says about itself and about the commit at p.
 func look(ctx context.Context, c *pgx.Conn, p eventstore.Position) (guard.Log, error) {
 	var (
-		log          guard.Log
-		head         int64
-		key, headKey *string
+		log      guard.Log
+		at, head looked
 	)
-	err := c.QueryRow(ctx, `select (select id::text from log), (select key from commit where pos = $1),
-		coalesce(c.pos, 0), c.key from (select) one left join (select pos, key from commit order by pos desc limit 1) c on true`, int64(p)).
-		Scan(&log.ID, &key, &head, &headKey)
-	if err != nil {
-		return guard.Log{}, err
+	err := c.QueryRow(ctx, `select (select id::text from log),
+		c.pos, c.agg_type, c.agg_id, c.version, c.key, c.at, h.pos, h.agg_type, h.agg_id, h.version, h.key, h.at
+		from (select) one left join commit c on c.pos = $1
+		left join (select * from commit order by pos desc limit 1) h on true`, int64(p)).
+		Scan(append(append([]any{&log.ID}, at.columns()...), head.columns()...)...)
+	log.AtMark, log.Head = at.commit(), head.commit()
+	return log, err
+}
+
+// looked is a row of the table commit that may be missing.
+type looked struct {
+	pos, version *int64
+	typ, id, key *string
+	at           *time.Time
+}
+
+func (l *looked) columns() []any { return []any{&l.pos, &l.typ, &l.id, &l.version, &l.key, &l.at} }
+
+func (l *looked) commit() guard.Commit {
+	if l.pos == nil {
+		return guard.Commit{}
 	}
-	if key != nil {
-		log.Found, log.Key = true, *key
+	return guard.Commit{
+		Position: eventstore.Position(*l.pos),
+		Stream:   eventstore.StreamID{Type: *l.typ, ID: *l.id},
+		Version:  eventstore.Version(*l.version),
+		Key:      *l.key,
+		Micros:   l.at.UnixMicro(),
 	}
-	if headKey != nil {
-		log.HeadKey = *headKey
-	}
-	log.Head = eventstore.Position(head)
-	return log, nil
 }
 
 // Append implements eventstore.Store.
@@ -270,35 +284,47 @@ func (s *Store) Waiting() int { return s.committer.Waiting() }
 func (s *Store) LogID() string { return s.guard.Mark().LogID }
 
 // Witness implements eventstore.Store.
-func (s *Store) Witness(p eventstore.Position, key string) {
-	if !s.guard.Witness(p, key) {
-		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", p)
+func (s *Store) Witness(log string, c *eventstore.Commit) {
+	if !s.guard.Witness(log, guard.Of(c)) {
+		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", c.Position)
 	}
 }
 
-// Check implements eventstore.Store. A loss is reported at least once before
-// the new log is taken.
+// Check implements eventstore.Store.
 func (s *Store) Check(ctx context.Context) error {
-	var (
-		mark guard.Mark
-		log  guard.Log
-	)
-	ctx, cancel := s.bound(ctx)
-	defer cancel()
-	err := s.withConn(ctx, "check the log", func(c *pgx.Conn) (err error) {
-		mark = s.guard.Mark()
-		log, err = look(ctx, c, mark.Position)
-		return err
-	})
+	mark, log, err := s.look(ctx, "check the log")
 	if err != nil {
 		return err
 	}
-	return s.guard.Settle(mark, log)
+	s.guard.Compare(mark, log)
+	return s.guard.Err()
+}
+
+// Resume implements eventstore.Store.
+func (s *Store) Resume(ctx context.Context) (eventstore.Position, error) {
+	mark, log, err := s.look(ctx, "look at the log that went back")
+	if err != nil {
+		return 0, err
+	}
+	return log.Head.Position, s.guard.Resume(mark, log)
+}
+
+// look returns the mark, and what the log said about it, also when the log went
+// back.
+func (s *Store) look(ctx context.Context, op string) (mark guard.Mark, log guard.Log, err error) {
+	ctx, cancel := s.bound(ctx)
+	defer cancel()
+	err = s.withConn(ctx, op, func(c *pgx.Conn) (err error) {
+		mark = s.guard.Mark()
+		log, err = look(ctx, c, mark.Newest.Position)
+		return err
+	})
+	return mark, log, err
 }
 
 // AcceptLoss gives the log a new incarnation, by which an operator says that
 // what a restored log lacks is lost for good, and returns its id. Every other
-// Store takes the log as it is at its next Check.
+// Store reports that the log went back until its Resume.
 func (s *Store) AcceptLoss(ctx context.Context) (string, error) {
 	var log guard.Log
 	err := s.withConn(ctx, "accept the loss", func(c *pgx.Conn) error {

@@ -22,9 +22,9 @@ type statements struct {
 }
 
 const (
-	// base, incarnation, and the key at the watermark.
-	markSQL = `select coalesce((select pos from "commit" order by pos desc limit 1), 0),
-		(select id from log), (select key from "commit" where pos = ?1)`
+	// base, incarnation, and the commit at the watermark.
+	markSQL = `select coalesce((select pos from "commit" order by pos desc limit 1), 0), (select id from log),
+		c.pos, c.agg_type, c.agg_id, c.version, c.key, c.at from (select 1) left join "commit" c on c.pos = ?1`
 
 	// freeSQL checks a command that has no events.
 	freeSQL = `select ?4 = coalesce((select version from "commit" where agg_id = ?1 and agg_type = ?2 order by version desc limit 1), 0)
@@ -116,15 +116,15 @@ func (b *backend) inTransaction(ctx context.Context, units []*stored.Unit) (batc
 		mark = b.guard.Mark()
 		base int64
 		id   string
-		key  sql.NullString
+		at   looked
 	)
-	if err := b.db.appends.mark.QueryRowContext(ctx, int64(mark.Position)).Scan(&base, &id, &key); err != nil {
+	if err := b.db.appends.mark.QueryRowContext(ctx, int64(mark.Newest.Position)).Scan(append([]any{&base, &id}, at.columns()...)...); err != nil {
 		return batch.Result{}, failure("read the head", err)
 	}
-	if !b.guard.Compare(mark, guard.Log{ID: id, Found: key.Valid, Key: key.String}) {
+	if !b.guard.Compare(mark, guard.Log{ID: id, AtMark: at.commit()}) {
 		return batch.Result{}, &batch.Failure{Kind: batch.WentBack, Reason: b.guard.Err().Error()}
 	}
-	result := batch.Result{Base: eventstore.Position(base), Verdicts: make([]batch.Verdict, len(units))}
+	result := batch.Result{Log: mark.LogID, Base: eventstore.Position(base), Verdicts: make([]batch.Verdict, len(units))}
 	for i, u := range units {
 		verdict, err := b.unit(ctx, u, base)
 		if err != nil {

@@ -21,6 +21,7 @@ func (s *Store) Records(ctx context.Context, after eventstore.Position, limit in
 		return nil, err
 	}
 	defer done()
+	log := s.LogID()
 	rows, err := s.db.read.QueryContext(ctx, `select `+columns+`, hash from "commit" where pos > ?1 order by pos limit ?2`, signed(after), limit)
 	if err != nil {
 		return nil, s.failed(ctx, op, err)
@@ -47,8 +48,7 @@ func (s *Store) Records(ctx context.Context, after eventstore.Position, limit in
 	if err := stored.DenseRecords(page, after); err != nil || len(page) == 0 {
 		return page, err
 	}
-	last := &page[len(page)-1]
-	return page, s.guard.Saw(last.Position, last.Key)
+	return page, s.guard.Saw(log, guard.Of(&page[len(page)-1].Commit))
 }
 
 // Restore implements eventstore.Mover.
@@ -57,12 +57,12 @@ func (s *Store) Restore(ctx context.Context, records []eventstore.Record) error 
 	if err != nil || len(list) == 0 {
 		return err
 	}
+	log := s.LogID()
 	err = s.change(ctx, "restore", func(ctx context.Context) error { return s.db.restore(ctx, list) })
 	if err != nil {
 		return err
 	}
-	last := &list[len(list)-1]
-	return s.guard.Saw(last.Position, last.Key)
+	return s.guard.Saw(log, guard.Of(&records[len(records)-1].Commit))
 }
 
 // change runs a transaction that appends wait for. Like them it is not cut

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
@@ -23,20 +24,20 @@ func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after ev
 
 // Read implements eventstore.Store.
 func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Commit, error) {
+	log := s.LogID()
 	page, err := s.page(ctx, "read the log", `select `+columns+` from "commit" where pos > ?1 order by pos limit ?2`, signed(after), limit)
 	if err != nil {
 		return nil, err
 	}
-	return page, s.dense(page, after)
+	return page, s.dense(log, page, after)
 }
 
 // dense checks a page of the log, and remembers its newest commit.
-func (s *Store) dense(page []eventstore.Commit, after eventstore.Position) error {
+func (s *Store) dense(log string, page []eventstore.Commit, after eventstore.Position) error {
 	if err := stored.Dense(page, after); err != nil || len(page) == 0 {
 		return err
 	}
-	last := &page[len(page)-1]
-	return s.guard.Saw(last.Position, last.Key)
+	return s.guard.Saw(log, guard.Of(&page[len(page)-1]))
 }
 
 // ReadType implements eventstore.Store. It reads every row of the positions
@@ -80,14 +81,14 @@ func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
 	}
 	defer done()
 	mark := s.guard.Mark()
-	log, err := s.db.look(ctx, mark.Position)
+	log, err := s.db.look(ctx, mark.Newest.Position)
 	if err != nil {
 		return 0, s.failed(ctx, "read the head", err)
 	}
 	if !s.guard.Compare(mark, log) {
 		return 0, s.guard.Err()
 	}
-	return log.Head, s.guard.Saw(log.Head, log.HeadKey)
+	return log.Head.Position, s.guard.Saw(log.ID, log.Head)
 }
 
 // StreamHead implements eventstore.Store.

@@ -128,31 +128,49 @@ func (s *Store) Audit(ctx context.Context, query string, row func(scan func(dest
 func (s *Store) LogID() string { return s.guard.Mark().LogID }
 
 // Witness implements eventstore.Store.
-func (s *Store) Witness(p eventstore.Position, key string) {
-	if !s.guard.Witness(p, key) {
-		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", p)
+func (s *Store) Witness(log string, c *eventstore.Commit) {
+	if !s.guard.Witness(log, guard.Of(c)) {
+		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", c.Position)
 	}
 }
 
-// Check implements eventstore.Store. A loss is reported at least once before
-// the new log is taken.
+// Check implements eventstore.Store.
 func (s *Store) Check(ctx context.Context) error {
-	done, err := s.use()
+	mark, log, err := s.look(ctx, "check the log")
 	if err != nil {
 		return err
 	}
-	defer done()
-	mark := s.guard.Mark()
-	log, err := s.db.look(ctx, mark.Position)
+	s.guard.Compare(mark, log)
+	return s.guard.Err()
+}
+
+// Resume implements eventstore.Store.
+func (s *Store) Resume(ctx context.Context) (eventstore.Position, error) {
+	mark, log, err := s.look(ctx, "look at the log that went back")
 	if err != nil {
-		return s.failed(ctx, "check the log", err)
+		return 0, err
 	}
-	return s.guard.Settle(mark, log)
+	return log.Head.Position, s.guard.Resume(mark, log)
+}
+
+// look returns the mark, and what the log said about it, also when the log went
+// back.
+func (s *Store) look(ctx context.Context, op string) (mark guard.Mark, log guard.Log, err error) {
+	done, err := s.use()
+	if err != nil {
+		return mark, log, err
+	}
+	defer done()
+	mark = s.guard.Mark()
+	if log, err = s.db.look(ctx, mark.Newest.Position); err != nil {
+		err = s.failed(ctx, op, err)
+	}
+	return mark, log, err
 }
 
 // AcceptLoss gives the log a new incarnation, by which an operator says that
 // what a restored log lacks is lost for good, and returns its id. Every other
-// Store takes the log as it is at its next Check.
+// Store reports that the log went back until its Resume.
 func (s *Store) AcceptLoss(ctx context.Context) (string, error) {
 	done, err := s.use()
 	if err != nil {
@@ -259,17 +277,37 @@ func (s *Store) expire(ctx context.Context) (deleted int64, err error) {
 // look reads what a log says about itself and about the commit at p.
 func (d *database) look(ctx context.Context, p eventstore.Position) (guard.Log, error) {
 	var (
-		log     guard.Log
-		head    int64
-		key     sql.NullString
-		headKey sql.NullString
+		log      guard.Log
+		at, head looked
 	)
-	err := d.read.QueryRowContext(ctx, `select (select id from log), (select key from "commit" where pos = ?1),
-		coalesce((select max(pos) from "commit"), 0), (select key from "commit" order by pos desc limit 1)`, int64(p)).
-		Scan(&log.ID, &key, &head, &headKey)
-	log.Found, log.Key = key.Valid, key.String
-	log.Head, log.HeadKey = eventstore.Position(head), headKey.String
+	err := d.read.QueryRowContext(ctx, `select (select id from log),
+		c.pos, c.agg_type, c.agg_id, c.version, c.key, c.at, h.pos, h.agg_type, h.agg_id, h.version, h.key, h.at
+		from (select 1) left join "commit" c on c.pos = ?1
+		left join (select * from "commit" order by pos desc limit 1) h`, int64(p)).
+		Scan(append(append([]any{&log.ID}, at.columns()...), head.columns()...)...)
+	log.AtMark, log.Head = at.commit(), head.commit()
 	return log, err
+}
+
+// looked is a row of the table commit that may be missing.
+type looked struct {
+	pos, version, at sql.NullInt64
+	typ, id, key     sql.NullString
+}
+
+func (l *looked) columns() []any { return []any{&l.pos, &l.typ, &l.id, &l.version, &l.key, &l.at} }
+
+func (l *looked) commit() guard.Commit {
+	if !l.pos.Valid {
+		return guard.Commit{}
+	}
+	return guard.Commit{
+		Position: eventstore.Position(l.pos.Int64),
+		Stream:   eventstore.StreamID{Type: l.typ.String, ID: l.id.String},
+		Version:  eventstore.Version(l.version.Int64),
+		Key:      l.key.String,
+		Micros:   l.at.Int64,
+	}
 }
 
 // exec runs a statement outside of the batches, and returns how many rows it

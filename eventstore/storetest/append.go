@@ -204,9 +204,11 @@ func testDatabaseRefuses(t *testing.T, log Log) {
 
 func testCommitted(t *testing.T, log Log) {
 	var told []eventstore.Commit // the callback's alone until the store has answered
+	logs := make(map[string]bool)
 	g := newGate()
 	first := true
-	f := openWith(t, log, func(batch []eventstore.Commit) {
+	f := openWith(t, log, func(id string, batch []eventstore.Commit) {
+		logs[id] = true
 		told = append(told, batch...)
 		if first {
 			first = false
@@ -231,6 +233,9 @@ func testCommitted(t *testing.T, log Log) {
 	close(g.release)
 	if err := <-answered; err != nil {
 		t.Fatal(err)
+	}
+	if !logs[f.LogID()] || len(logs) != 1 {
+		t.Errorf("batches were told of the logs %v, want %s", logs, f.LogID())
 	}
 	for i := range 20 {
 		f.append(unit(stream(2+i%3), eventstore.Version(i/3), command(fmt.Sprint("k", i), 1)))

@@ -76,6 +76,7 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"loads that come together don't touch each other", testLoads},
 		{"a hole in the log is loud", testHole},
 		{"a log that went back is noticed", testWentBack},
+		{"a replaced commit with the same key is noticed", testReplacedCommit},
 		{"a log that went back is fenced from appends", testWentBackAppend},
 		{"a snapshot of lost events is not given out", testSnapshotOfLostEvents},
 		{"a loss is accepted under running stores", testAcceptLossElsewhere},
@@ -215,7 +216,7 @@ func newGate() *gate {
 // once is a Committed that stops at the first batch.
 func (g *gate) once() eventstore.Committed {
 	first := true
-	return func([]eventstore.Commit) {
+	return func(string, []eventstore.Commit) {
 		if first {
 			first = false
 			close(g.entered)

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -63,15 +64,60 @@ func testWentBack(t *testing.T, log Log) {
 	if g.LogID() != id {
 		t.Errorf("a new store calls the log %s, want %s", g.LogID(), id)
 	}
-	g.Witness(7, "elsewhere")
+	g.Witness(g.LogID(), &eventstore.Commit{Position: 7, Stream: stream(1), Version: 7, Key: "elsewhere", At: epoch})
 	if _, err := g.Head(t.Context()); !errors.Is(err, eventstore.ErrWentBack) {
 		t.Errorf("a head below what was witnessed: %v", err)
 	}
 
 	// Another commit in the place of one that was seen is no better.
 	h := open(t, log)
-	h.Witness(2, "b")
+	h.Witness(h.LogID(), &eventstore.Commit{Position: 2, Stream: stream(1), Version: 2, Key: "b", At: epoch})
 	h.everyMethod(eventstore.ErrWentBack)
+}
+
+// testReplacedCommit replaces the newest commit that a store has seen by
+// another one at the same position and with the same key.
+func testReplacedCommit(t *testing.T, log Log) {
+	later := command("open", 1)
+	later.At = epoch.Add(time.Millisecond)
+	replacements := map[string]func(g fixture, base int){
+		"another stream": func(g fixture, base int) { g.append(unit(stream(base+1), 0, command("open", 2))) },
+		"another version": func(g fixture, base int) {
+			g.append(unit(stream(base+1), 0, command("first", 1)))
+			g.append(unit(stream(base), 0, command("open", 1)))
+		},
+		"another time": func(g fixture, base int) {
+			g.append(unit(stream(base), 0, command("first", 1)))
+			g.append(unit(stream(base), 1, later))
+		},
+	}
+	methods := map[string]func(f fixture, p eventstore.Position) error{
+		"Check": func(f fixture, _ eventstore.Position) error { return f.Check(t.Context()) },
+		"Head":  func(f fixture, _ eventstore.Position) error { _, err := f.Head(t.Context()); return err },
+		"Read":  func(f fixture, p eventstore.Position) error { _, err := f.Read(t.Context(), p-1, 10); return err },
+		"Append": func(f fixture, _ eventstore.Position) error {
+			_, err := f.Append(t.Context(), unit(stream(0), 0, command("x", 1)))
+			return err
+		},
+	}
+	base := 10
+	for what, replace := range replacements {
+		for method, call := range methods {
+			f := open(t, log)
+			f.append(unit(stream(base), 0, command("first", 1)))
+			p := f.append(unit(stream(base), 1, command("open", 1)))[0].Position
+			log.Exec(t, fmt.Sprintf(`delete from "commit" where pos >= %d`, p-1))
+			g := open(t, log)
+			replace(g, base)
+			if head, err := g.Head(t.Context()); err != nil || head != p {
+				t.Fatalf("the log ends at %d, %v, want %d", head, err, p)
+			}
+			if err := call(f, p); !errors.Is(err, eventstore.ErrWentBack) {
+				t.Errorf("%s has the position and the key of a commit that was seen: %s says %v, want that the log went back", what, method, err)
+			}
+			base += 10
+		}
+	}
 }
 
 func testWentBackAppend(t *testing.T, log Log) {
@@ -93,8 +139,9 @@ func testWentBackAppend(t *testing.T, log Log) {
 
 	// Restored after all: the log is as it was.
 	g.append(unit(stream(2), 0, command("b", 1)))
-	if err := f.Check(t.Context()); err != nil {
-		t.Errorf("the events are back: %v", err)
+	f.everyMethod(eventstore.ErrWentBack)
+	if head, err := f.Resume(t.Context()); err != nil || head != 2 {
+		t.Errorf("the events are back: %v, head %d", err, head)
 	}
 	f.wantKeys("a", "b")
 }
@@ -142,15 +189,17 @@ func testAcceptLossElsewhere(t *testing.T, log Log) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Whichever method notices first, and however often it is asked.
 	for name, s := range map[string]fixture{"the store that saw the loss": f, "the store that did not": g} {
 		if err := s.Check(t.Context()); !errors.Is(err, eventstore.ErrWentBack) {
-			t.Errorf("%s: the first check says %v, want that the log went back", name, err)
+			t.Errorf("%s: check says %v, want that the log went back", name, err)
 		}
+		s.everyMethod(eventstore.ErrWentBack)
 		if s.LogID() == id {
-			t.Errorf("%s took the new log before it reported the loss", name)
+			t.Errorf("%s took the new log before Resume", name)
 		}
-		if err := s.Check(t.Context()); err != nil || s.LogID() != id {
-			t.Errorf("%s: the second check says %v and the log is %s, want %s", name, err, s.LogID(), id)
+		if head, err := s.Resume(t.Context()); err != nil || head != 1 || s.LogID() != id {
+			t.Errorf("%s: resume says %v, head %d, and the log is %s, want %s", name, err, head, s.LogID(), id)
 		}
 		s.wantKeys("a")
 	}

@@ -1197,8 +1197,11 @@ func (x *FeedRequest) GetNode() string {
 
 // FeedBatch is a batch; an empty one never comes, the head is the heartbeat.
 type FeedBatch struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Frames        []*FeedFrame           `protobuf:"bytes,1,rep,name=frames,proto3" json:"frames,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Frames []*FeedFrame           `protobuf:"bytes,1,rep,name=frames,proto3" json:"frames,omitempty"`
+	// log is the incarnation that the positions belong to; empty while the node
+	// has committed nothing.
+	Log           string `protobuf:"bytes,2,opt,name=log,proto3" json:"log,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,6 +1241,13 @@ func (x *FeedBatch) GetFrames() []*FeedFrame {
 		return x.Frames
 	}
 	return nil
+}
+
+func (x *FeedBatch) GetLog() string {
+	if x != nil {
+		return x.Log
+	}
+	return ""
 }
 
 type FeedFrame struct {
@@ -1734,9 +1744,10 @@ const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\b_version\"!\n" +
 	"\vFeedRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"@\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"R\n" +
 	"\tFeedBatch\x123\n" +
-	"\x06frames\x18\x01 \x03(\v2\x1b.ganglion.peer.v1.FeedFrameR\x06frames\"\xa2\x01\n" +
+	"\x06frames\x18\x01 \x03(\v2\x1b.ganglion.peer.v1.FeedFrameR\x06frames\x12\x10\n" +
+	"\x03log\x18\x02 \x01(\tR\x03log\"\xa2\x01\n" +
 	"\tFeedFrame\x125\n" +
 	"\acommits\x18\x01 \x01(\v2\x19.ganglion.peer.v1.CommitsH\x00R\acommits\x12,\n" +
 	"\x04skip\x18\x02 \x01(\v2\x16.ganglion.peer.v1.SkipH\x00R\x04skip\x12\x14\n" +

@@ -21,6 +21,7 @@ type question struct {
 // answer is what the log said.
 type answer struct {
 	question
+	log     string              // the incarnation that was asked
 	commits []eventstore.Commit // dense behind after; at most a page
 	end     eventstore.Position // where the log ended, if ended is set
 	ended   bool
@@ -45,7 +46,7 @@ func (l *loop) answer() {
 }
 
 func (l *loop) askLog(q question) (a answer) {
-	a.question = q
+	a.question, a.log = q, l.cfg.Store.LogID()
 	ctx, cancel := context.WithTimeout(l.ctx, askTimeout)
 	defer cancel()
 	if q.upTo <= q.after {
@@ -78,8 +79,7 @@ func (l *loop) askLog(q question) (a answer) {
 }
 
 // wentBack makes the store find out that the log ends before what was
-// delivered. Also a store that is content with that (an operator has accepted
-// the loss) is not to be read on from there.
+// delivered. Also a store that is content with that is not read on from there.
 func (l *loop) wentBack(ctx context.Context, w, head eventstore.Position) error {
 	if err := l.cfg.Store.Check(ctx); err != nil {
 		return err
@@ -122,6 +122,8 @@ func (l *loop) answered(a answer) error {
 			l.cfg.Logger.Warn("the log can't be read; it is tried again and again", "error", a.err)
 			l.failing, l.wait = true, 0
 		}
+		asked, _ := l.Answered()
+		l.Subscriber.answered.Store(&logAnswer{asked: asked, err: a.err})
 		l.wait = min(max(retryMin, 2*l.wait), retryMax)
 		l.retryAt = time.Now().Add(l.wait)
 		return nil
@@ -130,8 +132,9 @@ func (l *loop) answered(a answer) error {
 		l.cfg.Logger.Info("the log can be read again")
 		l.failing = false
 	}
+	l.Subscriber.answered.Store(&logAnswer{asked: l.lastAsk})
 	if !l.started {
-		l.begin(a.end)
+		l.begin(a.log, a.end)
 		return nil
 	}
 	if a.ended {

@@ -51,7 +51,7 @@ func BenchmarkFeed(b *testing.B) {
 						batch[i] = commit(head, 1)
 					}
 					log.append(batch...)
-					p.Publish(batch)
+					p.Publish(logOne, batch)
 					events -= len(batch)
 				}
 				for range n {
@@ -84,7 +84,7 @@ func BenchmarkPublish(b *testing.B) {
 	batch := history(rand.New(rand.NewPCG(1, 1)), 0, 100)
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Publish(batch)
+		p.Publish(logOne, batch)
 	}
 }
 

@@ -35,6 +35,11 @@
 //
 // # What is believed
 //
+// Every batch names the incarnation of the log that its positions belong to.
+// After a restored log's loss was accepted, positions are used again for other
+// events; a subscriber takes only what belongs to its own incarnation, asks the
+// log when it hears of another one, and changes only by Reset.
+//
 // Frames come from peers that proved who they are (or from a network that the
 // operator declared safe), so what a frame says an event says is believed, as
 // is that pushed commits are in the log. Positions are not taken on trust: a

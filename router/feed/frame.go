@@ -141,9 +141,13 @@ func encodeBye() []byte {
 	return mustEncode(&peer.FeedFrame{Body: &peer.FeedFrame_Bye{Bye: true}})
 }
 
-// mustEncode encodes a frame of numbers, which can't fail.
-func mustEncode(f *peer.FeedFrame) []byte {
-	b, err := proto.Marshal(batchOf(f))
+func encodeLog(log string) []byte { return marshal(&peer.FeedBatch{Log: log}) }
+
+func mustEncode(f *peer.FeedFrame) []byte { return marshal(batchOf(f)) }
+
+// marshal encodes a batch of numbers and ids, which can't fail.
+func marshal(m *peer.FeedBatch) []byte {
+	b, err := proto.Marshal(m)
 	if err != nil {
 		panic("feed: " + err.Error())
 	}
@@ -153,6 +157,7 @@ func mustEncode(f *peer.FeedFrame) []byte {
 // decode takes over what a batch says. What a refused frame said is left out,
 // and the error, which is an errRefused, says why; the frames before it count.
 func decode(b *peer.FeedBatch, a *arrival) error {
+	a.log = b.GetLog()
 	for _, f := range b.GetFrames() {
 		switch body := f.GetBody().(type) {
 		case *peer.FeedFrame_Commits:

@@ -66,6 +66,7 @@ type memory struct {
 
 	mu        sync.Mutex
 	log       []eventstore.Commit
+	id        string
 	err       error // of every question
 	accepted  bool  // Check finds nothing wrong with a log that went back
 	witnessed eventstore.Position
@@ -73,7 +74,19 @@ type memory struct {
 	heads     int
 }
 
-func newMemory(cs []eventstore.Commit) *memory { return &memory{log: cs} }
+func newMemory(cs []eventstore.Commit) *memory { return &memory{log: cs, id: logOne} }
+
+// Two incarnations of a log.
+const (
+	logOne = "0190b5c0-aaaa-7000-8000-000000000001"
+	logTwo = "0190b5c0-aaaa-7000-8000-000000000002"
+)
+
+func (m *memory) LogID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.id
+}
 
 // asked tells how often the log was asked for its head, and read.
 func (m *memory) asked() (heads, reads int) {
@@ -124,10 +137,10 @@ func (m *memory) Check(context.Context) error {
 	return m.err
 }
 
-func (m *memory) Witness(p eventstore.Position, _ string) {
+func (m *memory) Witness(_ string, c *eventstore.Commit) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.witnessed = max(m.witnessed, p)
+	m.witnessed = max(m.witnessed, c.Position)
 }
 
 func (m *memory) append(cs ...eventstore.Commit) {
@@ -152,7 +165,7 @@ func (m *memory) fail(err error) {
 func (m *memory) accept() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.accepted = true
+	m.accepted, m.id = true, logTwo
 }
 
 // cutTo makes the log go back.

@@ -24,6 +24,7 @@ type loop struct {
 	seq     sequence
 	started bool   // W is known
 	lost    error  // set: nothing is delivered until Reset
+	log     string // the incarnation that is delivered
 	epoch   uint64 // counts resets: what began before the last one is ignored
 
 	view   *cluster.View
@@ -102,7 +103,7 @@ func (l *loop) run() error {
 		case a := <-l.answers:
 			err = l.answered(a)
 		case r := <-l.resets:
-			l.reset(r.w)
+			l.reset(r.log, r.w)
 			close(r.done)
 		case <-timer.C:
 		}
@@ -114,10 +115,10 @@ func (l *loop) run() error {
 	}
 }
 
-// begin starts to deliver behind w.
-func (l *loop) begin(w eventstore.Position) {
+// begin starts to deliver the incarnation log behind w.
+func (l *loop) begin(log string, w eventstore.Position) {
 	l.seq.reset(w)
-	l.started = true
+	l.log, l.started = log, true
 	l.watermark.Store(uint64(w))
 	if l.cfg.Begin != nil {
 		l.cfg.Begin(w)
@@ -131,7 +132,7 @@ func (l *loop) begin(w eventstore.Position) {
 }
 
 // reset takes a call of Reset.
-func (l *loop) reset(w eventstore.Position) {
+func (l *loop) reset(log string, w eventstore.Position) {
 	if l.lost != nil {
 		l.cfg.Logger.Warn("the feed goes on with the log that went back", "position", w)
 	}
@@ -145,9 +146,9 @@ func (l *loop) reset(w eventstore.Position) {
 	if l.local != nil {
 		l.local.cancel()
 		l.local = nil
-		l.cfg.Local.reset(w)
+		l.cfg.Local.reset(log)
 	}
-	l.begin(w)
+	l.begin(log, w)
 }
 
 // listen opens and closes streams so that there is one to every domain member
@@ -175,6 +176,10 @@ func (l *loop) listen() {
 		}
 		src.cancel()
 		delete(l.remote, id)
+		if !src.bye.Load() {
+			now := time.Now()
+			l.vanished.Store(&now)
+		}
 		l.lookSoon()
 	}
 	for id, m := range want {
@@ -203,10 +208,21 @@ func (l *loop) open(m cluster.Member, local bool) *source {
 
 // arrived takes what a source heard. Also a source that was closed because
 // its member left is listened to, for what it said before; one from before a
-// Reset is not.
+// Reset is not. Events of another incarnation are never delivered: the peer or
+// this node has not noticed yet that the log went back, and the log knows which.
 func (l *loop) arrived(a arrival) {
 	if l.lost != nil || !l.started || a.src.epoch != l.epoch {
 		return
+	}
+	switch {
+	case a.log == l.log:
+		a.src.foreign.Store(false)
+	case a.says():
+		if !a.src.foreign.Swap(true) {
+			l.cfg.Logger.Warn("a peer's events are of another log; the log is asked", "member", a.src.member.ID, "log", l.log, "other", a.log)
+			l.lookNow = true
+		}
+		a.runs, a.skip, a.head = nil, 0, 0
 	}
 	for _, r := range a.runs {
 		if !l.seq.offer(r) {
@@ -256,7 +272,7 @@ func (l *loop) gather() {
 func (l *loop) deliver() {
 	if len(l.out) > 0 {
 		if c := l.lastPush; c != nil {
-			l.cfg.Store.Witness(c.Position, c.Key)
+			l.cfg.Store.Witness(l.log, c)
 		}
 		l.cfg.Deliver(l.out)
 		l.out, l.lastPush = nil, nil

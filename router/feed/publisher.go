@@ -35,6 +35,7 @@ type Publisher struct {
 	first, next uint64              // the numbers of the oldest frame and of the one to come
 	bytes       int                 // of the frames in the ring
 	maxBytes    int                 //
+	logID       string              // the incarnation of the log that all frames and the head belong to
 	head        eventstore.Position // of the last event published; 0: none yet
 	bye         bool
 	wake        chan struct{} // closed when there is something new
@@ -77,13 +78,14 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 // eventstore.Committed: batches come in the order of the log, and it never
 // blocks, whatever the subscribers do. The batch is shared from then on:
 // nobody changes it.
-func (p *Publisher) Publish(batch []eventstore.Commit) {
+func (p *Publisher) Publish(log string, batch []eventstore.Commit) {
 	fs := frames(batch)
 	if len(fs) == 0 {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.follow(log)
 	for _, f := range fs {
 		if p.next-p.first == uint64(len(p.ring)) {
 			p.evict()
@@ -125,14 +127,23 @@ func (p *Publisher) Bye() {
 	p.notify()
 }
 
-// reset forgets what was published of a log that went back to position w.
-func (p *Publisher) reset(w eventstore.Position) {
+// reset forgets what was published of other incarnations than log.
+func (p *Publisher) reset(log string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.follow(log)
+}
+
+// follow forgets what was published of other incarnations than log. The caller
+// holds p.mu.
+func (p *Publisher) follow(log string) {
+	if log == p.logID {
+		return
+	}
 	for p.first < p.next {
 		p.evict()
 	}
-	p.head = min(p.head, w)
+	p.logID, p.head = log, 0
 }
 
 // Stats returns the counters.
@@ -169,6 +180,7 @@ func (c *cursor) close() {
 
 // draw is what a cursor took from the ring.
 type draw struct {
+	log                string              // the incarnation that all of it belongs to
 	frames             []*frame            // valid until the next take
 	skipFrom, skipTo   eventstore.Position // what was missed; 0: nothing
 	head               eventstore.Position
@@ -182,9 +194,11 @@ func (c *cursor) take() draw {
 	p := c.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d := draw{head: p.head}
+	d := draw{log: p.logID, head: p.head}
 	if c.next < p.first {
-		d.skipFrom, d.skipTo = min(c.seen+1, p.head), p.head
+		if p.head > 0 {
+			d.skipFrom, d.skipTo = min(c.seen+1, p.head), p.head
+		}
 		c.next, c.seen = p.next, p.head
 		p.stats.Skips++
 	}
@@ -237,6 +251,7 @@ func (p *Publisher) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 			wire = append(wire, encodeBye()...)
 		}
 		if len(wire) > 0 {
+			wire = append(wire, encodeLog(d.log)...)
 			if err := stream.Send(preencoded(wire)); err != nil {
 				return err
 			}

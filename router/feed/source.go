@@ -30,12 +30,14 @@ type source struct {
 	heard     atomic.Int64 // nanoseconds after made; 0: never
 	connected atomic.Bool
 	bye       atomic.Bool
+	foreign   atomic.Bool                             // what it sends belongs to another incarnation of the log
 	drop      atomic.Pointer[context.CancelCauseFunc] // ends the stream that is open
 }
 
 // arrival is what a source heard at once.
 type arrival struct {
 	src    *source
+	log    string // the incarnation that runs, skip and head belong to
 	runs   []run
 	skip   eventstore.Position // up to here it was too slow; 0: it wasn't
 	head   eventstore.Position // the publisher's; 0: not told
@@ -44,6 +46,9 @@ type arrival struct {
 	ended  bool // nothing more comes on this stream
 }
 
+// says reports whether the arrival says anything about the log.
+func (a *arrival) says() bool { return len(a.runs) > 0 || a.skip != 0 || a.head != 0 }
+
 func (src *source) hear() {
 	src.heard.Store(max(1, int64(time.Since(src.made))))
 }
@@ -51,7 +56,7 @@ func (src *source) hear() {
 // healthy tells whether everything that the publisher commits can be expected
 // to arrive by itself.
 func (src *source) healthy(now time.Time, silence time.Duration) bool {
-	return src.bye.Load() || src.connected.Load() &&
+	return src.bye.Load() || src.connected.Load() && !src.foreign.Load() &&
 		(src.local || now.Sub(src.made)-time.Duration(src.heard.Load()) <= silence)
 }
 
@@ -176,7 +181,7 @@ func (s *Subscriber) receiveLocal(ctx context.Context, src *source) error {
 	defer c.close()
 	for {
 		d := c.take()
-		a := arrival{src: src, skip: d.skipTo, opened: !src.connected.Load(), bye: d.finished}
+		a := arrival{src: src, log: d.log, skip: d.skipTo, opened: !src.connected.Load(), bye: d.finished}
 		for _, f := range d.frames {
 			if f.commits == nil {
 				a.skip = max(a.skip, f.to)

@@ -18,7 +18,8 @@ type SubscriberConfig struct {
 	// Self is this node's id. Required.
 	Self string
 
-	// Store is the log. Only Head, Read, Check and Witness are used. Required.
+	// Store is the log. Only Head, Read, Check, LogID and Witness are used.
+	// Required.
 	Store eventstore.Store
 
 	// Deliver takes the commits, dense and in order: the first begins at the
@@ -99,6 +100,8 @@ type Subscriber struct {
 	known     atomic.Uint64
 	parked    atomic.Int64
 	behind    atomic.Pointer[time.Time]
+	answered  atomic.Pointer[logAnswer] // the last question to the log that was answered, or not
+	vanished  atomic.Pointer[time.Time] // when a publisher last left without BYE
 	lost      atomic.Pointer[error]
 	sources   atomic.Pointer[[]*source]
 	counters  counters
@@ -106,6 +109,7 @@ type Subscriber struct {
 
 // reset is a call of Reset on its way to the goroutine of Run.
 type reset struct {
+	log  string
 	w    eventstore.Position
 	done chan struct{}
 }
@@ -145,6 +149,45 @@ func (s *Subscriber) Behind() time.Duration {
 	return 0
 }
 
+// logAnswer is when the log was last asked a question that it answered, and why
+// it did not answer one since.
+type logAnswer struct {
+	asked time.Time
+	err   error
+}
+
+// Answered returns when the log was last asked a question that it answered, and
+// why it has not answered one since, if it has not.
+func (s *Subscriber) Answered() (time.Time, error) {
+	if a := s.answered.Load(); a != nil {
+		return a.asked, a.err
+	}
+	return time.Time{}, nil
+}
+
+// Streaming reports whether the streams alone tell everything that is committed:
+// every domain member is heard of, there is one, and the log has been asked since
+// one left without saying that it commits nothing more. Such a member may only be
+// out of this node's reach.
+func (s *Subscriber) Streaming() bool {
+	sources := s.sources.Load()
+	if sources == nil || len(*sources) == 0 {
+		return false
+	}
+	if gone := s.vanished.Load(); gone != nil {
+		if asked, _ := s.Answered(); !asked.After(*gone) {
+			return false
+		}
+	}
+	now := time.Now()
+	for _, src := range *sources {
+		if !src.healthy(now, s.cfg.Silence) {
+			return false
+		}
+	}
+	return true
+}
+
 // Err returns why nothing is delivered, or nil: an error that is
 // eventstore.ErrWentBack until Reset, or whatever Run ended with.
 func (s *Subscriber) Err() error {
@@ -154,13 +197,13 @@ func (s *Subscriber) Err() error {
 	return nil
 }
 
-// Reset goes on behind w, after the log went back and an operator accepted
-// the loss: w is the log's head, and so the end of a commit. Whatever was
-// received before is forgotten, streams are opened anew. When Reset returns,
+// Reset continues with the incarnation log behind w, after the log went back
+// and the store was resumed: w is the log's head, and so the end of a commit.
+// Whatever was received before is forgotten, streams are opened anew. When Reset returns,
 // Begin has been called with w and nothing from before will be delivered. It
 // waits for Run to take it, and does nothing once Run has ended.
-func (s *Subscriber) Reset(w eventstore.Position) {
-	r := reset{w: w, done: make(chan struct{})}
+func (s *Subscriber) Reset(log string, w eventstore.Position) {
+	r := reset{log: log, w: w, done: make(chan struct{})}
 	select {
 	case s.resets <- r:
 	case <-s.ended:

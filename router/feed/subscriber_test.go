@@ -99,9 +99,9 @@ func TestPushedEventsArriveAtOnceAndInOrder(t *testing.T) {
 		_, reads := b.log.asked()
 		for range 50 {
 			first, second := b.commit(1+b.rng.IntN(5)), b.commit(1+b.rng.IntN(5))
-			p2.Publish(second) // the later one comes first
+			p2.Publish(logOne, second) // the later one comes first
 			synctest.Wait()
-			p1.Publish(first)
+			p1.Publish(logOne, first)
 			b.within(0)
 		}
 		if st := b.sub.Stats(); st.Read != 0 || st.Pushed == 0 || st.Holes != 0 || st.Refused != 0 || st.Parked != 0 {
@@ -127,7 +127,7 @@ func TestANodeReadsItsOwnPublisher(t *testing.T) {
 		b.views.set(domain("n1", "nobody dials this"))
 		b.start(cfg)
 		for range 10 {
-			p.Publish(b.commit(3))
+			p.Publish(logOne, b.commit(3))
 			b.within(0)
 		}
 		if st := b.sub.Stats(); st.Read != 0 || len(st.Streams) != 1 || !st.Streams[0].Healthy {
@@ -149,7 +149,7 @@ func TestWithoutPushEverythingIsDelivered(t *testing.T) {
 		cfg.Push = false
 		b.start(cfg)
 		for range 20 {
-			p.Publish(b.commit(1 + b.rng.IntN(3*pageCommits)))
+			p.Publish(logOne, b.commit(1+b.rng.IntN(3*pageCommits)))
 			b.within(tailEvery)
 		}
 		if st := b.sub.Stats(); st.Pushed != 0 || st.Read == 0 || len(st.Streams) != 0 || p.Stats().Subscribers != 0 {
@@ -166,7 +166,7 @@ func TestAHoleIsReadFromTheLog(t *testing.T) {
 		b.start(b.config())
 		b.quiet()
 		b.commit(1) // committed by somebody who never pushes it
-		p.Publish(b.commit(2))
+		p.Publish(logOne, b.commit(2))
 		synctest.Wait()
 		if st := b.sub.Stats(); st.Parked == 0 || b.sub.Behind() != 0 || st.Lag == 0 {
 			t.Errorf("%+v", st)
@@ -234,7 +234,7 @@ func TestTheLogIsTailedWhileAMemberHasNoStream(t *testing.T) {
 		if now, _ := b.log.asked(); now-heads > 11 {
 			t.Errorf("the log was asked %d times in %v", now-heads, 10*headEvery)
 		}
-		p.Publish(b.commit(1))
+		p.Publish(logOne, b.commit(1))
 		b.within(0)
 	})
 }
@@ -304,7 +304,7 @@ func TestBye(t *testing.T) {
 		b.views.set(domain("n1", a))
 		b.start(b.config())
 		b.quiet()
-		p.Publish(b.commit(5))
+		p.Publish(logOne, b.commit(5))
 		b.commit(1) // of somebody else, who died: the end of a stream is a reason to look
 		p.Bye()
 		b.within(0)
@@ -327,7 +327,7 @@ func TestBye(t *testing.T) {
 		m.Boot++
 		b.views.set(m)
 		b.quiet()
-		p.Publish(b.commit(1))
+		p.Publish(logOne, b.commit(1))
 		b.within(0)
 		if b.sub.Stats().Pushed == 0 {
 			t.Error("nothing was pushed")
@@ -359,7 +359,7 @@ func TestASlowSubscriberCostsNobodyElseAnything(t *testing.T) {
 			for i := range cs {
 				cs[i].Events[0].Data = make([]byte, 4<<10)
 			}
-			p.Publish(cs)
+			p.Publish(logOne, cs)
 			b.within(0)
 		}
 		if st := b.sub.Stats(); st.Skips != 0 || st.Read != 0 || st.Holes != 0 {
@@ -386,7 +386,7 @@ func TestParkedEventsHaveABound(t *testing.T) {
 		b.log.fail(eventstore.ErrUnavailable)
 		b.commit(1) // never pushed
 		for range 60 {
-			p.Publish(b.commit(100))
+			p.Publish(logOne, b.commit(100))
 			synctest.Wait()
 		}
 		st := b.sub.Stats()
@@ -418,14 +418,14 @@ func TestItStartsWhenTheStoreAnswers(t *testing.T) {
 			t.Error("it started without knowing the head")
 		default:
 		}
-		p.Publish(b.commit(3))
+		p.Publish(logOne, b.commit(3))
 		b.log.fail(nil)
 		<-b.sub.Started()
 		if w := b.sub.Watermark(); w != b.log.end() {
 			t.Errorf("the watermark is %d, the head %d", w, b.log.end())
 		}
 		synctest.Wait()
-		p.Publish(b.commit(3))
+		p.Publish(logOne, b.commit(3))
 		b.within(0)
 	})
 }
@@ -440,8 +440,8 @@ func TestALogThatWentBack(t *testing.T) {
 		cfg.Local = local
 		b.start(cfg)
 		b.quiet()
-		local.Publish(b.commit(20))
-		p.Publish(b.commit(20))
+		local.Publish(logOne, b.commit(20))
+		p.Publish(logOne, b.commit(20))
 		b.within(0)
 		before := b.log.end()
 
@@ -452,8 +452,8 @@ func TestALogThatWentBack(t *testing.T) {
 			t.Fatalf("Err: %v", err)
 		}
 		delivered := len(b.got.commits)
-		q.Publish(b.commit(5)) // the rest of the cluster goes on, with positions used before
-		p.Publish(history(b.rng, before, 5))
+		q.Publish(logTwo, b.commit(5)) // the rest of the cluster goes on, with positions used before
+		p.Publish(logOne, history(b.rng, before, 5))
 		time.Sleep(time.Second)
 		if len(b.got.commits) != delivered || b.sub.Watermark() != before {
 			t.Error("something was delivered")
@@ -464,7 +464,7 @@ func TestALogThatWentBack(t *testing.T) {
 
 		b.log.accept()
 		head := b.log.end()
-		b.sub.Reset(head)
+		b.sub.Reset(logTwo, head)
 		if b.sub.Err() != nil || b.sub.Watermark() != head || b.got.watermark() != head {
 			t.Errorf("after Reset(%d): %v, watermark %d, begun at %d", head, b.sub.Err(), b.sub.Watermark(), b.got.watermark())
 		}
@@ -474,13 +474,13 @@ func TestALogThatWentBack(t *testing.T) {
 		// What the publishers still think of the lost log does no harm.
 		b.quiet()
 		for range 5 {
-			q.Publish(b.commit(3))
+			q.Publish(logTwo, b.commit(3))
 			b.within(tailEvery)
 		}
-		local.Publish(b.commit(3))
+		local.Publish(logTwo, b.commit(3))
 		b.within(tailEvery)
 		time.Sleep(2 * distrust)
-		p.Publish(b.commit(3))
+		p.Publish(logTwo, b.commit(3))
 		b.within(tailEvery)
 		if behind := b.sub.Behind(); behind != 0 {
 			t.Errorf("behind for %v", behind)
@@ -505,10 +505,10 @@ func TestResetForgetsWhatIsOnItsWay(t *testing.T) {
 				b.views.set()
 				b.start(cfg)
 				kept := b.commit(1)
-				local.Publish(kept)
+				local.Publish(logOne, kept)
 				synctest.Wait() // it is being delivered
 				for range 5 {
-					local.Publish(b.commit(1))
+					local.Publish(logOne, b.commit(1))
 					synctest.Wait()
 				}
 				w := kept[0].Position
@@ -516,7 +516,7 @@ func TestResetForgetsWhatIsOnItsWay(t *testing.T) {
 				b.log.accept()
 				done := make(chan struct{})
 				go func() {
-					b.sub.Reset(w)
+					b.sub.Reset(logTwo, w)
 					close(done)
 				}()
 				synctest.Wait()
@@ -526,11 +526,75 @@ func TestResetForgetsWhatIsOnItsWay(t *testing.T) {
 				if got := b.sub.Watermark(); got != w || b.sub.Err() != nil {
 					t.Errorf("after Reset(%d) the watermark is %d, Err %v", w, got, b.sub.Err())
 				}
-				local.Publish(b.commit(2))
+				local.Publish(logTwo, b.commit(2))
 				b.within(0)
 			})
 		})
 	}
+}
+
+// The other nodes have accepted a loss that this one has not noticed yet, and
+// their log has grown past what was delivered here.
+func TestEventsOfAnotherLogAreNeverDelivered(t *testing.T) {
+	inBed(t, func(t *testing.T, b *bed) {
+		p, a := b.publisher()
+		b.views.set(domain("n1", a))
+		b.start(b.config())
+		b.quiet()
+		p.Publish(logOne, b.commit(5))
+		b.within(0)
+		delivered, w := len(b.got.commits), b.sub.Watermark()
+
+		b.log.fail(eventstore.ErrUnavailable) // this node learns nothing from the log itself
+		p.Publish(logTwo, history(b.rng, w-3, 1))
+		p.Publish(logTwo, history(b.rng, w, 4))
+		time.Sleep(3 * giveUp)
+		if len(b.got.commits) != delivered || b.sub.Watermark() != w {
+			t.Errorf("events of another log were delivered: the watermark was %d and is %d", w, b.sub.Watermark())
+		}
+		if b.sub.Streaming() {
+			t.Error("a stream of another log counts as one of this log")
+		}
+	})
+}
+
+// A gateway that neither reads the log nor hears every domain node is blind.
+func TestStreamingNeedsEveryDomainMember(t *testing.T) {
+	inBed(t, func(t *testing.T, b *bed) {
+		_, a := b.publisher()
+		q := NewPublisher(PublisherConfig{})
+		one, two := domain("n1", a), domain("n2", b.net.serve(q))
+		b.views.set(one, two)
+		b.start(b.config())
+		b.quiet()
+		streaming := func(want bool, when string) {
+			t.Helper()
+			if got := b.sub.Streaming(); got != want {
+				t.Errorf("%s: Streaming is %v", when, got)
+			}
+		}
+		streaming(true, "with streams of both")
+		b.log.fail(eventstore.ErrUnavailable)
+		time.Sleep(time.Second)
+		streaming(true, "with streams of both and without the log")
+		before, err := b.sub.Answered()
+		if !errors.Is(err, eventstore.ErrUnavailable) {
+			t.Errorf("the log answers with %v", err)
+		}
+
+		b.views.set(one) // n2 said no goodbye: it may only be out of reach
+		time.Sleep(time.Second)
+		streaming(false, "while one that vanished may still commit")
+		b.log.fail(nil)
+		time.Sleep(time.Second)
+		streaming(true, "once the log was read after that")
+		if after, err := b.sub.Answered(); err != nil || !after.After(before) {
+			t.Errorf("the log answered %v, before that %v: %v", after, before, err)
+		}
+		b.views.set()
+		time.Sleep(time.Second)
+		streaming(false, "without any domain member")
+	})
 }
 
 func TestALossThatTheStoreHasAcceptedStillNeedsReset(t *testing.T) {
@@ -566,7 +630,7 @@ func TestADamagedLogStopsTheFeed(t *testing.T) {
 		if !errors.Is(s.Err(), eventstore.ErrDamaged) || s.Watermark() != head {
 			t.Errorf("Err: %v, watermark %d", s.Err(), s.Watermark())
 		}
-		s.Reset(head) // does not hang
+		s.Reset(logOne, head) // does not hang
 		if err := s.Run(t.Context()); err == nil {
 			t.Error("Run ran twice")
 		}
@@ -601,7 +665,7 @@ func TestAPeerThatTalksNonsense(t *testing.T) {
 				m.say <- wire(b.log.end())
 				synctest.Wait()
 				for range 5 {
-					p.Publish(b.commit(2))
+					p.Publish(logOne, b.commit(2))
 					b.within(0)
 				}
 				time.Sleep(patience + tailEvery)
@@ -613,7 +677,7 @@ func TestAPeerThatTalksNonsense(t *testing.T) {
 				if b.sub.Err() != nil || b.sub.Behind() != 0 {
 					t.Errorf("Err %v, behind %v", b.sub.Err(), b.sub.Behind())
 				}
-				p.Publish(b.commit(1))
+				p.Publish(logOne, b.commit(1))
 				b.within(0)
 				time.Sleep(distrust - time.Second)
 				if n := m.streams.Load(); n != 1 {
@@ -650,7 +714,7 @@ func TestPublishNeverBlocks(t *testing.T) {
 		w++
 		big := commit(w, 1)
 		big.Events[0].Data = make([]byte, 20<<10)
-		p.Publish([]eventstore.Commit{big})
+		p.Publish(logOne, []eventstore.Commit{big})
 		if st := p.Stats(); st.RingBytes > 64<<10 || st.Head != w {
 			t.Fatalf("%+v", st)
 		}
@@ -659,7 +723,7 @@ func TestPublishNeverBlocks(t *testing.T) {
 	if d.skipFrom != 1 || d.skipTo != w || len(d.frames) != 0 || !d.caughtUp {
 		t.Fatalf("%+v", d)
 	}
-	p.Publish([]eventstore.Commit{commit(w+1, 1)})
+	p.Publish(logOne, []eventstore.Commit{commit(w+1, 1)})
 	select {
 	case <-d.wake:
 	case <-context.Background().Done():

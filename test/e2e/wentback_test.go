@@ -6,12 +6,127 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
+
+// TestImmediatelyAcceptedLossClosesEverySession restores an older copy of the log
+// and accepts the loss before any node has noticed. The new history then grows
+// past the lost one. No session may be left that was on the lost history and
+// gets events of the new one.
+func TestImmediatelyAcceptedLossClosesEverySession(t *testing.T) {
+	t.Parallel()
+	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{Durable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	c := startTrio(t, server.URL("postgres"))
+	rounds := 3
+	if long {
+		rounds = 20
+	}
+	for round := range rounds {
+		loseAndAccept(t, c, server, fmt.Sprint("counter/r", round))
+	}
+}
+
+func loseAndAccept(t *testing.T, c *cluster, server *postgrestest.Server, stream string) {
+	t.Helper()
+	ctx := t.Context()
+	do := func(steps ...func() error) {
+		t.Helper()
+		for _, step := range steps {
+			if err := step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	client := &harness.Client{ID: "ada", URLs: c.wsURLs()}
+	defer client.Leave()
+	add := func(history string, n int) (last harness.Frame) {
+		t.Helper()
+		for i := range n {
+			f, err := client.Do(ctx, stream, "add", fmt.Sprint(history, i), map[string]int{"by": 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = f
+		}
+		return last
+	}
+	add("kept", 10)
+	backup := filepath.Join(t.TempDir(), "backup")
+	do(server.Stop, func() error { return server.Copy(backup) }, func() error { return server.Start(ctx) })
+	lost := add("lost", 10)
+
+	type watcher struct {
+		*harness.Session
+		after []harness.Frame // what came behind the lost history; the reader's own until the end
+	}
+	watchers := make([]*watcher, len(c.members))
+	for i, url := range c.wsURLs() {
+		harness.Eventually(t, "no session on "+url, func() error {
+			s, err := harness.Dial(ctx, url, "eve", nil)
+			if err == nil {
+				watchers[i] = &watcher{Session: s}
+			}
+			return err
+		})
+		w := watchers[i]
+		defer w.Close()
+		seen := make(chan struct{})
+		if _, err := w.Subscribe(ctx, "s", map[string]any{"stream": stream, "after": 0}, func(f harness.Frame) {
+			switch {
+			case f.Op != "event":
+			case f.Cause == lost.Key && f.Position == lost.Position:
+				close(seen)
+			case f.Position >= lost.Position || strings.HasPrefix(f.Cause, "new"):
+				w.after = append(w.after, f)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-seen:
+		case <-w.Done():
+			t.Fatalf("the session on %s ended: %v", url, w.Err())
+		}
+	}
+
+	do(server.Stop, func() error { return server.Replace(backup) }, func() error { return server.Start(ctx) })
+	operator, err := postgres.Open(ctx, postgres.Config{URL: c.store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operator.AcceptLoss(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := operator.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f := add("new", 30); f.Position <= lost.Position {
+		t.Fatalf("the new history ends at %d, the lost one at %d", f.Position, lost.Position)
+	}
+	for i, w := range watchers {
+		select {
+		case <-w.Done():
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: the session on node %d is still open on the lost history", stream, i+1)
+		}
+		if code := websocket.CloseStatus(w.Err()); code != 4200 {
+			t.Errorf("%s: the session on node %d ended with %v, want 4200", stream, i+1, w.Err())
+		}
+		if len(w.after) > 0 {
+			t.Errorf("%s: the session on node %d got events of the new history: %+v", stream, i+1, w.after)
+		}
+	}
+}
 
 // TestLogWentBack sets the log back to an older copy under running gateways.
 // They notice, say so and send their sessions away; nothing is served until an

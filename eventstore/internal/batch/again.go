@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
@@ -61,7 +62,10 @@ func known(u *stored.Unit, found map[int]Found) error {
 // announce tells the watermark and Committed of commits. A batch that was
 // recognised after a lost connection lies where its former attempt has put
 // it; so what is told is sorted, and told in runs without a hole.
-func (c *Committer) announce(commits []eventstore.Commit) {
+func (c *Committer) announce(log string, commits []eventstore.Commit) {
+	if log != c.announcedLog { // it may have gone back
+		c.announcedLog, c.announced = log, 0
+	}
 	slices.SortFunc(commits, func(a, b eventstore.Commit) int { return int(int64(a.Position) - int64(b.Position)) })
 	// Only a commit that another node has stored with the very same content
 	// can lie before what was told earlier. That node has told of it.
@@ -73,7 +77,7 @@ func (c *Committer) announce(commits []eventstore.Commit) {
 	}
 	last := &commits[len(commits)-1]
 	c.announced = last.Position
-	if err := c.cfg.Saw(last.Position, last.Key); err != nil {
+	if err := c.cfg.Saw(log, guard.Of(last)); err != nil {
 		c.cfg.Logger.Error("the log went back", "position", last.Position, "err", err)
 	}
 	if c.cfg.Committed == nil {
@@ -84,7 +88,7 @@ func (c *Committer) announce(commits []eventstore.Commit) {
 		for end < len(commits) && commits[end].First() == commits[end-1].Position+1 {
 			end++
 		}
-		c.cfg.Committed(commits[start:end:end])
+		c.cfg.Committed(log, commits[start:end:end])
 		start = end
 	}
 }

@@ -34,6 +34,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
@@ -66,6 +67,8 @@ type Backend interface {
 
 // Result is what became of a batch.
 type Result struct {
+	// Log is the incarnation in which the batch was stored.
+	Log string
 	// Base is the position that the first stored event of the batch follows.
 	Base eventstore.Position
 	// Verdicts has one element per unit.
@@ -133,7 +136,7 @@ type Config struct {
 	Committed eventstore.Committed
 	// Saw is told of the newest commit of each batch, before Committed.
 	// Required.
-	Saw func(eventstore.Position, string) error
+	Saw func(log string, c guard.Commit) error
 	// Deadline is how long the Committer tries to find out what became of a
 	// batch. Defaults to 10 seconds.
 	Deadline time.Duration
@@ -161,7 +164,9 @@ type Committer struct {
 	gone    context.Context // ended while it is
 	leave   func()          // ends it
 
-	announced eventstore.Position // of the newest commit that Committed was told of; run's own
+	// What Committed was told of last; run's own.
+	announcedLog string
+	announced    eventstore.Position
 }
 
 type pending struct {
@@ -652,7 +657,7 @@ func (c *Committer) settle(batch []*pending, result Result, maybe bool) {
 		}
 		commits = p.unit.Commits(commits, answers[i].appended)
 	}
-	c.announce(commits)
+	c.announce(result.Log, commits)
 	for i, p := range batch {
 		p.tell(answers[i])
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
@@ -30,7 +31,7 @@ func (inLine) Append(units []*stored.Unit, _ bool) (Result, error) {
 // a round of them takes longer than Patience.
 func TestABusyProcessorIsNoDatabaseThatIsAway(t *testing.T) {
 	const patience, turn = 20 * time.Millisecond, time.Millisecond
-	c := New(Config{Backend: inLine{}, Saw: func(eventstore.Position, string) error { return nil }, Patience: patience})
+	c := New(Config{Backend: inLine{}, Saw: func(string, guard.Commit) error { return nil }, Patience: patience})
 	defer c.Close()
 	var (
 		line sync.WaitGroup

@@ -4,9 +4,10 @@
 // A Guard remembers the newest commit that its store has seen, written or
 // heard of. Whoever opens a connection, or asks for the head, compares the
 // log with it. A log without that commit, or with another in its place, or
-// with another incarnation, went back; from then on Err says so, until
-// Settle finds that the commit is there again or that an operator has
-// accepted the loss. A Guard is safe for concurrent use.
+// with another incarnation, went back. From then on Err says so until Resume:
+// only the caller that has let go of the lost history may go on with the log,
+// so no other part of a program reads the new history too early. A Guard is
+// safe for concurrent use.
 package guard
 
 import (
@@ -15,27 +16,37 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// Mark is the newest commit that was seen, and the log it was seen in.
-// Position 0 stands for none.
-type Mark struct {
-	LogID    string
+// Commit identifies a commit. Keys are unique per stream only, and a client
+// sends a key again after a failover, so position and key alone can be those of
+// another commit. The zero Commit stands for none.
+type Commit struct {
 	Position eventstore.Position
+	Stream   eventstore.StreamID
+	Version  eventstore.Version
 	Key      string
+	Micros   int64 // when it was decided, in microseconds since 1970
+}
+
+// Of returns what identifies c.
+func Of(c *eventstore.Commit) Commit {
+	return Commit{Position: c.Position, Stream: c.Stream, Version: c.Version, Key: c.Key, Micros: c.At.UnixMicro()}
+}
+
+// Mark is the newest commit that was seen, and the log it was seen in.
+type Mark struct {
+	LogID  string
+	Newest Commit
 }
 
 // Log is what a log says about itself when it is compared with a Mark.
 type Log struct {
-	ID string
-	// Found and Key tell of the commit at the mark's position.
-	Found bool
-	Key   string
-	// Head and HeadKey are the newest commit.
-	Head    eventstore.Position
-	HeadKey string
+	ID     string
+	AtMark Commit // the commit at the mark's position
+	Head   Commit // the newest commit
 }
 
 func (l Log) holds(m Mark) bool {
-	return l.ID == m.LogID && (m.Position == 0 || l.Found && l.Key == m.Key)
+	return l.ID == m.LogID && l.AtMark == m.Newest
 }
 
 // Guard is the memory of a store. Use New.
@@ -43,12 +54,11 @@ type Guard struct {
 	mu   sync.Mutex
 	mark Mark
 	lost bool
-	told bool // somebody was told that it is lost
 }
 
 // New begins with the log as it is.
 func New(l Log) *Guard {
-	return &Guard{mark: Mark{LogID: l.ID, Position: l.Head, Key: l.HeadKey}}
+	return &Guard{mark: Mark{LogID: l.ID, Newest: l.Head}}
 }
 
 // Mark returns what a log must hold.
@@ -62,43 +72,39 @@ func (g *Guard) Mark() Mark {
 func (g *Guard) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.tell()
+	return g.err()
 }
 
-func (g *Guard) tell() error {
-	g.told = g.lost
+func (g *Guard) err() error {
 	if g.lost {
 		return eventstore.ErrWentBack
 	}
 	return nil
 }
 
-// Saw tells the guard of a commit that the log holds. One in the mark's place
-// with another key is a log that went back.
-func (g *Guard) Saw(p eventstore.Position, key string) error {
+// Saw tells the guard of a commit that the incarnation log holds. Another
+// commit in the mark's place is a log that went back.
+func (g *Guard) Saw(log string, c Commit) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case g.lost:
-	case p > g.mark.Position:
-		g.mark.Position, g.mark.Key = p, key
-	case p == g.mark.Position && p > 0 && key != g.mark.Key:
+	case g.lost, log != g.mark.LogID:
+	case c.Position > g.mark.Newest.Position:
+		g.mark.Newest = c
+	case c.Position == g.mark.Newest.Position && c != g.mark.Newest:
 		g.lost = true
 	}
-	return g.tell()
+	return g.err()
 }
 
-// Witness tells the guard of a commit that the log must hold, by the word of
-// another node. It reports whether that is possible.
-func (g *Guard) Witness(p eventstore.Position, key string) bool {
+// Witness tells the guard of a commit that the incarnation log must hold, by
+// the word of another node. It reports whether that is possible.
+func (g *Guard) Witness(log string, c Commit) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.lost && p == g.mark.Position && p > 0 && key != g.mark.Key {
-		g.mark.Key = key
-		g.lost = true
-	}
-	if !g.lost && p > g.mark.Position {
-		g.mark.Position, g.mark.Key = p, key
+	if !g.lost && log == g.mark.LogID && c.Position >= g.mark.Newest.Position {
+		g.lost = c.Position == g.mark.Newest.Position && c != g.mark.Newest
+		g.mark.Newest = c
 	}
 	return !g.lost
 }
@@ -108,7 +114,7 @@ func (g *Guard) WentBack() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.lost = true
-	return g.tell()
+	return g.err()
 }
 
 // Compare records what a log says about m, a mark taken before it was asked,
@@ -123,23 +129,22 @@ func (g *Guard) Compare(m Mark, l Log) bool {
 	return !g.lost
 }
 
-// Settle is Compare for a caller who can start again: when the log is known
-// to have gone back, it forgives one that holds the mark after all, and takes
-// one with a new incarnation as it is. A loss is always told once before it is
-// forgiven, so that everybody can begin anew who relied on what was lost.
-func (g *Guard) Settle(m Mark, l Log) error {
+// Resume begins again with a log that went back, if it holds the mark after
+// all or has a new incarnation, and returns ErrWentBack otherwise. m is a mark
+// taken before the log was asked. The caller has let go of everything that it
+// knew of the lost history.
+func (g *Guard) Resume(m Mark, l Log) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case !g.lost:
 		g.lost = m.LogID == g.mark.LogID && !l.holds(m)
-	case !g.told:
 	case l.ID != g.mark.LogID:
 		g.take(l)
 	case m == g.mark && l.holds(m):
 		g.lost = false
 	}
-	return g.tell()
+	return g.err()
 }
 
 // Take begins anew with a log as it is: the operator has accepted the loss
@@ -151,6 +156,6 @@ func (g *Guard) Take(l Log) {
 }
 
 func (g *Guard) take(l Log) {
-	g.mark = Mark{LogID: l.ID, Position: l.Head, Key: l.HeadKey}
-	g.lost, g.told = false, false
+	g.mark = Mark{LogID: l.ID, Newest: l.Head}
+	g.lost = false
 }

@@ -14,39 +14,77 @@ func wantLost(t *testing.T, what string, err error, lost bool) {
 	}
 }
 
+func commit(p eventstore.Position, key string) Commit {
+	return Commit{Position: p, Stream: eventstore.StreamID{Type: "counter", ID: "a"}, Version: eventstore.Version(p), Key: key, Micros: int64(p)}
+}
+
 func TestGuard(t *testing.T) {
 	t.Parallel()
-	g := New(Log{ID: "one", Head: 5, HeadKey: "e"})
-	wantLost(t, "a commit that is older", g.Saw(3, "c"), false)
-	wantLost(t, "the newest again", g.Saw(5, "e"), false)
-	wantLost(t, "a newer one", g.Saw(7, "g"), false)
+	g := New(Log{ID: "one", Head: commit(5, "e")})
+	wantLost(t, "a commit that is older", g.Saw("one", commit(3, "c")), false)
+	wantLost(t, "the newest again", g.Saw("one", commit(5, "e")), false)
+	wantLost(t, "a newer one", g.Saw("one", commit(7, "g")), false)
 	m := g.Mark()
-	if m != (Mark{"one", 7, "g"}) {
+	if m != (Mark{"one", commit(7, "g")}) {
 		t.Fatalf("the mark is %v", m)
 	}
-	if !g.Compare(m, Log{ID: "one", Found: true, Key: "g", Head: 9}) {
+	if !g.Compare(m, Log{ID: "one", AtMark: commit(7, "g"), Head: commit(9, "i")}) {
 		t.Error("a log that holds the mark was taken for lost")
 	}
-	if g.Compare(m, Log{ID: "one", Head: 5}) {
+	if g.Compare(m, Log{ID: "one", Head: commit(5, "e")}) {
 		t.Error("a log without the mark was taken for sound")
 	}
-	wantLost(t, "once it went back", g.Saw(8, "h"), true)
-	wantLost(t, "without a new incarnation", g.Settle(m, Log{ID: "one", Head: 5}), true)
-	wantLost(t, "the events are back", g.Settle(m, Log{ID: "one", Found: true, Key: "g", Head: 7}), false)
+	wantLost(t, "once it went back", g.Saw("one", commit(8, "h")), true)
+	wantLost(t, "without a new incarnation", g.Resume(m, Log{ID: "one", Head: commit(5, "e")}), true)
+	wantLost(t, "the events are back", g.Resume(m, Log{ID: "one", AtMark: commit(7, "g"), Head: commit(7, "g")}), false)
 
-	// A loss that nobody was told of is told before it is forgiven.
-	g.Compare(m, Log{ID: "two", Head: 5, HeadKey: "e"})
-	wantLost(t, "the first to ask", g.Settle(m, Log{ID: "two", Head: 5, HeadKey: "e"}), true)
-	wantLost(t, "the second", g.Settle(m, Log{ID: "two", Head: 5, HeadKey: "e"}), false)
-	if got := g.Mark(); got != (Mark{"two", 5, "e"}) {
+	// A loss lasts until Resume, though an operator has accepted it.
+	g.Compare(m, Log{ID: "two", Head: commit(5, "e")})
+	if g.Compare(m, Log{ID: "two", Head: commit(5, "e")}) {
+		t.Error("a new incarnation was taken without Resume")
+	}
+	wantLost(t, "until Resume", g.Err(), true)
+	wantLost(t, "Resume", g.Resume(m, Log{ID: "two", Head: commit(5, "e")}), false)
+	wantLost(t, "Resume of a sound log", g.Resume(g.Mark(), Log{ID: "two", AtMark: commit(5, "e"), Head: commit(6, "f")}), false)
+	// What arrives late from the lost incarnation changes nothing.
+	wantLost(t, "a commit of the lost history", g.Saw("one", commit(5, "lost")), false)
+	if !g.Witness("one", commit(9, "lost")) {
+		t.Error("a witness of the lost history was believed")
+	}
+	if got := g.Mark(); got != (Mark{"two", commit(5, "e")}) {
 		t.Errorf("the mark is %v", got)
 	}
 	// What a slow connection says of the former incarnation is old news.
-	if !g.Compare(m, Log{ID: "one", Head: 3}) {
+	if !g.Compare(m, Log{ID: "one", Head: commit(3, "c")}) {
 		t.Error("old news was taken for a loss")
 	}
-	if g.Witness(5, "other") {
+	if g.Witness("two", commit(5, "other")) {
 		t.Error("another commit in the mark's place was believed")
 	}
-	wantLost(t, "the log still holds its own", g.Settle(g.Mark(), Log{ID: "two", Found: true, Key: "e", Head: 5}), true)
+	wantLost(t, "the log still holds its own", g.Resume(g.Mark(), Log{ID: "two", AtMark: commit(5, "e"), Head: commit(5, "e")}), true)
+}
+
+// TestGuardComparesMoreThanPositionAndKey replaces the commit at the mark by
+// others that have its position and its key.
+func TestGuardComparesMoreThanPositionAndKey(t *testing.T) {
+	t.Parallel()
+	own := commit(5, "open")
+	for what, change := range map[string]func(*Commit){
+		"another stream":  func(c *Commit) { c.Stream.ID = "b" },
+		"another type":    func(c *Commit) { c.Stream.Type = "auction" },
+		"another version": func(c *Commit) { c.Version++ },
+		"another time":    func(c *Commit) { c.Micros++ },
+	} {
+		other := own
+		change(&other)
+		fresh := func() *Guard { return New(Log{ID: "one", Head: own}) }
+		g := fresh()
+		wantLost(t, what+": Saw", g.Saw("one", other), true)
+		if g := fresh(); g.Witness("one", other) {
+			t.Errorf("%s: Witness finds nothing wrong", what)
+		}
+		if g := fresh(); g.Compare(g.Mark(), Log{ID: "one", AtMark: other, Head: other}) {
+			t.Errorf("%s: Compare finds nothing wrong", what)
+		}
+	}
 }

@@ -25,7 +25,7 @@ func openLog(ctx context.Context, s *server, schema string) (*log, error) {
 	for i := range l.nodes {
 		store, err := postgres.Open(ctx, postgres.Config{
 			URL: s.url, Schema: schema,
-			Committed: func([]eventstore.Commit) { l.batches.Add(1) },
+			Committed: func(string, []eventstore.Commit) { l.batches.Add(1) },
 		})
 		if err != nil {
 			return nil, errors.Join(err, l.close())

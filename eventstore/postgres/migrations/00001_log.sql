@@ -109,8 +109,8 @@ end $$;
 -- A batch has units (u_…: stream and expected version), their commands with
 -- events (c_…), and their commands without (o_…); c_unit and o_unit are
 -- indexes into u_…, from 1. c_off is the position of a command's last event,
--- counted from the batch's first. The caller has seen the commit w_key at
--- w_pos of the incarnation w_log.
+-- counted from the batch's first. The caller has seen the commit w_… in the
+-- incarnation w_log.
 --
 -- Units of known keys and units whose stream has moved are refused, and
 -- reported; all others are stored after the position base, in order.
@@ -135,7 +135,7 @@ end $$;
 -- append: the store does it when it connects.
 -- +goose StatementBegin
 create function append(
-  w_log uuid, w_pos bigint, w_key text, again boolean, careful boolean,
+  w_log uuid, w_pos bigint, w_type text, w_id text, w_version bigint, w_key text, w_at timestamptz, again boolean, careful boolean,
   u_type text[], u_id text[], u_version bigint[],
   c_unit integer[], c_type text[], c_id text[], c_key text[], c_hash bytea[], c_n integer[], c_off bigint[],
   c_version bigint[], c_at timestamptz[], c_meta json[], c_events json[],
@@ -157,7 +157,8 @@ begin
   select
     coalesce((select c.pos from commit c order by c.pos desc limit 1), 0),
     exists (select from log where log.id = w_log)
-      and (w_pos = 0 or exists (select from commit c where c.pos = w_pos and c.key = w_key)),
+      and (w_pos = 0 or exists (select from commit c where c.pos = w_pos and c.key = w_key
+        and c.agg_id = w_id and c.agg_type = w_type and c.version = w_version and c.at = w_at)),
     not (again or careful) and not exists (
       select from (select unnest(u_id) as id, unnest(u_type) as type, unnest(u_version) as expected) u
       where u.expected <> coalesce((

@@ -1,0 +1,122 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// readyz waits until a node answers /readyz with a status and says something.
+func readyz(t *testing.T, url string, status int, says string) {
+	t.Helper()
+	harness.Eventually(t, url+"/readyz", func() error {
+		resp, err := harness.HTTP.Get(url + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != status || !strings.Contains(string(body), says) {
+			return fmt.Errorf("it answers %s: %s, want %d and %q", resp.Status, body, status, says)
+		}
+		return nil
+	})
+}
+
+// closedWith waits for the end of a session.
+func closedWith(t *testing.T, s *harness.Session, code websocket.StatusCode) {
+	t.Helper()
+	select {
+	case <-s.Done():
+	case <-time.After(time.Minute):
+		t.Fatalf("the session is still open, want it closed with %d", code)
+	}
+	if got := websocket.CloseStatus(s.Err()); got != code {
+		t.Errorf("the session ended with %v, want %d", s.Err(), code)
+	}
+}
+
+// TestGatewayWithoutLogAndOwnersSendsSessionsAway takes the database from a
+// gateway, and then the domain node.
+func TestGatewayWithoutLogAndOwnersSendsSessionsAway(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server, err := postgrestest.StartServer(ctx, postgrestest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	c := startCluster(t, server.URL("postgres"), []string{"domain", "gateway"})
+	domain, gateway := c.members[0], c.members[1].URLs[0]
+	s, err := harness.Dial(ctx, harness.WS(gateway), "ada", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	domain.Signal(syscall.SIGSTOP)
+	closedWith(t, s, 4200)
+	readyz(t, gateway, 503, "neither the log has answered")
+
+	domain.Signal(syscall.SIGCONT)
+	if err := server.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	readyz(t, gateway, 200, "ready")
+}
+
+// TestGatewayWithoutDomainNodesIsNotReady kills the only domain node of a
+// cluster. No gateway is better off, so sessions stay.
+func TestGatewayWithoutDomainNodesIsNotReady(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	c := startCluster(t, database(t), []string{"domain", "gateway", "gateway"})
+	gateway := c.members[1].URLs[0]
+	s, err := harness.Dial(ctx, harness.WS(gateway), "ada", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	c.members[0].Kill()
+	for _, m := range c.members[1:] {
+		readyz(t, m.URLs[0], 503, "no domain node")
+	}
+	c.start(0)
+	for _, m := range c.members[1:] {
+		readyz(t, m.URLs[0], 200, "ready")
+	}
+	if f, err := s.Call(ctx, map[string]any{"op": "ping"}); err != nil || f.Op != "pong" {
+		t.Errorf("the session that was open all the time answers %+v, %v", f, err)
+	}
+}
+
+// TestLoneGatewaySendsItsSessionsElsewhere starts a gateway with the name of
+// another cluster: it is alone, and another one probably is not.
+func TestLoneGatewaySendsItsSessionsElsewhere(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, database(t), []string{"gateway"}, "--cluster", "misspelled")
+	gateway := c.members[0].URLs[0]
+	// On a slow machine the 5 s may be over before this session begins.
+	if s, err := harness.Dial(t.Context(), harness.WS(gateway), "ada", nil); err == nil {
+		defer s.Close()
+		closedWith(t, s, 4200)
+	}
+	readyz(t, gateway, 503, "no domain node")
+	if s, err := harness.Dial(t.Context(), harness.WS(gateway), "ada", nil); err == nil {
+		s.Close()
+		t.Error("it still takes sessions")
+	}
+}
