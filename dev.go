@@ -74,6 +74,10 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 			return fail(err)
 		}
 		n, err := newNode(ctx, c)
+		if err != nil && ctx.Err() != nil {
+			_ = fail(err)
+			return nil // stopped while it waited for the database
+		}
 		if err != nil {
 			return fail(err)
 		}
@@ -90,7 +94,7 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 
 // abandon gives up a node that was made and never run.
 func (n *node) abandon() {
-	n.client.Close()
+	n.front.close()
 	n.peers.Close()
 	if n.admin != nil {
 		n.admin.Close()

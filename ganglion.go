@@ -88,6 +88,14 @@ type Config struct {
 	// StorePassword is the password for Store, if its URL has none.
 	StorePassword string
 
+	// StoreWait is how long a node that starts waits for a database that can't be
+	// reached. Meanwhile it answers on Listen, not ready, and says why on /readyz;
+	// then Run fails. A wrong password, a database that does not exist or a newer
+	// schema fail immediately.
+	//
+	// Defaults to 5 minutes. If it is negative, the node does not wait.
+	StoreWait time.Duration
+
 	// Auth authenticates clients.
 	//
 	// Defaults to gateway.Development, which trusts any client id; Run and
@@ -228,6 +236,7 @@ func (c Config) withDefaults() (Config, error) {
 		problem("the drain window is %v: it can't be negative", c.DrainWindow)
 	}
 	c.DrainWindow = cmp.Or(c.DrainWindow, 5*time.Second)
+	c.StoreWait = cmp.Or(c.StoreWait, 5*time.Minute)
 	if c.GossipKeyFile == "" && !c.InsecurePeers && !isLoopback(c.GossipListen) {
 		problem("gossip on %s would be open to strangers: give --gossip-key-file, or --insecure-peers if the network is trusted", c.GossipListen)
 	}
@@ -321,6 +330,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	n, err := newNode(ctx, cfg)
+	if err != nil && ctx.Err() != nil {
+		return nil // stopped while it waited for the database
+	}
 	if err != nil {
 		return fmt.Errorf("ganglion: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,6 +54,7 @@ type node struct {
 	admin         net.Listener // nil without Config.AdminListen
 	tls           *tls.Config  // of the server's end of links, nil without
 	observer      *observer
+	front         *front
 
 	store     eventstore.Store
 	publisher *feed.Publisher // nil without the domain role
@@ -113,7 +113,8 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	if n.client, err = listen("clients", "--listen", cfg.Listen); err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() { n.client.Close() })
+	n.front = n.newFront()
+	undo = append(undo, n.front.close)
 	if n.peers, err = listen("other nodes", "--peer-listen", cfg.PeerListen); err != nil {
 		return nil, err
 	}
@@ -142,7 +143,8 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		reads = domainReads
 	}
 	if n.store, err = OpenStore(ctx, StoreConfig{
-		URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Patience: patience, ReadConns: reads, Logger: n.log,
+		URL: cfg.Store, Password: cfg.StorePassword, Committed: committed, Warm: cfg.Domain, Patience: patience, ReadConns: reads,
+		Wait: cfg.StoreWait, Waiting: n.front.waitFor, Logger: n.log,
 	}); err != nil {
 		return nil, err
 	}
@@ -260,6 +262,7 @@ func advertised(host string) (string, error) {
 func (n *node) run(ctx context.Context) error {
 	defer n.store.Close()
 	defer n.pool.Close()
+	n.front.answerWith(n.handler())
 	asked, begin := context.WithCancel(ctx) // to leave
 	defer begin()
 	n.leaving.begin = begin
@@ -295,7 +298,7 @@ func (n *node) run(ctx context.Context) error {
 	part("log", n.watchLog)
 	part("sight", n.watchSight)
 	part("peers", n.servePeers)
-	door("clients", n.serveClients)
+	door("clients", n.front.serve)
 	if n.admin != nil {
 		door("admin", n.serveAdmin)
 	}
@@ -414,19 +417,6 @@ func (n *node) servePeers(ctx context.Context) error {
 		defer hard.Stop()
 		server.GracefulStop()
 	})
-}
-
-func (n *node) serveClients(ctx context.Context) error {
-	server := &http.Server{
-		Handler:           n.handler(),
-		ReadHeaderTimeout: n.cfg.Limits.HelloTimeout,
-		IdleTimeout:       2 * time.Minute,
-		// The gateway itself refuses what is past HeaderBytes, in words and
-		// with a count. Nothing past this is read at all.
-		MaxHeaderBytes: 2 * n.cfg.Limits.HeaderBytes,
-		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
-	return serveUntil(ctx, func() error { return server.Serve(n.client) }, func() { server.Close() })
 }
 
 // serveUntil runs serve until ctx ends and returns once it has ended.

@@ -29,6 +29,12 @@ type StoreConfig struct {
 	// Patience is how long appends wait for a database that went away; see
 	// postgres.Config.
 	Patience time.Duration
+	// Wait is how long OpenStore waits for a database that can't be reached, or
+	// that resets connections. It never waits for what only a change of the
+	// configuration mends. 0 is to try once.
+	Wait time.Duration
+	// Waiting, if set, is told why OpenStore still waits.
+	Waiting func(error)
 	// ReadConns is how many connections to a database reads may use; see
 	// postgres.Config.
 	ReadConns int
@@ -45,9 +51,36 @@ type Store interface {
 	AcceptLoss(ctx context.Context) (string, error)
 }
 
+const (
+	storeRetryMin = 100 * time.Millisecond
+	storeRetryMax = 2 * time.Second
+)
+
 // OpenStore opens a log, migrating its schema if it is older than this
 // program; one that is newer is refused with eventstore.ErrSchemaTooNew.
 func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
+	began := time.Now()
+	for pause := storeRetryMin; ; pause = min(2*pause, storeRetryMax) {
+		store, err := openStore(ctx, cfg)
+		if err == nil || !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrMisconfigured) || cfg.Wait <= 0 {
+			return store, err
+		}
+		left := cfg.Wait - time.Since(began)
+		if left <= 0 {
+			return nil, fmt.Errorf("gave up the database after %v: %w", cfg.Wait, err)
+		}
+		if cfg.Waiting != nil {
+			cfg.Waiting(err)
+		}
+		select {
+		case <-time.After(min(pause, left)):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func openStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 	scheme, _, isURL := strings.Cut(cfg.URL, "://")
 	switch {
 	case !isURL:
@@ -57,7 +90,10 @@ func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return postgres.Open(ctx, postgres.Config{URL: u, Committed: cfg.Committed, Warm: cfg.Warm, Patience: cfg.Patience, ReadConns: cfg.ReadConns, Logger: cfg.Logger})
+		return postgres.Open(ctx, postgres.Config{
+			URL: u, Committed: cfg.Committed, Warm: cfg.Warm, Patience: cfg.Patience, ReadConns: cfg.ReadConns,
+			Waiting: cfg.Waiting, Logger: cfg.Logger,
+		})
 	default:
 		return nil, fmt.Errorf("the store %s://… is neither a postgres:// URL nor a folder", scheme)
 	}

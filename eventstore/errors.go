@@ -25,6 +25,11 @@ var (
 	// nothing was stored.
 	ErrUnavailable = errors.New("eventstore: database unavailable")
 
+	// ErrMisconfigured reports a database that refuses this program until somebody
+	// changes a configuration: a wrong password, a database that does not exist,
+	// missing rights. Such an error is ErrUnavailable as well.
+	ErrMisconfigured = errors.New("eventstore: the database refuses this program as it is configured")
+
 	// ErrWentBack reports that the log lost events that were seen before: it
 	// was restored from an older copy, or a standby that lagged was promoted.
 	ErrWentBack = errors.New("eventstore: the log went back: events that this node has seen are gone; " +
@@ -43,6 +48,19 @@ var (
 	// ErrClosed reports a store that was closed.
 	ErrClosed = errors.New("eventstore: closed")
 )
+
+// UnavailableError says why the database can't be used.
+type UnavailableError struct {
+	Reason        string
+	Misconfigured bool // trying again will not help
+}
+
+func (e *UnavailableError) Error() string { return ErrUnavailable.Error() + ": " + e.Reason }
+
+// Is makes errors.Is(err, ErrUnavailable) hold for every UnavailableError.
+func (e *UnavailableError) Is(target error) bool {
+	return target == ErrUnavailable || e.Misconfigured && target == ErrMisconfigured
+}
 
 // ConflictError says which stream moved, and how far.
 type ConflictError struct {

@@ -156,6 +156,7 @@ func (c *nodeCmd) addTo(cmd *cobra.Command) {
 	f.StringSliceVar(&c.Join, "join", nil, "`HOST:PORT` of other nodes' gossip; a name stands for all its addresses.")
 	f.StringVar(&c.Cluster, "cluster", "ganglion", "The cluster's name; nodes with another one are strangers.")
 	c.storeFlags.addTo(f)
+	f.DurationVar(&c.StoreWait, "store-wait", 5*time.Minute, "How long a node that starts waits for a database that can't be reached, not ready, before it exits; 0 does not wait.")
 	c.authFlags.addTo(cmd)
 	f.StringSliceVar(&c.Origins, "origins", nil, "Each `HOST` whose pages may connect, besides the node's own.")
 	f.BoolVar(&c.Examples, "examples", false, "Serve the example pages, such as /examples/auction/.")
@@ -202,6 +203,9 @@ func (c nodeCmd) configure(ctx context.Context, log *slog.Logger) (ganglion.Conf
 	config := c.Config
 	config.Catalog, config.Store, config.Now, config.Logger = &domain.Catalog, c.storeFlags.Store, c.clock, log
 	config.Ready = func(url string) { fmt.Println("ganglion: ready", url) }
+	if config.StoreWait == 0 {
+		config.StoreWait = -1 // 0 stands for the default there
+	}
 	for _, role := range c.Roles {
 		config.Domain = config.Domain || role == "domain"
 		config.Gateway = config.Gateway || role == "gateway"

@@ -69,6 +69,9 @@ type Config struct {
 	// Defaults to 24 hours.
 	KeepOutcomes time.Duration
 
+	// Waiting, if set, is told why Open still waits for a database that starts.
+	Waiting func(error)
+
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -144,7 +145,26 @@ func (s *Store) failed(ctx context.Context, op string, err error) error {
 	default:
 		return fmt.Errorf("postgres: %s: %w", op, cause)
 	}
-	return fmt.Errorf("%w: postgres: %s: %s", eventstore.ErrUnavailable, op, reason(err))
+	return &eventstore.UnavailableError{Reason: "postgres: " + op + ": " + reason(err), Misconfigured: misconfigured(err)}
+}
+
+// misconfigured reports whether trying again will not help, unlike with a server
+// that is away, starts, stops, has too many connections or is a standby yet.
+func misconfigured(err error) bool {
+	var (
+		e           *pgconn.PgError
+		certificate *tls.CertificateVerificationError
+	)
+	switch {
+	case errors.As(err, &e):
+		switch e.Code {
+		case "3D000", "3F000", "42501", "42883", "42P01", codeIsolation:
+			return true
+		}
+		return strings.HasPrefix(e.Code, "28") // the role, its password, pg_hba.conf
+	default:
+		return errors.As(err, &certificate)
+	}
 }
 
 // refused reports whether the server itself turned a connection down.

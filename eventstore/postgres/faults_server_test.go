@@ -203,8 +203,14 @@ func TestFaultRights(t *testing.T) {
 	unavailable(t, "make a log", err, "grant", "docs/eventstore.md")
 	_, err = postgres.Open(ctx, postgres.Config{URL: as("nobody", "postgres")})
 	unavailable(t, "open as nobody", err, "role")
+	if !errors.Is(err, eventstore.ErrMisconfigured) {
+		t.Errorf("a role that does not exist is no mistake of the configuration: %v", err)
+	}
 	_, err = postgres.Open(ctx, postgres.Config{URL: as("app", "missing")})
 	unavailable(t, "open a database that is not there", err, "create the database")
+	if !errors.Is(err, eventstore.ErrMisconfigured) {
+		t.Errorf("a database that does not exist is no mistake of the configuration: %v", err)
+	}
 
 	// These are the rights of docs/eventstore.md.
 	exec(t, admin,

@@ -124,7 +124,10 @@ func (s *Store) firstConn(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 		if err == nil || !errors.As(err, &e) || e.Code != codeStarting || time.Since(began) > startsWithin {
 			return c, err
 		}
-		if !told {
+		switch {
+		case s.cfg.Waiting != nil:
+			s.cfg.Waiting(s.failed(ctx, "open the log", err))
+		case !told:
 			s.cfg.Logger.Warn("waiting for the database to start", "for", startsWithin, "reason", reason(err))
 			told = true
 		}

@@ -67,7 +67,7 @@ func TestMistakes(t *testing.T) {
 		{"a number that is none", []string{"dev", "--nodes", "three"}, 2, "nodes"},
 		{"no nodes", []string{"dev", "--nodes", "0"}, 2, "--nodes"},
 		{"a role that does not exist", node("--store", data, "--roles", "leader"), 2, "roles"},
-		{"an unreachable database", node("--store", "postgres://u:"+secret+"@127.0.0.1:1/db"), 1, "database"},
+		{"an unreachable database", node("--store-wait", "0", "--store", "postgres://u:"+secret+"@127.0.0.1:1/db"), 1, "database"},
 		{"a store of another kind", node("--store", "mysql://localhost/db"), 1, "neither a postgres:// URL nor a folder"},
 		{"a taken port for clients", []string{"dev", "--listen", taken.Addr().String(), "--data", data}, 1, "address already in use"},
 		{"a taken port for links", node("--store", data, "--peer-listen", taken.Addr().String()), 1, "address already in use"},
