@@ -68,7 +68,7 @@ func (o *Operator) Drain(ctx context.Context, addr string, shutdown bool, progre
 	defer silent.Stop()
 	pool := link.NewPool(link.PoolConfig{TLS: o.tls})
 	defer pool.Close()
-	conn, err := pool.Conn(addr)
+	conn, _, err := pool.Conn(addr)
 	if err != nil {
 		return err
 	}

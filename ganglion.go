@@ -141,6 +141,8 @@ type Config struct {
 	// Suspect is how long a link may be silent before the node tries another.
 	//
 	// Defaults to 500 ms.
+	// The kernel's bound for unacknowledged data on links (TCP_USER_TIMEOUT)
+	// follows it.
 	Suspect time.Duration
 
 	// Now is the wall clock: it dates events, and tells this run of the node

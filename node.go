@@ -160,7 +160,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		return nil, err
 	}
 	n.census = &census{self: cfg.Name, tls: tlsClient}
-	n.pool = link.NewPool(link.PoolConfig{TLS: tlsClient, Logger: n.log})
+	n.pool = link.NewPool(link.PoolConfig{TLS: tlsClient, Silence: cfg.Suspect, Logger: n.log})
 	var executor router.Executor
 	if n.host != nil {
 		executor = observedExecutor{n.host, n.observer}
@@ -408,7 +408,7 @@ func (n *node) ready() error {
 }
 
 func (n *node) servePeers(ctx context.Context) error {
-	server := link.NewServer(link.ServerConfig{TLS: n.tls})
+	server := link.NewServer(link.ServerConfig{TLS: n.tls, Silence: n.cfg.Suspect})
 	peer.RegisterPeerServer(server, peerServer{node: n, router: n.router, publisher: n.publisher, gateway: n.gateway, moving: new(sync.Mutex), log: n.log})
 	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
 		// After a drain the streams end by themselves, once the last events

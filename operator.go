@@ -87,7 +87,7 @@ func (o *Operator) do(ctx context.Context, addr string, req *peer.SessionsReques
 func askSessions(ctx context.Context, tls *tls.Config, addr string, req *peer.SessionsRequest) (*peer.SessionsReply, error) {
 	pool := link.NewPool(link.PoolConfig{TLS: tls})
 	defer pool.Close()
-	conn, err := pool.Conn(addr)
+	conn, _, err := pool.Conn(addr)
 	if err != nil {
 		return nil, err
 	}

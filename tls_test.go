@@ -103,7 +103,7 @@ func call(t *testing.T, addr string, client *tls.Config) error {
 	t.Helper()
 	pool := link.NewPool(link.PoolConfig{TLS: client})
 	defer pool.Close()
-	conn, err := pool.Conn(addr)
+	conn, _, err := pool.Conn(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestStrangersCannotMakeANodeReadOn(t *testing.T) {
 		t.Parallel()
 		pool := link.NewPool(link.PoolConfig{TLS: clientOf(t, files)})
 		defer pool.Close()
-		conn, err := pool.Conn(addr)
+		conn, _, err := pool.Conn(addr)
 		if err != nil {
 			t.Fatal(err)
 		}

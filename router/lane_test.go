@@ -324,7 +324,7 @@ func TestARefusalThatFollowsFromAnotherIsRememberedToo(t *testing.T) {
 			return nil
 		}
 	})
-	conn, err := a.pool.Conn(a.proxy.addr)
+	conn, _, err := a.pool.Conn(a.proxy.addr)
 	if err != nil {
 		t.Fatal(err)
 	}

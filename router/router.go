@@ -81,7 +81,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -359,21 +358,8 @@ func (r *Router) followLinks(ctx context.Context, view *cluster.View, running *s
 		}
 	}
 	for _, l := range opened {
-		running.Go(func() {
-			l.Run(ctx)
-			r.release(l.Addr())
-		})
+		running.Go(func() { l.Run(ctx) })
 	}
-}
-
-// release gives up the connection to an address that no link needs.
-func (r *Router) release(addr string) {
-	for l := range maps.Values(*r.links.Load()) {
-		if l.Addr() == addr {
-			return
-		}
-	}
-	r.cfg.Pool.Release(addr)
 }
 
 // kick looks again at what waits for a candidate.

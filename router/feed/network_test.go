@@ -93,11 +93,12 @@ func (n *network) finish(addr string) {
 	srv.GracefulStop()
 }
 
-func (n *network) conn(addr string) (*grpc.ClientConn, error) {
+func (n *network) conn(addr string) (conn *grpc.ClientConn, release func(), err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	release = func() {} // connections live as long as the network
 	if c := n.conns[addr]; c != nil {
-		return c, nil
+		return c, release, nil
 	}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -112,7 +113,7 @@ func (n *network) conn(addr string) (*grpc.ClientConn, error) {
 	if err == nil {
 		n.conns[addr] = c
 	}
-	return c, err
+	return c, release, err
 }
 
 // drop closes the connection to an address under those who use it.

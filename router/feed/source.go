@@ -141,10 +141,11 @@ func (s *Subscriber) receive(ctx context.Context, src *source) error {
 	watchdog := time.AfterFunc(giveUp, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 
-	conn, err := s.cfg.Conn(src.member.PeerAddr)
+	conn, release, err := s.cfg.Conn(src.member.PeerAddr)
 	if err != nil {
 		return err
 	}
+	defer release()
 	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{Node: s.cfg.Self},
 		grpc.MaxCallRecvMsgSize(receiveBytes))
 	if err != nil {

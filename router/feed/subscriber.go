@@ -43,9 +43,9 @@ type SubscriberConfig struct {
 	// ends: (*cluster.Cluster).Watch. Required if Push is set.
 	Watch func(ctx context.Context) <-chan *cluster.View
 
-	// Conn returns the connection to a peer's address: (*link.Pool).Conn.
-	// Required if Push is set.
-	Conn func(addr string) (*grpc.ClientConn, error)
+	// Conn returns the connection to a peer's address and a function that
+	// releases it: (*link.Pool).Conn. Required if Push is set.
+	Conn func(addr string) (conn *grpc.ClientConn, release func(), err error)
 
 	// Local is this node's own publisher, read without a connection; nil on a
 	// node without the domain role.

@@ -39,8 +39,9 @@ var (
 type Config struct {
 	// Node and Addr are the peer's id and address. Required.
 	Node, Addr string
-	// Conn returns a connection to an address, as Pool.Conn does. Required.
-	Conn func(addr string) (*grpc.ClientConn, error)
+	// Conn returns a connection to an address and a function that releases
+	// it, as Pool.Conn does. Required.
+	Conn func(addr string) (conn *grpc.ClientConn, release func(), err error)
 	// Silence is how long the peer may say nothing before its stream is given
 	// up.
 	//
@@ -234,10 +235,11 @@ func (l *Link) Run(ctx context.Context) {
 func (l *Link) stream(ctx context.Context) (spoke bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, err := l.cfg.Conn(l.cfg.Addr)
+	conn, release, err := l.cfg.Conn(l.cfg.Addr)
 	if err != nil {
 		return false, err
 	}
+	defer release()
 	// Waiting for the connection to be ready leaves the pace of attempts to
 	// the pool's backoff.
 	stream, err := peer.NewPeerClient(conn).Commands(ctx, grpc.WaitForReady(true))

@@ -484,25 +484,3 @@ func TestAStreamWithTooMuchUnansweredIsNotRead(t *testing.T) {
 		<-ended
 	})
 }
-
-func TestAPoolKeepsOneConnectionPerAddress(t *testing.T) {
-	t.Parallel()
-	p := NewPool(PoolConfig{})
-	a, err := p.Conn("127.0.0.1:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again, _ := p.Conn("127.0.0.1:1"); again != a {
-		t.Error("a second connection to the same address")
-	}
-	p.Release("127.0.0.1:1")
-	p.Release("127.0.0.1:1")
-	b, err := p.Conn("127.0.0.1:1")
-	if err != nil || b == a {
-		t.Errorf("after its release: %v, the same connection: %v", err, b == a)
-	}
-	p.Close()
-	if _, err := p.Conn("127.0.0.1:1"); !errors.Is(err, ErrPoolClosed) {
-		t.Errorf("after Close: %v, want ErrPoolClosed", err)
-	}
-}

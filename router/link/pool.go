@@ -1,6 +1,7 @@
 package link
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -23,25 +24,36 @@ type PoolConfig struct {
 	// TLS is the client's side of mutual TLS. Without it, connections are in
 	// the clear.
 	TLS *tls.Config
+	// Silence is how long a peer may say nothing, as in Config. The kernel
+	// drops a connection whose data is unacknowledged for half of it.
+	//
+	// Defaults to 500 ms.
+	Silence time.Duration
 	// Options are added to the pool's own.
 	Options []grpc.DialOption
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
 
-// Pool holds one connection per peer address, for all who talk to that peer.
-// It is safe for concurrent use.
+// Pool holds one connection per peer address, which all users of that address
+// share. It is safe for concurrent use.
 //
-// Connections reconnect by themselves, after 50 to 500 ms. One that is
-// released ends the streams on it with Canceled; whoever still needs the
-// address asks Conn again.
+// Connections reconnect by themselves, after 50 to 500 ms. The pool counts the
+// users of each connection and closes it when the last one has released it, so
+// no address is dialled that nothing needs.
 type Pool struct {
 	opts   []grpc.DialOption
 	logger *slog.Logger
 
 	mu     sync.Mutex
-	conns  map[string]*grpc.ClientConn
+	conns  map[string]*shared
 	closed bool
+}
+
+// shared is a connection and how many users it has.
+type shared struct {
+	conn  *grpc.ClientConn
+	users int
 }
 
 // NewPool returns an empty pool.
@@ -50,6 +62,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	if cfg.TLS != nil {
 		creds = credentials.NewTLS(cfg.TLS)
 	}
+	cfg.Silence = cmp.Or(cfg.Silence, DefaultSilence)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -66,61 +79,67 @@ func NewPool(cfg PoolConfig) *Pool {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: 500 * time.Millisecond,
 		}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: clientUnacknowledged}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: clientUnacknowledged(cfg.Silence)}),
 	}
 	opts = append(append(opts, spoken.client()...), nextClient...)
 	return &Pool{
 		opts:   append(opts, cfg.Options...),
 		logger: cfg.Logger,
-		conns:  make(map[string]*grpc.ClientConn),
+		conns:  make(map[string]*shared),
 	}
 }
 
 // Conn returns the connection to an address (host:port), which may not be
-// established yet. It does not block.
-func (p *Pool) Conn(addr string) (*grpc.ClientConn, error) {
+// established yet, and a function that releases it. The caller calls release
+// when its calls on the connection have ended; further calls of release do
+// nothing. Conn does not block.
+func (p *Pool) Conn(addr string) (conn *grpc.ClientConn, release func(), err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, ErrPoolClosed
+		return nil, nil, ErrPoolClosed
 	}
-	if c := p.conns[addr]; c != nil {
-		return c, nil
+	s := p.conns[addr]
+	if s == nil {
+		// The name is resolved again at each attempt to connect. It is not watched.
+		c, err := grpc.NewClient("passthrough:///"+addr, p.opts...)
+		if err != nil {
+			return nil, nil, fmt.Errorf("link: peer address %q: %w", addr, err)
+		}
+		c.Connect()
+		s = &shared{conn: c}
+		p.conns[addr] = s
 	}
-	// Names are resolved anew at each attempt to connect, not watched.
-	c, err := grpc.NewClient("passthrough:///"+addr, p.opts...)
-	if err != nil {
-		return nil, fmt.Errorf("link: peer address %q: %w", addr, err)
-	}
-	c.Connect()
-	p.conns[addr] = c
-	return c, nil
+	s.users++
+	return s.conn, sync.OnceFunc(func() { p.release(addr, s) }), nil
 }
 
-// Release closes the connection to an address, if there is one.
-func (p *Pool) Release(addr string) {
+// release removes one user, and closes the connection if that was the last.
+func (p *Pool) release(addr string, s *shared) {
 	p.mu.Lock()
-	c := p.conns[addr]
-	delete(p.conns, addr)
+	s.users--
+	unused := s.users == 0 && !p.closed
+	if unused {
+		delete(p.conns, addr)
+	}
 	p.mu.Unlock()
-	p.close(addr, c)
+	if unused {
+		p.close(addr, s.conn)
+	}
 }
 
-// Close closes all connections. Conn fails from then on.
+// Close closes all connections, also those in use. Conn fails from then on.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	conns := p.conns
 	p.conns, p.closed = nil, true
 	p.mu.Unlock()
-	for addr, c := range conns {
-		p.close(addr, c)
+	for addr, s := range conns {
+		p.close(addr, s.conn)
 	}
 }
 
 func (p *Pool) close(addr string, c *grpc.ClientConn) {
-	if c == nil {
-		return
-	}
 	if err := c.Close(); err != nil {
 		p.logger.Warn("closing a connection to a peer", "addr", addr, "error", err)
 	}

@@ -71,7 +71,7 @@ func TestWithMutualTLSOnlyTheClusterIsServed(t *testing.T) {
 		"one in the clear":        {nil, false},
 	} {
 		pool := NewPool(PoolConfig{TLS: c.tls})
-		conn, err := pool.Conn(l.Addr().String())
+		conn, _, err := pool.Conn(l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
