@@ -188,17 +188,14 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 	g.stats.commands.Add(1)
 	outcome := make(chan command.Outcome, 1)
 	g.cfg.Router.Send(c, func(o command.Outcome) { outcome <- o })
-	ctx, cancel := context.WithDeadline(r.Context(), c.Deadline.Add(patience))
-	defer cancel()
-	select {
+	select { // the router answers by the command's deadline
 	case o := <-outcome:
 		if o.Failure != nil {
 			writeFailure(w, f.ID, c.Key, o.Failure)
 			return
 		}
 		writeJSON(w, http.StatusOK, "application/json", answer(f.ID, c.Key, o).Append(nil))
-	case <-ctx.Done():
-		writeFailure(w, f.ID, c.Key, lateCommand())
+	case <-r.Context().Done(): // the client has gone
 	}
 }
 

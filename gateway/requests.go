@@ -10,10 +10,6 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// patience is how long past a command's deadline the gateway waits for the
-// router, whose answer says more than «timeout».
-const patience = 250 * time.Millisecond
-
 // handle answers one frame. A slot has been taken for it.
 func (s *session) handle(f frame.Request) {
 	s.mu.Lock()
@@ -183,7 +179,10 @@ func (s *session) auth(f frame.Auth, r *request) {
 	s.settle(f.ID, r, frame.Result{ID: f.ID})
 }
 
-// command sends a command on its way. The router keeps the order of the calls.
+// command passes a command to the router, which keeps the order of the calls
+// and answers each by its deadline. The gateway adds no deadline of its own: a
+// timeout that the router does not know of would let the commands behind it be
+// executed first.
 func (s *session) command(f frame.Command, r *request) {
 	s.mu.Lock()
 	identity, after := s.identity, s.rate.take(time.Now())
@@ -198,7 +197,6 @@ func (s *session) command(f frame.Command, r *request) {
 		return
 	}
 	s.g.stats.commands.Add(1)
-	s.watch(r, c)
 	s.g.cfg.Router.Send(c, func(o command.Outcome) {
 		s.settle(f.ID, r, answer(f.ID, c.Key, o))
 	})
@@ -233,51 +231,6 @@ func (g *Gateway) prepare(f frame.Command, identity Identity, session string) (c
 		c.Key = newID()
 	}
 	return c, nil
-}
-
-// watch answers a command with timeout if the router does not answer in time.
-func (s *session) watch(r *request, c command.Command) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r.key, r.deadline = c.Key, c.Deadline.Add(patience)
-	if s.overdueAt.IsZero() || r.deadline.Before(s.overdueAt) {
-		s.overdueAt = r.deadline
-		if s.overdue == nil {
-			s.overdue = time.AfterFunc(time.Until(r.deadline), s.sweep)
-		} else {
-			s.overdue.Reset(time.Until(r.deadline))
-		}
-	}
-}
-
-// sweep answers the commands whose time is over.
-func (s *session) sweep() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	s.overdueAt = time.Time{}
-	for id, r := range s.open {
-		switch {
-		case r.deadline.IsZero():
-		case !r.deadline.After(now):
-			delete(s.open, id)
-			s.enqueue(item{slot: true, frame: fault(id, r.key, lateCommand()).Append(nil)})
-		case s.overdueAt.IsZero() || r.deadline.Before(s.overdueAt):
-			s.overdueAt = r.deadline
-		}
-	}
-	if !s.overdueAt.IsZero() && !s.ended {
-		s.overdue.Reset(time.Until(s.overdueAt))
-	}
-	s.settled()
-}
-
-// lateCommand answers a command whose outcome did not come in time.
-func lateCommand() *command.Failure {
-	return &command.Failure{
-		Code: command.Timeout, Retry: command.RetrySameKey,
-		Message: "no answer in time: the outcome is unknown; send the command again with this key to find it out",
-	}
 }
 
 func (s *session) get(f frame.Get, r *request) {

@@ -73,15 +73,11 @@ type session struct {
 	heartbeat *time.Timer
 	hello     *time.Timer
 	expiry    *time.Timer
-	overdue   *time.Timer
-	overdueAt time.Time
 }
 
-// request is one that has not been answered.
-type request struct {
-	key      string
-	deadline time.Time // for commands: past it, and some patience, the answer is timeout
-}
+// request is one that has not been answered. Its address identifies it, so it
+// must have a size.
+type request struct{ _ byte }
 
 func newSession(g *Gateway, identity Identity) *session {
 	s := &session{
@@ -160,7 +156,7 @@ func (s *session) finish(code int, reason string) {
 	}
 	s.owe(-s.owed)
 	s.queue, s.busy = nil, nil
-	for _, t := range []*time.Timer{s.heartbeat, s.hello, s.expiry, s.overdue} {
+	for _, t := range []*time.Timer{s.heartbeat, s.hello, s.expiry} {
 		if t != nil {
 			t.Stop()
 		}

@@ -293,6 +293,30 @@ func TestCommandsAreAnswered(t *testing.T) {
 	}
 }
 
+// lateRouter answers a while after the deadline.
+type lateRouter struct{ *owner }
+
+func (r lateRouter) Send(c command.Command, reply func(command.Outcome)) {
+	time.AfterFunc(time.Until(c.Deadline)+500*time.Millisecond, func() {
+		reply(command.Outcome{Result: command.Result{Key: c.Key, Version: 1, Position: 1}})
+	})
+}
+
+func TestOnlyTheRouterAnswersTimeout(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node(func(c *gateway.Config) { c.Router = lateRouter{w.router} })
+	c := n.join("ada")
+	c.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"add","data":{"by":1},"timeout_ms":1}`)
+	if f := want[frame.Result](c); f.ID != "2" {
+		t.Errorf("got %s", f.Append(nil))
+	}
+	status, body := n.do("POST", "/v1/commands", "ada", `{"aggregate":"counter/a","command":"add","data":{"by":1},"timeout_ms":1}`)
+	if status != http.StatusOK {
+		t.Errorf("over HTTP: %d %s", status, body)
+	}
+}
+
 // protocol: rule Commands keep their order
 // protocol: rule A WebSocket text message carries
 func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {

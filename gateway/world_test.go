@@ -273,7 +273,24 @@ func (o *owner) Send(c command.Command, reply func(command.Outcome)) {
 		reply(command.Failed(&command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: "stopped"}))
 		return
 	}
+	reply = byDeadline(c, reply)
 	lane <- func() { reply(o.execute(c)) }
+}
+
+// byDeadline answers a command with timeout at its deadline, as a router does.
+func byDeadline(c command.Command, reply func(command.Outcome)) func(command.Outcome) {
+	var once sync.Once
+	late := time.AfterFunc(time.Until(c.Deadline), func() {
+		once.Do(func() {
+			reply(command.Failed(&command.Failure{Code: command.Timeout, Retry: command.RetrySameKey, Message: "no answer in time"}))
+		})
+	})
+	return func(o command.Outcome) {
+		once.Do(func() {
+			late.Stop()
+			reply(o)
+		})
+	}
 }
 
 func (o *owner) execute(c command.Command) command.Outcome {
