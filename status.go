@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/router"
@@ -101,8 +102,13 @@ func (n *node) unlessLeft(next http.Handler) http.Handler {
 }
 
 func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || len(query["aggregate"]) > 1 {
+		writeText(w, http.StatusBadRequest, "the query string can't be read: give aggregate=type/id once, percent-encoded")
+		return
+	}
 	status := n.clusterStatus(r.Context())
-	if name := r.URL.Query().Get("aggregate"); name != "" {
+	if name := query.Get("aggregate"); name != "" {
 		s, err := eventstore.ParseStreamID(name)
 		if err != nil {
 			writeText(w, http.StatusBadRequest, err.Error())

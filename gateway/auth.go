@@ -78,6 +78,10 @@ func untrusted(err error) *command.Failure {
 
 // bearer reads the Authorization header. Without one the identity is nobody.
 func (g *Gateway) bearer(r *http.Request) (Identity, error) {
+	headers := r.Header.Values("Authorization")
+	if len(headers) > 1 {
+		return Identity{}, errors.New("the Authorization header is given twice: give it once")
+	}
 	header := r.Header.Get("Authorization")
 	if header == "" {
 		return Identity{}, nil

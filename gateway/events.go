@@ -199,7 +199,10 @@ func (g *Gateway) enterNow(s *session) *command.Failure {
 // startOf reads where a reading of events begins: where a subscription could,
 // but by default at the beginning.
 func (g *Gateway) startOf(req *frame.Subscribe, r *http.Request) *command.Failure {
-	query := r.URL.Query()
+	query, failure := parameters(r)
+	if failure != nil {
+		return failure
+	}
 	if last := r.Header.Get("Last-Event-ID"); last != "" { // the URL is still that of the first request
 		query = url.Values{"cursor": {last}, "log": query["log"]}
 	}

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -202,7 +206,10 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request) {
 	identity, s, failure := g.reader(r, r.PathValue("id"))
 	f := frame.Get{Aggregate: s}
-	query := r.URL.Query()
+	query, bad := parameters(r)
+	if failure == nil {
+		failure = bad
+	}
 	if at := query.Get("at_least"); at != "" && failure == nil {
 		n, err := strconv.ParseUint(at, 10, 64)
 		if err != nil {
@@ -239,6 +246,26 @@ func (g *Gateway) reader(r *http.Request, id string) (Identity, eventstore.Strea
 		return identity, s, &command.Failure{Code: command.BadRequest, Field: "aggregate", Message: err.Error()}
 	}
 	return identity, s, nil
+}
+
+// parameters reads the query string. It refuses one that can be read in two
+// ways: with a parameter given twice, or with bytes that are not UTF-8.
+func parameters(r *http.Request) (url.Values, *command.Failure) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, &command.Failure{Code: command.BadRequest, Message: "the query string can't be read: write name=value, with & between them, percent-encoded"}
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		switch values := query[name]; {
+		case !utf8.ValidString(name):
+			return nil, &command.Failure{Code: command.BadRequest, Message: "the name of a parameter is not valid UTF-8"}
+		case len(values) > 1:
+			return nil, badParameter(clip(name), "is given twice: give it once")
+		case !utf8.ValidString(values[0]):
+			return nil, badParameter(clip(name), "is not valid UTF-8")
+		}
+	}
+	return query, nil
 }
 
 func badParameter(name, what string) *command.Failure {

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
 // lastDate is the latest date that RFC 3339 can write: 9999-12-31T23:59:59Z.
@@ -21,6 +23,10 @@ func (c Config) identity(payload []byte, now time.Time) (gateway.Identity, error
 	var claims map[string]any
 	if err := json.Unmarshal(payload, &claims); err != nil || claims == nil {
 		return none, errors.New("the token's claims are no JSON object")
+	}
+	// The decoder replaces what is not Unicode: two subjects would be one client.
+	if !utf8.Valid(payload) || frame.HasHalfPair(payload) {
+		return none, errors.New("the token's claims are not Unicode: they have bytes that are not UTF-8, or half of a surrogate pair")
 	}
 
 	exp, has, err := date(claims, "exp")

@@ -12,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -340,4 +341,24 @@ func FuzzKeySet(f *testing.F) {
 			t.Error("a stranger's token was taken")
 		}
 	})
+}
+
+func TestClaimsThatAreNotUnicodeAreRefused(t *testing.T) {
+	t.Parallel()
+	a := authenticator(t, token.Config{HMACFile: file(t, secret)})
+	for name, sub := range map[string]string{
+		"half of a surrogate pair": `ada\ud800`,
+		"the other half":           `\ude00`,
+		"a byte that is not UTF-8": "ada\xff",
+	} {
+		payload := fmt.Sprintf(`{"sub":"%s","exp":%d}`, sub, time.Now().Add(time.Hour).Unix())
+		id, err := a.Token(t.Context(), signBytes(jose.HS256, []byte(secret), nil, []byte(payload)))
+		if err == nil || !strings.Contains(err.Error(), "not Unicode") {
+			t.Errorf("%s: client %q, error %v", name, id.Client, err)
+		}
+	}
+	payload := fmt.Sprintf(`{"sub":"\ud83d\ude00","exp":%d}`, time.Now().Add(time.Hour).Unix())
+	if id, err := a.Token(t.Context(), signBytes(jose.HS256, []byte(secret), nil, []byte(payload))); err != nil || id.Client != "\U0001F600" {
+		t.Errorf("a pair: client %q, error %v", id.Client, err)
+	}
 }

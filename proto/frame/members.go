@@ -3,10 +3,13 @@ package frame
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -152,9 +155,9 @@ func (p *parts) text(m member) string {
 	if !p.has(m) {
 		return ""
 	}
-	s, ok := unquote(p.raw[m])
-	if !ok {
-		p.fail(names[m], "%s is no string: write it in quotes", names[m])
+	s, err := unquote(p.raw[m])
+	if err != nil {
+		p.fail(names[m], "%s %s", names[m], err)
 	}
 	return s
 }
@@ -290,8 +293,8 @@ func hasNUL(raw []byte) bool {
 
 // printable reads a JSON string of 1 to most printable ASCII bytes.
 func printable(raw []byte, most int) (string, bool) {
-	s, ok := unquote(raw)
-	if !ok || s == "" || len(s) > most {
+	s, err := unquote(raw)
+	if err != nil || s == "" || len(s) > most {
 		return "", false
 	}
 	for i := range len(s) {
@@ -302,17 +305,62 @@ func printable(raw []byte, most int) (string, bool) {
 	return s, true
 }
 
-// unquote reads a JSON string of a valid document.
-func unquote(raw []byte) (string, bool) {
+var (
+	errNoString    = errors.New("is no string: write it in quotes")
+	errHalfOfAPair = errors.New("has half of a surrogate pair: write each character whole")
+)
+
+// unquote reads a JSON string of a valid document. It refuses half of a
+// surrogate pair, which encoding/json replaces: two strings that differ would
+// become one name.
+func unquote(raw []byte) (string, error) {
 	if len(raw) < 2 || raw[0] != '"' {
-		return "", false
+		return "", errNoString
 	}
 	if bytes.IndexByte(raw, '\\') < 0 {
-		return string(raw[1 : len(raw)-1]), true
+		return string(raw[1 : len(raw)-1]), nil
+	}
+	if HasHalfPair(raw) {
+		return "", errHalfOfAPair
 	}
 	var s string
 	err := json.Unmarshal(raw, &s)
-	return s, err == nil
+	return s, err
+}
+
+// HasHalfPair reports whether a string in a valid JSON document has half of a
+// surrogate pair, such as "\ud800".
+func HasHalfPair(raw []byte) bool {
+	for {
+		i := bytes.IndexByte(raw, '\\')
+		if i < 0 {
+			return false
+		}
+		r, isUnicode := escaped(raw[i:])
+		switch {
+		case !isUnicode:
+			raw = raw[i+2:]
+		case !utf16.IsSurrogate(r):
+			raw = raw[i+escapeBytes:]
+		default:
+			low, _ := escaped(raw[i+escapeBytes:])
+			if utf16.DecodeRune(r, low) == unicode.ReplacementChar {
+				return true
+			}
+			raw = raw[i+2*escapeBytes:]
+		}
+	}
+}
+
+const escapeBytes = len(`\u0000`)
+
+// escaped reads the \uXXXX that raw begins with, if it does.
+func escaped(raw []byte) (r rune, ok bool) {
+	if len(raw) < escapeBytes || !bytes.HasPrefix(raw, []byte(`\u`)) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(raw[2:escapeBytes]), 16, 16)
+	return rune(n), err == nil
 }
 
 // valid tells whether the line is JSON in UTF-8.
@@ -326,7 +374,7 @@ func walk(raw []byte) iter.Seq2[[]byte, []byte] {
 			end := skipValue(raw, i)
 			name := raw[i+1 : end-1]
 			if bytes.IndexByte(name, '\\') >= 0 {
-				s, _ := unquote(raw[i:end])
+				s, _ := unquote(raw[i:end]) // "" is no member's name
 				name = []byte(s)
 			}
 			i = skipSpace(raw, end) // the colon

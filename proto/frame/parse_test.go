@@ -69,6 +69,42 @@ func TestWhatIsWrongWithAFrameIsSaid(t *testing.T) {
 	}
 }
 
+func TestNamesWithHalfASurrogatePairAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ line, field string }{
+		{`{"op":"command","id":"1","aggregate":"counter/\ud800","command":"add","data":{}}`, "aggregate"},
+		{`{"op":"command","id":"1","aggregate":"counter/a\uDC00","command":"add","data":{}}`, "aggregate"},
+		{`{"op":"command","id":"1","aggregate":"counter/\ud83d\ud83d\ude00","command":"add","data":{}}`, "aggregate"},
+		{`{"op":"command","id":"1","aggregate":"counter/\\\ud800","command":"add","data":{}}`, "aggregate"},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"\ud800","data":{}}`, "command"},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"key":"\ud800"}`, "key"},
+		{`{"op":"get","id":"1","aggregate":"counter/\ud800x"}`, "aggregate"},
+		{`{"op":"subscribe","id":"1","stream":"counter/\ud800"}`, "stream"},
+		{`{"op":"subscribe","id":"1","category":"\ud800"}`, "category"},
+		{`{"op":"query","id":"1","query":"\ud800","data":{}}`, "query"},
+		{`{"op":"hello","id":"1","client":"\ud800"}`, "client"},
+		{`{"op":"hello","id":"1","log":"\ud800"}`, "log"},
+		{`{"op":"auth","id":"1","token":"dev:\ud800"}`, "token"},
+		{`{"op":"unsubscribe","id":"1","sub":"\ud800"}`, "sub"},
+		{`{"op":"\ud800","id":"1"}`, "op"},
+	} {
+		_, err := frame.ParseRequest([]byte(c.line))
+		var bad *frame.Error
+		if !errors.As(err, &bad) || bad.Field != c.field || bad.Code != command.BadRequest {
+			t.Errorf("%s: got %v, want a bad_request that names %s", c.line, err, c.field)
+		}
+	}
+	for name, line := range map[string]string{
+		"a pair":                   `{"op":"get","id":"1","aggregate":"counter/\ud83d\ude00"}`,
+		"U+FFFD itself":            `{"op":"get","id":"1","aggregate":"counter/\ufffd"}`,
+		"an escape of a backslash": `{"op":"get","id":"1","aggregate":"counter/\\ud800"}`,
+	} {
+		if _, err := frame.ParseRequest([]byte(line)); err != nil {
+			t.Errorf("%s is refused: %v", name, err)
+		}
+	}
+}
+
 func TestASubscriptionInHelloIsRefusedByItself(t *testing.T) {
 	t.Parallel()
 	f, err := frame.ParseRequest([]byte(`{"op":"hello","id":"1","subscriptions":[{"id":"2","stream":"counter/a"},{"id":"3"},7,{"stream":"counter/a"}]}`))
