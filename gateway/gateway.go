@@ -40,6 +40,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 )
 
 // Gateway serves clients. Its methods are safe for concurrent use, except
@@ -58,6 +59,8 @@ type Gateway struct {
 	ctx      context.Context // ends when all sessions have
 	cancel   context.CancelFunc
 	tasks    sync.WaitGroup // sessions
+
+	warnings struct{ origin, upgrade rate.Sometimes } // clients provoke them
 
 	mu        sync.Mutex
 	sessions  map[*session]struct{}
@@ -93,6 +96,10 @@ type Stats struct {
 	Limited map[string]uint64
 }
 
+// warnEvery bounds how often the log has one kind of warning that clients
+// provoke.
+const warnEvery = time.Minute
+
 // New returns a gateway, which refuses sessions until Start.
 func New(cfg Config) (*Gateway, error) {
 	cfg, err := cfg.withDefaults()
@@ -106,6 +113,9 @@ func New(cfg Config) (*Gateway, error) {
 		sessions: make(map[*session]struct{}),
 		clients:  make(map[string]int),
 		idle:     make(chan struct{}),
+	}
+	for _, w := range []*rate.Sometimes{&g.warnings.origin, &g.warnings.upgrade} {
+		w.Interval = warnEvery
 	}
 	close(g.idle)
 	g.ctx, g.cancel = context.WithCancel(context.Background())

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -93,17 +94,17 @@ func (g *Gateway) serveQuery(w http.ResponseWriter, _ *http.Request) {
 
 // serveWebSocket is the handshake of a session, and then the session.
 func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-		w.Header().Set("Upgrade", "websocket")
-		w.Header().Set("Connection", "Upgrade")
-		writeProblem(w, http.StatusUpgradeRequired, fault("", "", &command.Failure{
-			Code: command.BadRequest, Message: "this is where WebSockets connect: use a WebSocket client, or the other paths under /v1",
-		}))
+	if !r.ProtoAtLeast(1, 1) || !offers(r.Header.Values("Upgrade"), "websocket") || !offers(r.Header.Values("Connection"), "upgrade") {
+		g.refuseUpgrade(w, r)
 		return
 	}
 	if offered := r.Header.Values("Sec-WebSocket-Protocol"); len(offered) > 0 && !offers(offered, frame.Subprotocol) {
+		names := clip(strings.Join(offered, ", "))
+		g.warnings.upgrade.Do(func() {
+			g.cfg.Logger.Warn("a WebSocket was refused: none of its subprotocols is known", "offered", names, "known", frame.Subprotocol)
+		})
 		writeFailure(w, "", "", &command.Failure{
-			Code: command.BadRequest, Message: "none of the offered subprotocols is known: offer " + frame.Subprotocol + ", or none",
+			Code: command.BadRequest, Message: "none of the offered subprotocols (" + names + ") is known: offer " + frame.Subprotocol + ", or none",
 		})
 		return
 	}
@@ -127,7 +128,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil {
 		s.cancel()
-		g.cfg.Logger.Debug("handshake failed", "error", err)
+		g.warnings.upgrade.Do(func() { g.cfg.Logger.Warn("a WebSocket handshake failed", "error", err) })
 		return
 	}
 	conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
@@ -139,10 +140,31 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	s.start() // beside the handler, whose goroutine keeps the request and its buffers
 }
 
-func offers(headers []string, subprotocol string) bool {
+// refuseUpgrade answers a request that is no WebSocket handshake. Proxies drop
+// the headers that make it one, unless they are told to pass them.
+func (g *Gateway) refuseUpgrade(w http.ResponseWriter, r *http.Request) {
+	upgrade, connection := clip(strings.Join(r.Header.Values("Upgrade"), ", ")), clip(strings.Join(r.Header.Values("Connection"), ", "))
+	g.warnings.upgrade.Do(func() {
+		g.cfg.Logger.Warn("a WebSocket was refused: the request does not upgrade its connection; a proxy must pass both headers "+
+			"(nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\")",
+			"upgrade", upgrade, "connection", connection, "protocol", r.Proto)
+	})
+	w.Header().Set("Upgrade", "websocket")
+	w.Header().Set("Connection", "Upgrade")
+	writeProblem(w, http.StatusUpgradeRequired, fault("", "", &command.Failure{
+		Code: command.BadRequest,
+		Message: fmt.Sprintf("WebSockets connect here, by HTTP/1.1 with Upgrade: websocket and Connection: Upgrade; this request came by %s with Upgrade: %q and Connection: %q. "+
+			"Use a WebSocket client, or the other paths under /v1. If a proxy dropped the headers, let it pass them "+
+			"(nginx: proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\")",
+			r.Proto, upgrade, connection),
+	}))
+}
+
+// offers reports whether a header that lists tokens has one of them.
+func offers(headers []string, token string) bool {
 	for _, h := range headers {
 		for p := range strings.SplitSeq(h, ",") {
-			if strings.TrimSpace(p) == subprotocol {
+			if strings.EqualFold(strings.TrimSpace(p), token) {
 				return true
 			}
 		}

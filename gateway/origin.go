@@ -30,10 +30,25 @@ func (g *Gateway) shareWithOrigins(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !g.originAllowed(r) {
 			w.Header().Set("Vary", "Origin")
-			writeFailure(w, "", "", &command.Failure{Code: command.Forbidden, Message: "pages of this origin may not connect: the operator lists allowed origins"})
+			g.refuseOrigin(w, r)
 			return
 		}
 		shared.ServeHTTP(w, r)
+	})
+}
+
+// refuseOrigin names the two values that differ. Behind a proxy the Host is
+// often not the one that the browser sent.
+func (g *Gateway) refuseOrigin(w http.ResponseWriter, r *http.Request) {
+	origin, host := clip(r.Header.Get("Origin")), clip(r.Host)
+	g.warnings.origin.Do(func() {
+		g.cfg.Logger.Warn("a page was refused: its origin is neither this gateway's host nor among --origins; "+
+			"a proxy must pass the client's Host (nginx: proxy_set_header Host $http_host)", "origin", origin, "host", host, "origins", g.cfg.Origins)
+	})
+	writeFailure(w, "", "", &command.Failure{
+		Code: command.Forbidden,
+		Message: "pages of " + origin + " may not connect: this gateway was asked for as " + host + ", and --origins does not list that page; " +
+			"list it there, or if a proxy changed the Host header, let it pass the client's (nginx: proxy_set_header Host $http_host)",
 	})
 }
 

@@ -1,8 +1,14 @@
 package gateway_test
 
 import (
+	"bufio"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/gateway"
@@ -66,4 +72,121 @@ func TestPagesOfAllowedOriginsMayUseHTTP(t *testing.T) {
 	if after, _ := n.w.store.Head(t.Context()); after != before {
 		t.Error("a command from elsewhere was carried out")
 	}
+}
+
+// logLines is a log that a test reads.
+type logLines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// logged makes a gateway log to the lines that it returns.
+func logged(w *world, change ...func(*gateway.Config)) (*node, *logLines) {
+	lines := &logLines{}
+	return w.node(append(change, func(c *gateway.Config) { c.Logger = slog.New(slog.NewTextHandler(lines, nil)) })...), lines
+}
+
+// ask sends a request as it is written, with \n for the ends of its lines.
+func (n *node) ask(request string) (status int, body string) {
+	n.w.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, strings.ReplaceAll(request, "\n", "\r\n")); err != nil {
+		n.w.t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func TestARefusedOriginNamesBothValues(t *testing.T) {
+	t.Parallel()
+	n, lines := logged(newWorld(t), func(c *gateway.Config) { c.Origins = []string{"app.example"} })
+	for range 3 {
+		status, body := n.ask("GET /v1/ws HTTP/1.1\nHost: 10.0.0.7:8080\nOrigin: https://shop.example\nConnection: Upgrade\nUpgrade: websocket\n" +
+			"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
+		if status != http.StatusForbidden {
+			t.Errorf("got %d", status)
+		}
+		for _, part := range []string{"https://shop.example", "10.0.0.7:8080", "--origins", "proxy_set_header Host $http_host"} {
+			if !strings.Contains(body, part) {
+				t.Errorf("the answer does not name %s: %s", part, body)
+			}
+		}
+	}
+	said := lines.String()
+	if strings.Count(said, "level=WARN") != 1 {
+		t.Errorf("three refusals left the lines\n%s", said)
+	}
+	for _, part := range []string{"origin=https://shop.example", "host=10.0.0.7:8080", "origins=[app.example]", "proxy_set_header Host $http_host"} {
+		if !strings.Contains(said, part) {
+			t.Errorf("the log does not name %s:\n%s", part, said)
+		}
+	}
+}
+
+// nginx passes neither header unless it is told to, and speaks HTTP/1.0.
+func TestARefusedUpgradeNamesWhatAProxyDropped(t *testing.T) {
+	t.Parallel()
+	const key = "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n"
+	for name, c := range map[string]struct{ request, upgrade, connection, protocol string }{
+		"both dropped, HTTP/1.0": {"GET /v1/ws HTTP/1.0\nHost: gw\nConnection: close\n" + key, "", "close", "HTTP/1.0"},
+		"Upgrade dropped":        {"GET /v1/ws HTTP/1.1\nHost: gw\nConnection: upgrade\n" + key, "", "upgrade", "HTTP/1.1"},
+		"Connection dropped":     {"GET /v1/ws HTTP/1.1\nHost: gw\nUpgrade: websocket\n" + key, "websocket", "", "HTTP/1.1"},
+		"HTTP/1.0":               {"GET /v1/ws HTTP/1.0\nHost: gw\nUpgrade: websocket\nConnection: upgrade\n" + key, "websocket", "upgrade", "HTTP/1.0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n, lines := logged(newWorld(t))
+			for range 3 {
+				status, body := n.ask(c.request)
+				if status != http.StatusUpgradeRequired {
+					t.Errorf("got %d", status)
+				}
+				for _, part := range []string{
+					fmt.Sprintf(`came by %s with Upgrade: \"%s\" and Connection: \"%s\"`, c.protocol, c.upgrade, c.connection),
+					"proxy_set_header Upgrade $http_upgrade", "proxy_http_version 1.1",
+				} {
+					if !strings.Contains(body, part) {
+						t.Errorf("the answer does not say %s: %s", part, body)
+					}
+				}
+			}
+			said := lines.String()
+			if strings.Count(said, "level=WARN") != 1 || !strings.Contains(said, "proxy_set_header Upgrade $http_upgrade") ||
+				!strings.Contains(said, fmt.Sprintf("upgrade=%s connection=%s protocol=%s", orQuotes(c.upgrade), orQuotes(c.connection), c.protocol)) {
+				t.Errorf("three refusals left the lines\n%s", said)
+			}
+		})
+	}
+}
+
+// orQuotes is a value as slog writes it.
+func orQuotes(s string) string {
+	if s == "" {
+		return `""`
+	}
+	return s
 }

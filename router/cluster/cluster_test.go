@@ -378,8 +378,14 @@ func TestTwoNodesWithOneIDAreReportedOnBoth(t *testing.T) {
 		}
 		time.Sleep(2 * rivalAfter)
 		for i := range logs {
-			if n := strings.Count(logs[i].String(), "level=ERROR msg=\"two nodes have the same id"); n != 1 {
-				t.Errorf("node %d said so %d times:\n%s", i, n, logs[i].String())
+			said := logs[i].String()
+			if n := strings.Count(said, "level=ERROR msg=\"two nodes have the same name"); n != 1 {
+				t.Errorf("node %d said so %d times:\n%s", i, n, said)
+			}
+			// Either names the other's address and when it was started.
+			other := fmt.Sprintf("other_address=10.0.0.%d:7946 other_boot=1970-01-01T00:00:00.00000000%dZ", 2-i, 2-i)
+			if !strings.Contains(said, other) {
+				t.Errorf("node %d does not say %s:\n%s", i, other, said)
 			}
 		}
 		nodes[1].stop()

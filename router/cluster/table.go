@@ -148,7 +148,7 @@ func (t *table) learn(name string, h heard, now time.Time) {
 	if h.gone {
 		delete(t.nodes, name)
 		if r := t.rivals[name]; r != nil && r.told {
-			t.log.Info("the other node with this node's id is gone", "member", t.id, "address", old.addr)
+			t.log.Info("the other node with this node's name is gone", "member", t.id, "other_address", old.addr, "other_boot", bootTime(old.member))
 		}
 		delete(t.rivals, name)
 		if known && name != t.name && old.member.ID != "" && !t.runs(old.member.ID) {
@@ -216,10 +216,15 @@ func (t *table) check(now time.Time) {
 		if r.newer {
 			counts = "that one was started later and counts, this one is ignored"
 		}
-		t.log.Error("two nodes have the same id: stop one, or give it another id; meanwhile "+counts,
-			"member", t.id, "other", t.nodes[name].addr)
+		other, self := t.nodes[name], t.nodes[t.name]
+		t.log.Error("two nodes have the same name: stop one, or give it another name; meanwhile "+counts, "member", t.id,
+			"other_address", other.addr, "other_boot", bootTime(other.member), "other_http", other.member.HTTPAddr, "other_peer", other.member.PeerAddr,
+			"address", self.addr, "boot", bootTime(self.member))
 	}
 }
+
+// bootTime is when a member says that it was started.
+func bootTime(m Member) string { return time.Unix(0, int64(m.Boot)).UTC().Format(time.RFC3339Nano) }
 
 // equal reports whether two views say the same.
 func (v *View) equal(o *View) bool { return slices.Equal(v.Members, o.Members) }
