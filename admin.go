@@ -40,7 +40,7 @@ func (n *node) serveAdmin(ctx context.Context) error {
 	// A profile takes as long as it was asked to, so that only the header has
 	// a deadline.
 	server := &http.Server{
-		Handler: adminHandler(n.cfg.LogLevel, n.log), ReadHeaderTimeout: adminHeaderTime,
+		Handler: n.cfg.guardHost(adminHandler(n.cfg.LogLevel, n.log), n.log), ReadHeaderTimeout: adminHeaderTime,
 		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	n.log.Info("profiles and the log level are served", "url", "http://"+n.admin.Addr().String())

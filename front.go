@@ -30,7 +30,9 @@ func (n *node) newFront() *front {
 	f.say("opening the store")
 	f.answerWith(f.starting())
 	f.server = &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*f.handler.Load()).ServeHTTP(w, r) }),
+		Handler: n.cfg.guardHost(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			(*f.handler.Load()).ServeHTTP(w, r)
+		}), n.log),
 		ReadHeaderTimeout: n.cfg.Limits.HelloTimeout,
 		IdleTimeout:       2 * time.Minute,
 		// The gateway itself refuses what is past HeaderBytes, in words and

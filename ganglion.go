@@ -109,6 +109,8 @@ type Config struct {
 	Handler http.Handler
 
 	// Origins are the hosts whose pages may connect, besides the node's own.
+	// With gateway.Development the node answers only requests for these, for
+	// localhost and for IP addresses.
 	Origins []string
 
 	// Limits bound what clients may take of the node.
@@ -139,10 +141,10 @@ type Config struct {
 	TailOnly bool
 
 	// Suspect is how long a link may be silent before the node tries another.
-	//
-	// Defaults to 500 ms.
 	// The kernel's bound for unacknowledged data on links (TCP_USER_TIMEOUT)
 	// follows it.
+	//
+	// Defaults to 500 ms.
 	Suspect time.Duration
 
 	// Now is the wall clock: it dates events, and tells this run of the node

@@ -7,9 +7,12 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
+	"github.com/go-jose/go-jose/v4/json" // as for other tokens: it refuses a member given twice
 )
 
 // Identity is who a client is. The zero Identity is nobody: it passes only
@@ -43,7 +46,8 @@ type Authenticator interface {
 const DevelopmentWarning = "DEVELOPMENT AUTHENTICATION: every client id is taken on trust; do not expose this node to anybody you don't trust"
 
 // Development returns an Authenticator that believes whatever a client says:
-// a client id by itself, or a token of the form dev:<client id>. Serve with it
+// a client id by itself, or a token of the form dev:<client id>, perhaps with
+// claims as a JSON object behind it: dev:cook {"role":"kitchen"}. Serve with it
 // only among people who trust each other, and log DevelopmentWarning.
 func Development() Authenticator { return development{} }
 
@@ -52,12 +56,23 @@ type development struct{}
 func (development) Token(_ context.Context, token string) (Identity, error) {
 	client, ok := strings.CutPrefix(token, "dev:")
 	if !ok {
-		return Identity{}, errors.New("this gateway runs with development authentication: the token is dev: and a client id, such as dev:ada")
+		return Identity{}, errors.New("this gateway runs with development authentication: the token is dev: and a client id, " +
+			"perhaps with claims, such as dev:ada or dev:cook {\"role\":\"kitchen\"}")
 	}
+	client, rest, hasClaims := strings.Cut(client, " {")
 	if err := eventstore.ValidateID(client); err != nil {
 		return Identity{}, fmt.Errorf("the token's client id: %w", err)
 	}
-	return Identity{Client: client}, nil
+	if !hasClaims {
+		return Identity{Client: client}, nil
+	}
+	var claims map[string]any
+	raw := []byte("{" + rest)
+	if err := json.Unmarshal(raw, &claims); err != nil || !utf8.Valid(raw) || frame.HasHalfPair(raw) {
+		return Identity{}, errors.New("the token's claims are no JSON object in UTF-8: write dev: and a client id, a space and the claims, " +
+			"such as dev:cook {\"role\":\"kitchen\"}")
+	}
+	return Identity{Client: client, Claims: claims}, nil
 }
 
 func (development) Trust(_ context.Context, client string) (Identity, error) {

@@ -35,7 +35,7 @@ func flags(t *testing.T, command string) map[string]*pflag.Flag {
 func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 	t.Parallel()
 	for command, names := range map[string]string{
-		"dev": "listen data nodes",
+		"dev": "listen data nodes origins",
 		"node": "name roles listen peer-listen gossip-listen advertise join store cluster auth jwt-hmac-file jwt-jwks jwt-issuer jwt-audience origins " +
 			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-subscriptions max-open-requests max-outbound-bytes max-commands-per-second drain-window " +
 			"gossip-key-file peer-tls-cert peer-tls-key peer-tls-ca insecure-peers",

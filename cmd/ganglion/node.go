@@ -24,6 +24,7 @@ import (
 
 type devCmd struct {
 	Listen, Data string
+	Origins      []string
 	Nodes        int
 	TailOnly     bool
 }
@@ -33,6 +34,16 @@ func devCommand(l *logging) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run a cluster in one process on an embedded store, to try things out.",
+		Long: `Run a cluster in one process on an embedded store, to try things out.
+
+A client may be anybody: it says hello with a client id, or sends the token dev:ID.
+Claims follow the id as a JSON object, for access rules that look at them:
+
+  {"op":"hello","id":"1","token":"dev:cook {\"role\":\"kitchen\"}"}
+  curl -H 'Authorization: Bearer dev:cook {"role":"kitchen"}' …
+
+The node answers only as localhost, as an IP address, and as the hosts in --origins,
+so that no page on the Internet can reach it under a name of its own.`,
 		Example: `  ganglion dev
   ganglion dev --nodes 3 --data /tmp/try`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), l.logger()) },
@@ -40,6 +51,7 @@ func devCommand(l *logging) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`HOST:PORT` for clients; node i listens on the port plus i.")
 	f.StringVar(&c.Data, "data", "./ganglion-data", "`DIR` of the embedded store.")
+	f.StringSliceVar(&c.Origins, "origins", nil, originsUsage)
 	f.IntVar(&c.Nodes, "nodes", 1, "How many nodes to run in this process.")
 	f.BoolVar(&c.TailOnly, "tail-only", false, "")
 	hide(f, "tail-only")
@@ -53,7 +65,7 @@ func (c devCmd) run(ctx context.Context, log *slog.Logger) error {
 	}
 	var urls []string
 	return ganglion.RunDev(ctx, ganglion.Config{
-		Catalog: &domain.Catalog, Listen: c.Listen, Store: c.Data, Handler: examples.Handler(), TailOnly: c.TailOnly, Logger: log,
+		Catalog: &domain.Catalog, Listen: c.Listen, Origins: c.Origins, Store: c.Data, Handler: examples.Handler(), TailOnly: c.TailOnly, Logger: log,
 		Ready: func(url string) {
 			fmt.Println("ganglion: ready", url)
 			if urls = append(urls, url); len(urls) == c.Nodes {
@@ -113,6 +125,8 @@ func peerTLSFlags(f *pflag.FlagSet, t *ganglion.PeerTLS) {
 	f.StringVar(&t.CA, "peer-tls-ca", "", "`FILE` with the authority whose certificates are nodes of this cluster (PEM).")
 }
 
+const originsUsage = "Each `HOST` whose pages may connect, besides the node's own; in development mode also the hosts that the node answers as."
+
 type nodeCmd struct {
 	ganglion.Config
 	Roles    []string
@@ -158,7 +172,7 @@ func (c *nodeCmd) addTo(cmd *cobra.Command) {
 	c.storeFlags.addTo(f)
 	f.DurationVar(&c.StoreWait, "store-wait", 5*time.Minute, "How long a node that starts waits for a database that can't be reached, not ready, before it exits; 0 does not wait.")
 	c.authFlags.addTo(cmd)
-	f.StringSliceVar(&c.Origins, "origins", nil, "Each `HOST` whose pages may connect, besides the node's own.")
+	f.StringSliceVar(&c.Origins, "origins", nil, originsUsage)
 	f.BoolVar(&c.Examples, "examples", false, "Serve the example pages, such as /examples/auction/.")
 	limitFlags(f, &c.Limits)
 	f.DurationVar(&c.DrainWindow, "drain-window", 5*time.Second, "How long a node that stops takes to part with its sessions, one after another.")

@@ -178,7 +178,7 @@ func connect(t *testing.T, url string) net.Conn {
 	return conn
 }
 
-const upgradeRequest = "GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
+const upgradeRequest = "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n" +
 	"Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
 // upgrade opens a WebSocket without a library.
@@ -451,7 +451,7 @@ func oneID(t *testing.T, url string, held func()) {
 // endlessHeader would send a gigabyte of header.
 func endlessHeader(t *testing.T, url string, held func()) {
 	conn := connect(t, url)
-	_, _ = io.WriteString(conn, "GET /v1/ws HTTP/1.1\r\nHost: x\r\nX-Endless: ")
+	_, _ = io.WriteString(conn, "GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nX-Endless: ")
 	block, sent := bytes.Repeat([]byte("x"), 64<<10), 0
 	for sent < 1<<30 {
 		n, err := conn.Write(block)
