@@ -10,6 +10,7 @@ require (
 	github.com/ganglion-es/ganglion/eventstore v0.0.0
 	github.com/ganglion-es/ganglion/proto v0.0.0
 	github.com/jackc/pgx/v5 v5.12.0
+	golang.org/x/time v0.14.0
 )
 
 require (

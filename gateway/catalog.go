@@ -6,7 +6,8 @@ import "encoding/json"
 // what, and how stored events are shown. It is immutable and safe for
 // concurrent use. *aggregate.Catalog satisfies it.
 //
-// A caller is a client id ("" for nobody) and the claims of its token.
+// A caller is a client id ("" for nobody) and the claims of its token. The
+// gateway recovers from panics of these methods: a rule that panics says no.
 type Catalog interface {
 	// HasType and HasCommand tell whether the application knows a name.
 	HasType(typ string) bool

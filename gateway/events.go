@@ -80,6 +80,7 @@ func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, t topic, fr
 		var page []byte
 		for _, e := range p.list {
 			if e.err != nil {
+				g.logUnshown(e)
 				err = e.err
 				break
 			}

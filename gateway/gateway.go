@@ -47,6 +47,7 @@ import (
 // that Deliver is called by one goroutine.
 type Gateway struct {
 	cfg      Config
+	guard    *guard
 	hub      *hub
 	handler  http.Handler
 	pages    *pages
@@ -106,8 +107,11 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	application := &guard{log: cfg.Logger}
+	cfg.guardApplication(application)
 	g := &Gateway{
 		cfg:      cfg,
+		guard:    application,
 		reads:    make(chan struct{}, cfg.PageReads),
 		rates:    buckets{perSecond: cfg.Limits.CommandsPerSecond, byClient: make(map[string]*bucket)},
 		sessions: make(map[*session]struct{}),

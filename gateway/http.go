@@ -202,18 +202,25 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 		writeFailure(w, bad.ID, bad.Key, &command.Failure{Code: bad.Code, Field: bad.Field, Message: bad.Message})
 		return
 	}
+	log := g.logCommand(&f, identity)
+	var c command.Command
+	var failure *command.Failure
 	if after := g.rates.take(identity.Client, time.Now()); after > 0 {
-		writeFailure(w, f.ID, f.Key, g.tooFast(after))
-		return
+		failure = g.tooFast(after)
+	} else {
+		c, failure = g.prepare(f, identity, newID())
 	}
-	c, failure := g.prepare(f, identity, newID())
 	if failure != nil {
+		log.end(f.Key, command.Failed(failure))
 		writeFailure(w, f.ID, f.Key, failure)
 		return
 	}
 	g.stats.commands.Add(1)
 	outcome := make(chan command.Outcome, 1)
-	g.cfg.Router.Send(c, func(o command.Outcome) { outcome <- o })
+	g.cfg.Router.Send(c, func(o command.Outcome) {
+		log.end(c.Key, o)
+		outcome <- o
+	})
 	select { // the router answers by the command's deadline
 	case o := <-outcome:
 		if o.Failure != nil {

@@ -187,17 +187,22 @@ func (s *session) command(f frame.Command, r *request) {
 	s.mu.Lock()
 	identity, after := s.identity, s.rate.take(time.Now())
 	s.mu.Unlock()
+	log := s.g.logCommand(&f, identity)
+	var c command.Command
+	var failure *command.Failure
 	if after > 0 {
-		s.settle(f.ID, r, fault(f.ID, f.Key, s.g.tooFast(after)))
-		return
+		failure = s.g.tooFast(after)
+	} else {
+		c, failure = s.g.prepare(f, identity, s.id)
 	}
-	c, failure := s.g.prepare(f, identity, s.id)
 	if failure != nil {
+		log.end(f.Key, command.Failed(failure))
 		s.settle(f.ID, r, fault(f.ID, f.Key, failure))
 		return
 	}
 	s.g.stats.commands.Add(1)
 	s.g.cfg.Router.Send(c, func(o command.Outcome) {
+		log.end(c.Key, o)
 		s.settle(f.ID, r, answer(f.ID, c.Key, o))
 	})
 }

@@ -225,14 +225,30 @@ func (s *session) demote(sub *subscription) {
 // Nothing is skipped in silence, and other subscriptions go on. The caller
 // holds s.mu.
 func (s *session) withdraw(sub *subscription, e *entry) {
-	s.g.cfg.Logger.Error("an event can't be shown", "stream", e.stream, "version", e.version, "position", e.position, "error", e.err)
+	s.g.logUnshown(e)
 	s.forget(sub)
 	s.say(frame.Unsubscribed{
 		Sub: sub.id, Code: command.Unavailable, Cursor: sub.cursor(),
-		Message: fmt.Sprintf("node %s can't show version %d of %s: subscribe again with this cursor at another node, or once this one was upgraded",
-			s.g.cfg.Node, e.version, e.stream),
+		Message: s.g.unshown(e).Message,
 	})
 	s.bereft()
+}
+
+// logUnshown logs that an event can't be shown. Each reader that comes to it
+// says so, and clients read it again and again: one line a minute is enough.
+func (g *Gateway) logUnshown(e *entry) {
+	g.guard.sometimes("unshown "+e.stream.Type, func() {
+		g.cfg.Logger.Error("an event can't be shown", "stream", e.stream, "version", e.version, "position", e.position, "err", e.err)
+	})
+}
+
+// unshown is the failure for an event that can't be shown.
+func (g *Gateway) unshown(e *entry) *command.Failure {
+	return &command.Failure{
+		Code: command.Unavailable, Retry: command.RetryLater,
+		Message: fmt.Sprintf("node %s can't show version %d of %s: subscribe again with this cursor at another node, or once this one was upgraded",
+			g.cfg.Node, e.version, e.stream),
+	}
 }
 
 // bereft ends a session that has nothing left to do without its subscription:

@@ -41,6 +41,11 @@ func (e *DataError) Error() string {
 // is a *S; commands and events are values of the registered types. Handing in
 // anything else is a fault of the caller and panics.
 //
+// Errors of the application's code (of Decide, upcasters and types with a JSON
+// form of their own) are passed on as text, never wrapped: their methods are
+// code of the application as well, and callers look at errors outside of what
+// recovers.
+//
 // A Definition is immutable and safe for concurrent use; the states are not.
 type Definition struct {
 	name          string
@@ -121,7 +126,7 @@ func (d *Definition) NewState() any { return d.newState() }
 func (d *Definition) EncodeState(state any) (json.RawMessage, error) {
 	raw, err := json.Marshal(state)
 	if err != nil {
-		return nil, fmt.Errorf("aggregate: encode the state of %s: %w", d.name, err)
+		return nil, fmt.Errorf("aggregate: encode the state of %s: %v", d.name, err)
 	}
 	return raw, nil
 }
@@ -130,7 +135,7 @@ func (d *Definition) EncodeState(state any) (json.RawMessage, error) {
 func (d *Definition) DecodeState(raw json.RawMessage) (any, error) {
 	state, err := d.decodeState(raw)
 	if err != nil {
-		return nil, fmt.Errorf("aggregate: decode a state of %s: %w", d.name, err)
+		return nil, fmt.Errorf("aggregate: decode a state of %s: %v", d.name, err)
 	}
 	return state, nil
 }
@@ -139,7 +144,7 @@ func (d *Definition) DecodeState(raw json.RawMessage) (any, error) {
 func (d *Definition) View(state any) (json.RawMessage, error) {
 	raw, err := json.Marshal(d.view(state))
 	if err != nil {
-		return nil, fmt.Errorf("aggregate: encode the view of %s: %w", d.name, err)
+		return nil, fmt.Errorf("aggregate: encode the view of %s: %v", d.name, err)
 	}
 	return raw, nil
 }
@@ -182,7 +187,7 @@ func (d *Definition) EncodeCommand(cmd any) (json.RawMessage, error) {
 	}
 	data, err := c.shape.appendCanonical(make([]byte, 0, 64), reflect.ValueOf(cmd))
 	if err != nil {
-		return nil, fmt.Errorf("aggregate: encode command %s of %s: %w", c.name, d.name, err)
+		return nil, fmt.Errorf("aggregate: encode command %s of %s: %v", c.name, d.name, err)
 	}
 	return data, nil
 }
@@ -190,8 +195,22 @@ func (d *Definition) EncodeCommand(cmd any) (json.RawMessage, error) {
 // Decide decides a command at a state. It returns the events, in order; the
 // error is a *Rejection where a business rule says no, anything else is a
 // fault of the application. The state stays as it is.
+//
+// No error that Decide returns runs code of the application: its text is taken
+// here, where a panic of that code is still the caller's to recover.
 func (d *Definition) Decide(call Call, state, cmd any) ([]any, error) {
-	return d.decide(call, state, cmd)
+	events, err := d.decide(call, state, cmd)
+	if err == nil {
+		return events, nil
+	}
+	rejection, rejected := errors.AsType[*Rejection](err)
+	switch {
+	case !rejected:
+		return nil, fmt.Errorf("%v", err)
+	case rejection == nil:
+		return nil, errors.New("the error is a nil *Rejection: return nil to grant the command")
+	}
+	return nil, rejection
 }
 
 // DecodeEvent makes an event of its stored form, older forms by way of the
@@ -204,7 +223,7 @@ func (d *Definition) DecodeEvent(name string, form int, data json.RawMessage) (a
 	}
 	event := reflect.New(e.shape.typ)
 	if err := json.Unmarshal(data, event.Interface()); err != nil {
-		return nil, fmt.Errorf("aggregate: decode event %s of %s: %w", name, d.name, err)
+		return nil, fmt.Errorf("aggregate: decode event %s of %s: %v", name, d.name, err)
 	}
 	return event.Elem().Interface(), nil
 }
@@ -217,7 +236,7 @@ func (d *Definition) EncodeEvent(event any) (name string, form int, data json.Ra
 	}
 	data, err = json.Marshal(event)
 	if err != nil {
-		return "", 0, nil, fmt.Errorf("aggregate: encode event %s of %s: %w", e.name, d.name, err)
+		return "", 0, nil, fmt.Errorf("aggregate: encode event %s of %s: %v", e.name, d.name, err)
 	}
 	return e.name, e.form(), data, nil
 }
@@ -250,7 +269,7 @@ func (d *Definition) upcast(name string, form int, data json.RawMessage) (*event
 	for ; form < e.form(); form++ {
 		var err error
 		if data, err = e.upcasters[form-1](data); err != nil {
-			return nil, nil, fmt.Errorf("aggregate: upcast event %s of %s from form %d: %w", name, d.name, form, err)
+			return nil, nil, fmt.Errorf("aggregate: upcast event %s of %s from form %d: %v", name, d.name, form, err)
 		}
 	}
 	return e, data, nil

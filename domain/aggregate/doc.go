@@ -44,6 +44,9 @@
 // is stored. Decide and Apply run on the owner of an aggregate; access rules
 // and upcasters run on every node, from many goroutines.
 //
-// Application code that panics panics through this package; package host
-// recovers.
+// Application code that panics panics through this package. Package host and
+// the gateway recover: the command fails as internal, an access rule says no,
+// an event whose upcaster panics is not shown. Each is logged with its stack.
+// What Go ends a program for can't be recovered from: a stack overflow,
+// concurrent writes to a map, running out of memory.
 package aggregate

@@ -37,7 +37,7 @@ func (h *Host) serve(c *cell, jobs []*job, reads []*read) {
 		return
 	}
 	if err != nil {
-		refuse(round, h.failure(c.stream, "reading the aggregate", err))
+		refuse(round, h.failure(c.stream, "reading the aggregate", err, round...))
 		return
 	}
 	h.counters.drained(len(round))
@@ -95,7 +95,7 @@ func (h *Host) decode(c *cell, j *job) *command.Failure {
 	case errors.As(err, &data):
 		return badRequest(data.Error(), data.Field)
 	}
-	return h.failure(c.stream, "decoding command "+j.Name, err)
+	return h.failure(c.stream, "decoding a command", err, j)
 }
 
 func refuse(jobs []*job, f *command.Failure) {
@@ -114,7 +114,7 @@ func (h *Host) execute(c *cell, round []*job) {
 		}
 		if !first {
 			if err := h.load(c); err != nil {
-				refuse(round, h.failure(c.stream, "reading the aggregate", err))
+				refuse(round, h.failure(c.stream, "reading the aggregate", err, round...))
 				return
 			}
 		}
@@ -153,11 +153,11 @@ func (h *Host) execute(c *cell, round []*job) {
 			limit = 1 // one of them is at fault: the others go without it
 
 		case errors.Is(err, eventstore.ErrInvalid):
-			round[0].settle(h.failure(c.stream, "storing", err))
+			round[0].settle(h.failure(c.stream, "storing", err, round[0]))
 			round = round[1:]
 
 		default:
-			refuse(round, h.uncertain(c, err))
+			refuse(round, h.uncertain(c, err, round))
 			return
 		}
 	}
@@ -165,8 +165,8 @@ func (h *Host) execute(c *cell, round []*job) {
 
 // uncertain is the failure for an append that ended with an error which does
 // not say what became of the unit.
-func (h *Host) uncertain(c *cell, err error) *command.Failure {
-	f := h.failure(c.stream, "storing", err)
+func (h *Host) uncertain(c *cell, err error, round []*job) *command.Failure {
+	f := h.failure(c.stream, "storing", err, round...)
 	if f.Code == command.Internal {
 		f.Retry = command.RetrySameKey
 	}
@@ -298,7 +298,7 @@ func (h *Host) decideOne(c *cell, j *job, version eventstore.Version, at time.Ti
 			Code: command.Rejected, Reason: rejection.Code, Message: rejection.Message, Retry: command.RetryNo,
 		}, false
 	case err != nil:
-		return nil, h.failure(c.stream, "deciding command "+j.Name, err), errors.As(err, &panicked)
+		return nil, h.failure(c.stream, "deciding a command", err, j), errors.As(err, &panicked)
 	case size > MaxCommitBytes:
 		return nil, &command.Failure{
 			Code:    command.TooLarge,
@@ -403,7 +403,7 @@ func (h *Host) replay(c *cell, round []*job, known []eventstore.First) []*job {
 		o, err := h.firstAnswer(c, j, first)
 		if err != nil {
 			// It was executed; only its answer can't be told now.
-			f := h.failure(c.stream, "reading a first answer", err)
+			f := h.failure(c.stream, "reading a first answer", err, j)
 			f.Retry, f.Elsewhere = command.RetrySameKey, false
 			j.settle(f)
 			continue

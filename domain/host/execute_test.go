@@ -287,6 +287,52 @@ func TestPanickingAggregateCostsOnlyItsCommand(t *testing.T) {
 	}
 }
 
+func TestErrorsOfDecideNeverEndTheProcess(t *testing.T) {
+	t.Parallel()
+	for in, says := range map[string]string{"nil rejection": "return nil to grant the command", "nil error": "setup_test.go"} {
+		t.Run(in, func(t *testing.T) {
+			t.Parallel()
+			var out logged
+			h := start(t, Config{Store: newMemlog(), Logger: out.logger()})
+			failed(t, do(t, h, cmd("a", "bad", "boom", m{"in": in})), command.Internal, command.RetryNo)
+			granted(t, do(t, h, cmd("a", "2", "put", m{"by": 1})), 1)
+			if text := out.String(); !strings.Contains(text, says) {
+				t.Errorf("the log does not say %q: %s", says, text)
+			}
+		})
+	}
+}
+
+func TestLogLinesAboutCommandsCarryTheirKeys(t *testing.T) {
+	t.Parallel()
+	var out logged
+	log := newMemlog()
+	h := start(t, Config{Store: log, Logger: out.logger()})
+	wants := func(says ...string) {
+		t.Helper()
+		text := out.String()
+		for _, say := range says {
+			if !strings.Contains(text, say) {
+				t.Errorf("the log lacks %q: %s", say, text)
+			}
+		}
+	}
+	c := cmd("a", "k-error", "boom", m{"in": "error"})
+	c.Client = "ada"
+	failed(t, do(t, h, c), command.Internal, command.RetryNo)
+	wants("key=k-error", "command=boom", "client=ada", "stream=box/a")
+	for i := range 50 { // a client that repeats it fills no disk
+		failed(t, do(t, h, cmd("a", fmt.Sprint("k-panic-", i), "boom", m{"in": "decide"})), command.Internal, command.RetryNo)
+	}
+	wants("key=k-panic-0", "key=k-panic-9")
+	if n := strings.Count(out.String(), "application code panicked"); n > 40 {
+		t.Errorf("%d of 50 panics at one place were logged", n)
+	}
+	log.before = func(eventstore.Unit) error { return errors.New("disk on fire") }
+	failed(t, do(t, h, cmd("a", "k-store", "put", m{"by": 1})), command.Internal, command.RetrySameKey)
+	wants("key=k-store", "disk on fire")
+}
+
 func TestPanickingViewStopsGetsAndNotCommands(t *testing.T) {
 	t.Parallel()
 	h := start(t, Config{Store: newMemlog()})

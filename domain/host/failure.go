@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
@@ -71,10 +73,10 @@ func internal() *command.Failure {
 const outage = 500 * time.Millisecond
 
 // failure says to a client what an error from the store, or from reading an
-// aggregate, means. It is internal, and logged, when there is nothing that a
-// client could know. Whether other nodes still reach the database, only they
-// know: they are asked.
-func (h *Host) failure(s eventstore.StreamID, doing string, err error) *command.Failure {
+// aggregate, means. It is internal, and logged with the keys of the commands
+// concerned, when there is nothing that a client could know. Whether other
+// nodes still reach the database, only they know: they are asked.
+func (h *Host) failure(s eventstore.StreamID, doing string, err error, jobs ...*job) *command.Failure {
 	unavailable := func(message string, retry command.Retry) *command.Failure {
 		return &command.Failure{Code: command.Unavailable, Message: message, Retry: retry}
 	}
@@ -112,14 +114,50 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error) *command.
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return late()
 	}
-	var p *panicError
-	if errors.As(err, &p) {
-		h.log.Error(doing+": application code panicked", "stream", s, "panic", p.value, "stack", string(p.stack))
-	} else {
-		h.log.Error(doing+" failed", "stream", s, "error", err)
-	}
 	h.counters.internal.Add(1)
+	h.logFault(s, doing, err, jobs)
 	return internal()
+}
+
+// logFault logs a fault of the program. A client can cause the same panic with
+// each command that it sends: for each place the first ten are logged, and then
+// one a second.
+func (h *Host) logFault(s eventstore.StreamID, doing string, err error, jobs []*job) {
+	log := h.log.With("stream", s)
+	switch len(jobs) {
+	case 0:
+	case 1:
+		log = log.With("key", jobs[0].Key, "command", jobs[0].Name, "client", jobs[0].Client)
+	default:
+		log = log.With("keys", keysOf(jobs))
+	}
+	var p *panicError
+	if !errors.As(err, &p) {
+		log.Error(doing+" failed", "err", err)
+		return
+	}
+	place := doing + " of " + s.Type
+	if len(jobs) == 1 {
+		place += " " + jobs[0].Name
+	}
+	once, ok := h.faults.Load(place)
+	if !ok {
+		once, _ = h.faults.LoadOrStore(place, &rate.Sometimes{First: 10, Interval: time.Second})
+	}
+	once.(*rate.Sometimes).Do(func() {
+		log.Error(doing+": application code panicked", "panic", p.value, "stack", string(p.stack))
+	})
+}
+
+// keysOf returns the keys of the first commands of a round: enough to find
+// them by.
+func keysOf(jobs []*job) []string {
+	const most = 16
+	keys := make([]string, 0, min(len(jobs), most))
+	for _, j := range jobs[:min(len(jobs), most)] {
+		keys = append(keys, j.Key)
+	}
+	return keys
 }
 
 // panicError is a panic of application code.

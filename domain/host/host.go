@@ -58,6 +58,7 @@ type Host struct {
 	snapshots chan eventstore.Snapshot
 	tip       tip
 	counters  counters
+	faults    sync.Map                  // of *rate.Sometimes: panics that were logged, by place
 	outage    atomic.Bool               // the last append found the store out of reach
 	ticked    atomic.Pointer[time.Time] // when watchForPauses last looked; nil while it does not
 

@@ -41,7 +41,7 @@ type (
 	huge struct { // makes an event of that size
 		Bytes int `json:"bytes"`
 	}
-	boom struct { // panics or fails: in decide, error, apply, view
+	boom struct { // panics or fails: in decide, error, nil rejection, nil error, apply, view
 		In string `json:"in"`
 	}
 	mark struct { // makes an event that only some programs know
@@ -95,6 +95,12 @@ func (c boom) Decide(aggregate.Call, Box) (aggregate.Decision[Box], error) {
 		panic("boom in decide")
 	case "error":
 		return nil, errors.New("boom with an error")
+	case "nil rejection":
+		var none *aggregate.Rejection
+		return nil, none
+	case "nil error":
+		var none *textless
+		return nil, none
 	}
 	return aggregate.Emit[Box](boomEvent(c))
 }
@@ -102,6 +108,12 @@ func (c boom) Decide(aggregate.Call, Box) (aggregate.Decision[Box], error) {
 func (c mark) Decide(aggregate.Call, Box) (aggregate.Decision[Box], error) {
 	return aggregate.Emit[Box](markEvent(c))
 }
+
+// textless is an error that can't be asked for anything when it is nil.
+type textless struct{ cause error }
+
+func (e *textless) Error() string { return "boom: " + e.cause.Error() }
+func (e *textless) Unwrap() error { return e.cause }
 
 func (e putEvent) Apply(b *Box)  { b.Value += e.By; b.Events++ }
 func (e hugeEvent) Apply(b *Box) { b.Events++ }
