@@ -297,6 +297,7 @@ func (n *node) run(ctx context.Context) error {
 	part("feed", n.feed.Run)
 	part("log", n.watchLog)
 	part("sight", n.watchSight)
+	part("stored forms", n.reportStoredForms)
 	part("peers", n.servePeers)
 	door("clients", n.front.serve)
 	if n.admin != nil {

@@ -105,7 +105,8 @@ func (c *Catalog) MayReadAll(client string, claims map[string]any, typ string) b
 
 // Show turns a stored event's data into what clients see: data of today's
 // form as it is stored, older data as the upcasters make it. The error is
-// ErrUnknownEvent for an event that the application does not know.
+// ErrUnknownEvent for an event that the application does not know, and a
+// *FormError for one that it would misread.
 func (c *Catalog) Show(typ, event string, form int, data json.RawMessage) (json.RawMessage, error) {
 	d, ok := c.types[typ]
 	if !ok {

@@ -278,6 +278,9 @@ func (d *Definition) upcast(name string, form int, data json.RawMessage) (*event
 func (d *Definition) show(name string, form int, data json.RawMessage) (json.RawMessage, error) {
 	e, ok := d.events[name]
 	if ok && max(form, 1) == e.form() {
+		if wrong, ok := errors.AsType[*FormError](d.CheckStored(name, form, data)); ok && wrong.Misread() {
+			return nil, wrong
+		}
 		return data, nil
 	}
 	event, err := d.DecodeEvent(name, form, data)

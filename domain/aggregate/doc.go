@@ -17,6 +17,11 @@
 // aggregatetest keeps golden files of every form and fails when history would
 // be orphaned.
 //
+// A program whose form differs all the same is not let loose on the log: an
+// event that it would misread is neither applied nor shown, and a node reports
+// the form at its start, as far as it finds it there, and when it is met; see
+// FormError.
+//
 // A state is a cache of its events. It may change shape at will: snapshots
 // carry a fingerprint of the shape, and one of another shape is not used.
 // Raise Revision when the shape stays and Apply changes its meaning.

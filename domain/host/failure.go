@@ -106,6 +106,10 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error, jobs ...*
 			command.RetryLater)
 	case errors.Is(err, eventstore.ErrClosed), h.ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return leaving()
+	case isMisread(err): // checkStored has logged it
+		f := unavailable(fmt.Sprintf("%s has events that this node's version of the program would misread", s), command.RetryLater)
+		f.Elsewhere = true
+		return f
 	case errors.Is(err, aggregate.ErrUnknownEvent):
 		h.log.Warn("an event is newer than this program: leaving the aggregate to other nodes", "stream", s, "error", err)
 		f := unavailable(fmt.Sprintf("%s has events that this node's version of the program does not know", s), command.RetryLater)

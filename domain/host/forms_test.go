@@ -3,6 +3,7 @@ package host
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -147,5 +148,76 @@ func TestThreeForms(t *testing.T) {
 		if o := do(t, old, c); o.Failure == nil || !o.Failure.Elsewhere {
 			t.Errorf("an older release answers %+v", o)
 		}
+	})
+}
+
+// The programs below are two releases of a shop whose event "placed" has other
+// members in the second, under the same form: its author forgot the upcaster.
+type (
+	shop     struct{ Cents int }
+	placeOne struct {
+		Price int `json:"price"`
+	}
+	placeTwo struct {
+		Cents int `json:"cents"`
+	}
+	placedOne placeOne
+	placedTwo placeTwo
+)
+
+func (c placeOne) Decide(aggregate.Call, shop) (aggregate.Decision[shop], error) {
+	return aggregate.Emit[shop](placedOne(c))
+}
+
+func (c placeTwo) Decide(aggregate.Call, shop) (aggregate.Decision[shop], error) {
+	return aggregate.Emit[shop](placedTwo(c))
+}
+
+func (e placedOne) Apply(s *shop) { s.Cents += 100 * e.Price }
+func (e placedTwo) Apply(s *shop) { s.Cents += e.Cents }
+
+func shops(t testing.TB, c aggregate.Command[shop], e aggregate.Event[shop]) *aggregate.Catalog {
+	t.Helper()
+	var all aggregate.Catalog
+	aggregate.Define(&all, aggregate.Type[shop]{
+		Name: "shop", Access: aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
+		Commands: aggregate.Commands[shop]{"place": c}, Events: aggregate.Events[shop]{"placed": e},
+	})
+	if err := all.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return &all
+}
+
+func TestEventOfAnotherShapeIsNeverReadAsZero(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		stream := eventstore.StreamID{Type: "shop", ID: "a"}
+		place := func(key string, data any) command.Command {
+			c := cmd("a", key, "place", data)
+			c.Stream = stream
+			return c
+		}
+		first := start(t, Config{Store: log(nil), Catalog: shops(t, placeOne{}, placedOne{})})
+		granted(t, do(t, first, place("1", m{"price": 4})), 1)
+
+		var out logged
+		second := start(t, Config{Store: log(nil), Catalog: shops(t, placeTwo{}, placedTwo{}), Logger: out.logger()})
+		for i := range 3 {
+			if f := failed(t, do(t, second, place(fmt.Sprint("two", i), m{"cents": 5})), command.Unavailable, command.RetryLater); !f.Elsewhere {
+				t.Errorf("%+v is not left to another node", f)
+			}
+			getFails(t, second, command.Get{Stream: stream}, command.Unavailable)
+		}
+		text := out.String()
+		if strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "would misread") != 1 {
+			t.Errorf("it is not logged once:\n%s", text)
+		}
+		for _, say := range []string{"stream=shop/a", "version=1", "event=placed", "form=1", "[price]", "[cents]", "aggregate.Reads"} {
+			if !strings.Contains(text, say) {
+				t.Errorf("the log lacks %q:\n%s", say, text)
+			}
+		}
+		granted(t, do(t, first, place("2", m{"price": 1})), 2) // what it was made for still works
 	})
 }

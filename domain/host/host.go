@@ -59,6 +59,7 @@ type Host struct {
 	tip       tip
 	counters  counters
 	faults    sync.Map                  // of *rate.Sometimes: panics that were logged, by place
+	differing sync.Map                  // of formKey: forms that were logged
 	outage    atomic.Bool               // the last append found the store out of reach
 	ticked    atomic.Pointer[time.Time] // when watchForPauses last looked; nil while it does not
 

@@ -2,9 +2,12 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
+	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
@@ -145,6 +148,9 @@ func (h *Host) apply(c *cell, commit *eventstore.Commit) error {
 			continue
 		}
 		err := guarded(func() error {
+			if err := h.checkStored(c, &e, first+eventstore.Version(i)); err != nil {
+				return err
+			}
 			event, err := c.def.DecodeEvent(e.Type, e.Form, e.Data)
 			if err == nil {
 				c.def.Apply(c.state, event)
@@ -162,6 +168,42 @@ func (h *Host) apply(c *cell, commit *eventstore.Commit) error {
 		c.at = commit.At
 	}
 	return nil
+}
+
+// checkStored refuses an event that this program would misread. It logs each
+// form that differs from what this program declares once.
+func (h *Host) checkStored(c *cell, e *eventstore.Event, version eventstore.Version) error {
+	err := c.def.CheckStored(e.Type, e.Form, e.Data)
+	wrong, ok := errors.AsType[*aggregate.FormError](err)
+	if !ok {
+		return err
+	}
+	if _, known := h.differing.LoadOrStore(formKey{c.stream.Type, e.Type, e.Form, wrong.Misread()}, true); !known {
+		level, doing := slog.LevelWarn, "a stored event has members that this program ignores"
+		if wrong.Misread() {
+			level, doing = slog.LevelError, "this program would misread a stored event: it leaves the aggregate to other nodes"
+		}
+		h.log.Log(context.Background(), level, doing, "stream", c.stream, "version", version,
+			"event", e.Type, "form", wrong.Form, "unknown", wrong.Unknown, "missing", wrong.Missing, "err", wrong)
+	}
+	if wrong.Misread() {
+		return wrong
+	}
+	return nil
+}
+
+// isMisread reports whether a stored event has another form than this program
+// declares.
+func isMisread(err error) bool {
+	_, ok := errors.AsType[*aggregate.FormError](err)
+	return ok
+}
+
+// formKey is a form of an event that differs from what this program declares.
+type formKey struct {
+	typ, event string
+	form       int
+	misread    bool
 }
 
 // render makes the state's view; nil if the application fails at that. Such
