@@ -58,12 +58,14 @@ func (s *session) endIfRevoked() {
 	s.closeAfter(frame.CloseUnauthenticated, "the token was revoked")
 }
 
-// recheck ends the subscriptions that the session's identity may not read any
-// more: what they have not sent yet, they never will. The session's reader
-// calls it, so that no subscription is added meanwhile.
+// recheck ends the subscriptions that the session's identity may no longer
+// read: events that they have not sent yet are never sent. It is called when
+// the identity was renewed, by the session's reader, so that no subscription is
+// added in the meantime; and at each heartbeat, for rules that look at more
+// than the token, and for Server-Sent Events, whose token is never renewed.
 func (s *session) recheck() {
 	s.mu.Lock()
-	identity := s.identity
+	identity, renewals := s.identity, s.renewals
 	subs := make([]*subscription, 0, len(s.subs))
 	for _, sub := range s.subs {
 		subs = append(subs, sub)
@@ -71,16 +73,18 @@ func (s *session) recheck() {
 	s.mu.Unlock()
 	for _, sub := range subs { // the application's rules run without the lock
 		if failure := s.g.mayRead(identity, sub.topic); failure != nil {
-			s.withhold(sub, failure)
+			s.withhold(sub, renewals, failure)
 		}
 	}
 }
 
-// withhold ends a subscription to which access was withdrawn.
-func (s *session) withhold(sub *subscription, failure *command.Failure) {
+// withhold ends a subscription to which access was withdrawn. It does nothing
+// if the identity that was asked about has been renewed: then the rules are
+// asked about the new one.
+func (s *session) withhold(sub *subscription, renewals int, failure *command.Failure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sub.ended {
+	if sub.ended || s.renewals != renewals {
 		return
 	}
 	s.forget(sub)
@@ -89,5 +93,6 @@ func (s *session) withhold(sub *subscription, failure *command.Failure) {
 		s.enqueue(item{frame: fault(sub.id, "", failure).Append(nil)})
 		return
 	}
-	s.enqueue(item{frame: frame.Unsubscribed{Sub: sub.id, Code: failure.Code, Message: failure.Message, Cursor: sub.cursor()}.Append(nil)})
+	s.say(frame.Unsubscribed{Sub: sub.id, Code: failure.Code, Message: failure.Message, Cursor: sub.cursor()})
+	s.bereft()
 }

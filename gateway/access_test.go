@@ -6,8 +6,11 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/proto/command"
@@ -126,6 +129,11 @@ func TestWithdrawnAccessEndsItsSubscriptionsOnly(t *testing.T) {
 	c.wantEvents("sb", 1) // and nothing of the others
 	c.sendf(`{"op":"subscribe","id":"sa","stream":"counter/a","cursor":%q}`, ended["sa"].Cursor)
 	c.wantFault("sa", command.Forbidden)
+	c.send(`{"op":"subscribe","id":"sc","category":"counter"}`)
+	if f := c.wantFault("sc", command.Forbidden); f.Message != "ada may not read every counter: set Access.ReadAll of counter to a rule that allows it "+
+		"(Read by a rule of one's own opens no category)" {
+		t.Errorf("got %s", f.Append(nil))
+	}
 
 	c.send(`{"op":"auth","id":"2","token":"all"}`)
 	want[frame.Result](c)
@@ -180,6 +188,76 @@ func TestWithdrawnAccessAnswersASubscriptionThatHasYetToBegin(t *testing.T) {
 		c.send(`{"op":"unsubscribe","id":"u","sub":"s"}`)
 		want[frame.Unsubscribed](c)
 	}
+}
+
+// hours is a catalog whose streams may be read while open is true: its rules
+// look at more than the token.
+type hours struct {
+	catalog
+	open *atomic.Bool
+}
+
+func (h hours) MayRead(string, map[string]any, string, string) bool { return h.open.Load() }
+
+func TestHeartbeatEndsSubscriptionsThatRulesNoLongerAllow(t *testing.T) {
+	t.Parallel()
+	var open atomic.Bool
+	open.Store(true)
+	bubbleOver(t, func(c *gateway.Config) { c.Catalog = hours{open: &open} }, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
+		e, err := openEvents(transport, "http://gateway/v1/streams/counter/a/events", "ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.close()
+		e.wantEvent(t, "live", "")
+		c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.send(`{"op":"hello","id":"h","client":"ada","subscriptions":[{"id":"s","stream":"counter/a"}]}`)
+		for {
+			if _, ok := c.eventually().(frame.Live); ok {
+				break
+			}
+		}
+		began := time.Now()
+		open.Store(false)
+		for {
+			if f, ok := c.eventually().(frame.Unsubscribed); ok {
+				if f.Sub != "s" || f.Code != command.Forbidden || f.Cursor != "0" {
+					t.Errorf("got %s", f.Append(nil))
+				}
+				break
+			}
+		}
+		for {
+			ev, err := e.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.name == "unsubscribed" {
+				if !strings.Contains(ev.data, `"code":"forbidden"`) {
+					t.Errorf("got %+v", ev)
+				}
+				break
+			}
+		}
+		e.wantEvent(t, "close", `"code":4200`)
+		if took := time.Since(began); took > 25*time.Second {
+			t.Errorf("they ended %v after the rule said no, a heartbeat is 25 s", took)
+		}
+		if resp, err := openEvents(transport, "http://gateway/v1/streams/counter/a/events", "ada", "Last-Event-ID", "0"); err != nil || resp.resp.StatusCode != http.StatusForbidden {
+			t.Errorf("coming back: %v, %v", resp, err)
+		} else {
+			resp.close()
+		}
+		c.send(`{"op":"ping","id":"1"}`) // the session itself goes on
+		for {
+			if f, ok := c.eventually().(frame.Pong); ok && f.ID == "1" {
+				break
+			}
+		}
+	})
 }
 
 // protocol: close 4001

@@ -163,6 +163,7 @@ func (s *session) auth(f frame.Auth, r *request) {
 	same := identity.Client == s.identity.Client
 	if same {
 		s.identity = identity
+		s.renewals++
 		s.setExpiry()
 	}
 	s.mu.Unlock()
@@ -274,7 +275,11 @@ func (g *Gateway) mayRead(identity Identity, t topic) *command.Failure {
 	case !cat.HasType(t.typ()):
 		return unknownType(t.typ())
 	case t.category != "" && !cat.MayReadAll(identity.Client, identity.Claims, t.category):
-		return refused(identity, "read every "+t.category)
+		f := refused(identity, "read every "+t.category)
+		if f.Code == command.Forbidden {
+			f.Message += ": set Access.ReadAll of " + t.category + " to a rule that allows it (Read by a rule of one's own opens no category)"
+		}
+		return f
 	case t.category == "" && !cat.MayRead(identity.Client, identity.Claims, t.stream.Type, t.stream.ID):
 		return refused(identity, "read "+t.stream.String())
 	}

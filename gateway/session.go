@@ -44,6 +44,7 @@ type session struct {
 
 	mu       sync.Mutex
 	identity Identity
+	renewals int // how often identity was renewed
 	greeted  bool
 	otherLog string // the log that the client said it knows, if it is not this one; set by hello
 	leaving  string // why it was sent away, "" if it was not
@@ -409,6 +410,9 @@ func (s *session) beat() {
 	if !over && !dead {
 		s.beatDue, s.pingDue = true, true
 		s.kick()
+		if len(s.subs) > 0 {
+			s.spawn(s.recheck)
+		}
 	}
 	s.mu.Unlock()
 	if dead && !over {

@@ -9,8 +9,12 @@ type Caller struct {
 }
 
 // A Rule says who may do something with one aggregate. Rules never see state:
-// what depends on state is a rejection. Rules are used from many goroutines
-// at once, on every command and subscription, and must be pure.
+// what depends on state is a rejection. Rules are called from many goroutines
+// at once: for each command and read, for live subscriptions when the session
+// renews its token, and at each heartbeat (25 s by default). So a rule may look
+// at the time, or at memory that the program changes, and a live subscription
+// that it no longer allows ends within one heartbeat. A rule must not block,
+// and must not change the caller's claims. A rule that panics says no.
 //
 // Anyone, Authenticated and Self are rules; RuleFunc makes one of a function.
 type Rule interface {
@@ -62,8 +66,8 @@ func (r standardRule) allowsAll(c Caller) bool {
 	return r != Self && r.Allows(c, "")
 }
 
-// A RuleFunc is a function that is a Rule. Since nobody can tell what it says
-// about aggregates that it was not asked about, it never opens a category.
+// A RuleFunc is a function that is a Rule. What it says about one aggregate
+// says nothing about others, so it never opens a category: Access.ReadAll does.
 type RuleFunc func(c Caller, id string) bool
 
 // String says that only the function knows.
@@ -77,12 +81,32 @@ func (f RuleFunc) Allows(c Caller, id string) bool { return f(c, id) }
 type Access struct {
 	// Send is for commands. Required.
 	Send Rule
-	// Read is for the state and the events. A category, which is all
-	// aggregates of a type, can be read only by Anyone or Authenticated.
-	// Required.
+	// Read is for the state and the events of one aggregate. As Anyone or
+	// Authenticated it also opens the category, which is all aggregates of the
+	// type. Required.
 	Read Rule
+	// ReadAll opens the category, and with it each aggregate, to the callers
+	// that it allows, whatever Read says: to workers and staff, for instance.
+	// It goes by the caller alone. What is said of rules holds for it.
+	//
+	// Without it, Read decides alone.
+	ReadAll func(Caller) bool
 	// Commands has rules that replace Send for single commands, by name.
 	Commands map[string]Rule
+}
+
+// mayRead reports whether a caller may read the aggregate with an id.
+func (a *Access) mayRead(c Caller, id string) bool {
+	return a.Read.Allows(c, id) || a.ReadAll != nil && a.ReadAll(c)
+}
+
+// mayReadAll reports whether a caller may read every aggregate that exists or
+// will exist.
+func (a *Access) mayReadAll(c Caller) bool {
+	if r, ok := a.Read.(standardRule); ok && r.allowsAll(c) {
+		return true
+	}
+	return a.ReadAll != nil && a.ReadAll(c)
 }
 
 func (a *Access) send(command string) Rule {

@@ -89,18 +89,14 @@ func (c *Catalog) MaySend(client string, claims map[string]any, typ, id, command
 // MayRead tells whether a caller may read an aggregate's state and events.
 func (c *Catalog) MayRead(client string, claims map[string]any, typ, id string) bool {
 	d, ok := c.types[typ]
-	return ok && d.access.Read.Allows(Caller{client, claims}, id)
+	return ok && d.access.mayRead(Caller{client, claims}, id)
 }
 
 // MayReadAll tells whether a caller may read every aggregate of a type, and
 // so subscribe to its category.
 func (c *Catalog) MayReadAll(client string, claims map[string]any, typ string) bool {
 	d, ok := c.types[typ]
-	if !ok {
-		return false
-	}
-	all, ok := d.access.Read.(standardRule)
-	return ok && all.allowsAll(Caller{client, claims})
+	return ok && d.access.mayReadAll(Caller{client, claims})
 }
 
 // Show turns a stored event's data into what clients see: data of today's

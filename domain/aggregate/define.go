@@ -110,7 +110,7 @@ func (t Type[S]) define() (*Definition, []error) {
 	d := &Definition{
 		name:          t.Name,
 		doc:           t.Doc,
-		access:        Access{Send: t.Access.Send, Read: t.Access.Read, Commands: maps.Clone(t.Access.Commands)},
+		access:        t.Access,
 		showsCaller:   t.ShowsCaller,
 		snapshotEvery: max(0, cmp.Or(t.SnapshotEvery, DefaultSnapshotEvery)),
 		commands:      map[string]*commandType{},
@@ -139,6 +139,7 @@ func (t Type[S]) define() (*Definition, []error) {
 	if t.View != nil {
 		d.view = func(state any) any { return t.View(*state.(*S)) }
 	}
+	d.access.Commands = maps.Clone(t.Access.Commands)
 
 	sent := compiler{named: true} // what clients send and what is stored
 	for _, name := range slices.Sorted(maps.Keys(t.Commands)) {

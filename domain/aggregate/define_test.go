@@ -212,6 +212,7 @@ func TestAccess(t *testing.T) {
 		"named":   {Send: aggregate.Authenticated, Read: aggregate.Authenticated},
 		"own":     {Send: aggregate.Authenticated, Read: aggregate.Self, Commands: map[string]aggregate.Rule{"put": aggregate.Self}},
 		"managed": {Send: admin, Read: admin},
+		"staffed": {Send: admin, Read: aggregate.Self, ReadAll: func(c aggregate.Caller) bool { return c.Claims["role"] == "admin" }},
 	} {
 		aggregate.Define(&c, aggregate.Type[Box[int]]{
 			Name: name, Access: access,
@@ -239,6 +240,10 @@ func TestAccess(t *testing.T) {
 		{"ada", claims, "managed", "1", true, true, false},
 		{"ada", claims, "managed", "secret", false, false, false},
 		{"ada", claims, "missing", "1", false, false, false},
+		{"", nil, "staffed", "1", false, false, false},
+		{"ada", nil, "staffed", "ada", false, true, false},
+		{"ada", nil, "staffed", "bob", false, false, false},
+		{"ada", claims, "staffed", "bob", true, true, true},
 	}
 	for _, test := range tests {
 		send := c.MaySend(test.client, test.claims, test.typ, test.id, "put")

@@ -90,7 +90,9 @@ func (d *Definition) Doc() string { return d.doc }
 
 // Access returns who may do what.
 func (d *Definition) Access() Access {
-	return Access{Send: d.access.Send, Read: d.access.Read, Commands: maps.Clone(d.access.Commands)}
+	access := d.access
+	access.Commands = maps.Clone(access.Commands)
+	return access
 }
 
 // ShowsCaller tells whether events say which client caused them.

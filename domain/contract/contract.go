@@ -45,6 +45,9 @@ type Aggregate struct {
 type Access struct {
 	Send string `json:"send"`
 	Read string `json:"read"`
+	// ReadAll is "rule" if code decides which callers may read all aggregates
+	// of the type, whatever Read says.
+	ReadAll string `json:"read_all,omitempty"`
 	// Commands has what replaces Send for single commands.
 	Commands map[string]string `json:"commands,omitempty"`
 }
@@ -68,18 +71,21 @@ func Of(c *aggregate.Catalog) (*Document, error) {
 		access := d.Access()
 		a := Aggregate{
 			Description: d.Doc(), ShowsCaller: d.ShowsCaller(),
-			Access:   Access{Send: fmt.Sprint(access.Send), Read: fmt.Sprint(access.Read)},
+			Access:   Access{Send: nameOf(access.Send), Read: nameOf(access.Read)},
 			State:    ref(d.Name(), "state"),
 			Commands: map[string]*aggregate.Schema{}, Events: map[string]*aggregate.Schema{},
 		}
 		if a.Description == "" {
 			a.Description = doc.Defs[d.Name()+".state"].Description
 		}
+		if access.ReadAll != nil {
+			a.Access.ReadAll = byRule
+		}
 		for name, rule := range access.Commands {
 			if a.Access.Commands == nil {
 				a.Access.Commands = map[string]string{}
 			}
-			a.Access.Commands[name] = fmt.Sprint(rule)
+			a.Access.Commands[name] = nameOf(rule)
 		}
 		for _, name := range d.Commands() {
 			a.Commands[name] = ref(d.Name(), "commands."+name)
@@ -90,6 +96,18 @@ func Of(c *aggregate.Catalog) (*Document, error) {
 		doc.Aggregates[d.Name()] = a
 	}
 	return doc, nil
+}
+
+// byRule stands for a rule that only code knows.
+const byRule = "rule"
+
+// nameOf names a rule. Rules of a type that the application made are code.
+func nameOf(rule aggregate.Rule) string {
+	switch rule {
+	case aggregate.Anyone, aggregate.Authenticated, aggregate.Self:
+		return fmt.Sprint(rule)
+	}
+	return byRule
 }
 
 func ref(typ, what string) *aggregate.Schema {

@@ -42,7 +42,7 @@ func catalog(t *testing.T, source string) *aggregate.Catalog {
 	aggregate.Define(c, aggregate.Type[Tree]{
 		Name: "tree",
 		Access: aggregate.Access{
-			Send: aggregate.Authenticated, Read: aggregate.Anyone,
+			Send: aggregate.Authenticated, Read: owners{}, ReadAll: func(aggregate.Caller) bool { return false },
 			Commands: map[string]aggregate.Rule{"grow": aggregate.RuleFunc(func(aggregate.Caller, string) bool { return true })},
 		},
 		Commands: aggregate.Commands[Tree]{"grow": Grow{}},
@@ -53,6 +53,11 @@ func catalog(t *testing.T, source string) *aggregate.Catalog {
 	}
 	return c
 }
+
+// owners is a rule of a type of the application's own.
+type owners struct{}
+
+func (owners) Allows(aggregate.Caller, string) bool { return false }
 
 const source = `package contract_test
 
@@ -100,7 +105,7 @@ export interface Contract {
    *
    * It grows.
    *
-   * May be read by anyone; commands may be sent by any client with an id, ` + "`grow`" + ` by whom a rule allows.
+   * May be read by whom a rule allows, all of them by whom a rule allows; commands may be sent by any client with an id, ` + "`grow`" + ` by whom a rule allows.
    */
   tree: {
     /**

@@ -56,7 +56,11 @@ func (a Access) words() string {
 		}
 		return "whom a rule allows"
 	}
-	text := "May be read by " + rule(a.Read) + "; commands may be sent by " + rule(a.Send)
+	text := "May be read by " + rule(a.Read)
+	if a.ReadAll != "" {
+		text += ", all of them by whom a rule allows"
+	}
+	text += "; commands may be sent by " + rule(a.Send)
 	for _, name := range slices.Sorted(maps.Keys(a.Commands)) {
 		text += ", `" + name + "` by " + rule(a.Commands[name])
 	}
