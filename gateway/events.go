@@ -29,6 +29,10 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 	live := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
 	log := g.cfg.Store.LogID() // that all of the answer belongs to
 	req := frame.Subscribe{Stream: t.stream, Category: t.category}
+	limit := 0
+	if failure == nil {
+		limit, failure = limitOf(r, live)
+	}
 	if failure == nil {
 		failure = g.startOf(&req, r)
 	}
@@ -51,8 +55,12 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Add("Vary", "Accept")
-	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
 	w.Header().Set("Ganglion-Log", log)
+	if limit > 0 {
+		g.listSome(w, r, t, from, limit)
+		return
+	}
+	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
 	if live {
 		g.streamEvents(w, r, identity, t, from)
 		return
@@ -95,6 +103,59 @@ func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, t topic, fr
 			panic(http.ErrAbortHandler) // the way to tell the client that there was more
 		}
 		at = p.to.at
+	}
+}
+
+// listSomeBytes is when an answer with a limit is full, however few events it
+// has: it is gathered in memory.
+const listSomeBytes = 1 << 20
+
+// listSome writes at most limit events. They are read before the answer
+// begins, so that its header can say where the next one begins. An answer
+// without events says that there are no more.
+func (g *Gateway) listSome(w http.ResponseWriter, r *http.Request, t topic, from start, limit int) {
+	at, version := from.at, from.version
+	var body []byte
+	var failure *command.Failure
+	for n := 0; at < from.head && n < limit && len(body) < listSomeBytes && failure == nil; {
+		p, err := g.readPage(r.Context(), t, place{at, version}, from.head)
+		if err == nil && g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
+			err = eventstore.ErrWentBack
+		}
+		if err != nil {
+			failure = readFailure(err)
+			break
+		}
+		full := false
+		for _, e := range p.list {
+			if e.err != nil {
+				g.logUnshown(e)
+				if full = n > 0; !full { // the events before it are worth an answer
+					failure = g.unshown(e)
+				}
+				break
+			}
+			body = append(append(append(body, '{'), e.tail...), '\n')
+			at, version, n = e.position, e.version, n+1
+			if full = n == limit || len(body) >= listSomeBytes; full {
+				break
+			}
+		}
+		if full {
+			break
+		}
+		at = p.to.at
+	}
+	if failure != nil {
+		writeFailure(w, "", "", failure)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Ganglion-Cursor", cursor(at))
+	out := patient{w, http.NewResponseController(w), g.cfg.ReadGrace}
+	if err := out.write(body); err != nil {
+		g.cfg.Logger.Debug("a response was cut off", "err", err)
+		panic(http.ErrAbortHandler)
 	}
 }
 
@@ -197,10 +258,33 @@ func (g *Gateway) enterNow(s *session) *command.Failure {
 	return &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: err.Error() + ": connect to another gateway"}
 }
 
+// eventParameters are the query parameters of listings and streams of events.
+var eventParameters = []string{"after", "last", "cursor", "from", "log", "limit"}
+
+// limitOf reads how many events a listing may have, 0 for all, and refuses
+// parameters that do not exist.
+func limitOf(r *http.Request, live bool) (int, *command.Failure) {
+	query, failure := parameters(r, eventParameters...)
+	if failure != nil {
+		return 0, failure
+	}
+	if !query.Has("limit") {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(query.Get("limit"))
+	switch {
+	case err != nil || n < 1:
+		return 0, badParameter("limit", "must be a whole number of 1 or more")
+	case live:
+		return 0, badParameter("limit", "is for listings: Server-Sent Events go on; leave it out, or ask for application/x-ndjson")
+	}
+	return n, nil
+}
+
 // startOf reads where a reading of events begins: where a subscription could,
 // but by default at the beginning.
 func (g *Gateway) startOf(req *frame.Subscribe, r *http.Request) *command.Failure {
-	query, failure := parameters(r)
+	query, failure := parameters(r, eventParameters...)
 	if failure != nil {
 		return failure
 	}

@@ -235,7 +235,7 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request) {
 	identity, s, failure := g.reader(r, r.PathValue("id"))
 	f := frame.Get{Aggregate: s}
-	query, bad := parameters(r)
+	query, bad := parameters(r, "at_least", "strong")
 	if failure == nil {
 		failure = bad
 	}
@@ -278,8 +278,9 @@ func (g *Gateway) reader(r *http.Request, id string) (Identity, eventstore.Strea
 }
 
 // parameters reads the query string. It refuses one that can be read in two
-// ways: with a parameter given twice, or with bytes that are not UTF-8.
-func parameters(r *http.Request) (url.Values, *command.Failure) {
+// ways (a parameter given twice, bytes that are not UTF-8) and parameters that
+// are not of names: one that was ignored would change what the answer means.
+func parameters(r *http.Request, names ...string) (url.Values, *command.Failure) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, &command.Failure{Code: command.BadRequest, Message: "the query string can't be read: write name=value, with & between them, percent-encoded"}
@@ -288,6 +289,11 @@ func parameters(r *http.Request) (url.Values, *command.Failure) {
 		switch values := query[name]; {
 		case !utf8.ValidString(name):
 			return nil, &command.Failure{Code: command.BadRequest, Message: "the name of a parameter is not valid UTF-8"}
+		case !slices.Contains(names, name):
+			return nil, &command.Failure{
+				Code: command.BadRequest, Field: clip(name),
+				Message: "there is no parameter " + strconv.Quote(clip(name)) + " here: use " + strings.Join(names, ", "),
+			}
 		case len(values) > 1:
 			return nil, badParameter(clip(name), "is given twice: give it once")
 		case !utf8.ValidString(values[0]):

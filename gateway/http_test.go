@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -172,5 +173,80 @@ func TestStatusesAreThoseOfTheProtocol(t *testing.T) {
 		if err != nil || got != status || f.(frame.Fault).Code != code {
 			t.Errorf("%s: got %d %s (%v), want %d", code, got, body, err, status)
 		}
+	}
+}
+
+func TestLimitPagesListingsAndIsRefusedElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node()
+	w.add("counter/a", 3)
+	w.add("auction/1", 2)
+	w.add("counter/b", 2)
+	page := func(path string) (events []string, cursor string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, n.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer dev:ada")
+		resp, err := oneShot.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %v %s %s", path, err, resp.Status, body)
+		}
+		theContract(t).check(t, http.MethodGet, path, resp, string(body))
+		for line := range strings.Lines(string(body)) {
+			var e struct {
+				Stream  string
+				Version int
+			}
+			if err := json.Unmarshal([]byte(line), &e); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			events = append(events, fmt.Sprint(e.Stream, " ", e.Version))
+		}
+		return events, resp.Header.Get("Ganglion-Cursor")
+	}
+	for path, want := range map[string][]string{
+		"/v1/categories/counter/events?limit=2": {"counter/a 1, counter/a 2", "counter/a 3, counter/b 1", "counter/b 2", ""},
+		"/v1/streams/counter/a/events?limit=2":  {"counter/a 1, counter/a 2", "counter/a 3", ""},
+		"/v1/streams/counter/a/events?limit=9":  {"counter/a 1, counter/a 2, counter/a 3", ""},
+	} {
+		cursor := "0"
+		for i, events := range want {
+			got, next := page(path + "&cursor=" + cursor)
+			if strings.Join(got, ", ") != events {
+				t.Errorf("%s, page %d: got %q, want %q", path, i, got, events)
+			}
+			cursor = next
+		}
+		if cursor != "7" {
+			t.Errorf("%s ends at the cursor %s, want the head", path, cursor)
+		}
+	}
+	for path, says := range map[string]string{
+		"/v1/categories/counter/events?limit=0":     "limit must be a whole number of 1 or more",
+		"/v1/categories/counter/events?limit=":      "limit must be",
+		"/v1/streams/counter/a/events?limit=many":   "limit must be",
+		"/v1/streams/counter/a/events?limmit=2":     `there is no parameter \"limmit\" here: use after, last, cursor, from, log, limit`,
+		"/v1/aggregates/counter/a?limit=2":          `there is no parameter \"limit\" here: use at_least, strong`,
+		"/v1/aggregates/counter/a?strong&atleast=2": `there is no parameter \"atleast\"`,
+	} {
+		if status, body := n.do("GET", path, "ada", ""); status != http.StatusBadRequest || !strings.Contains(body, says) {
+			t.Errorf("%s: %d %s, want %s", path, status, body, says)
+		}
+	}
+	e, err := openEvents(oneShot, n.url+"/v1/streams/counter/a/events?limit=2", "ada")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	if body, err := io.ReadAll(e.resp.Body); err != nil || e.resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "Server-Sent Events go on") {
+		t.Errorf("a limit on Server-Sent Events: %v %s %s", err, e.resp.Status, body)
 	}
 }
