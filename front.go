@@ -33,8 +33,10 @@ func (n *node) newFront() *front {
 		Handler: n.cfg.guardHost(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			(*f.handler.Load()).ServeHTTP(w, r)
 		}), n.log),
+		ConnState:         n.connections.State,
 		ReadHeaderTimeout: n.cfg.Limits.HelloTimeout,
 		IdleTimeout:       2 * time.Minute,
+		WriteTimeout:      clientWrite, // the gateway gives each piece of a long answer its own
 		// The gateway itself refuses what is past HeaderBytes, in words and
 		// with a count. Nothing past this is read at all.
 		MaxHeaderBytes: 2 * n.cfg.Limits.HeaderBytes,

@@ -114,6 +114,7 @@ func (n *node) metrics() http.Handler {
 		}
 		gauge("ganglion_sessions", "Sessions open now.", func() float64 { return float64(n.gateway.Stats().Sessions) })
 		gauge("ganglion_sessions_full", "Sessions whose socket takes nothing at the moment.", func() float64 { return float64(n.gateway.Stats().Full) })
+		gauge("ganglion_sessions_rejecting", "Sessions that are being closed since there were too many.", func() float64 { return float64(n.gateway.Stats().Rejecting) })
 		gauge("ganglion_outbound_bytes", "What waits for sockets.", func() float64 { return float64(n.gateway.Stats().Outbound) })
 		counter("ganglion_sessions_total", "Sessions that were taken in.", served(func(s gateway.Stats) uint64 { return s.Accepted }))
 		counter("ganglion_commands_total", "Commands of this gateway's clients.", served(func(s gateway.Stats) uint64 { return s.Commands }))
@@ -125,6 +126,7 @@ func (n *node) metrics() http.Handler {
 		for limit := range n.gateway.Stats().Limited {
 			limited[limit] = served(func(s gateway.Stats) uint64 { return s.Limited[limit] })
 		}
+		limited["connections"] = func() float64 { return float64(n.connections.Closed()) }
 		family("ganglion_limited_total", "Times that a limit said no to a client, by the limit.", "limit", limited)
 		counter("ganglion_history_reads_total", "Reads of the log for subscriptions.", served(func(s gateway.Stats) uint64 { return s.PageReads }))
 	}

@@ -42,6 +42,10 @@ const (
 	domainReads = 2
 	// stopMost bounds how long peers may take to hear the last of a node.
 	stopMost = time.Second
+	// clientWrite bounds the answer to an HTTP request of a client, from the
+	// end of the request's header on. The longest answer that is not written
+	// piece by piece is that to a command, which may take 30 s.
+	clientWrite = 2 * time.Minute
 )
 
 // node is one member of a cluster: the parts, and the order in which they
@@ -52,7 +56,8 @@ type node struct {
 
 	client, peers net.Listener
 	admin         net.Listener // nil without Config.AdminListen
-	tls           *tls.Config  // of the server's end of links, nil without
+	connections   *gateway.Connections
+	tls           *tls.Config // of the server's end of links, nil without
 	observer      *observer
 	front         *front
 
@@ -99,7 +104,7 @@ func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 // newNode takes the node's ports and opens its store. Whatever can be wrong
 // with a configuration is found here, before the node is announced to anyone.
 func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name), observer: newObserver(cfg.Name, cfg.Tracing), leaving: newLeaving()}
+	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name), observer: newObserver(cfg.Name, cfg.Tracing), leaving: newLeaving(), connections: gateway.NewConnections(cfg.Limits.Connections)}
 	n.status.Store(&status{state: cluster.Starting})
 	var undo []func()
 	defer func() {

@@ -13,6 +13,10 @@ type Catalog interface {
 	HasType(typ string) bool
 	HasCommand(typ, command string) bool
 
+	// AllowsAnonymous reports whether an access rule may allow anything to a
+	// caller without a client id.
+	AllowsAnonymous() bool
+
 	// CheckCommand tells what is wrong with a command's data, and with which
 	// member of it: what the command's owner would say.
 	CheckCommand(typ, command string, data json.RawMessage) (field string, err error)

@@ -22,7 +22,8 @@ type socket struct {
 	session  *session
 	grace    time.Duration
 	lastRead atomic.Int64              // nanoseconds since began
-	stalled  bool                      // a write ran into the grace period
+	stalled  bool                      // a write ran into the grace period, or was given up
+	ending   atomic.Pointer[[]byte]    // what is written last, once a write was given up
 	tryWrite func([]byte) (int, error) // nil if every write may block, as with TLS
 }
 
@@ -72,11 +73,15 @@ func (s *socket) write(p []byte) error {
 		if err := s.SetWriteDeadline(time.Now().Add(s.grace)); err != nil {
 			return err
 		}
+		if s.ending.Load() != nil {
+			s.stalled = true
+			return s.lastWords(p[written:])
+		}
 		n, err := s.Conn.Write(piece)
 		written += n
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				if n > 0 { // it took something: a slow reader, but a reader
+				if n > 0 && s.ending.Load() == nil { // it took something: a slow reader, but a reader
 					continue
 				}
 				s.stalled = true
@@ -88,6 +93,13 @@ func (s *socket) write(p []byte) error {
 			return s.SetWriteDeadline(time.Time{}) // one that has passed fails try
 		}
 	}
+}
+
+// giveUp ends the write that is under way: its rest and the ending are written
+// as far as the kernel takes them at once.
+func (s *socket) giveUp(ending []byte) {
+	s.ending.Store(&ending)
+	_ = s.SetWriteDeadline(time.Now()) // write looks at ending after it has set its own
 }
 
 // finish says that nothing more is written, and leaves the peer so long to

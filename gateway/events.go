@@ -6,20 +6,19 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request) {
-	identity, s, failure := g.reader(r, r.PathValue("id"))
+func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request, identity Identity) {
+	s, failure := requested(r, r.PathValue("id"))
 	g.serveEvents(w, r, identity, topic{stream: s}, failure)
 }
 
-func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request) {
-	identity, s, failure := g.reader(r, "all")
+func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request, identity Identity) {
+	s, failure := requested(r, "all")
 	g.serveEvents(w, r, identity, topic{category: s.Type}, failure)
 }
 
@@ -41,12 +40,17 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 	}
 	var from start
 	if failure == nil {
-		from, failure = g.locate(r.Context(), t, req)
+		from, failure = g.locate(r.Context(), asker{client: identity.Client}, t, req)
 	}
 	if failure == nil && !live { // up to the log's own head: who just wrote finds it here
-		var err error
-		if from.head, err = g.cfg.Store.Head(r.Context()); err != nil {
+		if done, err := g.reading(r.Context(), identity.Client); err != nil {
 			failure = readFailure(err)
+		} else {
+			from.head, err = g.cfg.Store.Head(r.Context())
+			done()
+			if err != nil {
+				failure = readFailure(err)
+			}
 		}
 	}
 	if failure != nil {
@@ -57,7 +61,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 	w.Header().Add("Vary", "Accept")
 	w.Header().Set("Ganglion-Log", log)
 	if limit > 0 {
-		g.listSome(w, r, t, from, limit)
+		g.listSome(w, r, identity, t, from, limit)
 		return
 	}
 	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
@@ -65,7 +69,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 		g.streamEvents(w, r, identity, t, from)
 		return
 	}
-	g.listEvents(w, r, t, from)
+	g.listEvents(w, r, identity, t, from)
 }
 
 // errOtherLog cuts off an answer that began before the log went back.
@@ -73,15 +77,16 @@ var errOtherLog = errors.New("the log went back")
 
 // listEvents writes the events up to the head, one JSON object a line. A
 // response that is cut off short has no final chunk: clients see that.
-func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, t topic, from start) {
+func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, from start) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	if r.Method == http.MethodHead {
 		return
 	}
-	out := patient{w, http.NewResponseController(w), g.cfg.ReadGrace}
+	out := g.respond(w, identity)
+	defer out.end()
 	at, version := from.at, from.version
 	for at < from.head {
-		p, err := g.readPage(r.Context(), t, place{at, version}, from.head)
+		p, err := g.readPage(r.Context(), identity.Client, t, place{at, version}, from.head)
 		if err == nil && g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
 			p.list, err = nil, errOtherLog
 		}
@@ -113,12 +118,12 @@ const listSomeBytes = 1 << 20
 // listSome writes at most limit events. They are read before the answer
 // begins, so that its header can say where the next one begins. An answer
 // without events says that there are no more.
-func (g *Gateway) listSome(w http.ResponseWriter, r *http.Request, t topic, from start, limit int) {
+func (g *Gateway) listSome(w http.ResponseWriter, r *http.Request, identity Identity, t topic, from start, limit int) {
 	at, version := from.at, from.version
 	var body []byte
 	var failure *command.Failure
 	for n := 0; at < from.head && n < limit && len(body) < listSomeBytes && failure == nil; {
-		p, err := g.readPage(r.Context(), t, place{at, version}, from.head)
+		p, err := g.readPage(r.Context(), identity.Client, t, place{at, version}, from.head)
 		if err == nil && g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
 			err = eventstore.ErrWentBack
 		}
@@ -152,33 +157,12 @@ func (g *Gateway) listSome(w http.ResponseWriter, r *http.Request, t topic, from
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.Header().Set("Ganglion-Cursor", cursor(at))
-	out := patient{w, http.NewResponseController(w), g.cfg.ReadGrace}
+	out := g.respond(w, identity)
+	defer out.end()
 	if err := out.write(body); err != nil {
 		g.cfg.Logger.Debug("a response was cut off", "err", err)
 		panic(http.ErrAbortHandler)
 	}
-}
-
-// patient writes to a client that may be slow, as long as it takes something
-// within each grace period.
-type patient struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	grace   time.Duration
-}
-
-func (p patient) write(b []byte) error {
-	for len(b) > 0 {
-		if err := p.control.SetWriteDeadline(time.Now().Add(p.grace)); err != nil {
-			return err
-		}
-		n, err := p.w.Write(b[:min(len(b), pieceBytes)])
-		if err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }
 
 // streamEvents begins a session that sends Server-Sent Events.
@@ -205,31 +189,30 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, identity 
 	}
 	s.wire = eventStream{rw.Reader}
 	giveUpAfter(s.socket.Conn, g.cfg.ReadGrace)
-	s.mu.Lock() // who closes the sessions that there are waits for the header
-	refused := g.admit(s)
-	err = writeEventStreamHeader(s.socket, w.Header())
+	header := eventStreamHeader(w.Header())
+	s.mu.Lock()
+	s.writing = true // the shard writes nothing before the header, such as a close
 	s.mu.Unlock()
-	if refused != nil { // it changed its mind meanwhile
-		_ = s.socket.write(s.wire.close(frame.CloseLost, refused.Error()))
-		s.end()
+	if err := g.admit(s); err != nil { // it changed its mind meanwhile
+		s.reject(err, header)
 		g.unenter(s)
 		return
-	}
-	if err != nil {
-		s.end() // what follows finds out
 	}
 	sub := &subscription{
 		session: s, id: eventStreamSub, topic: t, head: eventStreamHead,
 		started: true, at: from.at, version: from.version,
 	}
 	s.mu.Lock()
+	s.writing = false
 	// From here on whoever leaves the log closes this session as well.
 	if g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
 		s.part(frame.CloseLost, errOtherLog.Error())
 	}
 	s.subs[sub.id] = sub
 	s.work(sub)
-	s.kick()
+	if !s.ended && s.send(header) {
+		s.kick()
+	}
 	s.mu.Unlock()
 	s.start()
 }
@@ -248,14 +231,10 @@ func (g *Gateway) enterNow(s *session) *command.Failure {
 	if err == nil {
 		err = g.enter(s, s.identity.Client)
 	}
-	var many errTooMany
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &many):
-		return &command.Failure{Code: many.code, Retry: command.RetryLater, Message: err.Error()}
+	if err != nil {
+		return tooMany(err)
 	}
-	return &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: err.Error() + ": connect to another gateway"}
+	return nil
 }
 
 // eventParameters are the query parameters of listings and streams of events.

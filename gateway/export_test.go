@@ -17,3 +17,10 @@ func (g *Gateway) Routes() []string {
 
 // Statuses returns the status for each code that has one of its own.
 func Statuses() map[command.Code]int { return maps.Clone(statuses) }
+
+// ReadsWaiting returns how many reads of the log wait for a place.
+func (g *Gateway) ReadsWaiting() int {
+	g.reads.mu.Lock()
+	defer g.reads.mu.Unlock()
+	return g.reads.waiting.len()
+}

@@ -15,8 +15,13 @@
 // comes next, and is moved when the socket takes it. A session that takes less
 // than it should get falls behind the window and is demoted: it reads the log at
 // the pace of its socket until it has caught up, without a gap and without a
-// repeat. What is owed to a client (answers) is never dropped; instead the
-// gateway stops reading from a client that does not take its answers.
+// repeat. Answers to a client are never dropped; instead the gateway stops
+// reading from a client that does not take its answers, and asks for states
+// only when there is room for them. If too much waits for all sockets together,
+// the sessions with the most bytes are closed, and new ones are still admitted.
+//
+// Locks, in this order: session.mu, then pages.mu or shard.mu, then hub.mu.
+// Others, such as Gateway.mu, are not held while another lock is taken.
 //
 // When the store can't be read, catching up waits and what is live goes on.
 // When an event can't be shown, because this node is older than the event's
@@ -26,6 +31,7 @@
 package gateway
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -37,7 +43,6 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
@@ -52,21 +57,32 @@ type Gateway struct {
 	handler  http.Handler
 	pages    *pages
 	locating singleflight.Group // starts of subscriptions in the log
-	reads    chan struct{}      // places for concurrent reads of the log
-	rates    buckets            // of commands over HTTP
-	stats    counters
-	queued   atomic.Int64    // bytes that wait for sockets
-	full     atomic.Int64    // sessions whose socket is full
-	ctx      context.Context // ends when all sessions have
-	cancel   context.CancelFunc
-	tasks    sync.WaitGroup // sessions
+
+	needsClient bool         // an anonymous client may do nothing here
+	reads       places       // for concurrent reads of the log
+	gets        clientPlaces // for concurrent reads of states
+	rates       buckets      // of commands over HTTP
+	stats       counters
+	queued      atomic.Int64    // bytes that wait for sockets
+	full        atomic.Int64    // sessions whose socket is full
+	ctx         context.Context // ends when all sessions have
+	cancel      context.CancelFunc
+	tasks       sync.WaitGroup // sessions
+
+	overload  chan struct{} // signalled when more waits for sockets than may
+	rejecting atomic.Int64  // sessions that are being closed as too many
 
 	warnings struct{ origin, upgrade rate.Sometimes } // clients provoke them
 
 	mu        sync.Mutex
 	sessions  map[*session]struct{}
-	clients   map[string]int // sessions by client id, if those are limited
-	idle      chan struct{}  // closed while there are no sessions
+	greetings list.List      // of *session: those that have not said hello, the oldest in front
+	anonymous list.List      // of *session: those that said hello without a client id
+	known     int            // sessions with a client id
+	clients   map[string]int // those by client id
+	requests  map[string]int // HTTP requests in progress by client id
+	responses map[*response]struct{}
+	idle      chan struct{} // closed while there are no sessions
 	started   bool
 	suspended bool
 	draining  bool
@@ -87,6 +103,7 @@ type Stats struct {
 	Commands  uint64 // sent to the router
 	Delivered uint64 // event frames written to sockets
 	Outbound  int    // bytes that wait for sockets
+	Rejecting int    // sessions that are being closed since there were too many
 	Demotions uint64 // sessions that could not keep up
 	PageReads uint64 // reads of the log for subscriptions
 	Revoked   uint64 // sessions closed since their token was revoked
@@ -107,21 +124,26 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	_, trusting := cfg.Auth.(development)
 	application := &guard{log: cfg.Logger}
 	cfg.guardApplication(application)
 	g := &Gateway{
 		cfg:      cfg,
 		guard:    application,
-		reads:    make(chan struct{}, cfg.PageReads),
+		reads:    places{free: cfg.PageReads},
+		gets:     clientPlaces{each: cfg.Limits.OpenRequests, clients: make(map[string]*sharedPlaces)},
 		rates:    buckets{perSecond: cfg.Limits.CommandsPerSecond, byClient: make(map[string]*bucket)},
 		sessions: make(map[*session]struct{}),
 		clients:  make(map[string]int),
+		requests: make(map[string]int), responses: make(map[*response]struct{}),
+		overload: make(chan struct{}, 1),
 		idle:     make(chan struct{}),
 	}
 	for _, w := range []*rate.Sometimes{&g.warnings.origin, &g.warnings.upgrade} {
 		w.Interval = warnEvery
 	}
 	close(g.idle)
+	g.needsClient = !trusting && !cfg.Catalog.AllowsAnonymous()
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.hub = &hub{encode: g.encode, window: newWindow(cfg.WindowEvents, cfg.WindowBytes)}
 	for range runtime.GOMAXPROCS(0) {
@@ -143,6 +165,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	for _, sh := range g.hub.shards {
 		shards.Go(sh.run)
 	}
+	shards.Go(func() { g.watchDebts(ctx) })
 	g.watchRevoked(ctx)
 	<-ctx.Done()
 	g.mu.Lock()
@@ -217,48 +240,6 @@ func (g *Gateway) errRefused() error {
 	return nil
 }
 
-// admit takes a session in, or says why not.
-func (g *Gateway) admit(s *session) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if err := g.refusal(); err != nil {
-		return err
-	}
-	if len(g.sessions) == 0 {
-		g.idle = make(chan struct{})
-	}
-	g.sessions[s] = struct{}{}
-	g.tasks.Add(1)
-	g.stats.sessions.Add(1)
-	return nil
-}
-
-// refusal says why a session is not taken, or nil. The caller holds g.mu.
-func (g *Gateway) refusal() error {
-	if err := g.errRefused(); err != nil {
-		return err
-	}
-	if len(g.sessions) >= g.cfg.Limits.Sessions {
-		g.reached(limitSessions)
-		return errTooMany{errors.New("this gateway has as many sessions as it takes: come back later"), frame.CloseTooMany, command.Unavailable}
-	}
-	if g.overloaded() {
-		g.reached(limitOutboundBytes)
-		return errTooMany{errors.New("too much waits for this gateway's clients to take it: come back later"), frame.CloseOverloaded, command.Unavailable}
-	}
-	return nil
-}
-
-func (g *Gateway) dismiss(s *session) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.sessions, s)
-	g.leave(s)
-	if len(g.sessions) == 0 {
-		close(g.idle)
-	}
-}
-
 // Deliver takes committed events in, dense and in order, from one goroutine.
 // It never blocks on a session. Should there be a hole all the same, the
 // sessions are closed with 4200: they resume from the log.
@@ -325,7 +306,7 @@ func (g *Gateway) Stats() Stats {
 		limited[name] = g.stats.limited[l].Load()
 	}
 	return Stats{
-		Sessions: open, Full: int(g.full.Load()), Outbound: int(g.queued.Load()), Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
+		Sessions: open, Full: int(g.full.Load()), Outbound: int(g.queued.Load()), Rejecting: int(g.rejecting.Load()), Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
 		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(), Revoked: g.stats.revoked.Load(),
 		Head: g.hub.position(), Limited: limited,
 	}

@@ -29,22 +29,25 @@ type start struct {
 	position eventstore.Position
 }
 
-// reading takes a place among the concurrent reads of the log.
-func (g *Gateway) reading(ctx context.Context) (done func(), err error) {
-	select {
-	case g.reads <- struct{}{}:
-		return func() { <-g.reads }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+// reading takes a place among the concurrent reads of the log, once it is the
+// client's turn.
+func (g *Gateway) reading(ctx context.Context, client string) (done func(), err error) {
+	if err := g.reads.acquire(ctx, client); err != nil {
+		return nil, err
 	}
+	return g.reads.release, nil
 }
 
+// asker is on whose behalf something is read: a client, and its session if it
+// has one.
+type asker struct{ client, session string }
+
 // locate finds where a subscription begins.
-func (g *Gateway) locate(ctx context.Context, t topic, req frame.Subscribe) (start, *command.Failure) {
+func (g *Gateway) locate(ctx context.Context, who asker, t topic, req frame.Subscribe) (start, *command.Failure) {
 	x, head := g.hub.excerpt(t)
 	s := start{head: head, at: head}
 	if req.State {
-		return g.locateState(ctx, t, s)
+		return g.locateState(ctx, who, t, s)
 	}
 	if req.Cursor != "" {
 		p, ok := parseCursor(req.Cursor)
@@ -66,10 +69,8 @@ func (g *Gateway) locate(ctx context.Context, t topic, req frame.Subscribe) (sta
 	}
 	same := fmt.Sprint(g.cfg.Store.LogID(), " ", head, " ", after, " ", req.Cursor, " ", req.Last, " ", t.category, " ", t.stream)
 	answer := g.locating.DoChan(same, func() (any, error) {
-		ctx, cancel := context.WithTimeout(g.ctx, frame.DefaultTimeout)
-		defer cancel()
 		s := s
-		err := g.locateInLog(ctx, t, req, &s)
+		err := g.locateInLog(who, t, req, &s)
 		return s, err
 	})
 	select {
@@ -119,12 +120,19 @@ func (x *excerpt) locate(req frame.Subscribe, s *start) bool {
 }
 
 // locateInLog finds where a subscription begins that the window does not know.
-func (g *Gateway) locateInLog(ctx context.Context, t topic, req frame.Subscribe, s *start) error {
-	done, err := g.reading(ctx)
-	if err != nil {
+func (g *Gateway) locateInLog(who asker, t topic, req frame.Subscribe, s *start) error {
+	waiting, cancel := context.WithTimeout(g.ctx, readPatience)
+	done, err := g.reading(waiting, who.client)
+	cancel()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return g.noTurn()
+	case err != nil:
 		return err
 	}
 	defer done()
+	ctx, cancel := context.WithTimeout(g.ctx, frame.DefaultTimeout)
+	defer cancel()
 	switch {
 	case t.category != "":
 		return g.checkAhead(ctx, s.at, s.head)
@@ -154,15 +162,10 @@ func (g *Gateway) locateInLog(ctx context.Context, t topic, req frame.Subscribe,
 
 // locateState begins with the state of an aggregate, which must know of
 // everything that this gateway has delivered.
-func (g *Gateway) locateState(ctx context.Context, t topic, s start) (start, *command.Failure) {
-	ctx, cancel := context.WithTimeout(ctx, frame.DefaultTimeout)
-	defer cancel()
-	deadline, _ := ctx.Deadline()
-	state, err := g.cfg.Router.Get(ctx, command.Get{
-		Stream: t.stream, AtLeast: s.head, Strong: s.head == 0, Deadline: deadline,
-	})
-	if err != nil {
-		return s, asFailure(err, command.RetryLater)
+func (g *Gateway) locateState(ctx context.Context, who asker, t topic, s start) (start, *command.Failure) {
+	state, failure := g.askRouter(ctx, who, command.Get{Stream: t.stream, AtLeast: s.head, Strong: s.head == 0})
+	if failure != nil {
+		return s, failure
 	}
 	s.state, s.version, s.position = state.Data, state.Version, state.Position
 	s.at = max(s.head, state.Position)
@@ -250,9 +253,9 @@ func (g *Gateway) versionAt(ctx context.Context, s eventstore.StreamID, at event
 
 // readPage reads one page of the log: events of a topic past a place, none
 // past head.
-func (g *Gateway) readPage(ctx context.Context, t topic, from place, head eventstore.Position) (*page, error) {
+func (g *Gateway) readPage(ctx context.Context, client string, t topic, from place, head eventstore.Position) (*page, error) {
 	p := &page{topic: t, from: from, to: from}
-	done, err := g.reading(ctx)
+	done, err := g.reading(ctx, client)
 	if err != nil {
 		return p, err
 	}
@@ -293,7 +296,10 @@ func (g *Gateway) readPage(ctx context.Context, t topic, from place, head events
 func readFailure(err error) *command.Failure {
 	f := &command.Failure{Code: command.Internal, Message: "internal error: the node's log has the details", Retry: command.RetryLater}
 	var ahead aheadError
+	var known *command.Failure
 	switch {
+	case errors.As(err, &known):
+		return known
 	case errors.As(err, &ahead):
 		return &command.Failure{
 			Code: command.CursorAhead, Retry: command.RetryNo,

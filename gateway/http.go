@@ -33,10 +33,10 @@ type route struct {
 func (g *Gateway) routes() []route {
 	return []route{
 		{"GET /v1/ws", g.serveWebSocket},
-		{"POST /v1/commands", g.serveCommand},
-		{"GET /v1/aggregates/{type}/{id}", g.serveAggregate},
-		{"GET /v1/streams/{type}/{id}/events", g.serveStream},
-		{"GET /v1/categories/{type}/events", g.serveCategory},
+		{"POST /v1/commands", g.counted(g.serveCommand)},
+		{"GET /v1/aggregates/{type}/{id}", g.counted(g.serveAggregate)},
+		{"GET /v1/streams/{type}/{id}/events", g.counted(g.serveStream)},
+		{"GET /v1/categories/{type}/events", g.counted(g.serveCategory)},
 		{"POST /v1/queries/{name}", g.serveQuery},
 		{"GET /v1/schema", serveDocument("application/schema+json", g.cfg.Schema)},
 		{"GET /v1/openapi.yaml", serveDocument("application/yaml", proto.OpenAPI)},
@@ -134,7 +134,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
 	s.wire = webSocket{conn}
 	if err := g.admit(s); err != nil { // too many, or it changed its mind during the handshake
-		s.turnAway(err)
+		s.reject(err, nil)
 		return
 	}
 	s.start() // beside the handler, whose goroutine keeps the request and its buffers
@@ -172,13 +172,26 @@ func offers(headers []string, token string) bool {
 	return false
 }
 
-// serveCommand is a command over HTTP. Each request is a lane of its own.
-func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
-	identity, err := g.bearer(r)
-	if err != nil {
-		writeFailure(w, "", "", untrusted(err))
-		return
+// counted serves a request of a client that has not too many in progress.
+func (g *Gateway) counted(serve func(http.ResponseWriter, *http.Request, Identity)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		identity, err := g.bearer(r)
+		if err != nil {
+			writeFailure(w, "", "", untrusted(err))
+			return
+		}
+		leave, failure := g.enterRequest(identity)
+		if failure != nil {
+			writeFailure(w, "", "", failure)
+			return
+		}
+		defer leave()
+		serve(w, r, identity)
 	}
+}
+
+// serveCommand is a command over HTTP. Each request is a lane of its own.
+func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request, identity Identity) {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(g.cfg.Limits.HelloTimeout)) // some writers of tests have no connection
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.cfg.Limits.FrameBytes)))
@@ -232,8 +245,8 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request) {
-	identity, s, failure := g.reader(r, r.PathValue("id"))
+func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request, identity Identity) {
+	s, failure := requested(r, r.PathValue("id"))
 	f := frame.Get{Aggregate: s}
 	query, bad := parameters(r, "at_least", "strong")
 	if failure == nil {
@@ -255,26 +268,28 @@ func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request) {
 	}
 	var state command.State
 	if failure == nil {
-		state, failure = g.state(r.Context(), f, identity)
+		state, failure = g.state(r.Context(), f, identity, "")
 	}
 	if failure != nil {
 		writeFailure(w, "", "", failure)
 		return
 	}
-	writeJSON(w, http.StatusOK, "application/json", frame.Result{Version: state.Version, Position: state.Position, Data: state.Data}.Append(nil))
+	out := g.respond(w, identity)
+	defer out.end()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	body := append(frame.Result{Version: state.Version, Position: state.Position, Data: state.Data}.Append(nil), '\n')
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_ = out.write(body) // the client may have gone
 }
 
-// reader reads who asks, and for what.
-func (g *Gateway) reader(r *http.Request, id string) (Identity, eventstore.StreamID, *command.Failure) {
+// requested reads what a request asks for.
+func requested(r *http.Request, id string) (eventstore.StreamID, *command.Failure) {
 	s := eventstore.StreamID{Type: r.PathValue("type"), ID: id}
-	identity, err := g.bearer(r)
-	if err != nil {
-		return identity, s, untrusted(err)
-	}
 	if err := s.Validate(); err != nil {
-		return identity, s, &command.Failure{Code: command.BadRequest, Field: "aggregate", Message: err.Error()}
+		return s, &command.Failure{Code: command.BadRequest, Field: "aggregate", Message: err.Error()}
 	}
-	return identity, s, nil
+	return s, nil
 }
 
 // parameters reads the query string. It refuses one that can be read in two

@@ -23,8 +23,6 @@ func (t topic) typ() string {
 // hub keeps the newest events, each encoded once, and tells the shards which
 // topics they belong to. It hands no event to any session: sessions take from
 // the window, each from its own cursor on, when a shard's turn comes to them.
-//
-// Locks, in this order: session.mu, shard.mu, hub.mu.
 type hub struct {
 	encode func(c *eventstore.Commit, i int) *entry
 	shards []*shard

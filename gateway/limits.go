@@ -36,18 +36,36 @@ type Limits struct {
 	// Defaults to 10 seconds.
 	HelloTimeout time.Duration
 
-	// Sessions bounds the sessions of the gateway. Those past it are closed
-	// with 4101.
+	// Sessions bounds the sessions of the gateway that have said hello. Past
+	// it an anonymous session is closed with 4101 to make room for one with a
+	// client id. If there is none, new sessions are closed with 4101.
 	//
 	// Defaults to 65,536.
 	Sessions int
 
 	// SessionsPerClient bounds the sessions of one client id at the gateway.
 	// A hello past it is refused with rate_limited, and the session closed with
-	// 4101. Those of nobody, the empty client id, are not counted.
+	// 4101. It does not concern anonymous sessions.
 	//
-	// Defaults to 0: not limited.
+	// Defaults to a 64th of Sessions, at least 64.
 	SessionsPerClient int
+
+	// AnonymousSessions bounds the anonymous sessions of the gateway: those
+	// that said hello without a client id. A hello past it is refused with
+	// rate_limited, and the session closed with 4101. As many sessions, beside
+	// Sessions, may not have said hello yet. Past that the oldest of them is
+	// closed with 4101.
+	//
+	// Defaults to a quarter of Sessions, at least 64.
+	AnonymousSessions int
+
+	// Connections bounds the HTTP connections of the node that are no session.
+	// Past it the connection that has waited longest for a request is closed,
+	// or else the one with the oldest request. Anonymous clients may have
+	// requests in progress on half of them.
+	//
+	// Defaults to a quarter of Sessions, at least 64.
+	Connections int
 
 	// Subscriptions bounds the subscriptions of a session. Past it a
 	// subscribe is refused with rate_limited.
@@ -57,15 +75,18 @@ type Limits struct {
 
 	// OpenRequests bounds the requests of a session that are under way or
 	// whose answer was not yet written. Past it the gateway stops reading
-	// that socket.
+	// that socket. As many HTTP requests of one client may be in progress;
+	// past it they are refused with rate_limited. As many reads of states may
+	// be under way for one client; past it they wait.
 	//
 	// Defaults to 256.
 	OpenRequests int
 
-	// OutboundBytes bounds what waits for all sockets together. It is soft,
-	// since answers are never dropped. Past it new sessions are closed with
-	// 4100, full sockets get messages of 4 KiB instead of 32, and nothing is
-	// read from their clients.
+	// OutboundBytes bounds what waits for all sockets together. From half of it
+	// on full sockets get messages of 4 KiB instead of 32, and nothing is read
+	// from their clients. Past it the sessions and HTTP responses with the most
+	// bytes are closed (4100) until three quarters are left, those of anonymous
+	// clients first.
 	//
 	// Defaults to 256 MiB.
 	OutboundBytes int
@@ -96,7 +117,9 @@ func (l Limits) WithDefaults() (Limits, error) {
 		{&l.FrameBytes, "FrameBytes", 96 << 10, minBytes},
 		{&l.HeaderBytes, "HeaderBytes", 32 << 10, minBytes},
 		{&l.Sessions, "Sessions", 1 << 16, 0},
-		{&l.SessionsPerClient, "SessionsPerClient", 0, 0},
+		{&l.SessionsPerClient, "SessionsPerClient", max(64, cmp.Or(l.Sessions, 1<<16)/64), 0},
+		{&l.AnonymousSessions, "AnonymousSessions", max(64, cmp.Or(l.Sessions, 1<<16)/4), 0},
+		{&l.Connections, "Connections", max(64, cmp.Or(l.Sessions, 1<<16)/4), 0},
 		{&l.Subscriptions, "Subscriptions", 1000, 0},
 		{&l.OpenRequests, "OpenRequests", 256, 0},
 		{&l.OutboundBytes, "OutboundBytes", 256 << 20, 0},
@@ -133,60 +156,40 @@ const (
 	limitHelloTimeout
 	limitSessions
 	limitSessionsPerClient
+	limitAnonymousSessions
 	limitSubscriptions
 	limitOpenRequests
 	limitOutboundBytes
 	limitCommandsPerSecond
+	limitReads
+	limitRenewals
 	limits
 )
 
 var limitNames = [limits]string{
 	limitFrameBytes: "frame_bytes", limitHeaderBytes: "header_bytes", limitHelloTimeout: "hello_timeout",
 	limitSessions: "sessions", limitSessionsPerClient: "sessions_per_client", limitSubscriptions: "subscriptions",
+	limitAnonymousSessions: "anonymous_sessions", limitReads: "reads", limitRenewals: "renewals",
 	limitOpenRequests: "open_requests", limitOutboundBytes: "outbound_bytes", limitCommandsPerSecond: "commands_per_second",
 }
 
 // reached counts that a limit said no.
 func (g *Gateway) reached(l limit) { g.stats.limited[l].Add(1) }
 
-// errTooMany is why a session is closed with 4100 or 4101. Over HTTP it has a
-// code.
-type errTooMany struct {
-	error
-	close int
-	code  command.Code
-}
+// How often a session may renew its token: a token is expensive to check.
+const (
+	renewalsInARow = 10
+	renewalEvery   = time.Second
+)
 
-// overloaded tells whether more waits for all sockets together than may.
-func (g *Gateway) overloaded() bool { return g.queued.Load() > int64(g.cfg.Limits.OutboundBytes) }
-
-// enter counts a session among those of its client, or says why that is not
-// to be.
-func (g *Gateway) enter(s *session, client string) error {
-	most := g.cfg.Limits.SessionsPerClient
-	if most == 0 || client == "" {
-		return nil
+// mayRenew reports whether the session may renew its token now.
+func (s *session) mayRenew() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.renewals == nil {
+		s.renewals = rate.NewLimiter(rate.Every(renewalEvery), renewalsInARow)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.clients[client] >= most {
-		g.reached(limitSessionsPerClient)
-		return errTooMany{fmt.Errorf("%s has %d sessions here, and more are not allowed: close one of them first", client, most), frame.CloseTooMany, command.RateLimited}
-	}
-	g.clients[client]++
-	s.counted = client
-	return nil
-}
-
-// leave ends what enter began. The caller holds g.mu.
-func (g *Gateway) leave(s *session) {
-	if s.counted == "" {
-		return
-	}
-	if g.clients[s.counted]--; g.clients[s.counted] == 0 {
-		delete(g.clients, s.counted)
-	}
-	s.counted = ""
+	return s.renewals.Allow()
 }
 
 // tooFast refuses a command that came too soon.
@@ -196,13 +199,6 @@ func (g *Gateway) tooFast(after time.Duration) *command.Failure {
 		Code: command.RateLimited, Retry: command.RetryLater, After: after,
 		Message: fmt.Sprintf("more than %d commands a second are not allowed: go on after after_ms", g.cfg.Limits.CommandsPerSecond),
 	}
-}
-
-// unenter is leave for those who don't hold g.mu.
-func (g *Gateway) unenter(s *session) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.leave(s)
 }
 
 // bucket holds a second's worth of commands, and fills as fast as they may

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
@@ -118,7 +119,8 @@ func TestSubscriptionsPastTheLimitAreRefused(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.Subscriptions = 2 }))
 	c := n.dial()
-	c.send(`{"op":"hello","id":"1","subscriptions":[{"id":"a","stream":"auction/1"},{"id":"b","stream":"auction/1"},{"id":"c","stream":"auction/1"}]}`)
+	c.send(`{"op":"hello","id":"1","subscriptions":[{"id":"a","stream":"auction/1"},{"id":"b","stream":"auction/1"}]}` + "\n" +
+		`{"op":"subscribe","id":"c","stream":"auction/1"}`)
 	want[frame.Welcome](c)
 	answers := map[string]int{}
 	for range 5 {
@@ -138,6 +140,21 @@ func TestSubscriptionsPastTheLimitAreRefused(t *testing.T) {
 	want[frame.Subscribed](c)
 }
 
+// protocol: error rate_limited, close 4101
+func TestHelloWithTooManySubscriptionsGetsOneRefusal(t *testing.T) {
+	t.Parallel()
+	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.Subscriptions = 10 }))
+	c := n.dial()
+	c.send(`{"op":"hello","id":"1","subscriptions":[` + strings.Repeat("{},", 31_000) + `{}]}`)
+	if f := c.wantFault("1", command.RateLimited); f.Field != "subscriptions" || f.Retry != command.RetryNo || !strings.Contains(f.Message, "31001") {
+		t.Errorf("got %s", f.Append(nil))
+	}
+	if f, err := c.next(); websocket.CloseStatus(err) != frame.CloseTooMany {
+		t.Errorf("after the refusal came %v (%v), want the close code 4101", f, err)
+	}
+	n.wantLimited("subscriptions", 1)
+}
+
 func TestPastTheOpenRequestsIsCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -151,55 +168,6 @@ func TestPastTheOpenRequestsIsCounted(t *testing.T) {
 	for range 3 {
 		want[frame.Result](c)
 	}
-}
-
-// protocol: close 4100
-func TestPastTheMemoryForAllSocketsNobodyNewIsTaken(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	n := w.node(limited(func(l *gateway.Limits) { l.OutboundBytes = 1 }), func(c *gateway.Config) { c.SendBuffer = 4 << 10 })
-	slow, quick := n.join("eve"), n.join("ada")
-	slow.send(`{"op":"subscribe","id":"s","category":"auction"}`)
-	want[frame.Subscribed](slow)
-	want[frame.Live](slow)
-	total := n.fillASocket() // which is more than may wait
-	n.dial().wantClose(frame.CloseOverloaded)
-	n.wantLimited("outbound_bytes", 1)
-	stream, err := openEvents(oneShot, n.url+"/v1/categories/auction/events", "ada")
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream.close()
-	if stream.resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("Server-Sent Events: got %s", stream.resp.Status)
-	}
-	n.wantLimited("outbound_bytes", 2)
-	quick.send(`{"op":"ping","id":"p"}`) // those that take what they get are served
-	want[frame.Pong](quick)
-	// And these are not read yet, but for one perhaps: with it comes word that the
-	// client's kernel has some room after all, and for a moment nothing waits.
-	pings := 0
-	waitFor(t, func() bool {
-		if n.Stats().Limited["outbound_bytes"] == 3 {
-			return true
-		}
-		slow.send(`{"op":"ping","id":"p"}`)
-		pings++
-		return false
-	})
-
-	for v := 0; v < total || pings > 0; {
-		switch f := slow.read().(type) {
-		case frame.Event:
-			if v++; int(f.Version) != v {
-				t.Fatalf("got version %d, want %d", f.Version, v)
-			}
-		case frame.Pong:
-			pings--
-		}
-	}
-	waitFor(t, func() bool { return n.Stats().Outbound == 0 })
-	n.join("bob")
 }
 
 // TestCommandsPastTheirRateAreRefused shows a run of refusals: none of the

@@ -11,7 +11,7 @@ import (
 const (
 	// messageBytes is where one WebSocket message ends and the next begins.
 	messageBytes = 32 << 10
-	// leastBytes is the same while the gateway's memory for queues is used up.
+	// leastBytes is the same while the gateway is crowded.
 	leastBytes = 4 << 10
 	// closeGrace is how long a client may take to answer a close frame.
 	closeGrace = 5 * time.Second
@@ -44,7 +44,7 @@ func (s *session) enqueue(it item) {
 // owe counts bytes that wait for the socket.
 func (s *session) owe(bytes int) {
 	s.owed += bytes
-	s.g.queued.Add(int64(bytes))
+	s.g.owe(bytes)
 }
 
 // kick has the session written to, unless that is under way. The caller holds
@@ -57,7 +57,7 @@ func (s *session) kick() {
 
 // messageLimit is how large a message may become now.
 func (g *Gateway) messageLimit() int {
-	if g.overloaded() {
+	if g.crowded() {
 		return leastBytes
 	}
 	return min(messageBytes, g.cfg.QueueBytes)
@@ -66,7 +66,7 @@ func (g *Gateway) messageLimit() int {
 // hasRoom tells whether the client may send another request: it takes the
 // answers to those before. The caller holds s.mu.
 func (s *session) hasRoom() bool {
-	return s.owed <= s.g.cfg.QueueBytes && !(s.writing && s.g.overloaded())
+	return s.owed <= s.g.cfg.QueueBytes && !(s.writing && s.g.crowded())
 }
 
 // say enqueues a frame that nobody asked for. The caller holds s.mu.
@@ -170,7 +170,9 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 func (s *session) sendRest() {
 	defer s.tasks.Done()
 	err := s.socket.write(*s.rest)
-	if s.socket.stalled {
+	if ending := s.socket.ending.Load(); ending != nil && s.socket.stalled {
+		_, _ = s.socket.Conn.Write(*ending)
+	} else if s.socket.stalled {
 		s.g.cfg.Logger.Info("session closed: the client read nothing for too long", "session", s.id, "client", s.client())
 		_, _ = s.socket.Conn.Write(s.wire.close(frame.CloseReadNothing, "read nothing for too long"))
 	}
@@ -204,6 +206,9 @@ func (s *session) written() {
 	select {
 	case s.room <- struct{}{}:
 	default:
+	}
+	if len(s.asks) > 0 {
+		s.askNext()
 	}
 	if s.closeDue {
 		s.closeDue = false

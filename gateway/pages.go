@@ -60,9 +60,9 @@ func (p *page) after(at eventstore.Position, version eventstore.Version, head ev
 // Readers that are near each other get the same page: reads begin at round
 // places, a read that is under way is joined, and the newest pages are kept.
 // No more than Config.PageReads reads are under way at once, whoever waits;
-// they are served in the order in which they were first asked for. A page is
-// pinned until those who waited for it have had their turn, and nothing more
-// is read while the pinned ones take all of the memory.
+// clients are served in turn. A page is pinned until those who waited for it
+// have had their turn, and nothing more is read while the pinned ones take all
+// of the memory.
 type pages struct {
 	g *Gateway
 
@@ -74,7 +74,7 @@ type pages struct {
 	unpins  sync.Cond // signalled when that falls, and by stop
 	stopped bool
 	reads   map[pageKey]*pageRead // wanted or under way
-	wanted  queue[*pageRead]
+	wanted  fairQueue[*pageRead]  // by the client that asked first
 	readers int
 	epoch   int // of the log; pages of an older one are not kept
 	done    sync.WaitGroup
@@ -88,6 +88,7 @@ type pageKey struct {
 
 type pageRead struct {
 	key     pageKey
+	client  string // the one that asked first
 	waiting []*subscription
 }
 
@@ -123,9 +124,9 @@ func (ps *pages) get(sub *subscription) *page {
 	key := pageKey{sub.topic, ps.round(sub.topic, here)}
 	r := ps.reads[key]
 	if r == nil && !ps.stopped {
-		r = &pageRead{key: key}
+		r = &pageRead{key: key, client: sub.session.identity.Client}
 		ps.reads[key] = r
-		ps.wanted.push(r)
+		ps.wanted.push(r.client, r)
 		if ps.readers < ps.g.cfg.PageReads {
 			ps.readers++
 			ps.done.Add(1)
@@ -206,7 +207,7 @@ func (ps *pages) unpin(p *page) {
 // somebody waits. It returns nil if nobody does.
 func (ps *pages) readOne(r *pageRead) *page {
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause+50*time.Millisecond, 2*time.Second) {
-		p, err := ps.g.readPage(ps.g.ctx, r.key.topic, r.key.from, ps.g.hub.position())
+		p, err := ps.g.readPage(ps.g.ctx, r.client, r.key.topic, r.key.from, ps.g.hub.position())
 		if err == nil {
 			return p
 		}

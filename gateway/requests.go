@@ -87,9 +87,15 @@ func (s *session) greet(f frame.Hello, r *request) {
 		}
 		return
 	}
+	if claimed.Client == "" && s.g.needsClient {
+		s.settle(f.ID, r, fault(f.ID, "", needsToken()))
+		s.closeAfter(frame.CloseUnauthenticated, "unauthenticated")
+		return
+	}
 	if err := s.g.enter(s, claimed.Client); err != nil {
-		s.settle(f.ID, r, fault(f.ID, "", &command.Failure{Code: command.RateLimited, Retry: command.RetryLater, Message: err.Error()}))
-		s.closeAfter(frame.CloseTooMany, "too many sessions of this client")
+		failure := tooMany(err)
+		s.settle(f.ID, r, fault(f.ID, "", failure))
+		s.closeAfter(frame.CloseTooMany, "too many sessions")
 		return
 	}
 
@@ -154,6 +160,14 @@ func (s *session) refuseSubscription(bad *frame.Error) {
 
 // auth renews the session's identity.
 func (s *session) auth(f frame.Auth, r *request) {
+	if !s.mayRenew() {
+		s.g.reached(limitRenewals)
+		s.settle(f.ID, r, fault(f.ID, "", &command.Failure{
+			Code: command.RateLimited, Retry: command.RetryLater, After: time.Second,
+			Message: "this session renews its token too often: the one from before stays in use; renew again after after_ms",
+		}))
+		return
+	}
 	identity, err := s.g.cfg.Auth.Token(s.ctx, f.Token)
 	if err != nil {
 		s.settle(f.ID, r, fault(f.ID, "", untrusted(err)))
@@ -243,29 +257,29 @@ func (s *session) get(f frame.Get, r *request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	identity := s.identity
-	s.spawn(func() {
-		state, failure := s.g.state(s.ctx, f, identity)
-		if failure != nil {
-			s.settle(f.ID, r, fault(f.ID, "", failure))
-			return
-		}
-		s.settle(f.ID, r, frame.Result{ID: f.ID, Version: state.Version, Position: state.Position, Data: state.Data})
+	var state command.State
+	var failure *command.Failure
+	s.ask(&ask{
+		read: func() int {
+			state, failure = s.g.state(s.ctx, f, identity, s.id)
+			return len(state.Data)
+		},
+		done: func() {
+			if failure != nil {
+				s.settleLocked(f.ID, r, fault(f.ID, "", failure))
+				return
+			}
+			s.settleLocked(f.ID, r, frame.Result{ID: f.ID, Version: state.Version, Position: state.Position, Data: state.Data})
+		},
 	})
 }
 
-// state reads an aggregate's public state.
-func (g *Gateway) state(ctx context.Context, f frame.Get, identity Identity) (command.State, *command.Failure) {
+// state reads an aggregate's public state. session is "" over HTTP.
+func (g *Gateway) state(ctx context.Context, f frame.Get, identity Identity, session string) (command.State, *command.Failure) {
 	if failure := g.mayRead(identity, topic{stream: f.Aggregate}); failure != nil {
 		return command.State{}, failure
 	}
-	ctx, cancel := context.WithTimeout(ctx, frame.DefaultTimeout)
-	defer cancel()
-	deadline, _ := ctx.Deadline()
-	state, err := g.cfg.Router.Get(ctx, command.Get{Stream: f.Aggregate, AtLeast: f.AtLeast, Strong: f.Strong, Deadline: deadline})
-	if err != nil {
-		return state, asFailure(err, command.RetryLater)
-	}
-	return state, nil
+	return g.askRouter(ctx, asker{identity.Client, session}, command.Get{Stream: f.Aggregate, AtLeast: f.AtLeast, Strong: f.Strong})
 }
 
 // mayRead checks a topic and the right to read it.
@@ -313,7 +327,7 @@ func (s *session) subscribe(f frame.Subscribe, r *request, slot bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subs[f.ID] = sub
-	s.spawn(func() { s.begin(sub, f, slot) })
+	s.begin(sub, f, slot)
 }
 
 // refuseStart answers a subscribe that can't begin.

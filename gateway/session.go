@@ -12,6 +12,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
+	"golang.org/x/time/rate"
 )
 
 // session is one connection, of a WebSocket or of Server-Sent Events: a
@@ -33,8 +34,11 @@ type session struct {
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
 
-	counted string // as whose session it counts; guarded by g.mu
-	renewed bool   // its goroutine is the second; that goroutine's own
+	counted   string // as whose session it counts; guarded by g.mu, like the next three
+	entered   bool   // it is counted as one that said hello
+	seat      seat   // among those that have not, or the anonymous ones
+	displaced bool   // it is closed in favour of another
+	renewed   bool   // its goroutine is the second; that goroutine's own
 
 	slots chan struct{} // one for each request that is open or whose answer is unwritten
 	room  chan struct{} // signalled when a message has been written
@@ -53,16 +57,22 @@ type session struct {
 	paused   bool   // the reader waits: silence is not the client's
 	open     map[string]*request
 	subs     map[string]*subscription
-	rate     *bucket // of commands
+	rate     *bucket       // of commands
+	renewals *rate.Limiter // nil before the first auth
+	evicted  bool          // it owed too much
 
-	queue   []item
-	busy    []*subscription // have, or may have, something for the next message
-	owed    int             // bytes in queue and rest
-	rest    *[]byte         // of a message that found the socket full
-	writing bool            // a goroutine writes rest
-	beatDue bool
-	pingDue bool
-	pongDue []byte
+	queue    []item
+	busy     []*subscription // have, or may have, something for the next message
+	owed     int             // bytes in queue and rest
+	asks     []*ask          // wait for room
+	reserved int             // room for the answers to those that are under way
+
+	lastState int     // bytes of the last answer to one of them
+	rest      *[]byte // of a message that found the socket full
+	writing   bool    // a goroutine writes rest
+	beatDue   bool
+	pingDue   bool
+	pongDue   []byte
 
 	goodbyeDue bool                // the next heartbeat is the last
 	owedTo     eventstore.Position // the head when it was sent away
@@ -156,36 +166,13 @@ func (s *session) finish(code int, reason string) {
 		s.forget(sub)
 	}
 	s.owe(-s.owed)
-	s.queue, s.busy = nil, nil
+	s.queue, s.busy, s.asks = nil, nil, nil
 	for _, t := range []*time.Timer{s.heartbeat, s.hello, s.expiry} {
 		if t != nil {
 			t.Stop()
 		}
 	}
 	s.mu.Unlock()
-	s.wire.release()
-}
-
-// turnAway ends a session that was not taken in and has never been served,
-// in good order: no shard knows of it, nor need there be any that runs.
-func (s *session) turnAway(why error) {
-	code := frame.CloseLost
-	var many errTooMany
-	switch {
-	case errors.As(why, &many):
-		code = many.close
-	case errors.Is(why, errDrains), errors.Is(why, errStops):
-		code = frame.CloseDraining
-	}
-	s.mu.Lock()
-	s.ended, s.closing = true, true
-	s.mu.Unlock()
-	s.cancel()
-	if err := s.socket.write(s.wire.close(code, why.Error())); err == nil {
-		s.socket.finish(closeGrace)
-		s.wire.ignore(s)
-	}
-	_ = s.socket.Close()
 	s.wire.release()
 }
 
@@ -238,12 +225,15 @@ func (w webSocket) read(s *session) (again bool, code int, reason string) {
 			if !s.acquire() {
 				return false, 0, ""
 			}
-			f, err := frame.ParseRequest(line)
+			f, err := frame.ParseRequestWithin(line, s.g.cfg.Limits.Subscriptions)
 			switch {
 			case errors.Is(err, frame.ErrNotJSON):
 				return false, frame.CloseBadFrame, "bad frame: not JSON in UTF-8, one object a line"
 			case err != nil:
-				s.refuse(err)
+				if s.refuse(err) == command.RateLimited {
+					s.g.reached(limitSubscriptions)
+					return false, frame.CloseTooMany, "hello asks for more subscriptions than a session may have"
+				}
 			default:
 				s.handle(f)
 			}
@@ -290,9 +280,6 @@ func (s *session) acquire() bool {
 		}
 	}
 	s.mu.Lock()
-	if s.writing && s.g.overloaded() {
-		s.g.reached(limitOutboundBytes)
-	}
 	for !s.hasRoom() && !s.closing {
 		s.paused = true
 		s.mu.Unlock()
@@ -330,9 +317,9 @@ func (s *session) answer(f frame.Frame) {
 	s.enqueue(item{frame: f.Append(nil), slot: true})
 }
 
-// refuse answers a frame that is not valid. If its id names something that is
-// open, the answer must not settle that.
-func (s *session) refuse(err error) {
+// refuse answers a frame that is not valid, and returns the code of the answer.
+// If the frame's id names an open request, the answer must not settle that.
+func (s *session) refuse(err error) command.Code {
 	var bad *frame.Error
 	if !errors.As(err, &bad) {
 		bad = &frame.Error{Code: command.Internal, Message: "internal error"}
@@ -346,6 +333,7 @@ func (s *session) refuse(err error) {
 		f.Message = "frame with the id " + bad.ID + ", which is in use: " + bad.Message
 	}
 	s.answer(f)
+	return bad.Code
 }
 
 // taken tells whether an id is in use. The caller holds s.mu.
@@ -381,6 +369,11 @@ func duplicate(id string) frame.Fault {
 func (s *session) settle(id string, r *request, f frame.Frame) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settleLocked(id, r, f)
+}
+
+// settleLocked is settle for callers that hold s.mu.
+func (s *session) settleLocked(id string, r *request, f frame.Frame) {
 	if s.open[id] != r {
 		return
 	}

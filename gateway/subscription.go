@@ -269,11 +269,32 @@ func (s *session) forget(sub *subscription) {
 }
 
 // begin locates the start of a subscription, from where it follows the log.
-// slot says that its answer settles a request.
+// slot says that its answer settles a request. The caller holds s.mu.
 func (s *session) begin(sub *subscription, req frame.Subscribe, slot bool) {
-	start, failure := s.g.locate(s.ctx, sub.topic, req)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	var from start
+	var failure *command.Failure
+	who := asker{s.identity.Client, s.id}
+	a := &ask{
+		read: func() int {
+			from, failure = s.g.locate(s.ctx, who, sub.topic, req)
+			return len(from.state)
+		},
+		done: func() { s.begun(sub, req, slot, from, failure) },
+	}
+	if req.State {
+		s.ask(a)
+		return
+	}
+	s.spawn(func() {
+		a.read()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		a.done()
+	})
+}
+
+// begun answers a subscribe. The caller holds s.mu.
+func (s *session) begun(sub *subscription, req frame.Subscribe, slot bool, start start, failure *command.Failure) {
 	if s.open[sub.id] == sub.request {
 		delete(s.open, sub.id)
 	}

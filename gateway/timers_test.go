@@ -93,6 +93,16 @@ func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, 
 // bubbleOver is bubble for those who make their requests themselves.
 func bubbleOver(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, transport *http.Transport)) {
 	t.Helper()
+	bubbleOn(t, func(t *testing.T, g *gateway.Gateway, network *pipes) {
+		transport := &http.Transport{DialContext: network.dial}
+		defer transport.CloseIdleConnections()
+		test(t, g, transport)
+	}, change)
+}
+
+// bubbleOn is bubble for tests that make their own connections.
+func bubbleOn(t *testing.T, test func(t *testing.T, g *gateway.Gateway, network *pipes), change func(*gateway.Config)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		router := newOwner(nothing{})
 		defer router.stop()
@@ -114,14 +124,12 @@ func bubbleOver(t *testing.T, change func(*gateway.Config), test func(t *testing
 		var running sync.WaitGroup
 		running.Go(func() { _ = srv.Serve(network) })
 		running.Go(func() { _ = g.Run(ctx) })
-		transport := &http.Transport{DialContext: network.dial}
 		defer func() {
 			cancel()
 			_ = srv.Close()
-			transport.CloseIdleConnections()
 			running.Wait()
 		}()
-		test(t, g, transport)
+		test(t, g, network)
 	})
 }
 
@@ -256,4 +264,32 @@ func TestATokenThatExpiresEndsTheSessionAfterAWarning(t *testing.T) {
 			t.Errorf("got %v after %v, want 4001 after 10m", err, time.Since(began))
 		}
 	})
+}
+
+// TestSlowEventStreamHeaderHoldsNoLock opens an event stream whose client takes
+// not even the header. Over the pipe each write blocks until the client reads.
+func TestSlowEventStreamHeaderHoldsNoLock(t *testing.T) {
+	t.Parallel()
+	bubbleOn(t, func(t *testing.T, g *gateway.Gateway, network *pipes) {
+		conn, err := network.dial(context.Background(), "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		request := "GET /v1/streams/auction/1/events HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nAuthorization: Bearer dev:eve\r\n\r\n"
+		if _, err := conn.Write([]byte(request)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // until every goroutine is blocked, one of them in writing the header
+		began := time.Now()
+		if slow := g.Slow(1); len(slow) != 1 || slow[0].Client != "eve" {
+			t.Errorf("the slow sessions are %v, want that of eve", slow)
+		}
+		if n := g.KickClient("eve"); n != 1 {
+			t.Errorf("%d sessions of eve were closed, want 1", n)
+		}
+		if waited := time.Since(began); waited > 0 { // the bubble's time passes only while everything is blocked
+			t.Errorf("an operator waited %v for the client to read", waited)
+		}
+		_ = conn.Close()
+	}, nil)
 }

@@ -156,9 +156,9 @@ func (e eventStream) close(code int, reason string) []byte {
 	return append(e.message(append(b, "}\n\n"...)), "0\r\n\r\n"...)
 }
 
-// writeEventStreamHeader begins the response, with the header that was set so
-// far.
-func writeEventStreamHeader(s *socket, header http.Header) error {
+// eventStreamHeader returns the beginning of the response, with the header that
+// was set so far.
+func eventStreamHeader(header http.Header) []byte {
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("X-Accel-Buffering", "no") // what nginx calls not to hold events back
 	header.Set("Transfer-Encoding", "chunked")
@@ -168,5 +168,5 @@ func writeEventStreamHeader(s *socket, header http.Header) error {
 	b.WriteString("HTTP/1.1 200 OK\r\n")
 	_ = header.Write(&b) // a buffer takes everything
 	b.WriteString("\r\n")
-	return s.write(b.Bytes())
+	return b.Bytes()
 }

@@ -186,6 +186,8 @@ func (catalog) HasType(typ string) bool {
 	return typ == "counter" || typ == "auction" || typ == "client"
 }
 
+func (catalog) AllowsAnonymous() bool { return true }
+
 func (catalog) HasCommand(_, name string) bool {
 	return name == "add" || name == "fail" || name == "wait"
 }

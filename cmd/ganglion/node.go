@@ -110,10 +110,12 @@ func limitFlags(f *pflag.FlagSet, l *gateway.Limits) {
 	f.IntVar(&l.HeaderBytes, "max-header-bytes", 0, "Bytes of a request's header; 32768 by default.")
 	f.DurationVar(&l.HelloTimeout, "max-hello-time", 0, "How long a client may take for its request's header, and to say hello; 10s by default.")
 	f.IntVar(&l.Sessions, "max-sessions", 0, "Sessions on this node; 65536 by default.")
-	f.IntVar(&l.SessionsPerClient, "max-sessions-per-client", 0, "Sessions of one client id on this node; not limited by default.")
+	f.IntVar(&l.SessionsPerClient, "max-sessions-per-client", 0, "Sessions of one client id on this node; a 64th of --max-sessions by default, at least 64.")
+	f.IntVar(&l.AnonymousSessions, "max-anonymous-sessions", 0, "Sessions without a client id on this node, and beside them as many that have not said hello; a quarter of --max-sessions by default, at least 64.")
+	f.IntVar(&l.Connections, "max-connections", 0, "HTTP connections to this node that are no session; a quarter of --max-sessions by default, at least 64.")
 	f.IntVar(&l.Subscriptions, "max-subscriptions", 0, "Subscriptions of a session; 1000 by default.")
-	f.IntVar(&l.OpenRequests, "max-open-requests", 0, "Unanswered requests of a session, past which it is not read; 256 by default.")
-	f.IntVar(&l.OutboundBytes, "max-outbound-bytes", 0, "Bytes that wait for all clients of this node together, past which it takes no new ones; 268435456 by default.")
+	f.IntVar(&l.OpenRequests, "max-open-requests", 0, "Unanswered requests of a session, past which it is not read, and HTTP requests of a client in progress; 256 by default.")
+	f.IntVar(&l.OutboundBytes, "max-outbound-bytes", 0, "Bytes that wait for all clients of this node together, past which it closes the sessions that most of them wait for; 268435456 by default.")
 	f.IntVar(&l.CommandsPerSecond, "max-commands-per-second", 0, "Commands of a session, or over HTTP of a client id; not limited by default.")
 }
 

@@ -1,5 +1,10 @@
 package aggregate
 
+import (
+	"maps"
+	"slices"
+)
+
 // A Caller is who wants something.
 type Caller struct {
 	// Client is the client's id, "" for nobody.
@@ -107,6 +112,13 @@ func (a *Access) mayReadAll(c Caller) bool {
 		return true
 	}
 	return a.ReadAll != nil && a.ReadAll(c)
+}
+
+// allowsAnonymous reports whether a rule may allow anything to a caller without
+// a client id: it is Anyone, or a function, about which nothing is known.
+func (a *Access) allowsAnonymous() bool {
+	rules := append(slices.Collect(maps.Values(a.Commands)), a.Send, a.Read)
+	return a.ReadAll != nil || slices.ContainsFunc(rules, func(r Rule) bool { return r != Authenticated && r != Self })
 }
 
 func (a *Access) send(command string) Rule {

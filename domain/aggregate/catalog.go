@@ -50,6 +50,17 @@ func (c *Catalog) HasType(typ string) bool {
 	return ok
 }
 
+// AllowsAnonymous reports whether an access rule may allow anything to a caller
+// without a client id: one of the rules is Anyone, or a function.
+func (c *Catalog) AllowsAnonymous() bool {
+	for _, d := range c.types {
+		if d.access.allowsAnonymous() {
+			return true
+		}
+	}
+	return false
+}
+
 // HasCommand tells whether a type has such a command.
 func (c *Catalog) HasCommand(typ, command string) bool {
 	d, ok := c.types[typ]

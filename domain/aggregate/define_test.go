@@ -426,3 +426,31 @@ func boxPrint[T any](t *testing.T) string {
 	}
 	return d.Fingerprint()
 }
+
+func TestCatalogAllowsAnonymousOnlyWithAnOpenRule(t *testing.T) {
+	t.Parallel()
+	closed := aggregate.Access{Send: aggregate.Authenticated, Read: aggregate.Self}
+	for name, c := range map[string]struct {
+		access aggregate.Access
+		want   bool
+	}{
+		"closed":     {closed, false},
+		"read":       {aggregate.Access{Send: closed.Send, Read: aggregate.Anyone}, true},
+		"send":       {aggregate.Access{Send: aggregate.Anyone, Read: closed.Read}, true},
+		"command":    {aggregate.Access{Send: closed.Send, Read: closed.Read, Commands: map[string]aggregate.Rule{"put": aggregate.Anyone}}, true},
+		"a function": {aggregate.Access{Send: closed.Send, Read: aggregate.RuleFunc(func(aggregate.Caller, string) bool { return false })}, true},
+	} {
+		var catalog aggregate.Catalog
+		aggregate.Define(&catalog, aggregate.Type[Box[int]]{
+			Name: "box", Access: c.access,
+			Commands: aggregate.Commands[Box[int]]{"put": Put[int]{}},
+			Events:   aggregate.Events[Box[int]]{"stored": Stored[int]{}},
+		})
+		if err := catalog.Err(); err != nil {
+			t.Fatal(err)
+		}
+		if got := catalog.AllowsAnonymous(); got != c.want {
+			t.Errorf("%s: got %v", name, got)
+		}
+	}
+}

@@ -93,6 +93,8 @@ type parts struct {
 	id  string
 	key string
 	err *Error
+
+	subscriptions int // how many hello may ask for
 }
 
 // take takes a valid JSON document apart.

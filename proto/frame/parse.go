@@ -3,6 +3,7 @@ package frame
 import (
 	"bytes"
 	"iter"
+	"math"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
@@ -27,11 +28,16 @@ func Lines(message []byte) iter.Seq[[]byte] {
 
 // ParseRequest reads a frame that a client sent. The error is ErrNotJSON, or
 // an *Error that the client deserves as an answer.
-func ParseRequest(line []byte) (Request, error) {
+func ParseRequest(line []byte) (Request, error) { return ParseRequestWithin(line, math.MaxInt) }
+
+// ParseRequestWithin is ParseRequest with a bound on the subscriptions in
+// hello. A longer list is an *Error with the code RateLimited; its elements are
+// counted and not parsed.
+func ParseRequestWithin(line []byte, subscriptions int) (Request, error) {
 	if !valid(line) {
 		return nil, ErrNotJSON
 	}
-	var p parts
+	p := parts{subscriptions: subscriptions}
 	p.take(line)
 	if p.err != nil {
 		return nil, p.error()
@@ -106,6 +112,17 @@ func (p *parts) hello() Hello {
 	}
 	if raw[0] != '[' {
 		p.fail("subscriptions", "subscriptions must be a list of subscribe frames")
+		return f
+	}
+	given := 0
+	for range array(raw) {
+		given++
+	}
+	if given > p.subscriptions && p.err == nil {
+		p.fail("subscriptions", "subscriptions has %d elements, and a session may have %d subscriptions: ask for fewer", given, p.subscriptions)
+		p.err.Code = command.RateLimited
+	}
+	if p.err != nil {
 		return f
 	}
 	for element := range array(raw) {

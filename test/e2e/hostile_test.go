@@ -34,6 +34,7 @@ const hostileMemory = 96 << 20
 func TestHostileClients(t *testing.T) {
 	t.Parallel()
 	node := harness.Start(t, binary, 1, "node", "--name", "n", "--store", t.TempDir(), "--max-hello-time", "4s", "--log-level", "warn",
+		"--max-sessions", "1000", "--max-anonymous-sessions", "300", "--max-connections", "400", "--max-outbound-bytes", "16777216",
 		"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0")
 	url := node.URLs[0]
 	other := newBystander(t, url)
@@ -52,12 +53,19 @@ func TestHostileClients(t *testing.T) {
 		{"a flood of subscriptions", subscriptionFlood},
 		{"one id again and again", oneID},
 		{"a header of a gigabyte", endlessHeader},
+		{"hello with 31,000 subscriptions", longHello},
+		{"states that nobody reads", unreadStates},
+		{"a crowd of anonymous sessions", anonymousCrowd},
+		{"a crowd of idle connections", idleConnections},
+		{"a flood of renewals", renewals},
+		{"a flood of listings", listings},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			// held is called while the attack is at its height.
 			attack.run(t, url, func() {
 				t.Helper()
 				other.goesOn(t)
+				newcomer(t, url)
 				if now := heap(t, url); now > before+hostileMemory {
 					t.Errorf("the heap grew from %d to %d MB", before>>20, now>>20)
 				}
@@ -401,7 +409,7 @@ func answersTo(t *testing.T, url string, requests []string, count func(harness.F
 			if err := json.Unmarshal(line, &f); err != nil {
 				t.Fatal(err)
 			}
-			if f.Op == "error" || f.Op == "subscribed" {
+			if f.Op == "error" || f.Op == "subscribed" || f.Op == "result" {
 				answered++
 				count(f)
 			}
@@ -465,4 +473,137 @@ func endlessHeader(t *testing.T, url string, held func()) {
 		t.Errorf("the node took %d MB of a header", sent>>20)
 	}
 	held()
+}
+
+// newcomer is a client that comes during an attack: the node admits it, and it
+// gets an event from the log.
+func newcomer(t *testing.T, url string) {
+	t.Helper()
+	s, err := harness.Dial(t.Context(), harness.WS(url), "newcomer", nil)
+	if err != nil {
+		t.Fatalf("a newcomer is refused: %v", err)
+	}
+	defer s.Close()
+	got := make(chan struct{}, 1)
+	if _, err := s.Subscribe(t.Context(), "s", map[string]any{"stream": "counter/bystander", "after": 0}, func(f harness.Frame) {
+		if f.Op == "event" {
+			select {
+			case got <- struct{}{}:
+			default:
+			}
+		}
+	}); err != nil {
+		t.Fatalf("a newcomer can't subscribe: %v", err)
+	}
+	select {
+	case <-got:
+	case <-s.Done():
+		t.Fatalf("the newcomer's session ended: %v", s.Err())
+	case <-time.After(time.Minute):
+		t.Fatal("the newcomer gets no event")
+	}
+}
+
+// longHello sends hello with as many wrong subscriptions as a message takes.
+func longHello(t *testing.T, url string, held func()) {
+	hello := clientFrame(0x81, `{"op":"hello","id":"1","subscriptions":[`+strings.Repeat("{},", 31_000)+`{}]}`)
+	var conns []net.Conn
+	for range 57 {
+		conn := upgrade(t, url)
+		_, _ = conn.Write(hello)
+		conns = append(conns, conn)
+	}
+	held()
+	for _, conn := range conns {
+		if last := ended(t, conn); !bytes.Contains(last, wire.BigEndian.AppendUint16(nil, 4101)) {
+			t.Fatalf("the session ended with %q, want 4101", last)
+		}
+	}
+}
+
+// unreadStates asks for large states on anonymous sessions, and reads none.
+func unreadStates(t *testing.T, url string, held func()) {
+	post(t, url, "seller", `{"aggregate":"auction/large","command":"open","data":{"item":"`+strings.Repeat("x", 4<<10)+`","reserve":1,"closes_at":"2099-01-01T00:00:00Z"}}`, 200)
+	request := clientFrame(0x81, `{"op":"hello","id":"h"}`)
+	for i := range 256 {
+		request = append(request, clientFrame(0x81, fmt.Sprintf(`{"op":"get","id":"%d","aggregate":"auction/large"}`, i))...)
+	}
+	var conns []net.Conn
+	for range 100 {
+		conn := upgrade(t, url)
+		_, _ = conn.Write(request)
+		conns = append(conns, conn)
+	}
+	held()
+	harness.Eventually(t, "the outbound bytes stay within their bound", func() error {
+		if n := gauge(t, url, "ganglion_outbound_bytes"); n > 16<<20 {
+			return fmt.Errorf("%v bytes wait", n)
+		}
+		return nil
+	})
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+}
+
+// anonymousCrowd opens more anonymous sessions than the node takes, and more
+// that say no hello.
+func anonymousCrowd(t *testing.T, url string, held func()) {
+	var conns []net.Conn
+	for range 500 {
+		conn := upgrade(t, url)
+		_, _ = conn.Write(clientFrame(0x81, `{"op":"hello","id":"h"}`))
+		conns = append(conns, conn)
+	}
+	for range 500 {
+		conns = append(conns, upgrade(t, url))
+	}
+	held()
+	if n := gauge(t, url, `ganglion_limited_total{limit="anonymous_sessions"}`); n < 300 {
+		t.Errorf("anonymous sessions were refused %v times", n)
+	}
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+}
+
+// idleConnections opens connections and asks for nothing.
+func idleConnections(t *testing.T, url string, held func()) {
+	var conns []net.Conn
+	for range 1000 {
+		conns = append(conns, connect(t, url))
+	}
+	held()
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
+}
+
+// renewals renews the token of one session again and again.
+func renewals(t *testing.T, url string, held func()) {
+	requests := make([]string, 5_000)
+	for i := range requests {
+		requests[i] = fmt.Sprintf(`{"op":"auth","id":"%d","token":"dev:eve"}`, i)
+	}
+	answers := map[string]int{}
+	answersTo(t, url, requests, func(f harness.Frame) { answers[f.Op+f.Code]++ })
+	if answers["errorrate_limited"] < len(requests)/2 {
+		t.Errorf("got %v, want most renewals refused", answers)
+	}
+	held()
+}
+
+// listings asks for the history of a category, on many connections, and reads
+// none of the answers.
+func listings(t *testing.T, url string, held func()) {
+	var conns []net.Conn
+	for range 300 {
+		conn := connect(t, url)
+		_, _ = io.WriteString(conn, "GET /v1/categories/counter/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer dev:eve\r\n\r\n")
+		conns = append(conns, conn)
+	}
+	held()
+	for _, conn := range conns {
+		_ = conn.Close()
+	}
 }

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -15,14 +17,15 @@ func TestLimits(t *testing.T) {
 	t.Parallel()
 	node := harness.Start(t, binary, 1, "node", "--name", "n", "--store", t.TempDir(),
 		"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
-		"--max-frame-bytes", "20000", "--max-header-bytes", "20000", "--max-hello-time", "3s", "--max-sessions", "4",
+		"--max-frame-bytes", "20000", "--max-header-bytes", "20000", "--max-hello-time", "3s", "--max-sessions", "2",
+		"--max-anonymous-sessions", "8", "--max-connections", "16",
 		"--max-sessions-per-client", "1", "--max-subscriptions", "1", "--max-open-requests", "2", "--max-commands-per-second", "3")
 	url := node.URLs[0]
 
 	late := dial(t, url) // says nothing for the whole test
 
 	ada := dial(t, url)
-	ada.send(`{"op":"hello","id":"1","client":"ada","subscriptions":[{"id":"a","stream":"counter/1"},{"id":"b","stream":"counter/2"}]}`)
+	ada.send(`{"op":"hello","id":"1","client":"ada","subscriptions":[{"id":"a","stream":"counter/1"}]}`, `{"op":"subscribe","id":"b","stream":"counter/2"}`)
 	if f := ada.skipTo("error"); f.ID != "b" || f.Code != "rate_limited" {
 		t.Errorf("a second subscription: %s for %s", f.Code, f.ID)
 	}
@@ -44,17 +47,34 @@ func TestLimits(t *testing.T) {
 	if code := large.closed(); code != 1009 {
 		t.Errorf("a large frame: closed with %d, want 1009", code)
 	}
-	for refused := false; !refused; { // many at once: none of them stays for longer than its time to hello
-		many := make([]*raw, 8)
-		for i := range many {
-			many[i] = dial(t, url)
-		}
-		for _, one := range many {
-			refused = one.closed() == 4101 || refused
-		}
-	}
 	if code := late.closed(); code != 4003 {
 		t.Errorf("no hello: closed with %d, want 4003", code)
+	}
+	crowd := make([]*raw, 9) // one more than may be without hello
+	for i := range crowd {
+		crowd[i] = dial(t, url)
+	}
+	if code := crowd[0].closed(); code != 4101 {
+		t.Errorf("the oldest session without hello: closed with %d, want 4101", code)
+	}
+	bob := dial(t, url)
+	bob.send(`{"op":"hello","id":"1","client":"bob"}`)
+	bob.until("welcome")
+	if code := dial(t, url).closed(); code != 4101 {
+		t.Errorf("a third session of the node: closed with %d, want 4101", code)
+	}
+	for i := range 11 {
+		bob.send(fmt.Sprintf(`{"op":"auth","id":"%d","token":"dev:bob"}`, i))
+	}
+	if f := bob.skipTo("error"); f.Code != "rate_limited" || f.AfterMS == 0 {
+		t.Errorf("the eleventh renewal of a token: %s, after %d ms", f.Code, f.AfterMS)
+	}
+	for range 17 { // one more than there may be connections
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
 	}
 	for _, bytes := range []int{20_000, 1 << 20} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v1/aggregates/counter/1", nil)
@@ -83,6 +103,7 @@ func TestLimits(t *testing.T) {
 	}
 	for _, limit := range []string{
 		"frame_bytes", "header_bytes", "hello_timeout", "sessions", "sessions_per_client", "subscriptions", "open_requests", "commands_per_second",
+		"anonymous_sessions", "connections", "renewals",
 	} {
 		_, count, ok := strings.Cut(string(metrics), `ganglion_limited_total{limit="`+limit+`"} `)
 		if count, _, _ = strings.Cut(count, "\n"); !ok || count == "0" {
