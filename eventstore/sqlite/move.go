@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 
@@ -104,12 +103,12 @@ func (s *Store) unchanged(ctx context.Context) error {
 	var (
 		base int64
 		id   string
-		key  sql.NullString
+		at   looked
 	)
-	if err := s.db.appends.mark.QueryRowContext(ctx, int64(mark.Position)).Scan(&base, &id, &key); err != nil {
+	if err := s.db.appends.mark.QueryRowContext(ctx, int64(mark.Newest.Position)).Scan(append([]any{&base, &id}, at.columns()...)...); err != nil {
 		return err
 	}
-	if !s.guard.Compare(mark, guard.Log{ID: id, Found: key.Valid, Key: key.String}) {
+	if !s.guard.Compare(mark, guard.Log{ID: id, AtMark: at.commit()}) {
 		return s.guard.Err()
 	}
 	return nil
