@@ -186,10 +186,10 @@ const (
 func (s *session) mayRenew() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.renewals == nil {
-		s.renewals = rate.NewLimiter(rate.Every(renewalEvery), renewalsInARow)
+	if s.auths == nil {
+		s.auths = rate.NewLimiter(rate.Every(renewalEvery), renewalsInARow)
 	}
-	return s.renewals.Allow()
+	return s.auths.Allow()
 }
 
 // tooFast refuses a command that came too soon.

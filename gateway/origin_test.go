@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/gateway"
@@ -74,28 +73,10 @@ func TestPagesOfAllowedOriginsMayUseHTTP(t *testing.T) {
 	}
 }
 
-// logLines is a log that a test reads.
-type logLines struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logLines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logLines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
-// logged makes a gateway log to the lines that it returns.
-func logged(w *world, change ...func(*gateway.Config)) (*node, *logLines) {
-	lines := &logLines{}
-	return w.node(append(change, func(c *gateway.Config) { c.Logger = slog.New(slog.NewTextHandler(lines, nil)) })...), lines
+// logging makes a gateway log to the lines that it returns.
+func (w *world) logging(change ...func(*gateway.Config)) (*node, *logged) {
+	lines := &logged{}
+	return w.node(append(change, func(c *gateway.Config) { c.Logger = lines.logger(slog.LevelInfo) })...), lines
 }
 
 // ask sends a request as it is written, with \n for the ends of its lines.
@@ -123,7 +104,7 @@ func (n *node) ask(request string) (status int, body string) {
 
 func TestARefusedOriginNamesBothValues(t *testing.T) {
 	t.Parallel()
-	n, lines := logged(newWorld(t), func(c *gateway.Config) { c.Origins = []string{"app.example"} })
+	n, lines := newWorld(t).logging(func(c *gateway.Config) { c.Origins = []string{"app.example"} })
 	for range 3 {
 		status, body := n.ask("GET /v1/ws HTTP/1.1\nHost: 10.0.0.7:8080\nOrigin: https://shop.example\nConnection: Upgrade\nUpgrade: websocket\n" +
 			"Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n")
@@ -159,7 +140,7 @@ func TestARefusedUpgradeNamesWhatAProxyDropped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n, lines := logged(newWorld(t))
+			n, lines := newWorld(t).logging()
 			for range 3 {
 				status, body := n.ask(c.request)
 				if status != http.StatusUpgradeRequired {

@@ -58,7 +58,7 @@ type session struct {
 	open     map[string]*request
 	subs     map[string]*subscription
 	rate     *bucket       // of commands
-	renewals *rate.Limiter // nil before the first auth
+	auths    *rate.Limiter // nil before the first auth
 	evicted  bool          // it owed too much
 
 	queue    []item

@@ -236,10 +236,11 @@ func TestStreamsEndWithTheirSubscriber(t *testing.T) {
 	net := newNetwork(t, true)
 	p := NewPublisher(PublisherConfig{})
 	addr := net.serve(p)
-	conn, err := net.conn(addr)
+	conn, release, err := net.conn(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer release()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{Node: "gateway"})
