@@ -116,6 +116,13 @@ type Config struct {
 	// Limits bound what clients may take of the node.
 	Limits gateway.Limits
 
+	// Heartbeat is the time between two heartbeats of a session, from 1 s to
+	// 1 h. Clients are told it in welcome. A session that is silent for three
+	// of them ends.
+	//
+	// Defaults to 25 seconds.
+	Heartbeat time.Duration
+
 	// DrainWindow is the time over which a node that stops parts with its
 	// sessions, one after another; with few of them it takes less.
 	//
@@ -157,7 +164,10 @@ type Config struct {
 	// Ready is called once, when the node serves, with the URL for clients.
 	Ready func(url string)
 
-	// Logger defaults to one that discards everything.
+	// Logger gets the node's log: at most 20 lines of one message a minute,
+	// and all that are below Info.
+	//
+	// Defaults to one that discards everything.
 	Logger *slog.Logger
 
 	// LogLevel is what AdminListen changes; the Logger's handler should heed
@@ -236,6 +246,10 @@ func (c Config) withDefaults() (Config, error) {
 		errs = append(errs, err)
 	}
 	c.Limits = limits
+	c.Heartbeat = cmp.Or(c.Heartbeat, 25*time.Second)
+	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour {
+		problem("the heartbeat is %v: give 1s to 1h", c.Heartbeat)
+	}
 	if c.DrainWindow < 0 {
 		problem("the drain window is %v: it can't be negative", c.DrainWindow)
 	}

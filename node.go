@@ -104,7 +104,10 @@ func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 // newNode takes the node's ports and opens its store. Whatever can be wrong
 // with a configuration is found here, before the node is announced to anyone.
 func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
-	n := &node{cfg: cfg, log: cfg.Logger.With("node", cfg.Name), observer: newObserver(cfg.Name, cfg.Tracing), leaving: newLeaving(), connections: gateway.NewConnections(cfg.Limits.Connections)}
+	n := &node{
+		cfg: cfg, log: slog.New(limitLines(cfg.Logger.Handler())).With("node", cfg.Name),
+		observer: newObserver(cfg.Name, cfg.Tracing), leaving: newLeaving(), connections: gateway.NewConnections(cfg.Limits.Connections),
+	}
 	n.status.Store(&status{state: cluster.Starting})
 	var undo []func()
 	defer func() {
@@ -191,7 +194,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		}
 		n.gateway, err = gateway.New(gateway.Config{
 			Node: cfg.Name, Version: Version(), Catalog: cfg.Catalog, Schema: schema, AsyncAPI: asyncAPI, Store: n.store, Router: observedRouter{n.router, n.observer},
-			Auth: cfg.Auth, Origins: cfg.Origins, Limits: cfg.Limits, DrainWindow: cfg.DrainWindow, Logger: n.log,
+			Auth: cfg.Auth, Origins: cfg.Origins, Limits: cfg.Limits, Heartbeat: cfg.Heartbeat, DrainWindow: cfg.DrainWindow, Logger: n.log,
 		})
 		if err != nil {
 			return nil, err

@@ -131,7 +131,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.warnings.upgrade.Do(func() { g.cfg.Logger.Warn("a WebSocket handshake failed", "error", err) })
 		return
 	}
-	conn.SetReadLimit(int64(g.cfg.Limits.FrameBytes))
+	conn.SetReadLimit(-1) // read bounds messages, and says by what
 	s.wire = webSocket{conn}
 	if err := g.admit(s); err != nil { // too many, or it changed its mind during the handshake
 		s.reject(err, nil)

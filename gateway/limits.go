@@ -17,8 +17,8 @@ import (
 type Limits struct {
 	// FrameBytes bounds one WebSocket message of a client (past it: close
 	// 1009), and one body of an HTTP request (too_large). A command's data is
-	// at most 64 KiB, and its frame needs some room besides. At least 16 KiB:
-	// a token may have 8.
+	// at most 64 KiB, and its frame needs some room besides. At least 32 KiB:
+	// a hello has a token of up to 8 KiB and subscriptions of up to 16 KB.
 	//
 	// Defaults to 96 KiB.
 	FrameBytes int
@@ -101,9 +101,13 @@ type Limits struct {
 	CommandsPerSecond int
 }
 
-// minBytes is the least that a bound on frames or headers can be: a token has
-// up to 8 KiB and must fit.
-const minBytes = 16 << 10
+// The least that the bounds on frames and headers can be: a token has up to
+// 8 KiB and must fit, and beside it in hello the subscriptions that client
+// libraries put there.
+const (
+	minFrameBytes  = 32 << 10
+	minHeaderBytes = 16 << 10
+)
 
 // WithDefaults returns the limits with those filled in that were left at 0, or
 // everything that is wrong with them.
@@ -114,8 +118,8 @@ func (l Limits) WithDefaults() (Limits, error) {
 		name             string
 		byDefault, least int
 	}{
-		{&l.FrameBytes, "FrameBytes", 96 << 10, minBytes},
-		{&l.HeaderBytes, "HeaderBytes", 32 << 10, minBytes},
+		{&l.FrameBytes, "FrameBytes", 96 << 10, minFrameBytes},
+		{&l.HeaderBytes, "HeaderBytes", 32 << 10, minHeaderBytes},
 		{&l.Sessions, "Sessions", 1 << 16, 0},
 		{&l.SessionsPerClient, "SessionsPerClient", max(64, cmp.Or(l.Sessions, 1<<16)/64), 0},
 		{&l.AnonymousSessions, "AnonymousSessions", max(64, cmp.Or(l.Sessions, 1<<16)/4), 0},
@@ -130,7 +134,7 @@ func (l Limits) WithDefaults() (Limits, error) {
 		case *n.limit < 0:
 			errs = append(errs, fmt.Errorf("gateway: %s is negative", n.name))
 		case *n.limit < n.least:
-			errs = append(errs, fmt.Errorf("gateway: %s is %d: it can't be less than %d, so that a token fits", n.name, *n.limit, n.least))
+			errs = append(errs, fmt.Errorf("gateway: %s is %d: give at least %d, so that a token fits", n.name, *n.limit, n.least))
 		}
 	}
 	if l.HelloTimeout < 0 {

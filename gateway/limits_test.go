@@ -31,8 +31,8 @@ func (n *node) wantLimited(limit string, times uint64) {
 
 func TestLimitsReportEveryProblemAtOnce(t *testing.T) {
 	t.Parallel()
-	_, err := gateway.Limits{FrameBytes: 1, HeaderBytes: 16<<10 - 1, HelloTimeout: -1, Sessions: -1, SessionsPerClient: -1, Subscriptions: -1, OpenRequests: -1, OutboundBytes: -1, CommandsPerSecond: -1}.WithDefaults()
-	for _, problem := range []string{"FrameBytes is 1", "HeaderBytes is 16383", "HelloTimeout", "Sessions", "SessionsPerClient", "Subscriptions", "OpenRequests", "OutboundBytes", "CommandsPerSecond"} {
+	_, err := gateway.Limits{FrameBytes: 32<<10 - 1, HeaderBytes: 16<<10 - 1, HelloTimeout: -1, Sessions: -1, SessionsPerClient: -1, Subscriptions: -1, OpenRequests: -1, OutboundBytes: -1, CommandsPerSecond: -1}.WithDefaults()
+	for _, problem := range []string{"FrameBytes is 32767: give at least 32768", "HeaderBytes is 16383", "HelloTimeout", "Sessions", "SessionsPerClient", "Subscriptions", "OpenRequests", "OutboundBytes", "CommandsPerSecond"} {
 		if err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%v does not mention %s", err, problem)
 		}
@@ -43,11 +43,11 @@ func TestLimitsReportEveryProblemAtOnce(t *testing.T) {
 func TestWelcomeSaysTheLimitsThatAClientCaresFor(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) {
-		l.FrameBytes, l.OpenRequests, l.Subscriptions, l.CommandsPerSecond = 20<<10, 7, 8, 9
+		l.FrameBytes, l.OpenRequests, l.Subscriptions, l.CommandsPerSecond = 40<<10, 7, 8, 9
 	}))
 	c := n.dial()
 	c.send(`{"op":"hello","id":"1"}`)
-	if f := want[frame.Welcome](c); f.Limits != (frame.Limits{FrameBytes: 20 << 10, OpenRequests: 7, Subscriptions: 8, CommandsPerSecond: 9}) {
+	if f := want[frame.Welcome](c); f.Limits != (frame.Limits{FrameBytes: 40 << 10, OpenRequests: 7, Subscriptions: 8, CommandsPerSecond: 9}) {
 		t.Errorf("got %s", f.Append(nil))
 	}
 }
@@ -55,14 +55,20 @@ func TestWelcomeSaysTheLimitsThatAClientCaresFor(t *testing.T) {
 // protocol: close 1009, status 413
 func TestAMessageOrBodyOverTheFrameLimitIsRefused(t *testing.T) {
 	t.Parallel()
-	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.FrameBytes = 16 << 10 }))
+	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.FrameBytes = 32 << 10 }))
 	c := n.join("ada")
-	c.send(`{"op":"ping","id":"1","x":"` + strings.Repeat("x", 16<<10-100) + `"}`)
+	padded := func(bytes int) string {
+		f := `{"op":"ping","id":"1","x":""}`
+		return f[:len(f)-2] + strings.Repeat("x", bytes-len(f)) + f[len(f)-2:]
+	}
+	c.send(padded(32 << 10))
 	want[frame.Pong](c)
-	c.send(`{"op":"ping","id":"2","x":"` + strings.Repeat("x", 16<<10) + `"}`)
-	c.wantClose(frame.CloseTooLarge)
+	c.send(padded(32<<10 + 1))
+	if reason := c.wantClose(frame.CloseTooLarge); !strings.Contains(reason, "more than 32768 bytes") {
+		t.Errorf("the close reason %q does not name the limit", reason)
+	}
 	n.wantLimited("frame_bytes", 1)
-	if status, body := n.do("POST", "/v1/commands", "ada", strings.Repeat(" ", 17<<10)); status != http.StatusRequestEntityTooLarge {
+	if status, body := n.do("POST", "/v1/commands", "ada", strings.Repeat(" ", 33<<10)); status != http.StatusRequestEntityTooLarge {
 		t.Errorf("got %d %s", status, body)
 	}
 	n.wantLimited("frame_bytes", 2)

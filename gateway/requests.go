@@ -101,11 +101,11 @@ func (s *session) greet(f frame.Hello, r *request) {
 
 	log := s.g.cfg.Store.LogID()
 	s.mu.Lock()
-	s.identity, s.greeted = claimed, true
+	s.identify(claimed)
+	s.greeted = true
 	if f.Log != log {
 		s.otherLog = f.Log
 	}
-	s.setExpiry()
 	s.hello.Stop()
 	s.hello = nil
 	s.heartbeat = time.AfterFunc(s.g.cfg.Heartbeat, s.beat)
@@ -176,9 +176,8 @@ func (s *session) auth(f frame.Auth, r *request) {
 	s.mu.Lock()
 	same := identity.Client == s.identity.Client
 	if same {
-		s.identity = identity
+		s.identify(identity)
 		s.renewals++
-		s.setExpiry()
 	}
 	s.mu.Unlock()
 	if !same {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -214,12 +215,14 @@ func (w webSocket) read(s *session) (again bool, code int, reason string) {
 			_, _ = io.Copy(io.Discard, r)
 			return false, frame.CloseBinary, "binary messages are not part of " + frame.Subprotocol
 		}
-		message, err := io.ReadAll(r)
+		most := s.g.cfg.Limits.FrameBytes
+		message, err := io.ReadAll(io.LimitReader(r, int64(most)+1))
 		if err != nil {
-			if errors.Is(err, websocket.ErrMessageTooBig) {
-				s.g.reached(limitFrameBytes)
-			}
 			return false, 0, ""
+		}
+		if len(message) > most {
+			s.g.reached(limitFrameBytes)
+			return false, frame.CloseTooLarge, fmt.Sprintf("a message has more than %d bytes, welcome.limits.frame_bytes: send smaller ones", most)
 		}
 		for line := range frame.Lines(message) {
 			if !s.acquire() {
@@ -414,10 +417,24 @@ func (s *session) beat() {
 	}
 }
 
-// expiryWarning is how long before the end of its token a session is warned.
+// expiryWarning is how long before the end of its token a session is warned,
+// unless the token lives for less than twice that: then half of its life is
+// left.
 const expiryWarning = time.Minute
 
-// setExpiry arms the timer for the end of the identity. The caller holds s.mu.
+// identify gives the session an identity. A renewal that brings no other end
+// leaves the timer alone: a client that sends the token it has again, such as
+// one from a cache, is not warned again. The caller holds s.mu.
+func (s *session) identify(identity Identity) {
+	same := s.expiry != nil && identity.Expires.Equal(s.identity.Expires)
+	s.identity = identity
+	if !same {
+		s.setExpiry()
+	}
+}
+
+// setExpiry arms the timer for the warning before the end of the identity, and
+// then for that end. The caller holds s.mu.
 func (s *session) setExpiry() {
 	if s.expiry != nil {
 		s.expiry.Stop()
@@ -427,7 +444,8 @@ func (s *session) setExpiry() {
 	if expires.IsZero() {
 		return
 	}
-	warn := max(0, time.Until(expires)-expiryWarning)
+	left := time.Until(expires)
+	warn := max(0, left-min(expiryWarning, left/2))
 	var timer *time.Timer
 	timer = time.AfterFunc(warn, func() {
 		s.mu.Lock()

@@ -293,3 +293,52 @@ func TestSlowEventStreamHeaderHoldsNoLock(t *testing.T) {
 		_ = conn.Close()
 	}, nil)
 }
+
+// renewing gives each token the end that the test has for it.
+type renewing struct {
+	gateway.Authenticator
+	ends map[string]time.Time
+}
+
+func (r renewing) Token(_ context.Context, token string) (gateway.Identity, error) {
+	return gateway.Identity{Client: "ada", Expires: r.ends[token]}, nil
+}
+
+// protocol: gateway expiring, client auth
+func TestExpiringIsSaidOncePerTokenAtHalfItsLife(t *testing.T) {
+	t.Parallel()
+	ends := map[string]time.Time{}
+	bubble(t, func(c *gateway.Config) {
+		c.Auth = renewing{c.Auth, ends}
+		c.Heartbeat = time.Hour
+	}, func(t *testing.T, _ *gateway.Gateway, dial func() *client) {
+		began := time.Now()
+		ends["short"], ends["next"] = began.Add(time.Minute), began.Add(40*time.Second)
+		c := dial()
+		warned := func(at, left time.Duration) {
+			t.Helper()
+			if f, ok := c.eventually().(frame.Expiring); !ok || f.InMS != left.Milliseconds() || time.Since(began) != at {
+				t.Fatalf("got %+v after %v, want a warning with %v left after %v", f, time.Since(began), left, at)
+			}
+		}
+		renew := func(token string) {
+			t.Helper()
+			c.send(`{"op":"auth","id":"a","token":"` + token + `"}`)
+			if f, ok := c.eventually().(frame.Result); !ok {
+				t.Fatalf("got %+v", f)
+			}
+		}
+		c.send(`{"op":"hello","id":"h","token":"short"}`)
+		want[frame.Welcome](c)
+		warned(30*time.Second, 30*time.Second)
+		for range 5 {
+			renew("short") // from a cache: nothing has changed, and nothing is said
+		}
+		renew("next")
+		warned(35*time.Second, 5*time.Second)
+		_, _, err := c.conn.Read(context.Background())
+		if closeCode(err) != 4001 || time.Since(began) != 40*time.Second {
+			t.Errorf("got %v after %v, want 4001 after 40s", err, time.Since(began))
+		}
+	})
+}

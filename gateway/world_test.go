@@ -526,7 +526,7 @@ func (c *client) wantEvents(sub string, versions ...int) (last frame.Event) {
 	return last
 }
 
-func (c *client) wantClose(code int) {
+func (c *client) wantClose(code int) (reason string) {
 	c.t.Helper()
 	for {
 		f, err := c.next()
@@ -537,6 +537,8 @@ func (c *client) wantClose(code int) {
 		if got := websocket.CloseStatus(err); int(got) != code {
 			c.t.Fatalf("closed with %d (%v), want %d", got, err, code)
 		}
-		return
+		var closed websocket.CloseError
+		errors.As(err, &closed)
+		return closed.Reason
 	}
 }

@@ -37,7 +37,7 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 	for command, names := range map[string]string{
 		"dev": "listen data nodes origins",
 		"node": "name roles listen peer-listen gossip-listen advertise join store cluster auth jwt-hmac-file jwt-jwks jwt-issuer jwt-audience origins " +
-			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-anonymous-sessions max-connections max-subscriptions max-open-requests max-outbound-bytes max-commands-per-second drain-window " +
+			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-anonymous-sessions max-connections max-subscriptions max-open-requests max-outbound-bytes max-commands-per-second heartbeat drain-window " +
 			"gossip-key-file peer-tls-cert peer-tls-key peer-tls-ca insecure-peers",
 		"members":            "url",
 		"sessions":           "url peer-tls-cert peer-tls-key peer-tls-ca slow kick kick-client json",

@@ -177,6 +177,7 @@ func (c *nodeCmd) addTo(cmd *cobra.Command) {
 	f.StringSliceVar(&c.Origins, "origins", nil, originsUsage)
 	f.BoolVar(&c.Examples, "examples", false, "Serve the example pages, such as /examples/auction/.")
 	limitFlags(f, &c.Limits)
+	f.DurationVar(&c.Heartbeat, "heartbeat", 25*time.Second, "Time between two heartbeats of a session, 1s to 1h; clients are told it, and a session that is silent for three ends.")
 	f.DurationVar(&c.DrainWindow, "drain-window", 5*time.Second, "How long a node that stops takes to part with its sessions, one after another.")
 	f.StringVar(&c.GossipKeyFile, "gossip-key-file", "", "`FILE` with the 32-byte keys of gossip, hex or base64, one on each line; the first encrypts. Read again when it changes.")
 	peerTLSFlags(f, &c.PeerTLS)

@@ -194,6 +194,11 @@ func (p *parts) readID() {
 	p.id = p.ascii(mID, MaxIDBytes)
 }
 
+// maxNumber is the largest whole number in a frame. Beyond it the number may
+// be a neighbour of the one that was meant: JavaScript and others read JSON's
+// numbers as doubles.
+const maxNumber = 1<<53 - 1
+
 // uint reads an optional whole number.
 func (p *parts) uint(m member) uint64 {
 	if !p.has(m) {
@@ -203,17 +208,15 @@ func (p *parts) uint(m member) uint64 {
 	if err != nil {
 		p.fail(names[m], "%s must be a whole number of 0 or more, without quotes", names[m])
 	}
+	if n > maxNumber {
+		p.fail(names[m], "%s is %d: whole numbers from 2^53 on may have been rounded on their way and are refused", names[m], n)
+	}
 	return n
 }
 
 // millis reads an optional number of milliseconds.
 func (p *parts) millis(m member) int64 {
-	n := p.uint(m)
-	if n > uint64(1<<62) {
-		p.fail(names[m], "%s is too large", names[m])
-		return 0
-	}
-	return int64(n)
+	return int64(p.uint(m))
 }
 
 func (p *parts) version(m member) *eventstore.Version {

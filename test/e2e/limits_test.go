@@ -17,7 +17,7 @@ func TestLimits(t *testing.T) {
 	t.Parallel()
 	node := harness.Start(t, binary, 1, "node", "--name", "n", "--store", t.TempDir(),
 		"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
-		"--max-frame-bytes", "20000", "--max-header-bytes", "20000", "--max-hello-time", "3s", "--max-sessions", "2",
+		"--max-frame-bytes", "40000", "--max-header-bytes", "20000", "--max-hello-time", "3s", "--max-sessions", "2",
 		"--max-anonymous-sessions", "8", "--max-connections", "16",
 		"--max-sessions-per-client", "1", "--max-subscriptions", "1", "--max-open-requests", "2", "--max-commands-per-second", "3")
 	url := node.URLs[0]
@@ -43,7 +43,7 @@ func TestLimits(t *testing.T) {
 		t.Errorf("the fourth command of a second: %s for %s, after %d ms", f.Code, f.ID, f.AfterMS)
 	}
 	large := dial(t, url)
-	_ = large.conn.Write(t.Context(), 1, []byte(strings.Repeat(" ", 30_000)))
+	_ = large.conn.Write(t.Context(), 1, []byte(strings.Repeat(" ", 50_000)))
 	if code := large.closed(); code != 1009 {
 		t.Errorf("a large frame: closed with %d, want 1009", code)
 	}
