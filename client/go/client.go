@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // Options say how a client connects.
@@ -43,10 +44,11 @@ type Options struct {
 	Queue int
 
 	// OnError is told what went wrong without ending anything: a token that
-	// could not be fetched, an event that came twice. It must not wait for the
+	// could not be fetched, an event that came twice, a hello, a subscription or
+	// a command that was refused for now. It must not wait for the
 	// client, which waits for it, and may be called by several goroutines.
 	//
-	// Defaults to a warning in slog's default logger.
+	// Defaults to a warning in slog's default logger, at most 10 a minute.
 	OnError func(*Error)
 
 	// HTTPClient makes the connections, and may bring certificates or a proxy.
@@ -103,12 +105,32 @@ func (o Options) withDefaults() (Options, error) {
 		o.HTTPClient = &http.Client{Transport: t}
 	}
 	if o.OnError == nil {
-		o.OnError = func(e *Error) { slog.Warn("ganglion: went wrong, and goes on", "error", e) }
+		o.OnError = logSome()
 	}
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
 	return o, errors.Join(errs...)
+}
+
+// warningsPerMinute bounds what a client logs if the application does not.
+const warningsPerMinute = 10
+
+// logSome returns a function that logs errors, some of them if there are many.
+func logSome() func(*Error) {
+	var mu sync.Mutex
+	var began time.Time
+	lines := 0
+	return func(e *Error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(began) >= time.Minute {
+			began, lines = now, 0
+		}
+		if lines++; lines <= warningsPerMinute {
+			slog.Warn("the ganglion client met an error and continues", "err", e)
+		}
+	}
 }
 
 // Status is how a client is connected.

@@ -1,10 +1,12 @@
 package ganglion
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strings"
@@ -399,5 +401,42 @@ func TestACategoryForgetsTheStreamsUnheardOfForLongest(t *testing.T) {
 	}
 	if n := len(v.young) + len(v.old); n > 2*watchedStreams+2 {
 		t.Errorf("%d streams are remembered", n)
+	}
+}
+
+func TestTokenFunctionIsCalledAHandfulOfTimesPerToken(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		calls := 0
+		began := time.Now()
+		// A cache: the same token until 5 s before its end.
+		g := welcomed(t, Options{Token: func(context.Context) (string, error) {
+			calls++
+			return fmt.Sprint("t", int((time.Since(began)+5*time.Second)/time.Minute)), nil
+		}})
+		for range 20 { // as a gateway does that warns at each renewal
+			g.tell(object{"op": "expiring", "in_ms": (time.Minute - time.Since(began)).Milliseconds()})
+			time.Sleep(time.Second)
+		}
+		for range 3 { // less than a heartbeat, and past the time that the token changes
+			g.tell(object{"op": "heartbeat", "cursor": "100"})
+			time.Sleep(12 * time.Second)
+		}
+		if calls > 7 || g.last()["token"] != "t1" {
+			t.Errorf("%d calls, the last frame is %v", calls, g.last())
+		}
+	})
+}
+
+func TestDefaultErrorHandlerLogsABoundedNumberOfLines(t *testing.T) {
+	var text bytes.Buffer
+	usual := slog.Default()
+	defer slog.SetDefault(usual)
+	slog.SetDefault(slog.New(slog.NewTextHandler(&text, nil)))
+	f := logSome()
+	for range 1000 {
+		f(&Error{Code: CodeProtocol})
+	}
+	if n := strings.Count(text.String(), "\n"); n != warningsPerMinute {
+		t.Errorf("%d lines", n)
 	}
 }

@@ -27,6 +27,15 @@ const (
 	closeWithin = time.Second
 	// longestAway is how long a server may keep a client away at most.
 	longestAway = 2 * time.Minute
+	// calmAfter is how long a session lasts that begins the pauses before moves
+	// again.
+	calmAfter = 2 * longestAway
+	// leastAsked is how many other gateways are asked for a name that one does
+	// not know, if there are not more URLs.
+	leastAsked = 3
+	// mostStale is how many times in a row a token that was good before is
+	// tried although gateways refuse it.
+	mostStale = 5
 	// messageBytes is where a message of several frames ends, unless the
 	// gateway takes less; it is under every limit of a gateway.
 	messageBytes = 64 << 10
@@ -42,6 +51,7 @@ const (
 	closeNoToken    = 4001
 	closeForbidden  = 4004
 	closeAnotherWay = 4200
+	moved           = 0 // by the client itself
 )
 
 // connection keeps one session with one of the gateways.
@@ -64,7 +74,20 @@ type connection struct {
 	token     string
 	haveToken bool
 	fresh     bool    // the token was not used before
+	spent     string  // the token before it, which a gateway refused
+	stale     int     // refusals in a row of tokens that were used before
 	refusal   *answer // why hello was refused
+	bare      bool    // hello has no subscriptions, perhaps the one before had too many; they follow welcome
+
+	fetched  time.Time // when the token function was last called
+	expires  time.Time // when the session's token does, once the gateway said so
+	renewal  *timer    // of the next renewal
+	failures int       // renewals in a row that failed
+	auth     string    // the id of the renewal that is not answered
+
+	moving  *timer // of a move to another gateway
+	moves   int    // since the last calm session
+	unknown int    // of those, moves for a name that the gateway does not know
 }
 
 // session is one WebSocket connection.
@@ -135,6 +158,9 @@ func (c *Client) attempt() (code int, err error) {
 		c.drop(lostAbnormally, errSlow)
 	})
 	fetch := c.options.Token != nil && !c.haveToken
+	if fetch {
+		c.fetched = time.Now()
+	}
 	url := c.options.URLs[c.url%len(c.options.URLs)]
 	c.unlock()
 
@@ -145,7 +171,7 @@ func (c *Client) attempt() (code int, err error) {
 			c.report(wrap(CodeUnavailable, RetryLater, "can't get a token", err))
 		}
 		if err == nil {
-			c.token, c.haveToken, c.fresh = token, true, true
+			c.token, c.haveToken, c.fresh = token, true, token != c.spent || c.spent == ""
 		}
 		c.unlock()
 		if err != nil {
@@ -183,9 +209,11 @@ func (c *Client) serve(s *session) (code int, err error) {
 	c.mu.Lock()
 	c.session = s
 	c.lastSeen = time.Now()
-	c.say(encode(helloFrame{
-		Op: "hello", ID: c.id(), Token: c.token, Client: c.options.ClientID, Log: c.log, Subscriptions: c.helloSubscriptions(),
-	}))
+	hello := helloFrame{Op: "hello", ID: c.id(), Token: c.token, Client: c.options.ClientID, Log: c.log}
+	if !c.bare {
+		hello.Subscriptions = c.helloSubscriptions()
+	}
+	c.say(encode(hello))
 	c.unlock()
 
 	defer c.when(c.ctx, func() { // in case that the parting gets stuck
@@ -316,12 +344,21 @@ func (c *Client) receive(line []byte) {
 	case a.Op == "welcome":
 		c.opened(a)
 	case a.Op == "expiring":
-		c.renew()
+		left := time.Duration(a.InMS) * time.Millisecond
+		c.expires = time.Now().Add(left)
+		c.renewIn(time.Until(c.fetched.Add(left / 2)))
 	case a.Op == "goodbye":
 		away := min(time.Duration(a.ReconnectInMS)*time.Millisecond, longestAway)
 		c.away = &away
 	case a.Op == "error" && !c.welcomed:
 		c.refusal = a
+	case a.ID != "" && a.ID == c.auth:
+		c.auth = ""
+		if a.Op == "error" {
+			c.notRenewed(a.failure())
+		} else {
+			c.failures = 0
+		}
 	case (a.Op == "result" || a.Op == "error") && c.answered(a):
 	case c.heard(a):
 	case a.Op == "error":
@@ -339,7 +376,7 @@ func (c *Client) opened(welcome *answer) {
 		c.drop(closeAnotherWay, fmt.Errorf("the log is another one: %s instead of %s", welcome.Log, known))
 		return
 	}
-	c.welcomed, c.fresh, c.connErr = true, false, nil
+	c.welcomed, c.fresh, c.stale, c.connErr = true, false, 0, nil
 	c.limits = welcome.Limits
 	c.heart = cmp.Or(time.Duration(welcome.HeartbeatMS)*time.Millisecond, 25*time.Second)
 	c.since = time.Now()
@@ -381,14 +418,29 @@ func (c *Client) probe() {
 	})
 }
 
-// renew fetches a token and tells the gateway, until that succeeds or the
-// session ends.
+// renewIn renews the token after a while, if that is in time: else the gateway
+// will close, and the next session gets a new one.
+func (c *Client) renewIn(wait time.Duration) {
+	if c.options.Token == nil || c.session.renewing || time.Until(c.expires) < wait+time.Second {
+		return
+	}
+	c.renewal.stop()
+	c.renewal = nil
+	if wait > 0 {
+		c.renewal = c.after(wait, c.renew)
+	} else {
+		c.renew()
+	}
+}
+
+// renew fetches a token for the session, and gives it to the gateway.
 func (c *Client) renew() {
 	s := c.session
-	if c.options.Token == nil || s.renewing {
+	if s == nil {
 		return
 	}
 	s.renewing = true
+	c.fetched = time.Now()
 	c.work.Go(func() {
 		token, err := c.options.Token(s.ctx)
 		c.mu.Lock()
@@ -396,18 +448,48 @@ func (c *Client) renew() {
 		s.renewing = false
 		switch {
 		case c.session != s || s.over || c.status == Closed:
-		case err == nil:
-			c.token, c.haveToken = token, true
-			c.say(encode(smallFrame{Op: "auth", ID: c.id(), Token: token}))
+		case err != nil:
+			c.notRenewed(wrap(CodeUnauthenticated, RetryLater, "the token function failed", err))
+		case token == c.token:
+			// Perhaps a cache's. There may be another when half of the time that is
+			// left has passed.
+			c.renewIn(time.Until(c.expires) / 2)
 		default:
-			c.report(wrap(CodeUnauthenticated, RetryLater, "can't renew the token", err))
-			c.after(5*time.Second, func() {
-				if c.session == s {
-					c.renew()
-				}
-			})
+			c.token, c.haveToken, c.auth = token, true, c.id()
+			c.say(encode(smallFrame{Op: "auth", ID: c.auth, Token: token}))
 		}
 	})
+}
+
+// notRenewed takes note that the token could not be fetched, or was refused.
+func (c *Client) notRenewed(err *Error) {
+	err.Message, err.Retry = "can't renew the token: "+err.Message, RetryLater
+	c.report(err)
+	c.renewIn(min(c.backoff(c.failures, 10*time.Second, longestWait), time.Until(c.expires)/2))
+	c.failures++
+}
+
+// elsewhere moves to another gateway after a pause that grows with each move:
+// this one can't serve something that others may. It returns false if others
+// were asked for unknown names and did not know them either.
+func (c *Client) elsewhere(unknown bool) bool {
+	if c.moving != nil {
+		return true
+	}
+	if time.Since(c.since) >= calmAfter {
+		c.moves, c.unknown = 0, 0
+	}
+	if unknown {
+		if c.unknown >= max(leastAsked, len(c.options.URLs)-1) {
+			return false
+		}
+		c.unknown++
+	}
+	c.moving = c.after(c.backoff(c.moves, 500*time.Millisecond, longestAway), func() {
+		c.drop(moved, errors.New("the client moves to another gateway"))
+	})
+	c.moves++
+	return true
 }
 
 // drop gives the session up, as if it had been closed with this status.
@@ -424,7 +506,10 @@ func (c *Client) drop(code int, err error) {
 // before the next, or why there is to be none.
 func (c *Client) lost(code int, err error) (wait time.Duration, fatal *Error) {
 	welcomed := c.welcomed
-	c.watchdog.stop()
+	for _, t := range []*timer{c.watchdog, c.renewal, c.moving} {
+		t.stop()
+	}
+	c.renewal, c.moving, c.auth, c.failures = nil, nil, "", 0
 	c.welcomed, c.probing = false, false
 	c.connErr = err
 	if welcomed && time.Since(c.since) >= settledAfter {
@@ -437,15 +522,24 @@ func (c *Client) lost(code int, err error) (wait time.Duration, fatal *Error) {
 	away := c.away
 	c.away = nil
 	first := c.attempts == 0
-	switch band := code / 100; {
-	case code == closeNoToken && c.options.Token != nil && (welcomed || !c.fresh):
-		c.haveToken, c.token = false, "" // it has expired: a new one may do
+	band := code / 100
+	switch {
+	case code == closeNoToken && c.options.Token != nil && (welcomed || !c.fresh && c.stale < mostStale):
+	case band == 40 || code == closeTooLarge:
+		return 0, c.fatal(code, err)
+	}
+	c.reportRefusal(band == 41, err)
+	c.bare = c.refusal != nil
+	switch {
+	case code == closeNoToken:
+		if !welcomed {
+			c.stale++
+		}
+		c.haveToken, c.token, c.spent = false, "", c.token // it has expired: a new one may do
 		if first {
 			c.attempts++
 			return 0, nil
 		}
-	case band == 40 || code == closeTooLarge:
-		return 0, c.fatal(code, err)
 	case away != nil:
 		c.told = true
 		c.attempts++
@@ -453,13 +547,29 @@ func (c *Client) lost(code int, err error) (wait time.Duration, fatal *Error) {
 	case band == 41:
 		c.attempts = max(c.attempts, 4)
 		c.told = true
-	case band == 42 && first:
+	case code == moved, band == 42 && first:
 		c.attempts++
 		return 0, nil
 	}
-	wait = c.backoff(c.attempts, 500*time.Millisecond)
+	wait = c.backoff(c.attempts, 500*time.Millisecond, longestWait)
 	c.attempts++
 	return wait, nil
+}
+
+// reportRefusal reports why a gateway did not take the client, if it said so
+// in answer to hello or by a close code of those that mean it.
+func (c *Client) reportRefusal(tooMuch bool, err error) {
+	var e *Error
+	switch {
+	case c.refusal != nil:
+		e = c.refusal.failure()
+	case tooMuch:
+		e = &Error{Code: CodeUnavailable, Message: err.Error()}
+	default:
+		return
+	}
+	e.Retry = RetryLater
+	c.report(e)
 }
 
 // fatal is why a client does not come back.

@@ -29,7 +29,11 @@
 //     ErrGap. An application that is slow pauses its subscription, which goes on
 //     from where it was: nothing grows and nothing is lost.
 //   - Tokens are fetched before the first connection, before they expire, and
-//     when a gateway does not take one any more.
+//     when a gateway does not take one any more: a handful of times for each,
+//     also if they live for seconds or come from a cache.
+//   - Upgrades. What one gateway does not know or can't show yet, another may:
+//     the client moves to the next of its URLs, after a pause that grows, before
+//     an error is final.
 //
 // Nothing here waits for a connection but the calls that need an answer, and
 // those end with their context. Close waits for every goroutine that the client

@@ -95,6 +95,7 @@ type answer struct {
 		Cursor string `json:"cursor"`
 	} `json:"behind"`
 
+	InMS          int64 `json:"in_ms"`
 	ReconnectInMS int64 `json:"reconnect_in_ms"`
 }
 

@@ -115,7 +115,13 @@ func TestTheClientSaysWhatTheGoldenFramesSay(t *testing.T) {
 	t.Run("auth", func(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			want := frames["auth"].Frame
-			g := welcomed(t, Options{Token: func(context.Context) (string, error) { return want["token"].(string), nil }})
+			token := "the one before"
+			g := welcomed(t, Options{Token: func(context.Context) (string, error) {
+				now := token
+				token = want["token"].(string)
+				return now, nil
+			}})
+			time.Sleep(30 * time.Second)
 			g.tell(frames["expiring"].Frame)
 			said := g.last()
 			if want["id"] = said["id"]; !reflect.DeepEqual(said, want) {

@@ -49,6 +49,7 @@ type lane struct {
 	// out came back, and a while has passed.
 	held  bool
 	wait  time.Duration
+	moves bool // held until there is another connection
 	timer *timer
 	full  bool // is in requests.full
 }
@@ -214,15 +215,8 @@ func (c *Client) answered(a *answer) bool {
 	case r.settled:
 	case a.Op == "result":
 		c.settled(r, *a, nil)
-	case a.Retry == RetrySameKey || a.Retry == RetryLater:
-		wait, told := a.after()
-		if !told && (a.Retry == RetryLater || r.attempts > 0) {
-			wait = c.backoff(r.attempts, 100*time.Millisecond)
-		}
-		r.attempts++
-		l.held = true
-		l.wait = max(l.wait, wait)
-		r.again()
+	case a.Retry == RetrySameKey || a.Retry == RetryLater || a.Code == CodeNotFound && c.elsewhere(true):
+		c.retry(r, a)
 	default:
 		c.settled(r, answer{}, a.failure())
 	}
@@ -237,6 +231,27 @@ func (c *Client) answered(a *answer) bool {
 		}
 	}
 	return true
+}
+
+// retry holds the lane of a request that has to be sent again. It reports why
+// once for all that the lane has sent; "busy" is the answer to what was sent
+// behind something, and no news.
+func (c *Client) retry(r *request, a *answer) {
+	l, e := r.lane, a.failure()
+	wait, told := a.after()
+	switch {
+	case e.Retry == RetryNo:
+		l.moves, e.Retry = true, RetryLater
+	case !told && (a.Retry == RetryLater || r.attempts > 0):
+		wait = c.backoff(r.attempts, 100*time.Millisecond, longestWait)
+	}
+	if !l.held && a.Code != CodeBusy {
+		c.report(e)
+	}
+	r.attempts++
+	l.held = true
+	l.wait = max(l.wait, wait)
+	r.again()
 }
 
 // again puts a request back to where it was in its lane.
@@ -256,7 +271,7 @@ func (c *Client) turn(l *lane) {
 		c.pump(l)
 		return
 	}
-	if l.inFlight > 0 || l.timer != nil {
+	if l.inFlight > 0 || l.timer != nil || l.moves {
 		return
 	}
 	release := func() {
@@ -307,6 +322,7 @@ func (c *Client) lostRequests() {
 	}
 	clear(c.inFlight)
 	for _, l := range c.inOrder() {
+		l.moves = false // the next connection is another one
 		c.turn(l)
 	}
 }

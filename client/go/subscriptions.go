@@ -48,6 +48,7 @@ type feed struct {
 	buffer    []item
 	paused    bool
 	retry     *timer // of the next attempt
+	moves     bool   // waits for another connection
 	attempts  int
 	over      bool
 	err       error
@@ -104,7 +105,7 @@ func (c *Client) follow(t topic, o subscribeOptions, wrong *Error) *feed {
 }
 
 // wanted tells whether a connection is to have it.
-func (f *feed) wanted() bool { return f.id == "" && !f.paused && f.retry == nil && !f.over }
+func (f *feed) wanted() bool { return f.id == "" && !f.paused && f.retry == nil && !f.moves && !f.over }
 
 // where says where it begins or goes on.
 func (f *feed) where() start {
@@ -204,17 +205,14 @@ func (c *Client) heard(a *answer) bool {
 			f.received = cmp.Or(a.Cursor, f.received)
 			e := a.failure()
 			e.Retry = RetryNo
-			if e.Code == CodeUnavailable {
-				e.Retry = RetryLater
-			}
-			f.refused(e, a)
+			f.refused(e, a, e.Code == CodeUnavailable)
 		}
 	case "error":
 		f := c.byID[a.ID]
 		if f == nil {
 			return false
 		}
-		f.refused(a.failure(), a)
+		f.refused(a.failure(), a, a.Code == CodeNotFound)
 	default:
 		return false
 	}
@@ -295,18 +293,26 @@ func (f *feed) caughtUp(a *answer) {
 	}
 }
 
-// refused takes note that the server does not serve it, for now or for good.
-func (f *feed) refused(e *Error, a *answer) {
+// refused takes note that the server does not serve it: for good, for now or,
+// if away is set, as long as it is this server.
+func (f *feed) refused(e *Error, a *answer, away bool) {
 	c := f.c
 	c.forget(f)
+	if away && c.elsewhere(e.Code == CodeNotFound) {
+		f.moves, e.Retry = true, RetryLater
+	}
 	if e.Retry == RetryNo {
 		f.end(e)
 		return
 	}
 	c.report(e)
+	if f.moves {
+		c.settle()
+		return
+	}
 	wait, told := a.after()
 	if !told {
-		wait = c.backoff(f.attempts, 500*time.Millisecond)
+		wait = c.backoff(f.attempts, 500*time.Millisecond, longestWait)
 		f.attempts++
 	}
 	f.retry = c.after(wait, func() {
@@ -417,6 +423,9 @@ func (c *Client) lostSubscriptions() {
 		f.id, f.live = "", false
 	}
 	clear(c.byID)
+	for _, f := range c.feeds {
+		f.moves = false
+	}
 }
 
 // otherLog ends what refers to a log that is no more.

@@ -8,11 +8,13 @@ import (
 	"time"
 )
 
+// longestWait is the longest pause between attempts.
+const longestWait = 20 * time.Second
+
 // backoff is full jitter: anything from nothing up to a bound that doubles
-// with each attempt, from first to 20 s
+// with each attempt, from first to most
 // (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
-func (c *Client) backoff(attempt int, first time.Duration) time.Duration {
-	most := 20 * time.Second
+func (c *Client) backoff(attempt int, first, most time.Duration) time.Duration {
 	if attempt < 16 {
 		most = min(most, first<<attempt)
 	}

@@ -109,6 +109,9 @@ func (l *load) connect() *ganglion.Client {
 	c, err := ganglion.Connect(context.Background(), ganglion.Options{
 		URLs: []string{l.url}, Token: func(context.Context) (string, error) { return l.token, nil },
 		OnError: func(e *ganglion.Error) {
+			if e.Retry != ganglion.RetryNo {
+				return // the library deals with it
+			}
 			select {
 			case l.doubts <- e:
 			default:

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/coder/websocket"
 
@@ -40,8 +41,9 @@ type knock struct {
 type conn struct {
 	ws     *websocket.Conn
 	raw    net.Conn
-	frames chan []byte // closed when the client has gone
-	err    error       // why, once frames is closed
+	most   atomic.Int64 // bytes that a message may have, since welcome said so
+	frames chan []byte  // closed when the client has gone
+	err    error        // why, once frames is closed
 }
 
 func newGateway(l net.Listener) *gateway {
@@ -100,6 +102,9 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 		typ, message, err := ws.Read(context.Background())
 		if err == nil && typ != websocket.MessageText {
 			err = errors.New("the client sent a binary message")
+		}
+		if most := c.most.Load(); most > 0 && int64(len(message)) > most {
+			err = fmt.Errorf("the client sent a message of %d bytes, frame_bytes is %d", len(message), most)
 		}
 		if err != nil {
 			c.err = err
@@ -222,12 +227,14 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 			Log        string `json:"log"`
 			FrameBytes int    `json:"frame_bytes"`
 			Open       int    `json:"open_requests"`
-		}{"log-1", 98304, 256}
+			Heartbeat  int64  `json:"heartbeat_ms"`
+		}{"log-1", 98304, 256, 25_000}
 		if err := json.Unmarshal(body, &w); err != nil {
 			return err
 		}
+		g.conn.most.Store(int64(w.FrameBytes))
 		return g.conn.ws.Write(ctx, websocket.MessageText, frame.Welcome{
-			ID: g.hello, Session: "s", Client: "ada", Node: "n1", Server: "test", Log: w.Log, Cursor: "100", HeartbeatMS: 25_000,
+			ID: g.hello, Session: "s", Client: "ada", Node: "n1", Server: "test", Log: w.Log, Cursor: "100", HeartbeatMS: w.Heartbeat,
 			Limits: frame.Limits{FrameBytes: w.FrameBytes, OpenRequests: w.Open, Subscriptions: 1000},
 		}.Append(nil))
 	},

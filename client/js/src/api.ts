@@ -55,8 +55,9 @@ export interface Client<S extends Schema<S> = AnySchema> {
   on(what: "status", f: (status: Status) => void): () => void;
   /**
    * What went wrong without ending anything: a token that could not be
-   * fetched, an event that came twice. The function returned ends it. Without
-   * a listener errors go to console.error.
+   * fetched, an event that came twice, a hello, a subscription or a command
+   * that was refused for now. The function returned ends it. Without a
+   * listener errors go to console.error, 10 a minute at most.
    */
   on(what: "error", f: (error: GanglionError) => void): () => void;
   /** Tries to connect now, or finds out whether the connection still lives. Browsers' events do this by themselves. */

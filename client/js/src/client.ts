@@ -2,11 +2,14 @@ import type { Aggregate, Category, CategoryOptions, Client, GetOptions, Options,
 import { realClock, uuidv7 } from "./clock.js";
 import { Connection } from "./connection.js";
 import { errorOf, type GanglionError } from "./errors.js";
-import type { Start } from "./frames.js";
+import { exact, type Start } from "./frames.js";
 import { Requests } from "./requests.js";
 import type { AnySchema, Schema } from "./schema.js";
 import type { SocketClass } from "./socket.js";
 import { Subscriptions } from "./subscriptions.js";
+
+/** What console.error gets of errors that no listener hears, at most. */
+const linesPerMinute = 10;
 
 /** Opens a client. It connects at once, and again whenever it has to. */
 export function connect<S extends Schema<S> = AnySchema>(options: Options = {}): Client<S> {
@@ -20,8 +23,12 @@ export function connect<S extends Schema<S> = AnySchema>(options: Options = {}):
   if (options.token && options.client !== undefined) throw new TypeError("give a token or a client id, not both: the token names the client");
 
   const listeners = { status: new Set<(s: Status) => void>(), error: new Set<(e: GanglionError) => void>() };
+  let lines = 0;
+  let minute = 0;
   const report = (error: GanglionError) => {
-    if (listeners.error.size === 0) console.error("ganglion:", error);
+    const now = Math.floor(clock.now() / 60_000);
+    if (now !== minute) (minute = now), (lines = 0);
+    if (listeners.error.size === 0 && lines++ < linesPerMinute) console.error("ganglion:", error);
     for (const f of [...listeners.error]) f(error);
   };
   let resolveClosed!: (error: GanglionError) => void;
@@ -55,7 +62,7 @@ export function connect<S extends Schema<S> = AnySchema>(options: Options = {}):
       resolveClosed(error);
     },
   });
-  const requests = new Requests(connection, clock, most);
+  const requests = new Requests(connection, clock, most, report);
   const subscriptions = new Subscriptions(connection, clock, report);
 
   const wake = () => connection.wake();
@@ -118,6 +125,7 @@ function startOf({ from = "now", state }: SubscribeOptions<any, any>, first: Sta
     if (from !== "now") throw new TypeError("a subscription begins with the state or from somewhere, not both");
     return { state: true };
   }
+  JSON.stringify(from, exact);
   return from === "now" ? {} : from === "start" ? first : { ...from };
 }
 

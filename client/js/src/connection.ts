@@ -26,10 +26,18 @@ const settledAfter = 5_000;
 /** How long a socket may take until welcome, and a silent one to answer a ping, in ms. */
 const connectWithin = 10_000;
 const pongWithin = 5_000;
-/** Messages end at about this many characters: three bytes each are under every limit of a gateway. */
+/** Messages end at about this many characters, and sooner if the gateway takes less than three bytes each. */
 const messageChars = 24_000;
+/** The least that a gateway takes in a message, in bytes. */
+const leastMessage = 32 << 10;
 /** No server may keep a client away for longer than this, in ms. */
 const longestAway = 120_000;
+/** A session that lasted this long, in ms, begins the pauses before moves anew. */
+const calmAfter = 2 * longestAway;
+/** How many other gateways are asked for a name that one does not know, if there are not more URLs. */
+const leastAsked = 3;
+/** How many times in a row a token that was good before is tried although gateways refuse it. */
+const mostStale = 5;
 
 /** Keeps one socket to one of the gateways open, with a session that was welcomed. */
 export class Connection {
@@ -49,7 +57,19 @@ export class Connection {
   #probing = false;
   #token: string | undefined;
   #fresh = false; // the token was not used before
+  #spent: string | undefined; // the token before it, which a gateway refused
+  #stale = 0; // refusals in a row of tokens that were used before
+  #fetched = 0; // when the token function was last called
+  #renewal: unknown; // the timer of the next renewal
+  #renewing = false; // a token is being fetched for this connection
+  #expires = 0;
+  #failures = 0; // renewals in a row that failed
+  #auth: string | undefined; // the id of the renewal that is not answered
+  #moving: unknown; // the timer of a move to another gateway
+  #moves = 0; // since the last calm session
+  #unknown = 0; // of those, moves for a name that the gateway does not know
   #refusal: Fault | undefined; // why hello was refused
+  #bare = false; // hello has no subscriptions, perhaps the one before had too many; they follow welcome
   #out: string[] = [];
   #ids = 0;
 
@@ -78,10 +98,11 @@ export class Connection {
 
   #flush(): void {
     const out = this.#out;
+    const most = Math.min(messageChars, (this.welcome?.limits.frame_bytes ?? leastMessage) / 3);
     this.#out = [];
     for (let from = 0; from < out.length; ) {
       let to = from + 1;
-      for (let chars = out[from]!.length; to < out.length && (chars += out[to]!.length + 1) <= messageChars; ) to++;
+      for (let chars = out[from]!.length; to < out.length && (chars += out[to]!.length + 1) <= most; ) to++;
       this.#socket!.send(out.slice(from, to).join("\n"));
       from = to;
     }
@@ -97,17 +118,18 @@ export class Connection {
     this.#arm(connectWithin, () => this.drop());
     try {
       if (options.token && this.#token === undefined) {
+        this.#fetched = clock.now();
         const token = await options.token();
         if (turn !== this.#turn) return;
         this.#token = token;
-        this.#fresh = true;
+        this.#fresh = token !== this.#spent;
       }
       const socket = new this.socketClass(this.urls[this.#url % this.urls.length]!, "ganglion.v1");
       this.#socket = socket;
       socket.onopen = () => {
         if (turn !== this.#turn) return;
         this.#lastSeen = clock.now();
-        const subscriptions = owner.hello();
+        const subscriptions = this.#bare ? [] : owner.hello();
         this.say(
           JSON.stringify({
             op: "hello",
@@ -152,8 +174,8 @@ export class Connection {
       case "welcome":
         return this.#opened(frame);
       case "expiring":
-        void this.#renew();
-        return;
+        this.#expires = this.clock.now() + frame.in_ms;
+        return this.#renewIn(this.#fetched + frame.in_ms / 2 - this.clock.now());
       case "goodbye":
         this.#away = Math.min(frame.reconnect_in_ms, longestAway);
         return;
@@ -162,6 +184,11 @@ export class Connection {
           this.#refusal = frame;
           return;
         }
+    }
+    if ("id" in frame && frame.id !== undefined && frame.id === this.#auth) {
+      this.#auth = undefined;
+      if (frame.op === "error") return this.#notRenewed(frame);
+      this.#failures = 0;
     }
     this.owner.frame(frame);
   }
@@ -176,6 +203,7 @@ export class Connection {
     }
     this.welcome = welcome;
     this.#fresh = false;
+    this.#stale = 0;
     this.#since = this.clock.now();
     this.#watch();
     this.owner.opened();
@@ -219,19 +247,53 @@ export class Connection {
     else if (this.status === "offline" && !this.#told) void this.dial();
   }
 
+  /** Renews the token after a while, if that is in time: else the gateway will close, and a new session gets a new one. */
+  #renewIn(ms: number): void {
+    if (!this.options.token || this.#renewing || this.#expires - this.clock.now() < ms + 1_000) return;
+    this.clock.clearTimeout(this.#renewal);
+    if (ms > 0) this.#renewal = this.clock.setTimeout(() => void this.#renew(), ms);
+    else void this.#renew();
+  }
+
   async #renew(): Promise<void> {
-    if (!this.options.token) return;
+    const { clock } = this;
     const turn = this.#turn;
+    this.#renewing = true;
+    this.#fetched = clock.now();
     try {
-      const token = await this.options.token();
+      const token = await this.options.token!();
       if (turn !== this.#turn) return;
+      this.#renewing = false;
+      // The same one, perhaps of a cache: half of what is left of it later there may be another.
+      if (token === this.#token) return this.#renewIn((this.#expires - clock.now()) / 2);
       this.#token = token;
-      this.say(JSON.stringify({ op: "auth", id: this.id(), token }));
+      this.say(JSON.stringify({ op: "auth", id: (this.#auth = this.id()), token }));
     } catch (cause) {
       if (turn !== this.#turn) return;
-      this.owner.report(errorOf({ code: "unauthenticated", message: "can't renew the token: " + String(cause), retry: "later" }, { cause }));
-      this.clock.setTimeout(() => turn === this.#turn && void this.#renew(), 5_000);
+      this.#renewing = false;
+      this.#notRenewed({ code: "unauthenticated", message: String(cause) }, { cause });
     }
+  }
+
+  /** The token could not be fetched, or was refused. */
+  #notRenewed(fault: Fault, options?: ErrorOptions): void {
+    this.owner.report(errorOf({ ...fault, message: "can't renew the token: " + fault.message, retry: "later" }, options));
+    this.#renewIn(Math.min(backoff(this.clock, this.#failures++, 10_000), (this.#expires - this.clock.now()) / 2));
+  }
+
+  /**
+   * Moves to another gateway, after a pause that grows with each move: this
+   * one can't serve something that others may. It returns false if others
+   * were asked for unknown names and did not know them either.
+   */
+  elsewhere(unknown: boolean): boolean {
+    const { clock } = this;
+    if (this.#moving === undefined) {
+      if (clock.now() - this.#since >= calmAfter) this.#moves = this.#unknown = 0;
+      if (unknown && this.#unknown++ >= Math.max(leastAsked, this.urls.length - 1)) return false;
+      this.#moving = clock.setTimeout(() => this.#lost(0), backoff(clock, this.#moves++, 500, longestAway));
+    }
+    return true;
   }
 
   /** Gives the socket up, and connects anew: at once if asked to. */
@@ -241,7 +303,10 @@ export class Connection {
 
   #release(code?: number): void {
     this.#turn++;
-    this.clock.clearTimeout(this.#timer);
+    for (const timer of [this.#timer, this.#renewal, this.#moving]) this.clock.clearTimeout(timer);
+    this.#renewal = this.#moving = this.#auth = undefined;
+    this.#renewing = false;
+    this.#failures = 0;
     this.#out = [];
     const socket = this.#socket;
     this.#socket = undefined;
@@ -251,6 +316,7 @@ export class Connection {
     socket.close(code);
   }
 
+  /** The connection has ended: with a gateway's close code, 1006 for none, 0 to move to another gateway. */
   #lost(code: number, reason?: string): void {
     if (this.status === "closed") return;
     const { clock } = this;
@@ -264,8 +330,9 @@ export class Connection {
 
     const band = Math.floor(code / 100);
     let wait: number | undefined;
-    if (code === 4001 && this.options.token && (welcomed || !this.#fresh)) {
-      this.#token = undefined; // it has expired: a new one may do
+    if (code === 4001 && this.options.token && (welcomed || (!this.#fresh && this.#stale++ < mostStale))) {
+      this.#spent = this.#token; // it has expired: a new one may do
+      this.#token = undefined;
       if (this.#attempt === 0) wait = 0;
     } else if (band === 40 || code === 1009) {
       return this.close(
@@ -282,10 +349,14 @@ export class Connection {
     } else if (band === 41) {
       this.#attempt = Math.max(this.#attempt, 4);
       this.#told = true;
-    } else if (band === 42 && this.#attempt === 0) {
+    } else if (code === 0 || (band === 42 && this.#attempt === 0)) {
       wait = 0;
     }
-    this.#away = undefined;
+    if (this.#refusal || band === 41) {
+      this.owner.report(errorOf({ code: "unavailable", message: reason || `closed with ${code}`, ...this.#refusal, retry: "later" }));
+    }
+    this.#bare = !!this.#refusal;
+    this.#refusal = this.#away = undefined;
     wait ??= backoff(clock, this.#attempt);
     this.#attempt++;
     if (wait === 0) return void this.dial();

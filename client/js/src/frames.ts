@@ -1,4 +1,4 @@
-import type { Fault } from "./errors.js";
+import { errorOf, type Fault } from "./errors.js";
 
 /** What a gateway sends; docs/protocol.md says what it means. */
 export type Answer =
@@ -55,6 +55,17 @@ export interface Start {
   cursor?: string;
   last?: number;
   state?: true;
+}
+
+/** The bytes of a text in UTF-8. */
+export const bytes = (text: string): number => new TextEncoder().encode(text).length;
+
+/** For JSON.stringify: refuses numbers that may have been rounded before they came here, and those that JSON does not have. */
+export function exact(name: string, value: unknown): unknown {
+  if (typeof value === "number" && !(Math.abs(value) <= Number.MAX_SAFE_INTEGER)) {
+    throw errorOf({ code: "bad_request", message: `${name} is ${value}: numbers from 2^53 on may have been rounded; send them as strings`, field: name });
+  }
+  return value;
 }
 
 export type Topic = { stream: string } | { category: string };

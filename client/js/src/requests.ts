@@ -1,8 +1,8 @@
 import type { Result } from "./api.js";
 import { backoff, type Clock } from "./clock.js";
 import type { Connection } from "./connection.js";
-import { errorOf, type Fault, GanglionError } from "./errors.js";
-import type { Answer } from "./frames.js";
+import { errorOf, type Fault, type GanglionError } from "./errors.js";
+import { type Answer, bytes, exact } from "./frames.js";
 
 /** How long past its time a command's answer may be, in ms, before its connection is given up. */
 const patience = 5_000;
@@ -29,7 +29,7 @@ interface Lane {
   name: string;
   waiting: Request[];
   inFlight: number;
-  /** Something has to be sent again: nothing leaves until all that is out came back, and a while has passed. */
+  /** Something has to be sent again: nothing leaves until all that is out came back, and a while has passed; Infinity is until there is another connection. */
   held: boolean;
   wait: number;
   timer: unknown;
@@ -53,6 +53,7 @@ export class Requests {
     private readonly connection: Connection,
     private readonly clock: Clock,
     private readonly most: number,
+    private readonly report: (error: GanglionError) => void,
   ) {}
 
   /** Sends a frame as soon as its lane's turn comes. */
@@ -60,7 +61,7 @@ export class Requests {
     const { id, key } = frame;
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
-      const text = JSON.stringify(frame);
+      const text = JSON.stringify(frame, exact);
       if (this.connection.status === "closed") {
         throw errorOf({ code: "closed", message: "the client is closed: this was not sent", retry: "later", ...(key && { key }) });
       }
@@ -111,7 +112,7 @@ export class Requests {
         return;
       }
       const r = lane.waiting.shift()!;
-      if (r.text.length * 3 > limits.frame_bytes && new TextEncoder().encode(r.text).length > limits.frame_bytes) {
+      if (r.text.length * 3 > limits.frame_bytes && bytes(r.text) > limits.frame_bytes) {
         this.#settle(r);
         r.reject(errorOf({ code: "too_large", message: `the gateway takes ${limits.frame_bytes} bytes in one message`, ...(r.key && { key: r.key }) }));
         continue;
@@ -153,9 +154,12 @@ export class Requests {
           replayed: f.replayed === true,
           data: f.data,
         });
-      } else if (f.retry === "same_key" || f.retry === "later") {
-        const wait = f.after_ms ?? (f.retry === "same_key" && r.attempts === 0 ? 0 : backoff(this.clock, r.attempts, 100));
+      } else if (f.retry === "same_key" || f.retry === "later" || (f.code === "not_found" && this.connection.elsewhere(true))) {
+        const again = f.retry === "same_key" ? f.retry : "later";
+        const here = f.after_ms ?? (again === "same_key" && r.attempts === 0 ? 0 : backoff(this.clock, r.attempts, 100));
+        const wait = f.retry === again ? here : Infinity;
         r.attempts++;
+        if (!lane.held && f.code !== "busy") this.report(errorOf({ ...f, retry: again }));
         lane.held = true;
         lane.wait = Math.max(lane.wait, wait);
         this.#again(r);
@@ -190,7 +194,7 @@ export class Requests {
         this.#pump(lane);
       };
       if (lane.wait === 0) go();
-      else lane.timer = this.clock.setTimeout(go, lane.wait);
+      else if (lane.wait < Infinity) lane.timer = this.clock.setTimeout(go, lane.wait);
     } else if (!lane.held) {
       this.#pump(lane);
     }
@@ -210,7 +214,10 @@ export class Requests {
       r.lane.inFlight = 0;
       if (!r.settled) this.#again(r);
     }
-    for (const lane of [...this.#lanes.values()]) this.#turn(lane);
+    for (const lane of [...this.#lanes.values()]) {
+      if (lane.wait === Infinity) lane.wait = 0; // the next connection is another one
+      this.#turn(lane);
+    }
   }
 
   closed(error: GanglionError): void {

@@ -1,17 +1,22 @@
 import type { Subscription, SubscribeOptions } from "./api.js";
 import { backoff, type Clock } from "./clock.js";
 import type { Connection } from "./connection.js";
-import { errorOf, type GanglionError } from "./errors.js";
-import type { Answer, EventFrame, Start, StateFrame, Topic } from "./frames.js";
+import { errorOf, type Fault, type GanglionError } from "./errors.js";
+import { type Answer, bytes, type EventFrame, type Start, type StateFrame, type Topic } from "./frames.js";
 
 /** Where a subscription reads no more until its application has caught up: events, and characters of their data. */
 const bufferEvents = 1_000;
 /** How many streams of a category are checked for holes; past it the ones unheard of for longest are not. */
 const watchedStreams = 10_000;
-/** How many characters of hello are subscriptions; the others follow welcome. */
-const helloChars = 16_000;
+/**
+ * How many bytes of hello are subscriptions; the others follow welcome. With a
+ * token of 8 KiB hello stays below 32 KiB, the least that a gateway takes.
+ */
+const helloBytes = 16_000;
+/** The timer of a subscription that waits for another connection. */
+const elsewhere = {};
 
-type Item = Record<string, unknown> & { kind: "event" | "state" | "live"; cursor: string };
+type Item = Record<string, unknown> & { kind: "event" | "state" | "live"; cursor: string; position?: number };
 type Handlers = SubscribeOptions<any, any>;
 
 /** All subscriptions of a client. */
@@ -44,12 +49,12 @@ export class Subscriptions {
   /** The subscriptions that fit into hello. */
   hello(): object[] {
     const frames: object[] = [];
-    let chars = 0;
+    let size = 0;
     for (const feed of this.#all) {
       if (!feed.wanted) continue;
       const frame = this.#frame(feed);
-      chars += JSON.stringify(frame).length;
-      if (chars > helloChars) {
+      size += bytes(JSON.stringify(frame));
+      if (size > helloBytes) {
         this.forget(feed);
         break;
       }
@@ -118,7 +123,7 @@ export class Subscriptions {
         return true;
       case "error": {
         const feed = this.#byId.get(f.id!);
-        feed?.refused(errorOf(f), f.after_ms);
+        feed?.refused(f, f.code === "not_found");
         return feed !== undefined;
       }
     }
@@ -131,10 +136,7 @@ export class Subscriptions {
   }
 
   lost(): void {
-    for (const feed of this.#byId.values()) {
-      feed.id = undefined;
-      feed.live = false;
-    }
+    for (const feed of this.#all) feed.lost();
     this.#byId.clear();
   }
 
@@ -290,22 +292,37 @@ export class Feed implements Subscription<any> {
 
   unsubscribed(code: string, message: string | undefined, cursor: string | undefined): void {
     this.#received = cursor ?? this.#received;
-    this.refused(errorOf({ code, message: message ?? code, retry: code === "unavailable" ? "later" : "no" }));
+    this.refused({ code, message: message ?? code }, code === "unavailable");
   }
 
-  /** The server does not serve it, for now or for good. */
-  refused(error: GanglionError, afterMs?: number): void {
+  /** The server does not serve it: for good, for now, or as long as it is this server. */
+  refused(fault: Fault, away: boolean): void {
+    const { clock, connection } = this.all;
     this.all.forget(this);
+    away &&= connection.elsewhere(fault.code === "not_found");
+    const error = errorOf(away ? { ...fault, retry: "later" } : fault);
     if (error.retry === "no") return this.end(error);
     this.all.report(error);
-    this.#retry = this.all.clock.setTimeout(() => {
+    const again = () => {
       this.#retry = undefined;
       if (this.wanted) this.all.begin(this);
-    }, afterMs ?? backoff(this.all.clock, this.#attempt++));
-    this.all.connection.settle();
+    };
+    this.#retry = away ? elsewhere : clock.setTimeout(again, fault.after_ms ?? backoff(clock, this.#attempt++));
+    connection.settle();
+  }
+
+  /** The connection is lost. */
+  lost(): void {
+    this.id = undefined;
+    this.live = false;
+    if (this.#retry === elsewhere) this.#retry = undefined;
   }
 
   #push(item: Item): void {
+    if (item.position! > Number.MAX_SAFE_INTEGER) {
+      this.all.stop(this);
+      return this.end(errorOf({ code: "protocol", message: `position ${item.position} may have been rounded` }));
+    }
     this.#received = item.cursor;
     const waiting = this.#waiting.shift();
     if (waiting) {

@@ -97,6 +97,88 @@ test("a thousand subscriptions resume, and hello stays small", async () => {
   client.close();
 });
 
+test("hello with long names and a long token fits into the smallest gateway's messages", async () => {
+  const { client, socket, clock } = await welcomed({ client: undefined, token: async () => "t".repeat(8_192) } as any, { frame_bytes: 32_768 });
+  for (let i = 0; i < 300; i++) client.aggregate("counter", "語".repeat(60) + i).subscribe({ onEvent() {} });
+  await settle();
+  socket.onclose!({ code: 1006 });
+  await clock.advance(500);
+  await MemorySocket.last.welcome({ frame_bytes: 32_768 });
+  const { messages, said } = MemorySocket.last;
+  for (const m of messages) assert.ok(new TextEncoder().encode(m).length <= 32_768, `a message of ${new TextEncoder().encode(m).length} bytes`);
+  assert.equal(new Set([...said[0].subscriptions, ...said.slice(1)].map((f) => f.stream)).size, 300);
+  client.close();
+});
+
+test("messages are no larger than the gateway takes", async () => {
+  const { client, socket } = await welcomed({}, { frame_bytes: 32_768 });
+  const many = Array.from({ length: 100 }, () => client.aggregate("client", "bob").send("notify", { text: "語".repeat(300) }));
+  await settle();
+  assert.equal(socket.said.length, 101);
+  for (const m of socket.messages) assert.ok(new TextEncoder().encode(m).length <= 32_768);
+  assert.ok(socket.messages.length < 20, `${socket.messages.length} messages`);
+  client.close();
+  await Promise.allSettled(many);
+});
+
+test("numbers that may have been rounded are refused before they are sent", async () => {
+  const { client, socket } = await welcomed();
+  const counter = client.aggregate("counter", "a");
+  for (const by of [2 ** 53, -(2 ** 53), 1e300, NaN, Infinity]) {
+    await assert.rejects(counter.send("add", { deep: [{ by }] }), { code: "bad_request", field: "by" });
+  }
+  await assert.rejects(counter.send("add", {}, { expect: 2 ** 53 }), { code: "bad_request", field: "expect" });
+  await assert.rejects(counter.get({ atLeast: 2 ** 53 }), { code: "bad_request", field: "at_least" });
+  assert.throws(() => counter.subscribe({ from: { after: 2 ** 53 } }), { code: "bad_request", field: "after" });
+  assert.equal(socket.said.length, 1);
+  void counter.send("add", { by: 2 ** 53 - 1, text: "9007199254740993" }).catch(() => {});
+  await settle();
+  assert.deepEqual(socket.said[1].data, { by: 2 ** 53 - 1, text: "9007199254740993" });
+  client.close();
+});
+
+test("an event whose position was rounded ends its subscription", async () => {
+  const { client, socket } = await welcomed();
+  const seen: unknown[] = [];
+  client.category("counter").subscribe({ onEvent: (e) => seen.push(e.version), onEnd: (e) => seen.push(e?.code) });
+  await settle();
+  const { id } = socket.said[1];
+  socket.tell(event(id, 1, 2 ** 53 - 1), event(id, 2, 2 ** 53));
+  assert.deepEqual(seen, [1, "protocol"]);
+  client.close();
+});
+
+test("errors that no listener hears write a bounded number of lines", async (t) => {
+  const lines = t.mock.method(console, "error", () => {});
+  const clock = new FakeClock();
+  const client = connect({ ...base, url: "ws://gateway", clock });
+  await settle();
+  const socket = MemorySocket.last;
+  await socket.welcome();
+  for (let i = 0; i < 1000; i++) socket.tell({ op: "error", code: "bad_request", message: `${i}`, retry: "no" });
+  assert.equal(lines.mock.callCount(), 10);
+  clock.sleep(60_000);
+  socket.tell({ op: "error", code: "bad_request", message: "again", retry: "no" });
+  assert.equal(lines.mock.callCount(), 11);
+  client.close();
+});
+
+test("the token function is called a handful of times for a token from a cache", async () => {
+  let calls = 0;
+  const clock = new FakeClock();
+  const client = connect({ url: "ws://gateway", token: async () => `t${(calls++, Math.floor((clock.now() + 5_000) / 60_000))}`, clock, WebSocket: MemorySocket });
+  await settle();
+  const socket = MemorySocket.last;
+  await socket.welcome();
+  for (let i = 0; i < 20; i++) { // as a gateway does that warns at each renewal
+    socket.tell({ op: "expiring", in_ms: 60_000 - (clock.now() % 60_000) });
+    await clock.advance(1_000);
+  }
+  await clock.advance(10_000);
+  assert.ok(calls < 8, `${calls} calls`);
+  client.close();
+});
+
 test("the bytes of what waits are bounded as well", async () => {
   const { client } = await welcomed();
   const notify = () => client.aggregate("client", "bob").send("notify", { text: "x".repeat(60_000) });

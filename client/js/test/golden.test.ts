@@ -65,10 +65,13 @@ test("the client says hello as the golden frames do", async () => {
 });
 
 test("the client renews its token as the golden frames do", async () => {
-  const client = connect({ url: "ws://x", token: async () => golden.auth!.frame.token, clock: new FakeClock(), WebSocket: MemorySocket });
+  const tokens = ["the one before", golden.auth!.frame.token];
+  const clock = new FakeClock();
+  const client = connect({ url: "ws://x", token: async () => tokens.shift()!, clock, WebSocket: MemorySocket });
   await settle();
   const socket = MemorySocket.last;
   await socket.welcome();
+  await clock.advance(30_000);
   socket.tell(golden.expiring!.frame);
   await settle();
   assert.deepEqual(socket.said[1], { ...golden.auth!.frame, id: socket.said[1].id });
