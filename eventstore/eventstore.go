@@ -147,6 +147,33 @@ type Snapshot struct {
 	State       json.RawMessage
 }
 
+// LoadBytes bounds the events in one page that Load returns. A page ends with
+// the commit that reaches it.
+const LoadBytes = 1 << 20
+
+// LoadRequest is what Load reads.
+type LoadRequest struct {
+	Stream StreamID
+	// Fingerprint names the snapshot to start from; empty means none.
+	Fingerprint string
+	// After is the version to read after if Load finds no snapshot.
+	After Version
+	// Limit bounds the number of commits.
+	Limit int
+}
+
+// Loaded is one page of a stream, as Load returns it.
+type Loaded struct {
+	// Snapshot is the state before Commits; nil if there is none with the
+	// fingerprint.
+	Snapshot *Snapshot
+	// Commits follow the snapshot, or LoadRequest.After. The first may also
+	// hold events at or below that version.
+	Commits []Commit
+	// More reports whether the stream may have commits after these.
+	More bool
+}
+
 // Head is the newest commit of a stream.
 type Head struct {
 	Version  Version // 0 for an unused stream
@@ -197,10 +224,14 @@ type Store interface {
 	// StreamHead returns the newest version of a stream, and its position.
 	StreamHead(ctx context.Context, s StreamID) (Head, error)
 
-	// Load returns the stream's snapshot, or nil, and the commits after it as
-	// ReadStream does: both as of one moment, and in one call to the database.
-	Load(ctx context.Context, s StreamID, limit int) (*Snapshot, []Commit, error)
-	// SaveSnapshot keeps a snapshot, unless a newer one is there.
+	// Load returns a page of a stream, with the snapshot that has the
+	// request's fingerprint: both as of one moment, and in one call to the
+	// database. A page holds at most Limit commits and about LoadBytes.
+	Load(ctx context.Context, r LoadRequest) (Loaded, error)
+	// SaveSnapshot keeps a snapshot, unless a newer one with its fingerprint
+	// is there. Of each stream the store keeps two: this one, and of those
+	// with other fingerprints the one that was saved last. So two versions of
+	// a program leave each other's snapshots alone.
 	SaveSnapshot(ctx context.Context, s Snapshot) error
 
 	// LogID returns the log's incarnation: one history of it. It changes only

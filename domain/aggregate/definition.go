@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -124,13 +125,35 @@ func (d *Definition) Form(event string) int {
 // NewState returns the state of an aggregate that nothing happened to.
 func (d *Definition) NewState() any { return d.newState() }
 
-// EncodeState returns a state as JSON, for a snapshot.
+// EncodeState returns a state as JSON, for a snapshot. It refuses text that is
+// not valid UTF-8, which JSON can't keep: what starts from the snapshot would
+// differ from what starts from the events.
 func (d *Definition) EncodeState(state any) (json.RawMessage, error) {
 	raw, err := json.Marshal(state)
+	if err == nil && replacesText(raw) {
+		err = errors.New("it holds text that is not valid UTF-8: cut text between characters, not bytes")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("aggregate: encode the state of %s: %v", d.name, err)
 	}
 	return raw, nil
+}
+
+// replacesText reports whether encoding/json has put the escape \ufffd in the
+// place of broken text. It writes a replacement character that was there before
+// without an escape.
+func replacesText(raw []byte) bool {
+	for {
+		i := bytes.Index(raw, []byte(`\ufffd`))
+		if i < 0 {
+			return false
+		}
+		slashes := i - len(bytes.TrimRight(raw[:i], `\`)) // before the escape's own
+		if slashes%2 == 0 {
+			return true
+		}
+		raw = raw[i+1:]
+	}
 }
 
 // DecodeState is the inverse of EncodeState.

@@ -209,12 +209,12 @@ func TestSnapshotThatCannotBeUsedIsPassedOver(t *testing.T) {
 	granted(t, do(t, h, cmd("a", "1", "repeat", m{"times": 3})), 3)
 	fingerprint := func() string { d, _ := h.catalog.Type("box"); return d.Fingerprint() }()
 
-	log.snapshots[box("a")] = eventstore.Snapshot{Stream: box("a"), Version: 3, Fingerprint: fingerprint, State: []byte(`[`)}
+	log.snapshots[snapshotOf{box("a"), fingerprint}] = eventstore.Snapshot{Stream: box("a"), Version: 3, Fingerprint: fingerprint, State: []byte(`[`)}
 	if value, _ := get(t, start(t, Config{Store: log}), command.Get{Stream: box("a"), Strong: true}); value != 3 {
 		t.Errorf("past a snapshot that is no JSON: %d", value)
 	}
 	// One that is ahead of the log: made of events that were lost.
-	log.snapshots[box("a")] = eventstore.Snapshot{
+	log.snapshots[snapshotOf{box("a"), fingerprint}] = eventstore.Snapshot{
 		Stream: box("a"), Version: 9, Position: 9, Fingerprint: fingerprint, State: []byte(`{"Value":99,"Events":9}`),
 	}
 	other := start(t, Config{Store: log})

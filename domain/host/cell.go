@@ -1,6 +1,8 @@
 package host
 
 import (
+	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -23,9 +25,16 @@ type cell struct {
 	forget     bool    // the state must not be used again
 	leave      bool    // forget the cell when the mailbox is empty
 	known      eventstore.Version
-	view       *view // nil when there is no state
-	cost       int   // estimated bytes of the state
+	held       bool  // a state is in memory, and counted
+	view       *view // the newest that was asked for; nil if none was
+	cost       int   // estimated bytes of the state and the view
 	link       lruLink
+
+	// Written by the goroutine that works on the cell, read by Submit: how many
+	// of the commands that it has taken are unanswered, how long a command of
+	// the last units took, and how long the last unit took.
+	left       atomic.Int64
+	pace, unit atomic.Int64 // nanoseconds
 
 	// Touched only by the goroutine that works on the cell, and handed to
 	// the next one under Host.mu. Nil state: everything must be read anew.
@@ -34,8 +43,11 @@ type cell struct {
 	position    eventstore.Position
 	at          time.Time          // of the newest event
 	snapshot    eventstore.Version // that a snapshot was last made at
-	stateBytes  int                // encoded, as far as known
+	stateBytes  int                // encoded, estimated
+	measured    int                // stateBytes when it was last exact
+	partial     bool               // the stream has more events: the load was interrupted
 	fromScratch bool               // the stored snapshot is ahead of the log: don't start from it
+	watchdog    watchdog
 }
 
 // view is an aggregate's public state, rendered. It is immutable.
@@ -51,6 +63,7 @@ func (v *view) state() command.State {
 
 // read is a get that waits for a cell's goroutine.
 type read struct {
+	ctx  context.Context    // ends when the caller has gone
 	need eventstore.Version // the version that the answer must not be behind
 	done chan<- readResult  // has room for the answer
 }
@@ -63,7 +76,7 @@ type readResult struct {
 // drop gives up the state. Only the cell's goroutine may call it.
 func (c *cell) drop() {
 	c.state, c.version, c.position, c.at = nil, 0, 0, time.Time{}
-	c.snapshot, c.stateBytes = 0, 0
+	c.snapshot, c.stateBytes, c.measured, c.partial = 0, 0, 0, false
 }
 
 // cell returns the stream's cell and makes it if need be. The caller holds mu.
@@ -143,7 +156,7 @@ func (h *Host) rest(c *cell) {
 	h.active--
 	// The state of an unused aggregate is not worth its place: it is known
 	// without reading much, and anyone may ask for any id.
-	if c.view == nil || c.version == 0 || c.forget || c.leave {
+	if !c.held || c.version == 0 || c.forget || c.leave {
 		h.remove(c)
 	} else {
 		h.idle.push(c)
@@ -158,26 +171,57 @@ func (h *Host) rest(c *cell) {
 	}
 }
 
-// show publishes what gets are answered from, and accounts for the state; nil
-// for none. The caller holds mu.
-func (h *Host) show(c *cell, v *view) {
-	if c.view != nil {
-		h.cached--
-		h.cachedBytes -= c.cost
-		c.cost = 0
+// account counts the cell's state, at an estimate. The caller holds mu.
+func (h *Host) account(c *cell) {
+	if !c.held {
+		c.held = true
+		h.cached++
 	}
-	c.view = v
-	if v == nil {
-		return
+	shown := 0
+	if c.view != nil {
+		if c.view.version != c.version {
+			c.view = nil // nobody can be answered from it again
+		} else {
+			shown = len(c.view.data)
+		}
 	}
 	// A state in memory takes about three times its encoded form: the view
 	// itself, and the values with their headers, spare room and map buckets.
 	const perCell = 1024
-	c.cost = perCell + len(c.stream.ID) + len(v.data) + 2*max(len(v.data), c.stateBytes)
-	h.cached++
-	h.cachedBytes += c.cost
-	c.known = max(c.known, v.version)
+	cost := perCell + len(c.stream.ID) + shown + 2*max(shown, c.stateBytes)
+	h.cachedBytes += cost - c.cost
+	c.cost = cost
 	h.trim()
+}
+
+// release ends what account began. The caller holds mu.
+func (h *Host) release(c *cell) {
+	if c.held {
+		h.cached--
+		h.cachedBytes -= c.cost
+	}
+	c.held, c.cost, c.view = false, 0, nil
+}
+
+// measureLeast is how many bytes of events a state takes before its size is
+// measured.
+const measureLeast = 64 << 10
+
+// measure keeps stateBytes near the truth: each event adds its own size, and
+// when that has doubled, the state is encoded to see.
+func (h *Host) measure(c *cell) {
+	if c.state == nil || c.stateBytes < 2*c.measured+measureLeast {
+		return
+	}
+	h.begin(c, encoding)
+	defer c.watchdog.end()
+	_ = guarded(func() error {
+		if raw, err := c.def.EncodeState(c.state); err == nil {
+			c.stateBytes = len(raw)
+		}
+		return nil
+	})
+	c.measured = c.stateBytes
 }
 
 // trim evicts idle cells by least use until the bounds hold. The caller holds
@@ -195,7 +239,7 @@ func (h *Host) trim() {
 
 // remove forgets a cell without a goroutine. The caller holds mu.
 func (h *Host) remove(c *cell) {
-	h.show(c, nil)
+	h.release(c)
 	h.idle.remove(c)
 	delete(h.cells, c.stream)
 }

@@ -44,7 +44,8 @@ type Config struct {
 	MailboxBytes    int
 
 	// PendingCommands and PendingBytes bound what waits or is in progress on
-	// the whole node. Past either, commands are refused as busy.
+	// the whole node. Past either, commands are refused as busy; gets that are
+	// not answered from memory count as commands without bytes.
 	//
 	// Default to 65,536 commands and 256 MiB.
 	PendingCommands int
@@ -62,13 +63,14 @@ type Config struct {
 	CachedStates int
 	CachedBytes  int
 
-	// Loads bounds how many aggregates are read from the log at once; more
-	// wait.
+	// Loads bounds how many aggregates are read from the log at once, each by
+	// pages of eventstore.LoadBytes; more wait, at most LoadTimeout.
 	//
 	// Defaults to 64.
 	Loads int
 
-	// LoadTimeout bounds the reading of one aggregate.
+	// LoadTimeout bounds the reading of one aggregate. What was read by then is
+	// kept, and the next request continues from it.
 	//
 	// Defaults to 10 seconds.
 	LoadTimeout time.Duration

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -25,12 +26,17 @@ const (
 // serve answers everything that was taken from a cell's mailbox.
 func (h *Host) serve(c *cell, jobs []*job, reads []*read) {
 	round := h.prepare(c, jobs)
+	reads = slices.DeleteFunc(reads, (*read).gone)
 	if len(round) == 0 && len(reads) == 0 {
 		return
 	}
 	err := h.ctx.Err()
 	if err == nil {
-		err = h.load(c)
+		only := reads
+		if len(round) > 0 {
+			only = nil
+		}
+		err = h.load(c, only)
 	}
 	h.answer(c, reads, err)
 	if len(round) == 0 {
@@ -105,30 +111,39 @@ func refuse(jobs []*job, f *command.Failure) {
 }
 
 // execute decides the jobs and stores what comes of them, until each has its
-// answer. The state is loaded when it is called.
+// answer. The state is loaded when it is called, unless a view has spoilt it.
 func (h *Host) execute(c *cell, round []*job) {
+	defer c.left.Store(0)
 	conflicts, limit := 0, len(round)
 	for first := true; ; first = false {
+		c.left.Store(int64(len(round)))
 		if round = h.due(round); len(round) == 0 {
 			return
 		}
-		if !first {
-			if err := h.load(c); err != nil {
+		if !first || c.state == nil {
+			if err := h.load(c, nil); err != nil {
 				refuse(round, h.failure(c.stream, "reading the aggregate", err, round...))
 				return
 			}
 		}
-		d := h.decide(c, round[:min(limit, len(round))])
+		begun := time.Now()
+		d, rest := h.decide(c, round, limit)
+		if len(d.jobs) == 0 {
+			round = rest
+			continue
+		}
 		appended, err := h.append(d)
+		c.took(time.Since(begun), len(d.jobs))
 		if err == nil && len(appended.Commands) != len(d.jobs) {
 			err = fmt.Errorf("the store answered %d of %d commands", len(appended.Commands), len(d.jobs))
 		}
 		if err == nil {
 			h.commit(c, d, appended)
-			round = round[len(d.jobs):]
+			round = rest
 			continue
 		}
 
+		round = append(d.jobs, rest...)
 		expected := d.unit.Expected
 		h.discard(c)
 		var known *eventstore.KnownKeysError
@@ -173,22 +188,41 @@ func (h *Host) uncertain(c *cell, err error, round []*job) *command.Failure {
 	return f
 }
 
-// due returns the jobs that may be begun, and answers the others: those whose
-// time is over, and those sent along with one that was refused.
+// due returns the jobs that may be begun, and answers the others.
 func (h *Host) due(round []*job) []*job {
 	now := time.Now()
 	kept := round[:0]
 	for _, j := range round {
-		if f := j.Lane.Refusal(); f != nil {
-			j.settle(f)
-		} else if j.expired(now) {
-			h.counters.late.Add(1)
-			j.settle(late())
-		} else {
+		if h.mayBegin(j, now) {
 			kept = append(kept, j)
 		}
 	}
 	return kept
+}
+
+// mayBegin reports whether a job may be begun. It answers one whose time is
+// over, or that was sent along with one that was refused.
+func (h *Host) mayBegin(j *job, now time.Time) bool {
+	if f := j.Lane.Refusal(); f != nil {
+		j.settle(f)
+		return false
+	}
+	if j.expired(now) {
+		h.counters.late.Add(1)
+		j.settle(late())
+		return false
+	}
+	return true
+}
+
+// took remembers how long a unit took, for inTime.
+func (c *cell) took(d time.Duration, commands int) {
+	one := int64(d) / int64(commands)
+	if before := c.pace.Load(); before > 0 {
+		one = (before + one) / 2
+	}
+	c.pace.Store(one)
+	c.unit.Store(int64(d))
 }
 
 // pause waits, or until the host ends.
@@ -210,21 +244,36 @@ type draft struct {
 	spoilt   bool               // application code panicked, so that the state can't be kept
 }
 
-// decide lets the aggregate decide jobs one after another, applying events to
-// the state as if they were stored. After a panic it stops: the state may be
-// half changed.
-func (h *Host) decide(c *cell, jobs []*job) draft {
-	d := draft{
-		unit:     eventstore.Unit{Stream: c.stream, Expected: c.version, Commands: make([]eventstore.Command, 0, len(jobs))},
-		failures: make([]*command.Failure, 0, len(jobs)),
+// decideMost is how long a unit may be decided before it is stored: its first
+// command waits for its last.
+const decideMost = 50 * time.Millisecond
+
+// decide lets the aggregate decide jobs one after another, at most limit,
+// applying events to the state as if they were stored. It answers those whose
+// time is over when their turn comes, and returns those that the unit does not
+// reach. After a panic it stops: the state may be half changed. The unit's jobs
+// overwrite the front of round.
+func (h *Host) decide(c *cell, round []*job, limit int) (d draft, rest []*job) {
+	most := min(limit, len(round))
+	d = draft{
+		unit:     eventstore.Unit{Stream: c.stream, Expected: c.version, Commands: make([]eventstore.Command, 0, most)},
+		jobs:     round[:0],
+		failures: make([]*command.Failure, 0, most),
 		at:       c.at,
 	}
-	version := c.version
-	for _, j := range jobs {
-		at := h.now()
-		if d.at.After(at) {
-			at = d.at
+	begun, version := time.Now(), c.version
+	h.begin(c, &round[0].deciding)
+	defer c.watchdog.end()
+	for i, j := range round {
+		now := time.Now()
+		if d.spoilt || len(d.jobs) == most || len(d.jobs) > 0 && now.Sub(begun) > decideMost {
+			return d, round[i:]
 		}
+		if !h.mayBegin(j, now) {
+			continue
+		}
+		c.watchdog.next(&j.deciding)
+		at := h.decisionTime(c, d.at)
 		cmd := eventstore.Command{
 			Key: j.Key, Hash: j.hash, At: at,
 			Meta: eventstore.Meta{Client: j.Client, Trace: j.Trace},
@@ -239,14 +288,37 @@ func (h *Host) decide(c *cell, jobs []*job) draft {
 			// A fault of the program is not final: mended, it may succeed.
 			cmd.Keep = j.keep && (f == nil || f.Code != command.Internal)
 		}
+		d.jobs = append(d.jobs, j)
 		d.unit.Commands = append(d.unit.Commands, cmd)
 		d.failures = append(d.failures, f)
-		if d.spoilt {
-			break
-		}
 	}
-	d.jobs = jobs[:len(d.unit.Commands)]
-	return d
+	return d, nil
+}
+
+// aheadMost is how far the newest event of an aggregate may be ahead of this
+// node's clock before that clock is followed all the same.
+const aheadMost = time.Minute
+
+// decisionTime is the time that the next command is decided at: this node's
+// clock, or the time of the aggregate's newest event if that is a little later,
+// so that small differences between clocks never make time run back. An event
+// that is more than aheadMost ahead was dated by a wrong clock. It is not
+// followed, or the aggregate's time would stand still until then.
+func (h *Host) decisionTime(c *cell, newest time.Time) time.Time {
+	now := h.now()
+	ahead := newest.Sub(now)
+	if ahead <= 0 {
+		return now
+	}
+	if ahead <= aheadMost {
+		return newest
+	}
+	h.counters.ahead.Add(1)
+	if last := h.aheadTold.Load(); time.Since(time.Unix(0, last)) > aheadMost && h.aheadTold.CompareAndSwap(last, time.Now().UnixNano()) {
+		h.log.Warn("the newest event of an aggregate is ahead of this node's clock: a node's clock is or was wrong; its time is not followed",
+			"stream", c.stream, "version", c.version, "at", newest, "ahead", ahead.Round(time.Millisecond))
+	}
+	return now
 }
 
 // now is the host's clock, as precise as the store.
@@ -285,8 +357,16 @@ func (h *Host) decideOne(c *cell, j *job, version eventstore.Version, at time.Ti
 		if size > MaxCommitBytes {
 			return nil
 		}
-		for _, e := range events {
+		// What is applied is what every other node will read.
+		for i := range stored {
+			s := &stored[i]
+			if events[i], err = c.def.DecodeEvent(s.Type, s.Form, s.Data); err != nil {
+				return err
+			}
+		}
+		for i, e := range events {
 			c.def.Apply(c.state, e)
+			c.stateBytes += len(stored[i].Data)
 		}
 		return nil
 	})
@@ -340,8 +420,8 @@ func (h *Host) tellOutage(err error) {
 	}
 }
 
-// commit makes the speculative state the state, shows it, and only then
-// answers: whoever has an answer can read what it did.
+// commit makes the speculative state the state, and only then answers: a client
+// that has an answer can read what it did.
 func (h *Host) commit(c *cell, d draft, appended eventstore.Appended) {
 	before := c.position
 	for _, p := range appended.Commands {
@@ -356,10 +436,11 @@ func (h *Host) commit(c *cell, d draft, appended eventstore.Appended) {
 	if c.position > before {
 		h.tip.saw(c.position)
 	}
-	if v := h.render(c); v == nil || d.spoilt {
+	if d.spoilt {
 		h.discard(c)
 	} else {
-		h.publish(c, v, c.version)
+		h.measure(c)
+		h.publish(c, c.version)
 	}
 	position := before
 	for i, j := range d.jobs {

@@ -159,22 +159,6 @@ func TestExpect(t *testing.T) {
 	})
 }
 
-func TestTimeNeverRunsBackInAStream(t *testing.T) {
-	t.Parallel()
-	log := newMemlog()
-	at := func(c time.Time) func() time.Time { return func() time.Time { return c } }
-	noon := time.Date(2030, 1, 1, 12, 0, 0, 1500, time.FixedZone("x", 3600))
-	ahead := start(t, Config{Store: log, Now: at(noon)})
-	granted(t, do(t, ahead, cmd("a", "1", "put", m{"by": 1})), 1)
-	behind := start(t, Config{Store: log, Now: at(noon.Add(-time.Hour))})
-	granted(t, do(t, behind, cmd("a", "2", "put", m{"by": 1})), 2)
-	for _, c := range assertLog(t, log) {
-		if want := noon.UTC().Truncate(time.Microsecond); c.At != want {
-			t.Errorf("version %d is stored at %v, want %v", c.Version, c.At, want)
-		}
-	}
-}
-
 func TestLateCommandIsNotBegun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemlog()

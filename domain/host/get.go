@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 )
@@ -32,6 +33,10 @@ func (h *Host) Get(ctx context.Context, g command.Get) (command.State, error) {
 			return v.state(), nil
 		}
 	}
+	if f := h.admitRead(); f != nil {
+		return command.State{}, f
+	}
+	defer h.readDone()
 	if !g.Deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, g.Deadline)
@@ -47,32 +52,13 @@ func (h *Host) Get(ctx context.Context, g command.Get) (command.State, error) {
 	}
 
 	done := make(chan readResult, 1)
-	h.mu.Lock()
-	if h.draining || h.closed {
-		h.mu.Unlock()
-		return command.State{}, leaving()
-	}
-	c, f := h.cell(def, g.Stream)
-	switch {
-	case f != nil:
-	case c.view != nil && c.view.version >= max(need, c.known):
-		v := c.view
-		h.idle.used(c)
-		h.mu.Unlock()
-		h.counters.hits.Add(1)
-		return v.state(), nil
-	case len(c.reads) >= h.config.MailboxCommands:
-		f = busy(g.Stream.String() + " has as many requests waiting as it takes")
-	default:
-		c.known = max(c.known, need)
-		c.reads = append(c.reads, &read{need: need, done: done})
-		h.start(c)
-	}
-	h.mu.Unlock()
+	v, f := h.ask(def, g.Stream, &read{ctx: ctx, need: need, done: done})
 	if f != nil {
 		return command.State{}, f
 	}
-
+	if v != nil {
+		return v.state(), nil
+	}
 	select {
 	case r := <-done:
 		if r.failure != nil {
@@ -81,6 +67,79 @@ func (h *Host) Get(ctx context.Context, g command.Get) (command.State, error) {
 		return r.view.state(), nil
 	case <-ctx.Done():
 		return command.State{}, h.getFailure(g.Stream, ctx.Err())
+	}
+}
+
+// ask answers a read from the view in memory, or puts it into its aggregate's
+// mailbox, or says why not.
+func (h *Host) ask(def *aggregate.Definition, s eventstore.StreamID, r *read) (*view, *command.Failure) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining || h.closed {
+		return nil, leaving()
+	}
+	c, f := h.cell(def, s)
+	if f != nil {
+		return nil, f
+	}
+	if c.view != nil && c.view.version >= max(r.need, c.known) {
+		h.idle.used(c)
+		h.counters.hits.Add(1)
+		return c.view, nil
+	}
+	if len(c.reads) >= h.config.MailboxCommands {
+		h.counters.busy.Add(1)
+		return nil, busy(s.String() + " has as many requests waiting as it takes")
+	}
+	c.known = max(c.known, r.need)
+	c.reads = append(c.reads, r)
+	h.start(c)
+	return nil, nil
+}
+
+// admitRead counts a get that is not answered from memory, until readDone.
+func (h *Host) admitRead() *command.Failure {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.draining || h.closed {
+		return leaving()
+	}
+	if h.pending > 0 && h.pending >= h.config.PendingCommands {
+		h.counters.busy.Add(1)
+		return busy("this node has as many requests waiting as it takes")
+	}
+	h.pending++
+	return nil
+}
+
+func (h *Host) readDone() {
+	h.mu.Lock()
+	h.pending--
+	h.mu.Unlock()
+}
+
+// gone reports whether no caller waits for a read any more.
+func (r *read) gone() bool { return r.ctx.Err() != nil }
+
+// wanted returns a context that ends when the callers of all reads have gone,
+// and when parent does. stop releases it.
+func wanted(parent context.Context, reads []*read) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	var waiting atomic.Int64
+	waiting.Store(int64(len(reads)))
+	stops := make([]func() bool, len(reads))
+	for i, r := range reads {
+		stops[i] = context.AfterFunc(r.ctx, func() {
+			if waiting.Add(-1) == 0 {
+				cancel()
+			}
+		})
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel()
 	}
 }
 
@@ -103,15 +162,12 @@ func (h *Host) answer(c *cell, reads []*read, err error) {
 	if len(reads) == 0 {
 		return
 	}
-	h.mu.Lock()
-	v := c.view
-	h.mu.Unlock()
+	var v *view
 	var f *command.Failure
-	switch {
-	case err != nil:
+	if err != nil {
 		f = h.getFailure(c.stream, err)
-	case v == nil:
-		f = internal() // publish has logged why
+	} else if v = h.render(c); v == nil {
+		f = internal() // render has logged why
 	}
 	for _, r := range reads {
 		result := readResult{view: v, failure: f}

@@ -105,6 +105,7 @@ func TestGetIsAnsweredWhileAnAppendIsUnderWay(t *testing.T) {
 	log := newMemlog()
 	h := start(t, Config{Store: log})
 	granted(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), 1)
+	get(t, h, command.Get{Stream: box("a")}) // renders the view
 	waitIdle(t, h)
 	held := holdFirst(t, log)
 	a := submit(t, h, cmd("a", "2", "put", m{"by": 1}))

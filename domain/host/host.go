@@ -11,7 +11,8 @@
 //     state that another node has moved on from.
 //   - A key is executed once. Sent again, to whichever host, it gets its
 //     first answer.
-//   - Every queue is bounded. What finds one full is refused as busy.
+//   - Every queue is bounded. What finds one full is refused as busy, and so is
+//     a command that would wait behind others until its deadline has passed.
 //   - Application code that panics costs the command that set it off, and
 //     nothing else.
 //
@@ -47,6 +48,7 @@ type Host struct {
 	catalog *aggregate.Catalog
 	store   eventstore.Store
 	log     *slog.Logger
+	born    time.Time
 
 	// ctx ends when Run ends; what cells do beyond deciding runs under it.
 	ctx     context.Context
@@ -61,6 +63,7 @@ type Host struct {
 	faults    sync.Map                  // of *rate.Sometimes: panics that were logged, by place
 	differing sync.Map                  // of formKey: forms that were logged
 	outage    atomic.Bool               // the last append found the store out of reach
+	aheadTold atomic.Int64              // when decisionTime last logged, in nanoseconds since 1970
 	ticked    atomic.Pointer[time.Time] // when watchForPauses last looked; nil while it does not
 
 	// mu guards all below and the fields of cells that say so. It is held
@@ -71,7 +74,7 @@ type Host struct {
 	cached       int // cells with a state
 	cachedBytes  int
 	active       int // cells with a goroutine
-	pending      int // commands in mailboxes and in progress
+	pending      int // commands and gets that wait or are in progress
 	pendingBytes int
 	draining     bool
 	closed       bool
@@ -90,6 +93,7 @@ func New(config Config) (*Host, error) {
 		catalog:   config.Catalog,
 		store:     config.Store,
 		log:       config.Logger,
+		born:      time.Now(),
 		ctx:       ctx,
 		cancel:    cancel,
 		loads:     make(chan struct{}, config.Loads),
@@ -129,7 +133,7 @@ func (h *Host) Run(ctx context.Context) error {
 // before Submit returns, and must not block.
 func (h *Host) Submit(c command.Command, reply func(command.Outcome)) {
 	h.counters.commands.Add(1)
-	j := &job{Command: c, reply: reply, keep: c.ClientKey || c.Attempt > 1}
+	j := &job{Command: c, reply: reply, keep: c.ClientKey || c.Attempt > 1, deciding: activity{doing: "deciding command", name: c.Name}}
 	def, ok := h.catalog.Type(c.Stream.Type)
 	switch {
 	case !ok:
@@ -158,7 +162,7 @@ func (h *Host) post(def *aggregate.Definition, j *job) *command.Failure {
 	}
 	if h.pending > 0 && (h.pending >= h.config.PendingCommands || h.pendingBytes+j.size() > h.config.PendingBytes) {
 		h.counters.busy.Add(1)
-		return busy("this node has as many commands waiting as it takes")
+		return busy("this node has as many requests waiting as it takes")
 	}
 	c, f := h.cell(def, j.Stream)
 	if f != nil {
@@ -168,12 +172,33 @@ func (h *Host) post(def *aggregate.Definition, j *job) *command.Failure {
 		h.counters.busy.Add(1)
 		return busy(j.Stream.String() + " has as many commands waiting as it takes")
 	}
+	if !c.inTime(j) {
+		h.counters.busy.Add(1)
+		return busy(j.Stream.String() + " has more commands waiting than it can answer before this one's deadline")
+	}
 	c.jobs = append(c.jobs, j)
 	c.jobBytes += j.size()
 	h.pending++
 	h.pendingBytes += j.size()
 	h.start(c)
 	return nil
+}
+
+// queueLeast is how much work may always wait for an aggregate, by estimate.
+const queueLeast = 100 * time.Millisecond
+
+// inTime reports whether a command can be answered before its deadline, as
+// far as the last units of its aggregate tell. A third is added to the
+// estimate: work that ends just too late is worth nothing. A command that
+// finds an empty mailbox is always taken, so that a wrong estimate corrects
+// itself. The caller holds mu.
+func (c *cell) inTime(j *job) bool {
+	if len(c.jobs) == 0 || j.Deadline.IsZero() {
+		return true
+	}
+	ahead := int64(len(c.jobs)) + c.left.Load() + 1
+	wait := time.Duration(ahead*c.pace.Load() + c.unit.Load())
+	return wait <= queueLeast || time.Until(j.Deadline) > wait+wait/3
 }
 
 // Drain refuses new commands and gets with Elsewhere, and waits until those in
@@ -195,7 +220,7 @@ func (h *Host) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		return fmt.Errorf("host: drain: %d commands are still in flight: %w", h.pending, ctx.Err())
+		return fmt.Errorf("host: drain: %d commands and gets are still in flight: %w", h.pending, ctx.Err())
 	}
 }
 
@@ -274,7 +299,7 @@ func (h *Host) forget() {
 	for _, c := range h.cells {
 		if c.running {
 			c.forget, c.known = true, 0
-			h.show(c, nil)
+			h.release(c)
 		} else {
 			h.remove(c)
 		}

@@ -19,6 +19,8 @@ type job struct {
 	body any  // the decoded command
 	hash eventstore.Hash
 
+	deciding activity
+
 	// again are the commands of the same drain that carry the same key.
 	again []*job
 }

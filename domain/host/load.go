@@ -11,8 +11,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// page is how many commits are read at once. A commit has at most
-// MaxCommitBytes, as a rule a few hundred bytes.
+// page is how many commits are read at once, of at most eventstore.LoadBytes. A
+// commit has at most MaxCommitBytes, as a rule a few hundred bytes.
 const page = 256
 
 // errForgotten reports that all was to be forgotten again and again while an
@@ -22,9 +22,14 @@ var errForgotten = fmt.Errorf("%w: the log changed while the aggregate was read"
 // load makes the cell's state one that is at or past every version that the
 // host knows of, and shows it. What is in memory already is only caught up.
 //
-// Reading takes its own time and not that of the request that set it off:
-// whoever comes next finds the state there.
-func (h *Host) load(c *cell) error {
+// Reading takes its own time and not that of the request that set it off: the
+// next request finds the state there. What was read when the time ended is kept,
+// in memory and as a snapshot, and the next load continues from it: so an
+// aggregate that takes longer than LoadTimeout to read is usable in the end.
+//
+// only are the gets that the state is loaded for; none if commands wait for it.
+// A load that waits for its turn is given up once their callers have gone.
+func (h *Host) load(c *cell, only []*read) error {
 	for range 3 {
 		h.mu.Lock()
 		if c.forget {
@@ -33,15 +38,23 @@ func (h *Host) load(c *cell) error {
 		}
 		known := c.known
 		h.mu.Unlock()
-		if c.state != nil && c.version >= known {
+		if c.state != nil && !c.partial && c.version >= known {
 			h.counters.hits.Add(1)
 			return nil
 		}
-		if err := h.read(c); err != nil {
-			h.discard(c)
+		if err := h.read(c, only); err != nil {
+			if !interrupted(err) || c.state == nil {
+				h.discard(c)
+				return err
+			}
+			c.partial = true
+			h.hold(c)
+			h.offerSnapshot(c)
 			return err
 		}
-		if h.publish(c, h.render(c), known) {
+		c.partial = false
+		h.measure(c)
+		if h.publish(c, known) {
 			h.offerSnapshot(c)
 			return nil
 		}
@@ -49,61 +62,90 @@ func (h *Host) load(c *cell) error {
 	return errForgotten
 }
 
-// read reads what the cell's state lacks from the log.
-func (h *Host) read(c *cell) error {
-	ctx, cancel := context.WithTimeout(h.ctx, h.config.LoadTimeout)
-	defer cancel()
+// interrupted reports whether a read ended because of time or the connection,
+// so that what it has read so far is right.
+func interrupted(err error) bool {
+	return !errors.Is(err, eventstore.ErrWentBack) &&
+		(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, eventstore.ErrUnavailable))
+}
+
+// turn waits until the cell may be read from the log. The caller gives the
+// turn back to h.loads.
+func (h *Host) turn(only []*read) error {
 	select {
 	case h.loads <- struct{}{}:
-		defer func() { <-h.loads }()
+		return nil
+	default:
+	}
+	ctx, stop := h.ctx, func() {}
+	if len(only) > 0 {
+		ctx, stop = wanted(h.ctx, only)
+	}
+	defer stop()
+	timer := time.NewTimer(h.config.LoadTimeout)
+	defer timer.Stop()
+	select {
+	case h.loads <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return fmt.Errorf("%w: %d aggregates are being read, and none of them has ended in %s",
+			eventstore.ErrUnavailable, h.config.Loads, h.config.LoadTimeout)
 	case <-ctx.Done():
-		if h.ctx.Err() == nil {
-			return fmt.Errorf("%w: %d aggregates are being read, and none of them has ended in %s",
-				eventstore.ErrUnavailable, h.config.Loads, h.config.LoadTimeout)
-		}
 		return ctx.Err()
 	}
+}
+
+// read reads what the cell's state lacks from the log.
+func (h *Host) read(c *cell, only []*read) error {
+	if err := h.turn(only); err != nil {
+		return err
+	}
+	defer func() { <-h.loads }()
+	ctx, cancel := context.WithTimeout(h.ctx, h.config.LoadTimeout)
+	defer cancel()
 	h.counters.loads.Add(1)
-	commits, err := h.first(ctx, c)
+	loaded, err := h.first(ctx, c)
 	for {
 		if err != nil {
 			return fmt.Errorf("read after version %d: %w", c.version, err)
 		}
-		for i := range commits {
-			if err := h.apply(c, &commits[i]); err != nil {
-				return err
-			}
+		if err := h.applyAll(c, loaded.Commits); err != nil {
+			c.drop() // the state may be half changed
+			return err
 		}
-		if len(commits) < page {
+		if !loaded.More {
 			return nil
 		}
-		commits, err = h.store.ReadStream(ctx, c.stream, c.version, page)
+		loaded, err = h.store.Load(ctx, eventstore.LoadRequest{Stream: c.stream, After: c.version, Limit: page})
 	}
 }
 
 // first reads the first commits that the cell's state lacks. A cell without a
 // state gets one to start from: the snapshot, if there is one that this program
 // understands, else that of an unused aggregate.
-func (h *Host) first(ctx context.Context, c *cell) ([]eventstore.Commit, error) {
+func (h *Host) first(ctx context.Context, c *cell) (eventstore.Loaded, error) {
+	r := eventstore.LoadRequest{Stream: c.stream, After: c.version, Limit: page}
 	if c.state != nil {
-		return h.store.ReadStream(ctx, c.stream, c.version, page)
+		return h.store.Load(ctx, r)
 	}
-	c.drop()
 	if c.def.SnapshotEvery() > 0 && !c.fromScratch {
-		s, commits, err := h.store.Load(ctx, c.stream, page)
-		switch {
-		case err != nil:
-			return nil, err
-		case s == nil:
-			return commits, c.begin()
-		case h.restore(c, s):
-			return commits, nil
-		}
+		r.Fingerprint = c.def.Fingerprint()
 	}
-	if err := c.begin(); err != nil {
-		return nil, err
+	loaded, err := h.store.Load(ctx, r)
+	if err != nil {
+		return loaded, err
 	}
-	return h.store.ReadStream(ctx, c.stream, 0, page)
+	if loaded.Snapshot == nil {
+		return loaded, c.begin()
+	}
+	if h.restore(c, loaded.Snapshot) {
+		return loaded, nil
+	}
+	r.Fingerprint = ""
+	if loaded, err = h.store.Load(ctx, r); err != nil {
+		return loaded, err
+	}
+	return loaded, c.begin()
 }
 
 // begin gives the cell the state of an unused aggregate.
@@ -117,21 +159,32 @@ func (c *cell) begin() error {
 // restore gives the cell the state of a snapshot, if this program understands
 // it.
 func (h *Host) restore(c *cell, s *eventstore.Snapshot) bool {
-	if s.Fingerprint != c.def.Fingerprint() {
-		return false
-	}
+	h.begin(c, decoding)
+	defer c.watchdog.end()
 	err := guarded(func() (err error) {
 		c.state, err = c.def.DecodeState(s.State)
 		return err
 	})
 	if err != nil {
+		c.state = nil
 		h.log.Warn("a snapshot can't be decoded: reading the aggregate from its first event", "stream", c.stream, "error", err)
 		return false
 	}
 	c.version, c.position, c.at = s.Version, s.Position, s.At
-	c.snapshot, c.stateBytes = s.Version, len(s.State)
+	c.snapshot, c.stateBytes, c.measured = s.Version, len(s.State), len(s.State)
 	h.counters.snapshotsUsed.Add(1)
 	return true
+}
+
+func (h *Host) applyAll(c *cell, commits []eventstore.Commit) error {
+	h.begin(c, applying)
+	defer c.watchdog.end()
+	for i := range commits {
+		if err := h.apply(c, &commits[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // apply applies those events of a commit that the state does not have.
@@ -161,12 +214,10 @@ func (h *Host) apply(c *cell, commit *eventstore.Commit) error {
 			return fmt.Errorf("event %s at version %d: %w", e.Type, first+eventstore.Version(i), err)
 		}
 		c.version++
+		c.stateBytes += len(e.Data)
 		h.counters.eventsLoaded.Add(1)
 	}
-	c.position = commit.Position
-	if commit.At.After(c.at) {
-		c.at = commit.At
-	}
+	c.position, c.at = commit.Position, commit.At
 	return nil
 }
 
@@ -206,45 +257,72 @@ type formKey struct {
 	misread    bool
 }
 
-// render makes the state's view; nil if the application fails at that. Such
-// an aggregate still takes commands, and reads its state anew for each drain.
+// render returns the state's view, rendered when a get first asks for its
+// version. It returns nil if the application fails at that. Such an aggregate
+// still takes commands, and its state is read again.
 func (h *Host) render(c *cell) *view {
-	v := &view{version: c.version, position: c.position}
+	h.mu.Lock()
+	v := c.view
+	h.mu.Unlock()
+	if v != nil && v.version == c.version {
+		return v
+	}
+	v = &view{version: c.version, position: c.position}
+	h.begin(c, rendering)
 	err := guarded(func() (err error) {
 		v.data, err = c.def.View(c.state)
 		return err
 	})
+	c.watchdog.end()
 	if err != nil {
 		h.failure(c.stream, "rendering the view", err)
+		h.discard(c)
 		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !c.forget {
+		c.view = v
+		h.account(c)
 	}
 	return v
 }
 
-// publish shows the state. It reports false, and drops the state, if that is
-// to be forgotten. known is what was known before the state was read: if the
-// log has less, it was wrong.
-func (h *Host) publish(c *cell, v *view, known eventstore.Version) bool {
+// publish makes the state the one that the next goroutine continues from. It
+// reports false, and drops the state, if that must be forgotten. known is what
+// was known before the state was read: if the log has less, it was wrong.
+func (h *Host) publish(c *cell, known eventstore.Version) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c.forget {
 		c.forget = false
 		c.drop()
-		h.show(c, nil)
+		h.release(c)
 		return false
 	}
 	if c.known == known {
 		c.known = c.version
 	}
-	h.show(c, v)
+	c.known = max(c.known, c.version)
+	h.account(c)
 	return true
+}
+
+// hold keeps a state that is not complete.
+func (h *Host) hold(c *cell) {
+	h.measure(c)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !c.forget { // else load drops it
+		h.account(c)
+	}
 }
 
 // discard drops the state and what gets are answered from.
 func (h *Host) discard(c *cell) {
 	c.drop()
 	h.mu.Lock()
-	h.show(c, nil)
+	h.release(c)
 	h.mu.Unlock()
 }
 
@@ -269,16 +347,18 @@ func (h *Host) offerSnapshot(c *cell) {
 	s := eventstore.Snapshot{
 		Stream: c.stream, Version: c.version, Position: c.position, At: c.at, Fingerprint: c.def.Fingerprint(),
 	}
+	h.begin(c, encoding)
 	err := guarded(func() (err error) {
 		s.State, err = c.def.EncodeState(c.state)
 		return err
 	})
+	c.watchdog.end()
 	c.snapshot = c.version // also if it failed: the same state fails again
 	if err != nil {
 		h.log.Warn("a snapshot can't be made", "stream", c.stream, "version", c.version, "error", err)
 		return
 	}
-	c.stateBytes = len(s.State)
+	c.stateBytes, c.measured = len(s.State), len(s.State)
 	select {
 	case h.snapshots <- s:
 	default:

@@ -28,11 +28,16 @@ type memlog struct {
 	commits   []eventstore.Commit
 	streams   map[eventstore.StreamID][]int // indexes into commits
 	keys      map[keyOf]known
-	snapshots map[eventstore.StreamID]eventstore.Snapshot
+	snapshots map[snapshotOf]eventstore.Snapshot
 	told      []eventstore.Committed
 	appends   int
 	reads     int
 	heads     int
+}
+
+type snapshotOf struct {
+	stream      eventstore.StreamID
+	fingerprint string
 }
 
 type keyOf struct {
@@ -49,7 +54,7 @@ type known struct {
 func newMemlog() *memlog {
 	return &memlog{
 		streams: map[eventstore.StreamID][]int{}, keys: map[keyOf]known{},
-		snapshots: map[eventstore.StreamID]eventstore.Snapshot{},
+		snapshots: map[snapshotOf]eventstore.Snapshot{},
 	}
 }
 
@@ -183,15 +188,17 @@ func (l *memlog) StreamHead(_ context.Context, s eventstore.StreamID) (eventstor
 	return l.streamHead(s), nil
 }
 
-func (l *memlog) Load(ctx context.Context, s eventstore.StreamID, limit int) (*eventstore.Snapshot, []eventstore.Commit, error) {
+func (l *memlog) Load(ctx context.Context, r eventstore.LoadRequest) (loaded eventstore.Loaded, err error) {
 	l.mu.Lock()
-	snap, ok := l.snapshots[s]
+	snap, ok := l.snapshots[snapshotOf{r.Stream, r.Fingerprint}]
 	l.mu.Unlock()
-	commits, err := l.ReadStream(ctx, s, snap.Version, limit)
-	if !ok || err != nil {
-		return nil, commits, err
+	after := r.After
+	if ok {
+		loaded.Snapshot, after = &snap, snap.Version
 	}
-	return &snap, commits, nil
+	loaded.Commits, err = l.ReadStream(ctx, r.Stream, after, r.Limit)
+	loaded.More = len(loaded.Commits) == r.Limit
+	return loaded, err
 }
 
 func (l *memlog) SaveSnapshot(_ context.Context, s eventstore.Snapshot) error {
@@ -200,8 +207,9 @@ func (l *memlog) SaveSnapshot(_ context.Context, s eventstore.Snapshot) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.Version > l.snapshots[s.Stream].Version {
-		l.snapshots[s.Stream] = s
+	of := snapshotOf{s.Stream, s.Fingerprint}
+	if s.Version > l.snapshots[of].Version {
+		l.snapshots[of] = s
 	}
 	return nil
 }

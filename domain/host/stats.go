@@ -11,7 +11,7 @@ type Stats struct {
 	Cached      int `json:"cached"`       // states in memory
 	CachedBytes int `json:"cached_bytes"` // estimated
 	Active      int `json:"active"`       // aggregates being worked on
-	Pending     int `json:"pending"`      // commands waiting or in progress
+	Pending     int `json:"pending"`      // commands and gets waiting or in progress
 
 	Commands  uint64 `json:"commands"` // handed in
 	Gets      uint64 `json:"gets"`
@@ -23,6 +23,7 @@ type Stats struct {
 	Conflicts uint64 `json:"conflicts"` // appends that found the stream moved on
 	Busy      uint64 `json:"busy"`      // refused because a queue was full, or after too many conflicts
 	Late      uint64 `json:"late"`      // not begun because their time was over
+	Ahead     uint64 `json:"ahead"`     // decided although the newest event was more than a minute ahead of the clock
 	Unknown   uint64 `json:"unknown"`   // units with an unknown outcome
 	// Unavailable counts appends and reads that did not reach the database.
 	Unavailable uint64 `json:"unavailable"`
@@ -50,12 +51,12 @@ type Stats struct {
 }
 
 type counters struct {
-	commands, gets, units, confirmed, commits, rejected, replays, conflicts, busy, late atomic.Uint64
-	unknown, unavailable, internal                                                      atomic.Uint64
-	hits, loads, eventsLoaded, evicted, invalidated, pauses                             atomic.Uint64
-	snapshots, snapshotsUsed, snapshotsDropped                                          atomic.Uint64
-	drains, drainedCommands                                                             atomic.Uint64
-	drainSizes                                                                          [9]atomic.Uint64
+	commands, gets, units, confirmed, commits, rejected, replays, conflicts, busy, late, ahead atomic.Uint64
+	unknown, unavailable, internal                                                             atomic.Uint64
+	hits, loads, eventsLoaded, evicted, invalidated, pauses                                    atomic.Uint64
+	snapshots, snapshotsUsed, snapshotsDropped                                                 atomic.Uint64
+	drains, drainedCommands                                                                    atomic.Uint64
+	drainSizes                                                                                 [9]atomic.Uint64
 }
 
 func (c *counters) drained(n int) {
@@ -72,7 +73,7 @@ func (h *Host) Stats() Stats {
 		Commands: c.commands.Load(), Gets: c.gets.Load(),
 		Units: c.units.Load(), Confirmed: c.confirmed.Load(), Commits: c.commits.Load(),
 		Rejected: c.rejected.Load(), Replays: c.replays.Load(), Conflicts: c.conflicts.Load(),
-		Busy: c.busy.Load(), Late: c.late.Load(),
+		Busy: c.busy.Load(), Late: c.late.Load(), Ahead: c.ahead.Load(),
 		Unknown: c.unknown.Load(), Unavailable: c.unavailable.Load(), Internal: c.internal.Load(),
 		Hits: c.hits.Load(), Loads: c.loads.Load(), EventsLoaded: c.eventsLoaded.Load(),
 		Evicted: c.evicted.Load(), Invalidated: c.invalidated.Load(), Pauses: c.pauses.Load(),

@@ -46,10 +46,12 @@ func TestGetAfterTheLossWasAccepted(t *testing.T) {
 	weak(h, 10012, 22, "before")
 	var lost *eventstore.Snapshot
 	for end := time.Now().Add(30 * time.Second); lost == nil || lost.Version < 22; time.Sleep(time.Millisecond) {
-		var err error
-		if lost, _, err = store.Load(ctx, box("a"), 1); err != nil {
+		def, _ := h.catalog.Type("box")
+		loaded, err := store.Load(ctx, eventstore.LoadRequest{Stream: box("a"), Fingerprint: def.Fingerprint(), Limit: 1})
+		if err != nil {
 			t.Fatal(err)
 		}
+		lost = loaded.Snapshot
 		if time.Now().After(end) {
 			t.Fatalf("the newest snapshot is %+v, want one of version 22", lost)
 		}

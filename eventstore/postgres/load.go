@@ -1,8 +1,9 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
-	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -10,52 +11,60 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
-// A snapshot comes first, as a row of no events. One of a log that went back
-// may be newer than its stream, or stand where another commit is by now.
-const loadSQL = `with snap as materialized (select s.*
+// loadSQL returns the snapshot first, as a row of no events. A snapshot of a
+// log that went back may be newer than its stream, or stand where another
+// commit is by now. Once the rows have eventstore.LoadBytes as they are stored,
+// which is compressed, the events of the others are null: stored.Page counts
+// what arrives, and leaves those out.
+var loadSQL = `with snap as materialized (select s.*
 		from snapshot s join commit c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
-		where s.agg_id = $1 and s.agg_type = $2)
+		where s.agg_id = $1 and s.agg_type = $2 and s.fingerprint = $3)
 	select pos, 0, agg_type, agg_id, version, fingerprint, at, null, state from snap
-	union all select * from (select ` + columns + ` from commit
-		where agg_id = $1 and agg_type = $2 and version > coalesce((select version from snap), 0) order by version limit $3) rest`
+	union all select pos, n, agg_type, agg_id, version, key, at, meta, case when before is null or before < ` + strconv.Itoa(eventstore.LoadBytes) + ` then events end
+	from (select *, sum(pg_column_size(events)) over (order by version rows between unbounded preceding and 1 preceding) as before
+		from (select ` + columns + ` from commit
+			where agg_id = $1 and agg_type = $2 and version > coalesce((select version from snap), $4) order by version limit $5) page) rest`
+
+func loadArgs(r eventstore.LoadRequest) []any {
+	return []any{r.Stream.ID, r.Stream.Type, r.Fingerprint, signed(r.After), r.Limit}
+}
 
 // loadsAtOnce bounds the loads that go to the server together.
 const loadsAtOnce = 64
 
 // load is one call of Load.
 type load struct {
-	stream eventstore.StreamID
-	limit  int
+	request eventstore.LoadRequest
 
-	loaded stored.Loaded
-	err    error
-	done   chan struct{} // closed when the two above are there
+	page stored.Page
+	err  error
+	done chan struct{} // closed when the two above are there
 }
 
 // Load implements eventstore.Store. Loads that come while others are under way
 // go to the server together: a node that takes over many aggregates at once
 // needs few connections for it, and few ways there and back.
-func (s *Store) Load(ctx context.Context, id eventstore.StreamID, limit int) (*eventstore.Snapshot, []eventstore.Commit, error) {
-	if err := id.Validate(); err != nil { // what the server refuses would fail for all
-		return nil, nil, fmt.Errorf("%w: %w", eventstore.ErrInvalid, err)
+func (s *Store) Load(ctx context.Context, r eventstore.LoadRequest) (eventstore.Loaded, error) {
+	if err := stored.CheckLoad(r); err != nil { // what the server refuses would fail for all
+		return eventstore.Loaded{}, err
 	}
-	l := &load{stream: id, limit: limit, done: make(chan struct{})}
+	l := &load{request: r, done: make(chan struct{})}
 	select {
 	case s.loads <- l:
 	case <-ctx.Done():
-		return nil, nil, s.failed(ctx, opLoad, ctx.Err())
+		return eventstore.Loaded{}, s.failed(ctx, opLoad, ctx.Err())
 	case <-s.closed:
-		return nil, nil, eventstore.ErrClosed
+		return eventstore.Loaded{}, eventstore.ErrClosed
 	}
 	select {
 	case <-l.done:
 	case <-ctx.Done():
-		return nil, nil, s.failed(ctx, opLoad, ctx.Err())
+		return eventstore.Loaded{}, s.failed(ctx, opLoad, ctx.Err())
 	}
 	if l.err != nil {
-		return nil, nil, l.err
+		return eventstore.Loaded{}, l.err
 	}
-	return l.loaded.Snapshot, l.loaded.Commits, l.loaded.Check()
+	return l.page.Check(r)
 }
 
 const opLoad = "load a stream"
@@ -92,20 +101,24 @@ func (s *Store) serve(ctx context.Context, list []*load) {
 	err := s.ask(ctx, opLoad, func(ctx context.Context, c *pgx.Conn) error {
 		var all pgx.Batch
 		for _, l := range list {
-			all.Queue(loadSQL, l.stream.ID, l.stream.Type, l.limit)
+			all.Queue(loadSQL, loadArgs(l.request)...)
 		}
 		answers := c.SendBatch(ctx, &all)
 		defer answers.Close()
 		for _, l := range list {
-			l.loaded, l.err = stored.Loaded{}, nil
+			l.page, l.err = stored.Page{}, nil
 			rows, err := answers.Query()
 			if err != nil {
 				return err
 			}
 			err = each(rows, func(f *stored.Fields) error {
-				if l.err == nil { // else damaged, which is nobody's matter but its own
-					l.err = l.loaded.Add(f)
+				if l.err != nil { // damaged: the other loads go on
+					return nil
 				}
+				if !l.page.Full() {
+					f.Events = bytes.Clone(f.Events)
+				}
+				l.err = l.page.Add(f)
 				return nil
 			})
 			if err != nil {

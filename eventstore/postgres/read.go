@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -26,7 +27,7 @@ func warmReads(ctx context.Context, c *pgx.Conn) error {
 	for sql, args := range map[string][]any{
 		streamSQL: {"", "", int64(0), 1},
 		logSQL:    {int64(math.MaxInt64), 1},
-		loadSQL:   {"", "", 1},
+		loadSQL:   loadArgs(eventstore.LoadRequest{Limit: 1}),
 	} {
 		if _, err := c.Exec(ctx, sql, args...); err != nil {
 			return err
@@ -126,11 +127,14 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 		return err
 	}
 	return s.ask(ctx, "save a snapshot", func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, `insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state)
-			values ($1, $2, $3, $4, $5, $6, $7)
-			on conflict (agg_id, agg_type) do update
-			set version = excluded.version, pos = excluded.pos, at = excluded.at, fingerprint = excluded.fingerprint, state = excluded.state
-			where excluded.version >= snapshot.version`,
+		_, err := c.Exec(ctx, `with saved as (
+				insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state)
+				values ($1, $2, $3, $4, $5, $6, $7)
+				on conflict (agg_id, agg_type, fingerprint) do update
+				set version = excluded.version, pos = excluded.pos, at = excluded.at, state = excluded.state, stored = excluded.stored
+				where excluded.version >= snapshot.version)
+			delete from snapshot where agg_id = $1 and agg_type = $2 and fingerprint <> $6
+				and stored < (select max(o.stored) from snapshot o where o.agg_id = $1 and o.agg_type = $2 and o.fingerprint <> $6)`,
 			snap.Stream.ID, snap.Stream.Type, int64(snap.Version), int64(snap.Position), snap.At.UTC(),
 			snap.Fingerprint, []byte(snap.State))
 		return err
@@ -175,6 +179,7 @@ func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]even
 			return err
 		}
 		return each(rows, func(f *stored.Fields) error {
+			f.Events = bytes.Clone(f.Events)
 			commit, err := f.Commit()
 			page = append(page, commit)
 			return err
@@ -187,7 +192,8 @@ func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]even
 }
 
 // each reads rows of commits. It takes the columns as they come from the wire,
-// in binary: scanning them one by one costs as much as all the rest.
+// in binary: scanning them one by one costs as much as all the rest. A row's
+// events are valid until row returns.
 func each(rows pgx.Rows, row func(*stored.Fields) error) error {
 	defer rows.Close()
 	var text []byte
@@ -206,7 +212,7 @@ func each(rows pgx.Rows, row func(*stored.Fields) error) error {
 			Key:      names[i:],
 			Micros:   int64(binary.BigEndian.Uint64(v[6])) + epoch,
 			Meta:     v[7],
-			Events:   append([]byte(nil), v[8]...),
+			Events:   v[8],
 		})
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
@@ -108,21 +109,31 @@ func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventst
 }
 
 // Load implements eventstore.Store.
-func (s *Store) Load(ctx context.Context, id eventstore.StreamID, limit int) (*eventstore.Snapshot, []eventstore.Commit, error) {
-	var loaded stored.Loaded
+func (s *Store) Load(ctx context.Context, r eventstore.LoadRequest) (eventstore.Loaded, error) {
+	if err := stored.CheckLoad(r); err != nil {
+		return eventstore.Loaded{}, err
+	}
+	var page stored.Page
+	errFull := errors.New("the page is full")
+	add := func(f *stored.Fields) error {
+		if err := page.Add(f); err != nil || !page.More {
+			return err
+		}
+		return errFull
+	}
 	// A snapshot comes first, as a row of no events. One of a log that went back
 	// may be newer than its stream, or stand where another commit is by now.
-	err := s.each(ctx, "load a stream", loaded.Add, `with snap as materialized (select s.*
+	err := s.each(ctx, "load a stream", add, `with snap as materialized (select s.*
 			from snapshot s join "commit" c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
-			where s.agg_id = ?1 and s.agg_type = ?2)
+			where s.agg_id = ?1 and s.agg_type = ?2 and s.fingerprint = ?3)
 		select pos, 0, agg_type, agg_id, version, fingerprint, at, null, state from snap
 		union all select * from (select `+columns+` from "commit"
-			where agg_id = ?1 and agg_type = ?2 and version > coalesce((select version from snap), 0) order by version limit ?3)`,
-		id.ID, id.Type, limit)
-	if err != nil {
-		return nil, nil, err
+			where agg_id = ?1 and agg_type = ?2 and version > coalesce((select version from snap), ?4) order by version limit ?5)`,
+		r.Stream.ID, r.Stream.Type, r.Fingerprint, signed(r.After), r.Limit)
+	if err != nil && !errors.Is(err, errFull) {
+		return eventstore.Loaded{}, err
 	}
-	return loaded.Snapshot, loaded.Commits, loaded.Check()
+	return page.Check(r)
 }
 
 // SaveSnapshot implements eventstore.Store.
@@ -135,13 +146,19 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 		return err
 	}
 	defer done()
-	if _, err := s.db.exec(ctx, `insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state)
-		values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-		on conflict (agg_id, agg_type) do update
-		set version = excluded.version, pos = excluded.pos, at = excluded.at, fingerprint = excluded.fingerprint, state = excluded.state
+	_, err = s.db.exec(ctx, `insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state, stored)
+		values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+		on conflict (agg_id, agg_type, fingerprint) do update
+		set version = excluded.version, pos = excluded.pos, at = excluded.at, state = excluded.state, stored = excluded.stored
 		where excluded.version >= snapshot.version`,
 		snap.Stream.ID, snap.Stream.Type, int64(snap.Version), int64(snap.Position), snap.At.UnixMicro(),
-		snap.Fingerprint, string(snap.State)); err != nil {
+		snap.Fingerprint, string(snap.State), time.Now().UnixMicro())
+	if err == nil { // a crash in between leaves one too many until the next save
+		_, err = s.db.exec(ctx, `delete from snapshot where agg_id = ?1 and agg_type = ?2 and fingerprint <> ?3
+			and stored < (select max(stored) from snapshot where agg_id = ?1 and agg_type = ?2 and fingerprint <> ?3)`,
+			snap.Stream.ID, snap.Stream.Type, snap.Fingerprint)
+	}
+	if err != nil {
 		return s.failed(ctx, "save a snapshot", err)
 	}
 	return nil

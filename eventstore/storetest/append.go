@@ -313,7 +313,7 @@ func testClose(t *testing.T, log Log) {
 	if _, err := f.Read(t.Context(), 0, 1); !errors.Is(err, eventstore.ErrClosed) {
 		t.Errorf("read after close: %v", err)
 	}
-	if _, _, err := f.Load(t.Context(), stream(1), 1); !errors.Is(err, eventstore.ErrClosed) {
+	if _, err := f.Load(t.Context(), eventstore.LoadRequest{Stream: stream(1), Limit: 1}); !errors.Is(err, eventstore.ErrClosed) {
 		t.Errorf("load after close: %v", err)
 	}
 	again := open(t, log)

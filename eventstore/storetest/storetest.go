@@ -73,6 +73,8 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"a context ends the wait and not the append", testContext},
 		{"a closed store says so", testClose},
 		{"snapshots", testSnapshots},
+		{"snapshots of two program versions stay apart", testSnapshotsOfVersions},
+		{"a page of a load ends at 1 MiB", testLoadPages},
 		{"loads that come together don't touch each other", testLoads},
 		{"a hole in the log is loud", testHole},
 		{"a log that went back is noticed", testWentBack},

@@ -19,7 +19,7 @@ func (f fixture) everyMethod(want error) {
 	_, _, typeErr := f.ReadType(ctx, "counter", 0, 10, 10)
 	_, headErr := f.Head(ctx)
 	_, streamHeadErr := f.StreamHead(ctx, stream(1))
-	_, _, loadErr := f.Load(ctx, stream(1), 10)
+	_, loadErr := f.Load(ctx, eventstore.LoadRequest{Stream: stream(1), Limit: 10})
 	saveErr := f.SaveSnapshot(ctx, eventstore.Snapshot{Stream: stream(1), Fingerprint: "f", State: []byte(`1`)})
 	for name, err := range map[string]error{
 		"Append": appendErr, "Read": readErr, "ReadStream": streamErr, "ReadType": typeErr, "Head": headErr,
@@ -164,8 +164,9 @@ func testSnapshotOfLostEvents(t *testing.T, log Log) {
 	}
 	none := func(when string) {
 		t.Helper()
-		if s, _, err := f.Load(t.Context(), stream(1), 10); err != nil || s != nil {
-			t.Errorf("%s, a snapshot of lost events is given out: %+v, %v", when, s, err)
+		l, err := f.Load(t.Context(), eventstore.LoadRequest{Stream: stream(1), Fingerprint: "f", Limit: 10})
+		if err != nil || l.Snapshot != nil {
+			t.Errorf("%s, a snapshot of lost events is given out: %+v, %v", when, l.Snapshot, err)
 		}
 	}
 	none("past the head")

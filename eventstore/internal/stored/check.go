@@ -78,15 +78,20 @@ func (f *Fields) Commit() (eventstore.Commit, error) {
 	}, nil
 }
 
-// Loaded gathers what there is of one stream, row by row: perhaps a snapshot,
-// as a row of no events whose key is the fingerprint, then commits after it.
-type Loaded struct {
-	Snapshot *eventstore.Snapshot
-	Commits  []eventstore.Commit
+// Page gathers a page for Load, row by row: perhaps a snapshot, as a row of no
+// events whose key is the fingerprint, then commits after it. Rows past
+// eventstore.LoadBytes are left out; their events may be null.
+type Page struct {
+	eventstore.Loaded
+	bytes int
 }
 
+// Full reports whether the page takes no more rows: the caller need not copy
+// or read them.
+func (l *Page) Full() bool { return l.bytes >= eventstore.LoadBytes }
+
 // Add takes the next row.
-func (l *Loaded) Add(f *Fields) error {
+func (l *Page) Add(f *Fields) error {
 	if f.N == 0 && l.Snapshot == nil && len(l.Commits) == 0 {
 		l.Snapshot = &eventstore.Snapshot{
 			Stream:  eventstore.StreamID{Type: f.Type, ID: f.ID},
@@ -95,17 +100,23 @@ func (l *Loaded) Add(f *Fields) error {
 		}
 		return nil
 	}
+	if l.Full() || f.Events == nil {
+		l.More, l.bytes = true, eventstore.LoadBytes
+		return nil
+	}
+	l.bytes += len(f.Events)
 	c, err := f.Commit()
 	l.Commits = append(l.Commits, c)
 	return err
 }
 
-// Check reports a hole, as Contiguous does.
-func (l *Loaded) Check() error {
+// Check ends the page of a request. It reports a hole, as Contiguous does.
+func (l *Page) Check(r eventstore.LoadRequest) (eventstore.Loaded, error) {
+	l.More = l.More || len(l.Commits) == r.Limit
 	if l.Snapshot == nil {
-		return Contiguous(l.Commits, 0)
+		return l.Loaded, Contiguous(l.Commits, r.After)
 	}
-	return Contiguous(l.Commits, l.Snapshot.Version)
+	return l.Loaded, Contiguous(l.Commits, l.Snapshot.Version)
 }
 
 // Window reports a hole in a range of positions that was only counted: rows
@@ -118,6 +129,18 @@ func Window(after eventstore.Position, first, upTo, sum int64) error {
 		Position: after + 1,
 		Reason:   fmt.Sprintf("positions are missing or doubled among %d to %d", after+1, upTo),
 	}
+}
+
+// CheckLoad reports what is wrong with a request, before a database sees it.
+func CheckLoad(r eventstore.LoadRequest) error {
+	err := r.Stream.Validate()
+	if err == nil && r.Fingerprint != "" {
+		err = checkText(r.Fingerprint, MaxNameBytes)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", eventstore.ErrInvalid, err)
+	}
+	return nil
 }
 
 // CheckSnapshot reports what keeps a snapshot from being stored.

@@ -67,16 +67,18 @@ create table outcome (
 );
 create index outcome_stored on outcome (stored);
 
--- A cache: safe to delete.
+-- A cache: safe to delete. Each version of the program has its own row of a
+-- stream; a save keeps the newest of the others and deletes the rest.
 create table snapshot (
   agg_id      text        collate "C" not null,
   agg_type    text        collate "C" not null,
   version     bigint      not null,
   pos         bigint      not null,
   at          timestamptz not null,
-  fingerprint text        not null,
+  fingerprint text        collate "C" not null,
   state       json        not null,
-  primary key (agg_id, agg_type)
+  stored      timestamptz not null default clock_timestamp(),
+  primary key (agg_id, agg_type, fingerprint)
 );
 
 -- The log's incarnation: one row.

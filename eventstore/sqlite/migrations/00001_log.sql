@@ -57,7 +57,8 @@ create table outcome (
 ) strict, without rowid;
 create index outcome_stored on outcome (stored);
 
--- A cache: safe to delete.
+-- A cache: safe to delete. Each version of the program has its own row of a
+-- stream; a save keeps the newest of the others and deletes the rest.
 create table snapshot (
   agg_id      text    not null,
   agg_type    text    not null,
@@ -66,7 +67,8 @@ create table snapshot (
   at          integer not null,
   fingerprint text    not null,
   state       text    not null,
-  primary key (agg_id, agg_type)
+  stored      integer not null, -- microseconds since 1970, by this machine's clock
+  primary key (agg_id, agg_type, fingerprint)
 ) strict, without rowid;
 
 -- The log's incarnation: one row.
