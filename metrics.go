@@ -2,6 +2,7 @@ package ganglion
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -42,6 +43,9 @@ func (n *node) metrics() http.Handler {
 			return 0
 		}
 		return 1
+	})
+	gauge("ganglion_clock_ahead_seconds", "How far this node's clock is ahead of the database's; negative if it is behind.", func() float64 {
+		return time.Duration(n.clockAhead.Load()).Seconds()
 	})
 	gauge("ganglion_cluster_members", "Members that this node sees.", func() float64 { return float64(len(n.cluster.View().Members)) })
 	gauge("ganglion_cluster_owners", "Domain nodes that are ready.", func() float64 { return float64(len(n.cluster.View().Owners())) })
@@ -101,11 +105,12 @@ func (n *node) metrics() http.Handler {
 		counter("ganglion_host_internal_total", "Failures of application code and of the store; each is in the log.", hosted(func(s host.Stats) uint64 { return s.Internal }))
 		counter("ganglion_host_loads_total", "Aggregates read from the log.", hosted(func(s host.Stats) uint64 { return s.Loads }))
 		counter("ganglion_host_snapshots_total", "Snapshots written.", hosted(func(s host.Stats) uint64 { return s.Snapshots }))
+		counter("ganglion_host_clock_disagreements_total", "Commands decided by this node's clock although the newest event was more than a minute ahead of it.", hosted(func(s host.Stats) uint64 { return s.Ahead }))
 		counter("ganglion_host_pauses_total", "Pauses of the process that made it forget every state.", hosted(func(s host.Stats) uint64 { return s.Pauses }))
 		gauge("ganglion_host_cached_aggregates", "Aggregates in memory.", func() float64 { return float64(n.host.Stats().Cached) })
 		gauge("ganglion_host_cached_bytes", "Their size, estimated.", func() float64 { return float64(n.host.Stats().CachedBytes) })
 		reg.MustRegister(n.observer.appends)
-		gauge("ganglion_host_pending_commands", "Commands that wait or are in progress.", func() float64 { return float64(n.host.Stats().Pending) })
+		gauge("ganglion_host_pending_commands", "Commands and gets that wait or are in progress.", func() float64 { return float64(n.host.Stats().Pending) })
 	}
 
 	if n.gateway != nil {

@@ -72,6 +72,9 @@ type node struct {
 	gateway   *gateway.Gateway // nil without the gateway role
 	census    *census
 
+	clockAhead atomic.Int64  // of the database's, in nanoseconds, when they were last compared
+	clockTold  time.Duration // as announced; 0 while the two agree
+
 	leaving leaving
 	status  atomic.Pointer[status]
 	judging sync.Mutex // held while the status changes
@@ -306,6 +309,7 @@ func (n *node) run(ctx context.Context) error {
 	part("log", n.watchLog)
 	part("sight", n.watchSight)
 	part("stored forms", n.reportStoredForms)
+	part("clock", n.watchClock)
 	part("peers", n.servePeers)
 	door("clients", n.front.serve)
 	if n.admin != nil {

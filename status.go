@@ -50,6 +50,9 @@ type MemberStatus struct {
 	// Sessions counts the sessions of a gateway. It is missing when the member
 	// is none, or did not answer at once.
 	Sessions *int `json:"sessions,omitempty"`
+	// ClockMS is how far the member's clock is ahead of the database's, in
+	// milliseconds; 0 while the two agree to 2 s.
+	ClockMS int64 `json:"clock_ms"`
 	// Ring is the signature of the ring that the member announced; when it
 	// differs from this node's, the two disagree about owners for the moment.
 	Ring string `json:"ring"`
@@ -150,7 +153,7 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 		}
 		s.Members = append(s.Members, MemberStatus{
 			ID: m.ID, State: m.State.String(), Roles: roles(m), Peer: m.PeerAddr, HTTP: m.HTTPAddr,
-			Partitions: counts[m.ID], Sessions: sessions, Ring: signature(m.Ring),
+			Partitions: counts[m.ID], Sessions: sessions, ClockMS: m.ClockMS, Ring: signature(m.Ring),
 		})
 	}
 	return s

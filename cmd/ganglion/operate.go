@@ -142,10 +142,10 @@ func (c membersCmd) run(ctx context.Context) error {
 		return printJSON(status)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tSESSIONS\tLINK\tPEER\tHTTP\tRING")
+	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tSESSIONS\tLINK\tCLOCK\tPEER\tHTTP\tRING")
 	for _, m := range status.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n",
-			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, sessionCount(m), linkState(status, m.ID), m.Peer, m.HTTP, m.Ring)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, sessionCount(m), linkState(status, m.ID), clockState(m), m.Peer, m.HTTP, m.Ring)
 	}
 	return w.Flush()
 }
@@ -175,6 +175,14 @@ func linkState(status ganglion.ClusterStatus, member string) string {
 		}
 	}
 	return "-" // the node itself, or one that owns nothing
+}
+
+// clockState says how far a member's clock is from the database's.
+func clockState(m ganglion.MemberStatus) string {
+	if m.ClockMS == 0 {
+		return "ok"
+	}
+	return fmt.Sprintf("%+.1fs", float64(m.ClockMS)/1000)
 }
 
 func ownerCommand() *cobra.Command {

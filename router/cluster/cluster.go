@@ -374,6 +374,14 @@ func (c *Cluster) SetRing(signature uint64) {
 	}
 }
 
+// SetClock tells the others how far this node's clock is ahead of the
+// database's; 0 says that the two agree.
+func (c *Cluster) SetClock(ahead time.Duration) {
+	if c.change(func(m *Member) { m.ClockMS = ahead.Milliseconds() }) {
+		poke(c.ringChanged)
+	}
+}
+
 // change reports whether there is anything new to tell.
 func (c *Cluster) change(edit func(*Member)) bool {
 	c.mu.Lock()

@@ -53,6 +53,10 @@ type Member struct {
 	// Ring is the signature of the ring that the node last announced, 0
 	// before the first.
 	Ring uint64 `json:"ring"`
+	// ClockMS is how far the node's clock is ahead of the database's, in
+	// milliseconds, negative if it is behind; 0 while the node finds that the
+	// two agree.
+	ClockMS int64 `json:"clock_ms"`
 }
 
 // View is the cluster as this node sees it at one moment, this node included.

@@ -16,6 +16,7 @@ import (
 //	1 byte   state
 //	8 bytes  ring signature
 //	id, peer address, HTTP address: 1 byte length (address: 2) and the bytes
+//	8 bytes  clock, in milliseconds ahead; 0 where it is missing
 //
 // Integers are big-endian and of fixed width, so that a node whose metadata
 // fits when it starts never outgrows the limit. A reader ignores what follows
@@ -23,7 +24,9 @@ import (
 // new version, which older nodes leave out of their view.
 const (
 	metaVersion = 1
-	metaFixed   = 1 + 8 + 1 + 1 + 8 + 1 + 2 + 2
+	metaClock   = 8
+	metaLeast   = 1 + 8 + 1 + 1 + 8 + 1 + 2 + 2
+	metaFixed   = metaLeast + metaClock
 
 	// metaMax is memberlist's limit (MetaMaxSize), past which it panics.
 	metaMax = 512
@@ -57,6 +60,7 @@ func encodeMeta(m Member) []byte {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(a)))
 		b = append(b, a...)
 	}
+	b = binary.BigEndian.AppendUint64(b, uint64(m.ClockMS))
 	return append(b, metaNext...)
 }
 
@@ -74,7 +78,7 @@ func decodeMeta(b []byte) (Member, error) {
 	if b[0] != metaVersion {
 		return Member{}, fmt.Errorf("the metadata has version %d, this program knows %d", b[0], metaVersion)
 	}
-	if len(b) < metaFixed {
+	if len(b) < metaLeast {
 		return Member{}, errMetaShort
 	}
 	m := Member{
@@ -98,6 +102,11 @@ func decodeMeta(b []byte) (Member, error) {
 		if !ok {
 			return Member{}, errMetaShort
 		}
+	}
+	if len(rest) >= metaClock {
+		m.ClockMS = int64(binary.BigEndian.Uint64(rest))
+	} else if len(rest) > 0 {
+		return Member{}, errMetaShort
 	}
 	return m, m.validate()
 }

@@ -174,6 +174,14 @@ func (t *table) learn(name string, h heard, now time.Time) {
 	if !known && m.ID != "" && name != t.name {
 		t.log.Info("member joined", "member", m.ID, "address", h.addr, "state", m.State)
 	}
+	if m.ClockMS != old.member.ClockMS && m.ID != "" && name != t.name {
+		ahead := time.Duration(m.ClockMS) * time.Millisecond
+		if m.ClockMS != 0 {
+			t.log.Warn("a member's clock differs from the database's", "member", m.ID, "address", h.addr, "ahead", ahead)
+		} else if known {
+			t.log.Info("a member's clock agrees with the database's again", "member", m.ID, "address", h.addr)
+		}
+	}
 	if m.ID == t.id && name != t.name && t.rivals[name] == nil {
 		t.rivals[name] = &rival{since: now, newer: t.newer(name, t.name)}
 		t.check(now)
