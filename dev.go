@@ -1,6 +1,7 @@
 package ganglion
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,8 +17,9 @@ import (
 // store: a real cluster, with gossip, links and forwarding, for trying things
 // out. Node i listens for clients on cfg.Listen's port plus i; its other ports
 // are any free ones on the loopback interface. cfg.Ready is called once per
-// node, in order. RunDev returns when all nodes have ended, and ends them all
-// when one fails.
+// node, in order. Nodes are called dev1, dev2 and so on, or cfg.Name1, with a
+// "-" before the number if cfg.Name ends with a digit. RunDev returns when all
+// nodes have ended, and ends them all when one fails.
 func RunDev(ctx context.Context, cfg Config, nodes int) error {
 	if nodes < 1 {
 		return &ConfigError{fmt.Errorf("%d nodes make no cluster: ask for 1 or more", nodes)}
@@ -51,10 +53,7 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 	urls, next := make([]string, nodes), 0
 	for i := range nodes {
 		c := cfg
-		if c.Name == "" {
-			c.Name = "dev"
-		}
-		c.Name += strconv.Itoa(i + 1)
+		c.Name = devName(cfg.Name, i+1)
 		c.Origins = append(slices.Clone(c.Origins), "localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
 		c.PeerListen, c.GossipListen = "127.0.0.1:0", "127.0.0.1:0"
 		if port != 0 {
@@ -90,6 +89,16 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 		group.Go(func() error { return n.run(ctx) })
 	}
 	return group.Wait()
+}
+
+// devName returns the name of the n-th node: dev1, or of a cluster whose name
+// ends with a digit, such as n1, n1-1.
+func devName(base string, n int) string {
+	base = cmp.Or(base, "dev")
+	if last := base[len(base)-1]; '0' <= last && last <= '9' {
+		base += "-"
+	}
+	return base + strconv.Itoa(n)
 }
 
 // abandon gives up a node that was made and never run.

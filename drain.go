@@ -128,9 +128,11 @@ func (n *node) drain(ctx context.Context) {
 	n.log.Info("draining")
 	n.setState(cluster.Draining)
 	n.cluster.SetState(cluster.Draining)
-	select {
-	case <-time.After(gossipHead):
-	case <-ctx.Done():
+	if len(n.cluster.View().Members) > 1 {
+		select {
+		case <-time.After(gossipHead):
+		case <-ctx.Done():
+		}
 	}
 	if n.gateway != nil {
 		n.drainSessions(ctx)

@@ -30,6 +30,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -51,9 +52,12 @@ const (
 	ringPause = 200 * time.Millisecond
 
 	// leaveWait bounds how long a leaving node waits until it has told others.
-	// That takes 0.2 s among five and 0.4 s among a hundred; nodes that all
-	// leave at once find nobody left to tell, and wait in vain.
+	// That takes 0.2 s among five and 0.4 s among a hundred.
 	leaveWait = time.Second
+
+	// leaveLast is the same for a node that sees only members that leave as
+	// well: a round of gossip, for the sake of those that take longer.
+	leaveLast = 100 * time.Millisecond
 )
 
 // Cluster is this node's part in the cluster. It is safe for concurrent use.
@@ -296,10 +300,22 @@ func (c *Cluster) leave() {
 	if c.isClosed() {
 		return // memberlist panics when told to leave now
 	}
-	if err := c.list.Leave(leaveWait); err != nil {
-		// Nobody may be left to tell, and the others will notice all the same.
+	c.fold()
+	wait, stays := leaveWait, c.anyStays()
+	if !stays {
+		wait = leaveLast
+	}
+	if err := c.list.Leave(wait); err != nil && stays && c.list.NumMembers() > 0 {
+		// The others will notice all the same, some seconds later.
 		c.log.Info("left without being sure that others know", "error", err)
 	}
+}
+
+// anyStays reports whether the View has another member that does not leave.
+func (c *Cluster) anyStays() bool {
+	return slices.ContainsFunc(c.View().Members, func(m Member) bool {
+		return m.ID != c.cfg.ID && m.State != Draining
+	})
 }
 
 // Close ends the node's part in the cluster at once, without taking leave:

@@ -155,6 +155,42 @@ func TestAChangeReachesWhomNoPacketReaches(t *testing.T) {
 	})
 }
 
+// TestNodesThatAllLeaveDoNotWaitForEachOther stops a whole cluster: with no
+// member that stays there is nobody to tell, and nothing to complain of.
+func TestNodesThatAllLeaveDoNotWaitForEachOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var said logs
+		var nodes []running
+		on := newNetwork(t)
+		for i := range 3 {
+			cfg := member(fmt.Sprint("n", i+1), "10.0.0.1", "10.0.0.2")
+			cfg.Transport = on.listen(fmt.Sprintf("10.0.0.%d:7946", i+1))
+			cfg.Self.PeerAddr, cfg.Logger = ":9080", said.logger(slog.LevelInfo)
+			nodes = append(nodes, run(t, cfg))
+		}
+		awaitAll(t, nodes, "n1", "n2", "n3")
+		for _, n := range nodes {
+			n.SetState(Draining)
+		}
+		for _, n := range nodes {
+			n.await(t, "all drain", func(v *View) bool { return len(v.Owners()) == 0 })
+		}
+		began := time.Now()
+		var stopping sync.WaitGroup
+		for _, n := range nodes {
+			stopping.Go(n.stop)
+		}
+		stopping.Wait()
+		if d := time.Since(began); d > leaveWait/2 { // the bubble's clock
+			t.Errorf("the nodes took %v to leave", d)
+		}
+		if text := said.String(); strings.Contains(text, "without being sure") {
+			t.Errorf("the log says\n%s", text)
+		}
+	})
+}
+
 func TestEverybodySeesALeave(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

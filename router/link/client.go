@@ -215,11 +215,11 @@ func (l *Link) Run(ctx context.Context) {
 		}
 		if spoke {
 			l.lost = time.Now()
-			level := slog.LevelWarn
-			if errors.Is(err, io.EOF) { // in good order: the peer leaves
-				level = slog.LevelInfo
+			if errors.Is(err, io.EOF) { // the peer leaves, which the cluster's log line says
+				l.cfg.Logger.Debug("a peer ended its command stream in order", "member", l.cfg.Node, "addr", l.cfg.Addr)
+			} else {
+				l.cfg.Logger.Warn("a peer's command stream ended", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
 			}
-			l.cfg.Logger.Log(ctx, level, "a peer's command stream ended", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
 			pause = shortest
 		}
 		select {
