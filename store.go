@@ -11,13 +11,13 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
 )
 
 // StoreConfig says which log to open.
 type StoreConfig struct {
-	// URL is a postgres:// URL, or the folder of an embedded log, which programs
-	// that were built with the tag nosqlite lack. Required.
+	// URL is a postgres:// URL, or the folder of an embedded log. Required.
 	URL string
 	// Password is used when a postgres:// URL has none.
 	Password string
@@ -38,6 +38,10 @@ type StoreConfig struct {
 	// ReadConns is how many connections to a database reads may use; see
 	// postgres.Config.
 	ReadConns int
+	// ReadOnly opens an embedded log beside the process that writes it, if one
+	// does: everything that would change the log fails. A database is opened as
+	// it always is.
+	ReadOnly bool
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
@@ -84,7 +88,7 @@ func openStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 	scheme, _, isURL := strings.Cut(cfg.URL, "://")
 	switch {
 	case !isURL:
-		return openEmbedded(ctx, cfg)
+		return sqlite.Open(ctx, sqlite.Config{Dir: cfg.URL, Committed: cfg.Committed, ReadOnly: cfg.ReadOnly, Logger: cfg.Logger})
 	case scheme == "postgres" || scheme == "postgresql":
 		u, err := withPassword(cfg.URL, cfg.Password)
 		if err != nil {

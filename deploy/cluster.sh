@@ -50,7 +50,7 @@ version() { echo "${VERSION:-$(git describe --tags --always --dirty 2>/dev/null 
 build_binary() {
 	mkdir -p "$1"
 	CGO_ENABLED=0 GOWORK=off GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
-		go build -tags grpcnotrace,nosqlite -trimpath -ldflags="-s -w -funcalign=16 -X github.com/ganglion-es/ganglion.version=$(version)" -o "$1/ganglion.new" ./cmd/ganglion
+		go build -tags grpcnotrace -trimpath -ldflags="-s -w -funcalign=16 -X github.com/ganglion-es/ganglion.version=$(version)" -o "$1/ganglion.new" ./cmd/ganglion
 	# A new file: the nodes that run go on with the old one.
 	mv "$1/ganglion.new" "$1/ganglion"
 }
@@ -64,6 +64,7 @@ build_image() {
 	fi
 	say "building ganglion with this machine's Go instead of $go_image"
 	build_binary "$dir"
+	mkdir -p "$dir/data"
 	go run "$(grep -o 'github.com/CycloneDX/[^ ]*' deploy/Dockerfile)" bin -json -output "$dir/sbom.cdx.json" -version "$(version)" "$dir/ganglion"
 	for ca in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
 		[ -e "$ca" ] && cp -L "$ca" "$dir/ca-certificates.crt" && break

@@ -30,14 +30,15 @@ for f in peer.pb.go peer_grpc.pb.go; do
 done
 
 step "the image's binary and its size"
-CGO_ENABLED=0 go build -tags grpcnotrace,nosqlite -trimpath -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
+CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
 bytes=$(wc -c <"$tmp/ganglion")
-[ "$bytes" -lt 24700000 ] || { # the image is to have less than 25 MB, and has the certificates of authorities as well
-	echo "it has $bytes bytes, of 24700000 at most. If it grew at once, something finds methods by names that the linker can't know, and every method is kept:"
-	echo "go build -tags grpcnotrace,nosqlite -ldflags=-dumpdep ./cmd/ganglion 2>&1 | grep '<ReflectMethod>'"
+[ "$bytes" -lt 44700000 ] || { # the image may have 45 MB, and has the certificates of authorities as well
+	echo "it has $bytes bytes, of 44700000 at most. If it grew suddenly, something finds methods by names that the linker can't know, and every method is kept:"
+	echo "go build -tags grpcnotrace -ldflags=-dumpdep ./cmd/ganglion 2>&1 | grep '<ReflectMethod>'"
 	exit 1
 }
-{ "$tmp/ganglion" verify --store "$tmp" || true; } 2>&1 | grep -q 'built without the embedded store' || { echo "it does not say that it has no embedded store"; exit 1; }
+printf '%s\n' '{"ganglion":"log","form":1,"log":"l","after":0}' '{"end":0,"commits":0}' | "$tmp/ganglion" import --store "$tmp/log" - >/dev/null ||
+	{ echo "it lacks the embedded store, which «docker run … dev» needs"; exit 1; }
 
 step "alert rules"
 if command -v promtool >/dev/null; then

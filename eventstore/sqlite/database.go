@@ -27,13 +27,15 @@ var migrations embed.FS
 
 var errLocked = errors.New("locked")
 
-// database is one open directory, shared by the Stores of this process.
+// database is one open directory, shared by the Stores of this process. One
+// that is read only is its Store's own.
 type database struct {
-	dir   string
-	lock  *os.File
-	write *sql.DB // one connection
-	read  *sql.DB // several, which can't write
-	users int     // guarded by opened
+	dir      string
+	readOnly bool
+	lock     *os.File // nil if readOnly
+	write    *sql.DB  // one connection
+	read     *sql.DB  // several, which can't write
+	users    int      // guarded by opened
 
 	mu      sync.Mutex // held while a transaction is under way
 	conn    *sql.Conn  // the connection of write
@@ -51,12 +53,9 @@ func acquire(ctx context.Context, dir string) (*database, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("sqlite: make the data directory: %w", err)
 	}
-	dir, err := filepath.Abs(dir)
-	if err == nil {
-		dir, err = filepath.EvalSymlinks(dir)
-	}
+	dir, err := resolve(dir)
 	if err != nil {
-		return nil, fmt.Errorf("sqlite: find the data directory: %w", err)
+		return nil, err
 	}
 	opened.Lock()
 	defer opened.Unlock()
@@ -72,8 +71,69 @@ func acquire(ctx context.Context, dir string) (*database, error) {
 	return d, nil
 }
 
+// resolve returns the one name of a directory that has several.
+func resolve(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("sqlite: find the data directory: %w", err)
+	}
+	return dir, nil
+}
+
+// openReadOnly opens a directory for one Store that reads. It takes no lock:
+// in WAL mode readers neither block the writer nor see half of a transaction,
+// and a connection that can't write leaves checkpoints to the writer.
+func openReadOnly(ctx context.Context, dir string) (*database, error) {
+	dir, err := resolve(dir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+		return nil, fmt.Errorf("sqlite: there is no log in %s: %w", dir, err)
+	}
+	d := &database{dir: dir, readOnly: true}
+	if err := d.openToRead(ctx); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d *database) openToRead(ctx context.Context) (err error) {
+	// Every statement of write fails, by SQLite's own word.
+	if d.write, err = d.connect(1, "busy_timeout(10000)"); err != nil {
+		return err
+	}
+	var at int64
+	if err := d.write.QueryRowContext(ctx, `select max(version_id) from schema_version`).Scan(&at); err != nil {
+		return fmt.Errorf("sqlite: read the schema's version in %s: %w", d.dir, err)
+	}
+	switch {
+	case at > schemaVersion:
+		err = d.checkNewer(ctx, at)
+	case at < schemaVersion:
+		err = fmt.Errorf("sqlite: the log in %s has schema %d, this program reads %d: a node of this program migrates it when it starts", d.dir, at, schemaVersion)
+	}
+	if err != nil {
+		return err
+	}
+	if d.conn, err = d.write.Conn(ctx); err != nil {
+		return fmt.Errorf("sqlite: connect: %w", err)
+	}
+	if err := d.appends.prepare(ctx, d.conn); err != nil {
+		return err
+	}
+	d.read, err = d.connect(4, readerPragmas...)
+	return err
+}
+
 // release closes the directory when nobody is left who uses it.
 func (d *database) release() error {
+	if d.readOnly {
+		return d.close()
+	}
 	opened.Lock()
 	defer opened.Unlock()
 	if d.users--; d.users > 0 {
@@ -99,7 +159,7 @@ func (d *database) open(ctx context.Context) error {
 	// The cache is 64 MiB for the writer and 16 for each reader. A checkpoint
 	// every 4,000 pages (16 MiB) keeps the write-ahead log short without
 	// writing hot index pages too often.
-	if d.write, err = connect(d.dir, 1, "journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)",
+	if d.write, err = d.connect(1, "journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)",
 		"wal_autocheckpoint(4000)", "cache_size(-65536)", "trusted_schema(0)"); err != nil {
 		return err
 	}
@@ -115,15 +175,24 @@ func (d *database) open(ctx context.Context) error {
 	if err := d.appends.prepare(ctx, d.conn); err != nil {
 		return err
 	}
-	d.read, err = connect(d.dir, 4, "busy_timeout(10000)", "query_only(1)", "cache_size(-16384)", "trusted_schema(0)")
+	d.read, err = d.connect(4, readerPragmas...)
 	return err
 }
 
-func connect(dir string, conns int, pragmas ...string) (*sql.DB, error) {
+// file is the name of the database in its directory.
+const file = "log.db"
+
+var readerPragmas = []string{"busy_timeout(10000)", "query_only(1)", "cache_size(-16384)", "trusted_schema(0)"}
+
+func (d *database) connect(conns int, pragmas ...string) (*sql.DB, error) {
+	query := url.Values{"_pragma": pragmas}
+	if d.readOnly {
+		query.Set("mode", "ro")
+	}
 	u := url.URL{
 		Scheme:   "file",
-		Path:     filepath.ToSlash(filepath.Join(dir, "log.db")),
-		RawQuery: url.Values{"_pragma": pragmas}.Encode(),
+		Path:     filepath.ToSlash(filepath.Join(d.dir, file)),
+		RawQuery: query.Encode(),
 	}
 	db, err := sql.Open("sqlite", u.String())
 	if err != nil {
@@ -151,19 +220,25 @@ func (d *database) migrate(ctx context.Context) error {
 		return fmt.Errorf("sqlite: read the schema's version in %s: %w", d.dir, err)
 	}
 	if at > schemaVersion {
-		var oldest int64
-		err := d.write.QueryRowContext(ctx, `select oldest from compatible where schema = ?`, at).Scan(&oldest)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("sqlite: read the schema's version in %s: %w", d.dir, err)
-		}
-		if err != nil || oldest > schemaVersion {
-			return fmt.Errorf("%w: the log in %s has schema %d, this program knows %d: use a newer one",
-				eventstore.ErrSchemaTooNew, d.dir, at, schemaVersion)
-		}
-		return nil
+		return d.checkNewer(ctx, at)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("sqlite: migrate the schema in %s: %w", d.dir, err)
+	}
+	return nil
+}
+
+// checkNewer returns an error if this program can't use a newer program's
+// schema.
+func (d *database) checkNewer(ctx context.Context, at int64) error {
+	var oldest int64
+	err := d.write.QueryRowContext(ctx, `select oldest from compatible where schema = ?`, at).Scan(&oldest)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return fmt.Errorf("sqlite: read the schema's version in %s: %w", d.dir, err)
+	}
+	if err != nil || oldest > schemaVersion {
+		return fmt.Errorf("%w: the log in %s has schema %d, this program knows %d: use a newer one",
+			eventstore.ErrSchemaTooNew, d.dir, at, schemaVersion)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -19,11 +20,13 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("GANGLION_TEST_OPEN"); dir != "" { // the second process of TestSecondProcess
-		s, err := sqlite.Open(context.Background(), sqlite.Config{Dir: dir})
+		s, err := sqlite.Open(context.Background(), sqlite.Config{Dir: dir, ReadOnly: os.Getenv("GANGLION_TEST_READ") != ""})
 		if err != nil {
 			fmt.Print(err)
 			os.Exit(1)
 		}
+		commits, err := s.Read(context.Background(), 0, 100)
+		fmt.Print(len(commits), " commits ", err)
 		s.Close()
 		os.Exit(0)
 	}
@@ -126,6 +129,54 @@ func TestSecondProcess(t *testing.T) {
 	}
 	if out, err := second(); err != nil {
 		t.Errorf("a second process got %v: %q after all stores were closed", err, out)
+	}
+}
+
+// TestReadersDoNotNeedTheWritersLock reads a log from a second process while
+// this one writes it, and from this process too. Readers can't change it.
+func TestReadersDoNotNeedTheWritersLock(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	readOnly := sqlite.Config{Dir: dir, ReadOnly: true}
+	if _, err := sqlite.Open(t.Context(), readOnly); err == nil || !strings.Contains(err.Error(), "there is no log in "+dir) {
+		t.Errorf("a folder without a log: %v", err)
+	}
+	writer := open(t, dir, nil)
+	defer writer.Close()
+	add := func(s *sqlite.Store, version eventstore.Version) error {
+		_, err := s.Append(t.Context(), eventstore.Unit{
+			Stream: eventstore.StreamID{Type: "counter", ID: "a"}, Expected: version,
+			Commands: []eventstore.Command{{Key: fmt.Sprint("k", version), At: time.Unix(1, 0), Events: []eventstore.Event{{Type: "added", Data: []byte(`{}`)}}}},
+		})
+		return err
+	}
+	for version := range eventstore.Version(3) {
+		if err := add(writer, version); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), "GANGLION_TEST_OPEN="+dir, "GANGLION_TEST_READ=1")
+		out, err := cmd.CombinedOutput()
+		if want := fmt.Sprint(version+1, " commits <nil>"); err != nil || string(out) != want {
+			t.Errorf("a second process got %v: %q, want %q", err, out, want)
+		}
+	}
+	reader, err := sqlite.Open(t.Context(), readOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := add(reader, 3); err == nil || !strings.Contains(err.Error(), "readonly") {
+		t.Errorf("a reader appends: %v", err)
+	}
+	if _, err := reader.AcceptLoss(t.Context()); err == nil || reader.LogID() != writer.LogID() {
+		t.Errorf("a reader accepts a loss: %v", err)
+	}
+	if err := add(writer, 3); err != nil { // nothing that readers did is in its way
+		t.Fatal(err)
+	}
+	if commits, err := reader.Read(t.Context(), 0, 100); err != nil || len(commits) != 4 {
+		t.Errorf("the reader sees %d commits, %v; want 4", len(commits), err)
 	}
 }
 

@@ -20,6 +20,10 @@ type Config struct {
 	// Dir is the data directory; it is made if it is missing. Required.
 	Dir string
 
+	// ReadOnly opens a log that is there to read it, also beside the process
+	// that has it open for writing. Appends and all other changes fail.
+	ReadOnly bool
+
 	// Committed is told of every batch that this Store has stored. Optional.
 	Committed eventstore.Committed
 
@@ -61,15 +65,20 @@ type Store struct {
 
 var _ eventstore.Store = (*Store)(nil)
 
-// Open opens the log in a directory, and makes or migrates it. It fails when
-// another process has the directory open, and with eventstore.ErrSchemaTooNew
-// when a newer program has migrated it.
+// Open opens the log in a directory, and makes or migrates it unless
+// Config.ReadOnly is set. It fails when another process has the directory open
+// for writing, and with eventstore.ErrSchemaTooNew when a newer program has
+// migrated it.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	db, err := acquire(ctx, cfg.Dir)
+	open := acquire
+	if cfg.ReadOnly {
+		open = openReadOnly
+	}
+	db, err := open(ctx, cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +95,9 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	})
 	keep, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	s.keeping.Go(func() { s.housekeep(keep) })
+	if !cfg.ReadOnly {
+		s.keeping.Go(func() { s.housekeep(keep) })
+	}
 	return s, nil
 }
 

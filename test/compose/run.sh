@@ -77,6 +77,15 @@ fi
 deploy/cluster.sh down --volumes >/dev/null 2>&1
 # docker-compose 1.29 waits for ever for a node that starts again and again.
 timeout --foreground 600 deploy/cluster.sh up >/dev/null
+# The image alone is a cluster of one, on its embedded store.
+one=$(docker run -d ganglion:test dev --listen :8080)
+for _ in $(seq 60); do
+	health=$(docker inspect -f '{{.State.Health.Status}}' "$one")
+	[ "$health" = starting ] || break
+	sleep 1
+done
+[ "$health" = healthy ] || { docker logs "$one"; docker rm -f "$one" >/dev/null; say "«docker run … dev» is $health"; exit 1; }
+docker rm -f "$one" >/dev/null
 go build -o "$work/load" ./test/compose
 load() {
 	timeout --foreground 1200 "$work/load" -url "http://$(deploy/cluster.sh compose port balancer 8080)" \
