@@ -52,7 +52,7 @@ version that it was told, and every subscriber gets that history in order and wi
 	f.DurationVar(&c.Reconnect, "reconnect-every", 0, "Cut each connection off about this often, without a word. Never, if not given.")
 	f.DurationVar(&c.Timeout, "timeout", 30*time.Second, "How long a command may take with all that its client tries, and the last events once all is sent.")
 	f.IntVar(&c.MaxErrors, "max-errors", 0, "How many commands may fail; none by default.")
-	f.StringVar(&c.Type, "type", "counter", "The type of the aggregates.")
+	f.StringVar(&c.Type, "type", "counter", "The type of the aggregates. Give it, with --command and --data, where the application has no counters.")
 	f.StringVar(&c.Command, "command", "add", "The command that is sent; it has one event or more.")
 	f.StringVar(&c.Data, "data", `{"by":1}`, "Its data, in `JSON`.")
 	f.BoolVar(&c.JSON, "json", false, "Print the report as JSON.")
@@ -101,6 +101,9 @@ func (c benchCmd) run(ctx context.Context) error {
 	if err := c.validate(); err != nil {
 		return usageError{err}
 	}
+	if err := c.checkCommand(ctx); err != nil {
+		return err
+	}
 	b := newBench(c)
 	stop := b.show(os.Stderr, term.IsTerminal(int(os.Stderr.Fd())))
 	err := b.run(ctx)
@@ -118,6 +121,30 @@ func (c benchCmd) run(ctx context.Context) error {
 		return err
 	}
 	return report.verdict(c.MaxErrors)
+}
+
+// checkCommand returns an error that says what to give if the application has
+// not the command that is to be sent.
+func (c benchCmd) checkCommand(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	doc, err := sourceFlags{URL: c.URL[0]}.document(ctx)
+	if err != nil {
+		return err
+	}
+	var have []string
+	for _, name := range slices.Sorted(maps.Keys(doc.Aggregates)) {
+		have = append(have, fmt.Sprintf("%s (%s)", name, strings.Join(slices.Sorted(maps.Keys(doc.Aggregates[name].Commands)), ", ")))
+	}
+	typ, ok := doc.Aggregates[c.Type]
+	if _, has := typ.Commands[c.Command]; ok && has {
+		return nil
+	}
+	missing := fmt.Sprintf("no aggregates of type %q", c.Type)
+	if ok {
+		missing = fmt.Sprintf("no command %q of type %q", c.Command, c.Type)
+	}
+	return usagef("the cluster at %s has %s: give --type, --command and --data of a command that has an event each time; it has %s", c.URL[0], missing, strings.Join(have, ", "))
 }
 
 // show writes how far the load is: each second over the last line on a
@@ -162,6 +189,9 @@ type benchReport struct {
 	// Violations are promises that were broken, the first ones in words.
 	Violations int      `json:"violations"`
 	Broken     []string `json:"broken,omitempty"`
+	// Refused are subscriptions that a gateway refused, which is no promise
+	// broken; Errors counts them by code too.
+	Refused int `json:"refused"`
 }
 
 // percentiles are of latencies: of a command from the time at which it was to
@@ -206,6 +236,8 @@ func (r benchReport) verdict(maxErrors int) error {
 	switch {
 	case r.Violations > 0:
 		return unfinishedError{fmt.Errorf("promises were broken: %d times", r.Violations)}
+	case r.Refused > 0:
+		return unfinishedError{fmt.Errorf("%d subscriptions were refused: give --token of a client that may read the aggregates, or --subscribers 0", r.Refused)}
 	case r.failed() > maxErrors:
 		return unfinishedError{fmt.Errorf("%d commands failed, --max-errors allows %d", r.failed(), maxErrors)}
 	}

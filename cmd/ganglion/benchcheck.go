@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -92,7 +93,7 @@ func (s *benchStream) check() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.followers {
-		if at := f.place(); at < s.newest {
+		if at := f.place(); at < s.newest && !f.refused {
 			s.bench.breaks("%s: a subscriber got up to version %d, %d was acknowledged", s.id, at, s.newest)
 		}
 	}
@@ -125,6 +126,13 @@ type benchFollower struct {
 	at    int           // the version that it got last
 	moved chan struct{} // closed, and replaced, when at changes; nil while nobody waits
 	ended bool
+
+	refused bool // set before ended: the gateway did not let the client subscribe
+}
+
+// refusals are answers to a subscription that break no promise.
+var refusals = map[client.Code]bool{
+	client.CodeUnsupported: true, client.CodeUnauthenticated: true, client.CodeForbidden: true, client.CodeNotFound: true, client.CodeRateLimited: true,
 }
 
 // follow takes events until ctx ends.
@@ -133,7 +141,13 @@ func (f *benchFollower) follow(ctx context.Context) {
 	events := client.Type[json.RawMessage, json.RawMessage]{Name: b.Type}.Aggregate(f.client.Client, f.stream.id)
 	for e, err := range events.Subscribe(ctx, client.FromStart()) {
 		if err != nil {
-			if ctx.Err() == nil {
+			var said *client.Error
+			switch {
+			case ctx.Err() != nil:
+			case errors.As(err, &said) && refusals[said.Code]:
+				f.refused = true
+				b.refuses(said)
+			default:
 				b.breaks("%s: a subscription ended: %v", f.stream.id, err)
 			}
 			break

@@ -47,6 +47,7 @@ type bench struct {
 	errors            map[string]int
 	violations        int
 	broken            []string
+	refused           int           // subscriptions
 	sending           time.Duration // how long commands were sent
 }
 
@@ -260,6 +261,14 @@ func numberOf(key string) int {
 	return n
 }
 
+// refuses counts a subscription that a gateway refused.
+func (b *bench) refuses(err *client.Error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refused++
+	b.errors["subscribe: "+string(err.Code)]++
+}
+
 func (b *bench) fails(err error) {
 	code := "other"
 	var said *client.Error
@@ -294,7 +303,7 @@ func (b *bench) record(h *hdrhistogram.Histogram, d time.Duration) {
 func (b *bench) progress() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	failed := 0
+	failed := -b.refused
 	for _, n := range b.errors {
 		failed += n
 	}
@@ -324,7 +333,7 @@ func (b *bench) report() benchReport {
 		Seconds: b.sending.Seconds(), Sent: int(b.sent.Load()), Acknowledged: int(b.acked.Load()),
 		Delivered: int(b.delivered.Load()), Cuts: int(b.cuts.Load()), Connects: int(b.connects.Load()),
 		Command: percentilesOf(b.command), Delivery: percentilesOf(b.delivery),
-		Errors: b.errors, Violations: b.violations, Broken: b.broken,
+		Errors: b.errors, Violations: b.violations, Broken: b.broken, Refused: b.refused,
 	}
 	r.Rate = float64(r.Acknowledged) / r.Seconds
 	return r

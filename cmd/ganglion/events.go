@@ -103,7 +103,7 @@ type line struct {
 
 // fromLog reads the log itself.
 func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
-	store, err := storeFlags{Store: c.Store, StorePasswordFile: c.StorePasswordFile}.open(ctx, log)
+	store, err := storeFlags{Store: c.Store, StorePasswordFile: c.StorePasswordFile}.openToRead(ctx, log)
 	if err != nil {
 		return err
 	}

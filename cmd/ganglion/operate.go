@@ -14,9 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -225,7 +227,7 @@ func verifyCommand(l *logging) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Audit a log: positions, versions, keys.",
-		Long:  "Audit a log: positions, versions, keys. May run beside nodes. Ends with 1 if the log is damaged.",
+		Long:  "Audit a log: positions, versions, keys. May run beside nodes, also beside the process that has an embedded log open.\nEnds with 1 if the log is damaged.",
 		Example: `  ganglion verify --store postgres://ganglion@db/ganglion
   ganglion verify --store ./ganglion-data --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), l.logger()) },
@@ -238,7 +240,7 @@ func verifyCommand(l *logging) *cobra.Command {
 }
 
 func (c verifyCmd) run(ctx context.Context, log *slog.Logger) error {
-	store, err := c.open(ctx, log)
+	store, err := c.openToRead(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -283,37 +285,104 @@ func logCommand(l *logging) *cobra.Command {
 	return cmd
 }
 
+type acceptLossCmd struct {
+	storeFlags
+	Yes bool
+}
+
 func acceptLossCommand(l *logging) *cobra.Command {
-	var where storeFlags
+	var c acceptLossCmd
 	cmd := &cobra.Command{
-		Use:     "accept-loss",
-		Short:   "Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told.",
-		Long:    "Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told.\nFirst restore what can be restored: what is accepted as lost does not come back.",
+		Use:   "accept-loss",
+		Short: "Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told.",
+		Long: "Accept that a restored log lost its newest events: nodes serve it again, clients that saw more are told.\n" +
+			"First restore what can be restored: what is accepted as lost does not come back.\n" +
+			"The command says what it will do and asks for confirmation.",
 		Example: `  ganglion log accept-loss --store postgres://ganglion@db/ganglion`,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return acceptLoss(cmd.Context(), where, l.logger()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.run(cmd.Context(), cmd.InOrStdin(), l.logger())
+		},
 	}
 	f := cmd.Flags()
-	where.addTo(f)
+	c.storeFlags.addTo(f)
 	fromEnvironment(f)
+	f.BoolVar(&c.Yes, "yes", false, "Accept the loss without asking for confirmation.")
 	return cmd
 }
 
-func acceptLoss(ctx context.Context, where storeFlags, log *slog.Logger) error {
-	store, err := where.open(ctx, log)
+func (c acceptLossCmd) run(ctx context.Context, in io.Reader, log *slog.Logger) error {
+	store, err := c.open(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	old := store.LogID()
-	id, err := store.AcceptLoss(ctx)
-	if err != nil {
-		return err
-	}
 	head, err := store.Head(ctx)
 	if err != nil {
 		return err
 	}
+	newest, err := newestCommit(ctx, store, head)
+	if err != nil {
+		return err
+	}
+	old := store.LogID()
+	fmt.Fprint(os.Stderr, lossNotice(old, head, newest))
+	if !c.Yes {
+		if err := confirm(in, os.Stderr); err != nil {
+			return err
+		}
+	}
+	id, err := store.AcceptLoss(ctx)
+	if err != nil {
+		return err
+	}
+	if head, err = store.Head(ctx); err != nil {
+		return err
+	}
 	fmt.Printf("The log ends at position %d now, and is log %s (it was %s).\n", head, id, old)
+	return nil
+}
+
+// newestCommit returns when the last commit of a log was stored, the zero time
+// if the log is empty.
+func newestCommit(ctx context.Context, store ganglion.Store, head eventstore.Position) (time.Time, error) {
+	if head == 0 {
+		return time.Time{}, nil
+	}
+	commits, err := store.Read(ctx, head-1, 1)
+	if err != nil || len(commits) == 0 {
+		return time.Time{}, err
+	}
+	return commits[0].At, nil
+}
+
+// lossNotice says what accepting a loss does.
+func lossNotice(log string, head eventstore.Position, newest time.Time) string {
+	ends := "is empty"
+	if head > 0 {
+		ends = fmt.Sprintf("ends at position %d, stored at %s", head, newest.UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf(`The log %s %s.
+Accepting a loss is right only after a restore, or the promotion of a standby, that lost events. It does this:
+- Events after position %d are given up. A better backup can't bring them back afterwards.
+- The log gets a new id. Nodes serve it as it is, within a second or two.
+- Each client with a cursor of the log %s is told "cursor_ahead" and starts again, also a client that missed nothing.
+`, log, ends, head, log)
+}
+
+// confirm asks for a yes. Without one nothing may be changed. It asks only a
+// terminal: a script has to give --yes.
+func confirm(in io.Reader, out io.Writer) error {
+	if file, ok := in.(*os.File); ok && !term.IsTerminal(int(file.Fd())) {
+		return usagef("nothing was changed: standard input is no terminal, so nobody can confirm; give --yes to accept the loss")
+	}
+	fmt.Fprint(out, "Accept the loss? Type yes: ")
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(answer) != "yes" {
+		return errors.New("nothing was changed: the answer was not yes")
+	}
 	return nil
 }
 

@@ -42,7 +42,7 @@ func exportCommand(l *logging) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export [FILE]",
 		Short: "Write a log to a file, as JSON lines.",
-		Long:  "Write a log to FILE, as JSON lines; without FILE, or with -, to standard output.",
+		Long:  "Write a log to FILE, as JSON lines; without FILE, or with -, to standard output. May run beside nodes.",
 		Example: `  ganglion export --store ./ganglion-data log.jsonl
   ganglion export --store postgres://ganglion@db/ganglion | zstd >log.zst`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,7 +65,7 @@ func (c exportCmd) run(ctx context.Context, log *slog.Logger) error {
 	if c.Resume && c.File == "-" {
 		return usagef("--resume continues a file: name it")
 	}
-	store, err := c.open(ctx, log)
+	store, err := c.openToRead(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -214,19 +214,41 @@ func (c *counted) Read(p []byte) (int, error) {
 
 // openNew opens a log, and makes it if it is not there.
 func (f storeFlags) openNew(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
-	password, err := f.password()
-	if err != nil {
-		return nil, err
-	}
-	return ganglion.OpenStore(ctx, ganglion.StoreConfig{URL: f.Store, Password: password, Logger: log})
+	return f.openWith(ctx, ganglion.StoreConfig{Logger: log})
 }
 
 // open opens a log that is there.
 func (f storeFlags) open(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
-	if !strings.Contains(f.Store, "://") {
-		if _, err := os.Stat(f.Store); err != nil {
-			return nil, usagef("there is no log at %s", f.Store) // opening it would make an empty one
-		}
+	if err := f.exists(); err != nil {
+		return nil, err
 	}
 	return f.openNew(ctx, log)
+}
+
+// openToRead opens a log that is there, also an embedded one that another
+// process has open.
+func (f storeFlags) openToRead(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
+	if err := f.exists(); err != nil {
+		return nil, err
+	}
+	return f.openWith(ctx, ganglion.StoreConfig{ReadOnly: true, Logger: log})
+}
+
+func (f storeFlags) openWith(ctx context.Context, cfg ganglion.StoreConfig) (_ ganglion.Store, err error) {
+	cfg.URL = f.Store
+	if cfg.Password, err = f.password(); err != nil {
+		return nil, err
+	}
+	return ganglion.OpenStore(ctx, cfg)
+}
+
+// exists refuses a folder that is not there: opening it would make an empty log.
+func (f storeFlags) exists() error {
+	if strings.Contains(f.Store, "://") {
+		return nil
+	}
+	if _, err := os.Stat(f.Store); err != nil {
+		return usagef("there is no log at %s", f.Store)
+	}
+	return nil
 }

@@ -28,6 +28,29 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// TestBenchSaysWhatToGiveWithoutCounters runs the bench on an application that
+// has not the command that it is told to send.
+func TestBenchSaysWhatToGiveWithoutCounters(t *testing.T) {
+	t.Parallel()
+	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	for says, args := range map[string][]string{
+		`no aggregates of type "order"`:        {"--type", "order"},
+		`no command "subtract" of type "count`: {"--command", "subtract"},
+	} {
+		_, errs, code := call(t, append([]string{"bench", "--url", dev.URLs[0], "--duration", "1s"}, args...)...)
+		if code != 2 || !strings.Contains(errs, says) || !strings.Contains(errs, "give --type, --command and --data") || !strings.Contains(errs, "counter (add)") || strings.Contains(errs, "promise") {
+			t.Errorf("bench %v: exit %d, %q", args, code, errs)
+		}
+	}
+	// The inbox of another client may be sent to and not read: that is refused,
+	// and breaks no promise.
+	out, errs, code := call(t, "bench", "--url", dev.URLs[0], "--duration", "1s", "--rate", "20", "--connections", "1", "--subscribers", "1", "--aggregates", "1",
+		"--type", "client", "--command", "notify", "--data", `{"text":"hello"}`)
+	if code != 1 || strings.Contains(errs, "promise") || strings.Contains(out, "BROKEN") || !strings.Contains(errs, "1 subscriptions were refused") {
+		t.Errorf("a subscription that is refused: exit %d, %q\n%s", code, errs, out)
+	}
+}
+
 // TestCompletion has the binary complete what a shell asks about, and the
 // shells that are here read what they are to be given.
 func TestCompletion(t *testing.T) {

@@ -130,15 +130,17 @@ func fromTheFuture(t *testing.T, url string) {
 	}
 }
 
-// TestOneProcessPerStore shows that a second process is kept off an embedded
-// store, and that the operators' commands work on it once it is free.
+// TestOneProcessPerStore shows that one process at a time writes an embedded
+// store, and that operators' commands that only read work beside it.
 func TestOneProcessPerStore(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data", data)
-	_, errs, code := call(t, "verify", "--store", data)
-	if code != 1 || !strings.Contains(errs, data) || !strings.Contains(errs, "another process") {
-		t.Errorf("a second process on the store: exit %d, %q", code, errs)
+	for _, writes := range [][]string{{"dev", "--listen", "127.0.0.1:0", "--data", data}, {"import", "--store", data, "-"}, {"log", "accept-loss", "--yes", "--store", data}} {
+		_, errs, code := call(t, writes...)
+		if code != 1 || !strings.Contains(errs, data) || !strings.Contains(errs, "another process") {
+			t.Errorf("%s beside the store's process: exit %d, %q", writes[0], code, errs)
+		}
 	}
 
 	ctx := t.Context()
@@ -162,28 +164,41 @@ func TestOneProcessPerStore(t *testing.T) {
 		t.Errorf("events after 4 of 10: exit %d\n%s", code, events)
 	}
 
+	for says, reads := range map[string][]string{
+		"10 events":     {"verify", "--store", data},
+		`"end":10`:      {"export", "--store", data},
+		`"position":10`: {"events", "--store", data},
+	} {
+		if out, errs := must(t, reads...); !strings.Contains(out, says) {
+			t.Errorf("%s beside the store's process says %q and %q", reads[0], out, errs)
+		}
+	}
+	if _, err := client.Do(ctx, "counter/a", "add", "after", map[string]int{"by": 1}); err != nil {
+		t.Errorf("after others have read the store: %v", err)
+	}
+
 	dev.Signal(syscall.SIGTERM)
 	if code := dev.Wait(); code != 0 {
 		t.Errorf("after SIGTERM: exit %d", code)
 	}
 	out, errs, code := call(t, "verify", "--store", data)
-	if code != 0 || !strings.Contains(out, "10 events") {
+	if code != 0 || !strings.Contains(out, "11 events") {
 		t.Errorf("verify: exit %d, %q %q", code, out, errs)
 	}
 	out, errs, code = call(t, "events", "--store", data, "--category", "counter")
-	if code != 0 || strings.Count(out, "\n") != 10 {
+	if code != 0 || strings.Count(out, "\n") != 11 {
 		t.Errorf("events: exit %d\n%s%s", code, out, errs)
 	}
-	for _, past := range [][]string{{"--cursor", "11"}, {"--stream", "counter/a", "--after", "11"}} {
-		if _, errs, code = call(t, append([]string{"events", "--store", data}, past...)...); code != 1 || !strings.Contains(errs, "11 lies past") {
-			t.Errorf("events %v of 10: exit %d, %q", past, code, errs)
+	for _, past := range [][]string{{"--cursor", "12"}, {"--stream", "counter/a", "--after", "12"}} {
+		if _, errs, code = call(t, append([]string{"events", "--store", data}, past...)...); code != 1 || !strings.Contains(errs, "12 lies past") {
+			t.Errorf("events %v of 11: exit %d, %q", past, code, errs)
 		}
 	}
 }
 
 // TestALogForOperators shows that a cluster's log tells of each node's start,
-// drain and end, and that the warning which trust in everybody deserves is
-// given once, not by each node.
+// drain and end, that the warning which trust in everybody deserves is given
+// once, not by each node, and that an orderly stop looks like no failure.
 func TestALogForOperators(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data", t.TempDir())
@@ -195,6 +210,10 @@ func TestALogForOperators(t *testing.T) {
 		if got := strings.Count(dev.Output(), says); got != times {
 			t.Errorf("%q is said %d times, want %d:\n%s", says, got, times, dev.Output())
 		}
+	}
+	_, stop, _ := strings.Cut(dev.Output(), "msg=draining ")
+	if failure := regexp.MustCompile(`(?m)^.*(level=WARN|level=ERROR|err(or)?=|without being sure|EOF).*$`).FindString(stop); failure != "" {
+		t.Errorf("an orderly stop logs %q:\n%s", failure, dev.Output())
 	}
 }
 

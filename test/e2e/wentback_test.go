@@ -215,7 +215,11 @@ func TestLogWentBack(t *testing.T) {
 		})
 	}
 
-	out, errs, code := call(t, "log", "accept-loss", "--store", store)
+	_, errs, code := call(t, "log", "accept-loss", "--store", store)
+	if code != 2 || !strings.Contains(errs, "ends at position 10") || !strings.Contains(errs, "cursor_ahead") || !strings.Contains(errs, "--yes") {
+		t.Errorf("accept-loss without a yes: exit %d, %s", code, errs)
+	}
+	out, errs, code := call(t, "log", "accept-loss", "--yes", "--store", store)
 	if code != 0 || !strings.Contains(out, "ends at position 10") {
 		t.Fatalf("accept-loss: exit %d, %s%s", code, out, errs)
 	}
