@@ -20,7 +20,7 @@ test-faults: ## Run the long fault tests; SHORT=1 for the form that CI runs.
 chaos: ## Break a cluster of real processes and check what its clients saw: SEED=… MINUTES=…
 	@scripts/chaos.sh
 
-lint: ## Vet, staticcheck, gofumpt, import directions, generated code, each module by itself.
+lint: ## Vet, staticcheck, gofumpt, import directions, generated code, published documents, each module by itself.
 	@scripts/lint.sh
 
 fmt: ## Format everything.

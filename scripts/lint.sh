@@ -41,11 +41,16 @@ printf '%s\n' '{"ganglion":"log","form":1,"log":"l","after":0}' '{"end":0,"commi
 	{ echo "it lacks the embedded store, which «docker run … dev» needs"; exit 1; }
 
 step "alert rules"
-if command -v promtool >/dev/null; then
-	promtool check rules deploy/prometheus/alerts.yml >/dev/null
-else
-	echo "lint: skipped the alert rules: promtool is not installed (Debian: prometheus)"
-fi
+promtool=$(scripts/promtool.sh)
+"$promtool" check rules deploy/prometheus/alerts.yml >/dev/null
+
+step "the systemd unit"
+command -v systemd-analyze >/dev/null || test/compose/install.sh systemd
+sed "s#/usr/bin/ganglion#$tmp/ganglion#" deploy/systemd/ganglion.service >"$tmp/ganglion.service"
+systemd-analyze verify "$tmp/ganglion.service"
+
+step "documents for clients, and the client package, by their own validators"
+scripts/validators.sh
 
 step "each module by itself"
 for m in $modules; do

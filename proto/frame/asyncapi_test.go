@@ -26,7 +26,7 @@ type asyncAPI struct {
 			Ref string `yaml:"$ref"`
 		}
 	}
-	CloseCodes map[int]string `yaml:"x-close-codes"`
+	CloseCodes map[string]string `yaml:"x-close-codes"`
 	Components struct {
 		Schemas map[string]struct {
 			Enum []string
@@ -241,7 +241,7 @@ func TestTheDocumentsHaveTheCodesThatThereAre(t *testing.T) {
 		}
 		var got []string
 		for code := range doc.CloseCodes {
-			got = append(got, strconv.Itoa(code))
+			got = append(got, code)
 		}
 		slices.Sort(got)
 		if !slices.Equal(got, closeCodes) {
