@@ -9,6 +9,8 @@ command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-ge
 
 scripts/client-js.sh # also builds what the end-to-end tests run
 scripts/chromium.sh
+PATH=$PATH:/usr/sbin
+command -v nginx >/dev/null || test/compose/install.sh nginx-light # for the recipe in docs/operations.md
 # The store's fault tests wait for real servers with short deadlines; beside the
 # end-to-end tests they would find the machine too busy.
 go test -race -timeout 10m ./eventstore/...

@@ -47,7 +47,7 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 		"events":             "url store stream after category cursor follow",
 		"verify":             "store json",
 		"bench":              "url token duration rate connections subscribers aggregates reconnect-every json",
-		"log accept-loss":    "store",
+		"log accept-loss":    "store yes",
 	} {
 		found := flags(t, command)
 		for name := range strings.FieldsSeq(names) {

@@ -1,0 +1,196 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	ganglion "github.com/ganglion-es/ganglion/client/go"
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// recipe returns the block of code in a language under a heading of
+// docs/operations.md, with each old text replaced by a new one. A text that the
+// recipe has not fails the test.
+func recipe(t *testing.T, heading, language string, replace map[string]string) string {
+	t.Helper()
+	_, section, found := strings.Cut(read(t, "../../docs/operations.md"), "\n"+heading+"\n")
+	block := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindStringSubmatch(section)
+	if !found || block == nil {
+		t.Fatalf("docs/operations.md has no %s recipe under %q", language, heading)
+	}
+	text := block[1]
+	for old, replacement := range replace {
+		if strings.Count(text, old) != 1 {
+			t.Fatalf("the recipe under %q has %q %d times, want once", heading, old, strings.Count(text, old))
+		}
+		text = strings.Replace(text, old, replacement, 1)
+	}
+	return text
+}
+
+// program returns the path of a program that scripts/test.sh installs.
+func program(t *testing.T, name, debianPackage string) string {
+	t.Helper()
+	for _, candidate := range []string{name, "/usr/sbin/" + name} {
+		if path, err := exec.LookPath(candidate); err == nil {
+			return path
+		}
+	}
+	t.Fatalf("%s is missing: scripts/test.sh installs Debian's package %s", name, debianPackage)
+	return ""
+}
+
+// background runs a program until the end of the test, and shows what it wrote
+// if the test failed.
+func background(t *testing.T, path string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(path, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		_ = cmd.Wait()                          // by the signal
+		log.Close()
+		if t.Failed() {
+			t.Logf("%s wrote:\n%s", path, read(t, log.Name()))
+		}
+	})
+}
+
+// fetch returns an answer's status and body.
+func fetch(url string) (int, string, error) {
+	resp, err := harness.HTTP.Get(url)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(body), err
+}
+
+// fromPage sends requests as a browser does from a page of an origin.
+type fromPage struct{ origin string }
+
+func (p fromPage) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set("Origin", p.origin)
+	return http.DefaultTransport.RoundTrip(req)
+}
+
+// TestNginxRecipeServesPagesAndWebSockets runs the nginx recipe of
+// docs/operations.md before a node and a gateway that is away: it loads a page,
+// and sends and subscribes as that page would, by WebSocket and by
+// Server-Sent Events.
+func TestNginxRecipeServesPagesAndWebSockets(t *testing.T) {
+	t.Parallel()
+	node := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	pages, err := filepath.Abs("../../examples/auction")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprint("127.0.0.1:", harness.FreePort(t))
+	dir := t.TempDir()
+	site := recipe(t, "### nginx", "nginx", map[string]string{
+		"n1.internal:8080": strings.TrimPrefix(node.URLs[0], "http://"),
+		"n2.internal:8080": fmt.Sprint("127.0.0.1:", harness.FreePort(t)),
+		"listen 80;":       "listen " + address + ";",
+		"/var/www/app":     pages,
+	})
+	conf := "daemon off; pid nginx.pid; error_log stderr;\nevents {}\nhttp {\naccess_log off;\n"
+	if os.Getuid() == 0 { // workers read the test's own folders
+		conf = "user root;\n" + conf
+	}
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		conf += kind + "_temp_path " + filepath.Join(dir, kind) + ";\n"
+	}
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf+site+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	background(t, program(t, "nginx", "nginx-light"), "-p", dir, "-c", "nginx.conf", "-e", "stderr")
+
+	origin := "http://" + address
+	harness.Eventually(t, "nginx serves the page", func() error {
+		status, body, err := fetch(origin + "/index.html")
+		if err != nil || status != 200 || !strings.Contains(body, "<html") {
+			return fmt.Errorf("status %d, %v", status, err)
+		}
+		return nil
+	})
+	for path, want := range map[string]int{"/readyz": 200, "/v1/openapi.yaml": 200, "/v1/cluster": 404, "/v1/cluster?aggregate=counter/a": 404, "/v1/%63luster": 404, "/metrics": 404} {
+		for range 4 { // each of the two gateways is tried
+			if status, _, err := fetch(origin + path); status != want {
+				t.Errorf("%s: status %d (%v), want %d", path, status, err, want)
+			}
+		}
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	browser := &http.Client{Transport: fromPage{origin}}
+	client, err := ganglion.Connect(ctx, ganglion.Options{URLs: []string{origin}, ClientID: "ada", HTTPClient: browser, OnError: func(e *ganglion.Error) { t.Error(e) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	clicks := counters.Aggregate(client, "clicks")
+	result, err := clicks.Send(ctx, "add", map[string]int{"by": 3})
+	if err != nil || result.Version != 1 {
+		t.Fatalf("the command: %+v, %v", result, err)
+	}
+	for e, err := range clicks.Subscribe(ctx, ganglion.FromStart()) {
+		if err != nil || e.Data.By != 3 {
+			t.Errorf("the subscription got %+v, %v", e, err)
+		}
+		break
+	}
+	liveEvents(ctx, t, browser, origin)
+}
+
+// liveEvents reads a stream of Server-Sent Events up to its live event, which
+// arrives only if no proxy holds it back.
+func liveEvents(ctx context.Context, t *testing.T, browser *http.Client, url string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/v1/streams/counter/clicks/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	req.Header.Set("Authorization", "Bearer dev:bob")
+	resp, err := browser.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for got := false; lines.Scan(); {
+		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && !got {
+			var event struct{ Version int }
+			if err := json.Unmarshal([]byte(data), &event); err != nil || event.Version != 1 {
+				t.Errorf("the stream begins with %s", data)
+			}
+			got = true
+		}
+		if lines.Text() == "event: live" && got {
+			return
+		}
+	}
+	t.Errorf("the stream ended before it was live: %s, %v", resp.Status, lines.Err())
+}
