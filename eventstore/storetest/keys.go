@@ -25,6 +25,15 @@ func testKeys(t *testing.T, log Log) {
 	f.append(unit(stream(2), 0, command("a", 1))) // a key belongs to its stream
 	f.append(unit(stream(1), 2, command("b", 1)))
 
+	// A command that would be decided without events by now is looked up too,
+	// also when nothing else in its batch is.
+	for _, keep := range []bool{false, true} {
+		none := command("b", 0)
+		none.Keep = keep
+		equal(t, "first answer of a command without events", f.known(unit(stream(1), 3, none)),
+			[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 3, Position: 4}}})
+	}
+
 	want := []eventstore.First{
 		{Index: 0, Place: eventstore.Place{Version: 3, Position: 4}},
 		{Index: 2, Place: eventstore.Place{Version: 2, Position: 2}},
@@ -79,6 +88,8 @@ func testKeep(t *testing.T, log Log) {
 	}
 	emits := command("no", 1) // even if it would be granted now
 	emits.Hash = no.Hash
+	equal(t, "first answer of a kept key, alone", f.known(unit(stream(1), 2, emits)),
+		[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 1}, Answer: json.RawMessage(`{"code": "too_low"}`)}})
 	again := unit(stream(1), 2, mute, emits)
 	equal(t, "first answers", f.known(again), want)
 	if err := f.Close(); err != nil {
