@@ -20,6 +20,9 @@ test-faults: ## Run the long fault tests; SHORT=1 for the form that CI runs.
 chaos: ## Break a cluster of real processes and check what its clients saw: SEED=… MINUTES=…
 	@scripts/chaos.sh
 
+mutants: ## Plant faults in one package and list those that its tests miss: PKG=./router N=40 SEED=1 LIMIT=10m.
+	@go run ./tools/mutants -pkg $(PKG) -n $(or $(N),40) -seed $(or $(SEED),1) -limit $(or $(LIMIT),10m)
+
 lint: ## Vet, staticcheck, gofumpt, import directions, generated code, published documents, each module by itself.
 	@scripts/lint.sh
 
@@ -48,4 +51,4 @@ bench-js: ## Measure the JavaScript client beside its rivals.
 
 -include deploy/compose.mk
 
-.PHONY: help run build test test-faults chaos lint fmt generate bench bench-js bench-store bench-gateway
+.PHONY: help run build test test-faults chaos mutants lint fmt generate bench bench-js bench-store bench-gateway
