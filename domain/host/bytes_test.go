@@ -17,26 +17,26 @@ type Note struct {
 }
 
 type (
-	jot    struct{ Text string }
-	jotted struct{ Text string }
+	take  struct{ Text string }
+	taken struct{ Text string }
 )
 
-func (c jot) Decide(_ aggregate.Call, n Note) (aggregate.Decision[Note], error) {
+func (c take) Decide(_ aggregate.Call, n Note) (aggregate.Decision[Note], error) {
 	if n.Bytes > 3 {
 		return nil, aggregate.Reject("full", "the note is full")
 	}
-	return aggregate.Emit[Note](jotted{Text: c.Text[:3]})
+	return aggregate.Emit[Note](taken{Text: c.Text[:3]})
 }
 
-func (e jotted) Apply(n *Note) { n.Bytes += len(e.Text); n.Text = e.Text }
+func (e taken) Apply(n *Note) { n.Bytes += len(e.Text); n.Text = e.Text }
 
 func notes(change func(*aggregate.Type[Note])) *aggregate.Catalog {
 	var c aggregate.Catalog
 	t := aggregate.Type[Note]{
 		Name:     "note",
 		Access:   aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
-		Commands: aggregate.Commands[Note]{"jot": jot{}},
-		Events:   aggregate.Events[Note]{"jotted": jotted{}},
+		Commands: aggregate.Commands[Note]{"jot": take{}},
+		Events:   aggregate.Events[Note]{"jotted": taken{}},
 		View:     func(n Note) any { return n.Bytes },
 	}
 	if change != nil {
@@ -96,7 +96,7 @@ func TestStateThatJSONCannotKeepHasNoSnapshot(t *testing.T) {
 			log := newMemlog()
 			h := start(t, Config{Store: log, Logger: out.logger(), Catalog: notes(func(n *aggregate.Type[Note]) {
 				n.SnapshotEvery = 1
-				n.Events = aggregate.Events[Note]{"jotted": jotted{}, "halved": halved{}}
+				n.Events = aggregate.Events[Note]{"jotted": taken{}, "halved": halved{}}
 				n.Commands = aggregate.Commands[Note]{"jot": halve{}}
 			})})
 			c := noted("a", "1", test.text)

@@ -142,8 +142,8 @@ func BenchmarkLoad(b *testing.B) {
 			for range c.callers {
 				all.Go(func() {
 					for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
-						if _, got, err := s.Load(b.Context(), name(n), 100); err != nil || len(got) != commits {
-							b.Errorf("%d commits, %v", len(got), err)
+						if got, err := s.Load(b.Context(), eventstore.LoadRequest{Stream: name(n), Limit: 100}); err != nil || len(got.Commits) != commits {
+							b.Errorf("%d commits, %v", len(got.Commits), err)
 							return
 						}
 					}

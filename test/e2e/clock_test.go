@@ -67,12 +67,16 @@ func TestMembersNameTheNodeWithTheWrongClock(t *testing.T) {
 	}
 
 	// n2 touches its aggregate, and again when its clock is right.
-	stream := ownedBy("counter", "n2", 1)[0]
+	name := ownedBy("counter", "n2", 1)[0]
+	stream, err := eventstore.ParseStreamID(name)
+	if err != nil {
+		t.Fatal(err)
+	}
 	client := harness.Client{ID: "ada", URLs: []string{harness.WS(c.members[0].URLs[0])}}
 	defer client.Leave()
 	add := func(key string) {
 		t.Helper()
-		if _, err := client.Do(t.Context(), stream.String(), "add", key, map[string]int{"by": 1}); err != nil {
+		if _, err := client.Do(t.Context(), name, "add", key, map[string]int{"by": 1}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
@@ -103,8 +104,8 @@ func committer(t *testing.T, s *scripted, change func(*Config)) (*Committer, *[]
 	t.Helper()
 	told := new([]eventstore.Position)
 	cfg := Config{
-		Backend: s, Saw: func(eventstore.Position, string) error { return nil }, Deadline: 5 * time.Second,
-		Committed: func(commits []eventstore.Commit) {
+		Backend: s, Saw: func(string, guard.Commit) error { return nil }, Deadline: 5 * time.Second,
+		Committed: func(_ string, commits []eventstore.Commit) {
 			for _, c := range commits {
 				*told = append(*told, c.Position)
 			}
