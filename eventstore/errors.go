@@ -38,10 +38,6 @@ var (
 	// ErrSchemaTooNew reports a database that a newer Ganglion has migrated.
 	ErrSchemaTooNew = errors.New("eventstore: the database's schema is newer than this program")
 
-	// ErrSchemaInUse reports a database that can't be migrated while programs
-	// use it that are too old for what it would become.
-	ErrSchemaInUse = errors.New("eventstore: the database's schema is in use by older programs")
-
 	// ErrDamaged reports a log that breaks its own rules. DamagedError says where.
 	ErrDamaged = errors.New("eventstore: damaged log")
 

@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/postgres.sh
+scripts/pgbouncer.sh
 command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 
 scripts/client-js.sh # also builds what the end-to-end tests run

@@ -28,31 +28,28 @@ const (
 
 	// appendSettings are what the function append relies on: plans that are
 	// made once, on an empty table, and are right for a full one.
-	//
-	// The text of 2 MiB is not for its length. While the server's allocator
-	// (glibc's malloc) has not yet freed a large block, it gives the memory of
-	// every batch back to the kernel when the batch is done, and the next batch
-	// pays for it in page faults: a sixth of the server's time. Once it has
-	// freed one of 2 MiB, it keeps up to twice as much (mallopt(3),
-	// M_TRIM_THRESHOLD). Other allocators don't mind.
 	appendSettings = `select set_config('plan_cache_mode', 'force_generic_plan', false),
-		set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), set_config('jit', 'off', false),
-		octet_length(repeat(repeat('x', 1024), 2048))`
+		set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false), set_config('jit', 'off', false)`
 
 	findName = "ganglion_find"
-	findSQL  = `select k.i, c.version, c.pos, c.hash, c.at, c.meta, c.events, null::json
-		from unnest($1::text[]) with ordinality k (key, i)
-		join commit c on c.agg_id = $2 and c.agg_type = $3 and c.key = k.key
-		union all
-		select k.i, o.version, 0, o.hash, o.at, null, null, o.answer
-		from unnest($1::text[]) with ordinality k (key, i)
-		join outcome o on o.agg_id = $2 and o.agg_type = $3 and o.key = k.key`
+	findSQL  = `select k.i, f.* from unnest($1::text[], $2::text[], $3::text[]) with ordinality k (type, id, key, i)
+		cross join lateral (
+			(select c.version, c.pos, c.hash, c.at, c.meta, c.events, null::json
+				from commit c where (c.key, c.agg_id, c.agg_type) between (k.key, k.id, k.type) and (k.key, k.id, k.type)
+				order by c.key, c.agg_id, c.agg_type limit 1)
+			union all
+			(select o.version, 0, o.hash, o.at, null, null, o.answer
+				from outcome o where (o.agg_id, o.agg_type, o.key) between (k.id, k.type, k.key) and (k.id, k.type, k.key)
+				order by o.agg_id, o.agg_type, o.key limit 1)) f`
 )
 
 // carefulBatches is for how many batches keys are looked up before anything is
-// stored, after one that held a known key: those who send again, such as
-// clients after a failover, seldom come alone. See the function append.
+// stored, after one that held a known key: clients that resend, as after a
+// failover, seldom come alone. See the function append.
 const carefulBatches = 100
+
+// noticeEvery is how often the server's warnings are logged.
+const noticeEvery = time.Minute
 
 var errNoCancel = errors.New("an append is never cancelled")
 
@@ -61,10 +58,14 @@ type backend struct {
 	store *Store
 	conn  *pgx.Conn // nil when there is none
 	raw   net.Conn  // the socket under it
-	// warned is set by the server's warnings during a call.
-	warned bool
+	// localOnly is set when the server says that it stopped waiting for the
+	// synchronous standby during a call.
+	localOnly bool
 	// careful is for how many more batches known keys are expected.
 	careful int
+
+	noticed  time.Time // when a warning was logged
+	unlogged int       // warnings since then
 
 	params  params
 	values  [][]byte
@@ -73,10 +74,11 @@ type backend struct {
 
 // connect opens the connection.
 func (b *backend) connect() *batch.Failure {
-	ctx, cancel := context.WithTimeout(context.Background(), b.store.connectBound())
+	limit := b.store.sockets.login.get()
+	ctx, cancel := context.WithTimeout(context.Background(), b.store.connectBound(limit))
 	defer cancel()
 	var (
-		config = b.store.conns.ConnConfig.Copy()
+		config = b.store.connConfig(limit)
 		dial   = config.DialFunc
 		open   atomic.Bool
 	)
@@ -89,11 +91,7 @@ func (b *backend) connect() *batch.Failure {
 		}
 		return dial(ctx, network, addr)
 	}
-	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
-		if n.SeverityUnlocalized == "WARNING" {
-			b.warned = true
-		}
-	}
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { b.notice(n) }
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return &batch.Failure{Kind: batch.Down, Reason: reason(err)}
@@ -105,9 +103,31 @@ func (b *backend) connect() *batch.Failure {
 		if errors.Is(err, eventstore.ErrWentBack) {
 			return &batch.Failure{Kind: batch.WentBack, Reason: err.Error()}
 		}
+		if ctx.Err() != nil {
+			b.store.sockets.login.ranOut(limit)
+		}
 		return &batch.Failure{Kind: batch.Down, Reason: reason(err)}
 	}
 	return nil
+}
+
+// notice takes a message that the server sends beside its answers. Only one of
+// them means that a commit may be the primary's alone. It is known by the
+// function that sends it, since texts are translated. Others are logged, at most
+// one in noticeEvery, because some come with every transaction.
+func (b *backend) notice(n *pgconn.Notice) {
+	switch {
+	case n.SeverityUnlocalized != "WARNING":
+		return
+	case n.Routine == "SyncRepWaitForLSN":
+		b.localOnly = true
+		return
+	case time.Since(b.noticed) < noticeEvery:
+		b.unlogged++
+		return
+	}
+	b.store.cfg.Logger.Warn("the database server warns", "reason", oneLine(n.Message), "code", n.Code, "unlogged", b.unlogged)
+	b.noticed, b.unlogged = time.Now(), 0
 }
 
 // socket returns what lies under TLS.
@@ -190,7 +210,7 @@ func (b *backend) Append(units []*stored.Unit, again bool) (batch.Result, error)
 // deadline, and then given up together with the connection: without asking
 // the server to cancel, which the driver would when a context ends.
 func (b *backend) call(name string, values [][]byte, formats []int16) (*pgconn.Result, error) {
-	b.warned = false
+	b.localOnly = false
 	raw := b.raw
 	silence := time.AfterFunc(b.store.cfg.Deadline/2, func() { raw.Close() })
 	defer silence.Stop()
@@ -205,6 +225,10 @@ func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.F
 		b.formats = append(b.formats, 1)
 	}
 	answer, err := b.call(appendName, b.values, b.formats)
+	if isKnownKey(err) && !again && b.careful == 0 {
+		b.careful = carefulBatches // the function then looks which ones
+		return b.send(units, again)
+	}
 	if err != nil {
 		return batch.Result{}, appendFailure(err)
 	}
@@ -213,8 +237,8 @@ func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.F
 	lost := func(reason string) (batch.Result, *batch.Failure) {
 		return batch.Result{}, &batch.Failure{Kind: batch.Lost, Reason: reason}
 	}
-	if b.warned {
-		return lost("the server warned that the commit may be local only")
+	if b.localOnly {
+		return lost("the server stopped waiting for the synchronous standby: the commit may be the primary's alone")
 	}
 	if len(answer.Rows) != 1 || len(answer.Rows[0]) != 4 || len(answer.Rows[0][0]) != 8 {
 		return lost("the server's answer is of another form")
@@ -239,17 +263,8 @@ func (b *backend) send(units []*stored.Unit, again bool) (batch.Result, *batch.F
 		v := &result.Verdicts[u-1]
 		v.Moved, v.Actual = true, eventstore.Version(actual[i])
 	}
-	for _, u := range known {
-		v := &result.Verdicts[u-1]
-		if v.Found != nil {
-			continue
-		}
-		if v.Found, err = b.find(units[u-1]); err != nil {
-			return lost(reason(err))
-		}
-		if len(v.Found) == 0 {
-			return lost("a key was forgotten while it was looked up")
-		}
+	if err := b.find(units, known, result.Verdicts); err != nil {
+		return lost(reason(err))
 	}
 	return result, nil
 }
@@ -265,22 +280,43 @@ func (b *backend) warm() error {
 			return failure
 		}
 	}
-	_, err := b.find(&stored.Unit{})
+	none := array{oid: pgtype.TextOID}
+	none.reset()
+	_, err := b.call(findName, [][]byte{none.value(), none.value(), none.value()}, []int16{1, 1, 1})
 	return err
 }
 
-// find returns what the log holds under the keys of a unit.
-func (b *backend) find(u *stored.Unit) (map[int]batch.Found, error) {
-	keys := array{oid: pgtype.TextOID}
-	keys.reset()
-	for i := range u.Rows {
-		keys.text(u.Rows[i].Key)
+// find asks in one call what the log holds under the keys of the known units,
+// which are numbers from 1 and may repeat, and writes it into their verdicts.
+func (b *backend) find(units []*stored.Unit, known []int64, verdicts []batch.Verdict) error {
+	if len(known) == 0 {
+		return nil
 	}
-	answer, err := b.call(findName, [][]byte{keys.value(), []byte(u.Stream.ID), []byte(u.Stream.Type)}, []int16{1, 1, 1})
+	type place struct{ unit, row int }
+	var (
+		types, ids, keys = array{oid: pgtype.TextOID}, array{oid: pgtype.TextOID}, array{oid: pgtype.TextOID}
+		places           []place
+	)
+	for _, a := range []*array{&types, &ids, &keys} {
+		a.reset()
+	}
+	for _, number := range known {
+		u := int(number - 1)
+		if verdicts[u].Found != nil {
+			continue
+		}
+		verdicts[u].Found = make(map[int]batch.Found)
+		for i := range units[u].Rows {
+			types.text(units[u].Stream.Type)
+			ids.text(units[u].Stream.ID)
+			keys.text(units[u].Rows[i].Key)
+			places = append(places, place{u, i})
+		}
+	}
+	answer, err := b.call(findName, [][]byte{types.value(), ids.value(), keys.value()}, []int16{1, 1, 1})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	found := make(map[int]batch.Found, len(answer.Rows))
 	for _, row := range answer.Rows {
 		f := batch.Found{
 			Version:  eventstore.Version(binary.BigEndian.Uint64(row[1])),
@@ -291,9 +327,15 @@ func (b *backend) find(u *stored.Unit) (map[int]batch.Found, error) {
 			Answer:   row[7],
 		}
 		copy(f.Hash[:], row[3])
-		found[int(binary.BigEndian.Uint64(row[0]))-1] = f
+		at := places[binary.BigEndian.Uint64(row[0])-1]
+		verdicts[at.unit].Found[at.row] = f
 	}
-	return found, nil
+	for _, number := range known {
+		if len(verdicts[number-1].Found) == 0 {
+			return errors.New("a key was forgotten while it was looked up")
+		}
+	}
+	return nil
 }
 
 func fromTimestamp(b []byte) time.Time {

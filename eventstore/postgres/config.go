@@ -44,7 +44,9 @@ type Config struct {
 	// whose goroutines wait long for a processor waits longer.
 	Patience time.Duration
 
-	// ConnectTimeout bounds one attempt to connect to one host.
+	// ConnectTimeout bounds one attempt to connect to one host. The limit of a
+	// login doubles after each one that ran out, up to eight times
+	// ConnectTimeout, because a busy server finishes none that all end early.
 	//
 	// Defaults to 3 seconds.
 	ConnectTimeout time.Duration

@@ -92,6 +92,13 @@ func rolledBack(code string) batch.Kind {
 	return batch.Broken // rights, a full disk, a standby, a missing table
 }
 
+// isKnownKey reports whether an append was rolled back because a row with its
+// key is there.
+func isKnownKey(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && !fatal(e) && e.Code == "23505" // unique_violation
+}
+
 // reason describes an error without what a client or a log file must not see:
 // the URL, the password, and the data of a row.
 func reason(err error) string {
@@ -133,7 +140,7 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // failed wraps an error of a read.
 func (s *Store) failed(ctx context.Context, op string, err error) error {
-	for _, ours := range []error{eventstore.ErrWentBack, eventstore.ErrClosed, eventstore.ErrDamaged} {
+	for _, ours := range []error{eventstore.ErrWentBack, eventstore.ErrClosed, eventstore.ErrDamaged, errUnfit} {
 		if errors.Is(err, ours) {
 			return err
 		}

@@ -5,10 +5,9 @@ import (
 	"io/fs"
 )
 
-// OpenAs opens a log as a program with other migrations does, which works with
-// what programs from oldest on made.
-func OpenAs(ctx context.Context, cfg Config, files fs.FS, version, oldest int64) (*Store, error) {
-	return openAs(ctx, cfg, schema{files: files, version: version, oldest: oldest})
+// OpenAs opens a log as a program with other migrations does.
+func OpenAs(ctx context.Context, cfg Config, files fs.FS, version int64) (*Store, error) {
+	return openAs(ctx, cfg, schema{files: files, version: version})
 }
 
 // Migrations are this program's.

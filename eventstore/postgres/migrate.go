@@ -20,37 +20,34 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// schema is what a program makes of a log, and what else it can work with.
+// schema is what a program makes of a log.
+//
+// A migration only adds, so that nodes of the program before it go on. Its file
+// also inserts the row of compatible that says which programs those are: then
+// both are there, or neither.
 type schema struct {
 	files   fs.FS // its migrations
 	version int64 // the newest of them
-
-	// oldest is the oldest program, by its version, that works with this
-	// schema. A migration that only adds leaves it as it is: nodes of both
-	// programs may run. One that takes something away raises it, to a version
-	// whose program does without; it is refused while older nodes run.
-	oldest int64
 }
 
 // startsWithin is how long Open waits for a server that says that it is
 // starting.
 const startsWithin = 30 * time.Second
 
-// goneWithin is how long a server may take to notice that a node has stopped.
-const goneWithin = 2 * time.Second
-
-var current = schema{files: migrations, version: 1, oldest: 1}
-
-// inUse names the lock that every connection of a program shares which knows
-// the schema up to a version, and that says so to migrations.
-func (s *Store) inUse(version int64) string {
-	return fmt.Sprintf("schema %d of %s", version, s.cfg.Schema)
-}
+var current = schema{files: migrations, version: 1}
 
 // migrate brings the schema up to date, or reports that it is newer than this
 // program. Nodes that start together wait for each other.
 func (s *Store) migrate(ctx context.Context) error {
-	db := stdlib.OpenDB(*s.conns.ConnConfig, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+	inspected := false
+	db := stdlib.OpenDB(*s.conns.ConnConfig, stdlib.OptionBeforeConnect(s.limitLogin), stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+		if !inspected { // the first connection, before it is changed in any way
+			if err := s.inspect(ctx, c); err != nil {
+				_ = c.Close(ctx) // database/sql does not
+				return err
+			}
+			inspected = true
+		}
 		// A migration takes its time; only a lock that an application holds on
 		// a table is not waited for, since everybody else would wait behind.
 		return s.prepareSession(ctx, c, 5*time.Second, 0)
@@ -62,27 +59,22 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return failed("open the log", err)
 	}
-	defer lock.Close() // the lock is the session's, and ends with it
-	var version int
-	if err := lock.QueryRowContext(ctx, `select current_setting('server_version_num')::int`).Scan(&version); err != nil {
-		return failed("ask for the server's version", err)
-	}
-	if version < 140000 {
-		return fmt.Errorf("postgres: the server is PostgreSQL %d: version 14 or newer is needed", version/10000)
-	}
-	if _, err := lock.ExecContext(ctx, `set lock_timeout = 0`); err != nil {
+	defer lock.Close()
+	// The lock is the transaction's: a pooler hands on a session with what is the
+	// session's own.
+	tx, err := lock.BeginTx(ctx, nil)
+	if err != nil {
 		return failed("wait for another node's migration", err)
 	}
-	if _, err := lock.ExecContext(ctx, `select pg_advisory_lock(1195461199, hashtext('migrate ' || $1))`, s.cfg.Schema); err != nil {
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(ctx, `select set_config('lock_timeout', '0', true), set_config('idle_in_transaction_session_timeout', '0', true)`); err != nil {
 		return failed("wait for another node's migration", err)
 	}
-	defer func() {
-		_, _ = lock.ExecContext(context.WithoutCancel(ctx), `select pg_advisory_unlock(1195461199, hashtext('migrate ' || $1))`, s.cfg.Schema)
-	}()
-	if s.cfg.Schema != "" {
-		if err := s.makeSchema(ctx, lock); err != nil {
-			return failed("make the schema", err)
-		}
+	if _, err := tx.ExecContext(ctx, `select pg_advisory_xact_lock(1195461199, hashtext('migrate ' || $1))`, s.cfg.Schema); err != nil {
+		return failed("wait for another node's migration", err)
+	}
+	if err := s.makeSchema(ctx, db); err != nil {
+		return failed("make the schema", err)
 	}
 
 	files, err := fs.Sub(s.schema.files, "migrations")
@@ -98,11 +90,18 @@ func (s *Store) migrate(ctx context.Context) error {
 	if err != nil {
 		return failed("read the schema's version", err)
 	}
-	if at <= s.schema.version {
-		return s.up(ctx, lock, p, at)
+	if at == s.schema.version {
+		return nil
+	}
+	if at < s.schema.version {
+		if _, err := p.Up(ctx); err != nil {
+			return failed("migrate the schema", err)
+		}
+		s.cfg.Logger.Info("the log's schema was migrated", "from", at, "to", s.schema.version)
+		return nil
 	}
 	var oldest int64
-	err = lock.QueryRowContext(ctx, `select oldest from compatible where schema = $1`, at).Scan(&oldest)
+	err = db.QueryRowContext(ctx, `select oldest from compatible where schema = $1`, at).Scan(&oldest)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return failed("read the schema's version", err)
 	}
@@ -139,54 +138,14 @@ func (s *Store) firstConn(ctx context.Context, db *sql.DB) (*sql.Conn, error) {
 	}
 }
 
-// keepOut keeps programs out that know the schema up to a version, until the
-// connection is closed, if none runs.
-func (s *Store) keepOut(ctx context.Context, lock *sql.Conn, version int64) (free bool, err error) {
-	// A server takes a moment to notice that a client has gone. Waiting in line
-	// for the lock would shut out running nodes that connect again.
-	for deadline := time.Now().Add(goneWithin); ; time.Sleep(goneWithin / 20) {
-		err = lock.QueryRowContext(ctx, `select pg_try_advisory_lock(1195461199, hashtext($1))`, s.inUse(version)).Scan(&free)
-		if free || err != nil || time.Now().After(deadline) {
-			return free, err
-		}
-	}
-}
-
-// up migrates from a version, while nodes of older programs run if those work
-// with what comes out.
-func (s *Store) up(ctx context.Context, lock *sql.Conn, p *goose.Provider, from int64) error {
-	if from == s.schema.version {
-		return nil
-	}
-	for v := int64(1); from > 0 && v < s.schema.oldest; v++ { // a new log has no nodes yet
-		free, err := s.keepOut(ctx, lock, v)
-		if err != nil {
-			return s.failed(ctx, "look for older nodes", err)
-		}
-		if !free {
-			return fmt.Errorf("%w: schema %d takes away what nodes that know only schema %d use, and some run: stop them first; nothing was changed",
-				eventstore.ErrSchemaInUse, s.schema.version, v)
-		}
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return s.failed(ctx, "migrate the schema", err)
-	}
-	_, err := lock.ExecContext(ctx, `insert into compatible values ($1, $2) on conflict do nothing`, s.schema.version, s.schema.oldest)
-	if err != nil {
-		return s.failed(ctx, "say which programs may use the schema", err)
-	}
-	s.cfg.Logger.Info("the log's schema was migrated", "from", from, "to", s.schema.version, "oldest program", s.schema.oldest)
-	return nil
-}
-
-// makeSchema makes the schema if it is missing. It looks first: even «create
-// schema if not exists» needs the right to create one.
-func (s *Store) makeSchema(ctx context.Context, c *sql.Conn) error {
+// makeSchema makes the schema if it is missing. It looks first: even "create
+// schema if not exists" needs the right to create one.
+func (s *Store) makeSchema(ctx context.Context, db *sql.DB) error {
 	var exists bool
-	err := c.QueryRowContext(ctx, `select exists (select from pg_namespace where nspname = $1)`, s.cfg.Schema).Scan(&exists)
+	err := db.QueryRowContext(ctx, `select exists (select from pg_namespace where nspname = $1)`, s.cfg.Schema).Scan(&exists)
 	if err != nil || exists {
 		return err
 	}
-	_, err = c.ExecContext(ctx, `create schema `+pgx.Identifier{s.cfg.Schema}.Sanitize())
+	_, err = db.ExecContext(ctx, `create schema `+pgx.Identifier{s.cfg.Schema}.Sanitize())
 	return err
 }

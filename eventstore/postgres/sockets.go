@@ -40,10 +40,48 @@ func dialAgain(ctx context.Context, dial pgconn.DialFunc, network, addr string) 
 	}
 }
 
+// loginMost is how far the limit of a login grows, as a multiple of
+// Config.ConnectTimeout.
+const loginMost = 8
+
+// loginLimit is how long one host may take over a login. A login that runs out
+// has cost the server its work and brought nothing, so the next one may take
+// twice as long. Else logins that all end a little early keep a busy server from
+// finishing any. It shrinks again with every login that succeeds. Reaching a host
+// at all is bounded by least: a host that is away is not a busy one.
+type loginLimit struct {
+	least time.Duration
+
+	mu  sync.Mutex
+	now time.Duration
+}
+
+func (l *loginLimit) get() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(l.now, l.least)
+}
+
+// ranOut reports that a login took longer than its limit, used. Logins that ran
+// out together count once.
+func (l *loginLimit) ranOut(used time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.now = max(l.now, min(2*used, loginMost*l.least))
+}
+
+func (l *loginLimit) succeeded() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.now /= 2
+}
+
 // sockets knows the open sockets of a store, also those over which the driver
 // asks a server to cancel something. When a server falls silent, the driver
 // waits for it 15 seconds before it gives a connection up; cut ends that.
 type sockets struct {
+	login loginLimit
+
 	mu   sync.Mutex
 	open map[*tracked]struct{}
 	cuts bool
@@ -52,11 +90,17 @@ type sockets struct {
 // dialer wraps the function that opens sockets.
 func (s *sockets) dialer(dial pgconn.DialFunc) pgconn.DialFunc {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dialAgain(ctx, dial, network, addr)
+		t := &tracked{of: s}
+		if end, ok := ctx.Deadline(); ok {
+			t.loginEnd, t.loginLimit = end, time.Until(end)
+		}
+		dialing, cancel := context.WithTimeout(ctx, s.login.least)
+		defer cancel()
+		c, err := dialAgain(dialing, dial, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		t := &tracked{Conn: c, of: s}
+		t.Conn = c
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.cuts {
@@ -84,12 +128,30 @@ func (s *sockets) cut() {
 type tracked struct {
 	net.Conn
 	of *sockets
+
+	// When the login runs out, and after how long. The former is zero once it
+	// has succeeded, and guarded by the lock of sockets.
+	loginEnd   time.Time
+	loginLimit time.Duration
+}
+
+// loggedIn says that the server has let the connection in.
+func (t *tracked) loggedIn() {
+	t.of.mu.Lock()
+	t.loginEnd = time.Time{}
+	t.of.mu.Unlock()
+	t.of.login.succeeded()
 }
 
 func (t *tracked) Close() error {
 	t.of.mu.Lock()
 	delete(t.of.open, t)
+	ranOut := !t.loginEnd.IsZero() && time.Now().After(t.loginEnd)
+	t.loginEnd = time.Time{}
 	t.of.mu.Unlock()
+	if ranOut {
+		t.of.login.ranOut(t.loginLimit)
+	}
 	return t.Conn.Close()
 }
 

@@ -49,7 +49,8 @@ func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{cfg: cfg, conns: conns, schema: as, loads: make(chan *load), closed: make(chan struct{})}
-	conns.ConnConfig.ConnectTimeout = cfg.ConnectTimeout // for each host
+	s.sockets.login.least = cfg.ConnectTimeout
+	conns.BeforeConnect = s.limitLogin
 	conns.ConnConfig.DialFunc = s.sockets.dialer(conns.ConnConfig.DialFunc)
 	conns.ConnConfig.ValidateConnect = refuseStandby
 	conns.PingTimeout = cfg.ConnectTimeout
@@ -64,6 +65,7 @@ func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
 	if cfg.Warm {
 		conns.MinConns = conns.MaxConns
 	}
+	conns.ConnConfig.RuntimeParams["client_encoding"] = "UTF8"
 	if _, ok := conns.ConnConfig.RuntimeParams["application_name"]; !ok {
 		conns.ConnConfig.RuntimeParams["application_name"] = "ganglion"
 	}
@@ -102,7 +104,7 @@ func openAs(ctx context.Context, cfg Config, as schema) (*Store, error) {
 // reads.
 func (s *Store) openPool(ctx context.Context) error {
 	var sync string
-	first, err := pgx.ConnectConfig(ctx, s.conns.ConnConfig)
+	first, err := pgx.ConnectConfig(ctx, s.connConfig(s.sockets.login.get()))
 	if err != nil {
 		return s.failed(ctx, "open the log", err)
 	}
@@ -164,12 +166,28 @@ func refuseStandby(ctx context.Context, c *pgconn.PgConn) error {
 	if len(answer.Rows) == 1 && string(answer.Rows[0][0]) == "t" {
 		return errStandby
 	}
+	if t, ok := socket(c.Conn()).(*tracked); ok {
+		t.loggedIn()
+	}
 	return nil
 }
 
-// connectBound is how long connecting may take when all hosts but the last
-// one swallow what they are sent.
-func (s *Store) connectBound() time.Duration {
+// limitLogin bounds one attempt to connect to one host.
+func (s *Store) limitLogin(_ context.Context, c *pgx.ConnConfig) error {
+	c.ConnectTimeout = s.sockets.login.get()
+	return nil
+}
+
+// connConfig configures one attempt to connect, with a limit for each host.
+func (s *Store) connConfig(limit time.Duration) *pgx.ConnConfig {
+	c := s.conns.ConnConfig.Copy()
+	c.ConnectTimeout = limit
+	return c
+}
+
+// connectBound is how long connecting may take when all hosts but the last one
+// are silent, and as long again for preparing the session.
+func (s *Store) connectBound(limit time.Duration) time.Duration {
 	type host struct {
 		name string
 		port uint16
@@ -178,30 +196,15 @@ func (s *Store) connectBound() time.Duration {
 	for _, f := range s.conns.ConnConfig.Fallbacks {
 		hosts[host{f.Host, f.Port}] = struct{}{}
 	}
-	return s.cfg.ConnectTimeout * time.Duration(len(hosts))
+	return limit * time.Duration(len(hosts)+1)
 }
 
-// prepareSession makes the settings of a new connection, and tells migrations
-// of newer programs that this one runs. lock and statement
-// are the server's timeouts; 0 is none.
+// prepareSession makes the settings of a new connection. lock and statement are
+// the server's timeouts; 0 is none.
 func (s *Store) prepareSession(ctx context.Context, c *pgx.Conn, lock, statement time.Duration) error {
-	query := `select pg_try_advisory_lock_shared(1195461199, hashtext($3)), set_config('default_transaction_isolation', 'read committed', false),
-		set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false)`
-	args := []any{milliseconds(lock), milliseconds(statement), s.inUse(s.schema.version)}
-	if s.cfg.Schema != "" {
-		query += `, set_config('search_path', $4, false)`
-		args = append(args, pgx.Identifier{s.cfg.Schema}.Sanitize())
-	}
-	rows, err := c.Query(ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	shared, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (ok bool, err error) {
-		return ok, row.Scan(append([]any{&ok}, make([]any, len(row.FieldDescriptions())-1)...)...)
-	})
-	if err == nil && !shared {
-		err = errors.New("a newer program is changing the schema to what this one can't use")
-	}
+	_, err := c.Exec(ctx, `select set_config('default_transaction_isolation', 'read committed', false),
+		set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false), set_config('search_path', $3, false)`,
+		milliseconds(lock), milliseconds(statement), pgx.Identifier{s.cfg.Schema}.Sanitize())
 	return err
 }
 
@@ -451,16 +454,17 @@ func (s *Store) housekeep(ctx context.Context) {
 }
 
 // expire deletes old outcomes, 500 in a transaction, and leaves those that
-// another node is deleting.
+// another node is deleting. Each step begins where the one before it ended,
+// because what is deleted stays in the index while an old snapshot is open.
 func (s *Store) expire(ctx context.Context) (deleted int64, err error) {
+	var from time.Time
 	for {
 		var n int64
 		err := s.withConn(ctx, "delete old outcomes", func(c *pgx.Conn) error {
-			tag, err := c.Exec(ctx, `delete from outcome where (agg_id, agg_type, key) in (
-				select agg_id, agg_type, key from outcome where stored < now() - $1::interval
-				order by stored limit 500 for update skip locked)`, s.cfg.KeepOutcomes)
-			n = tag.RowsAffected()
-			return err
+			return c.QueryRow(ctx, `with gone as (delete from outcome where (agg_id, agg_type, key) in (
+					select agg_id, agg_type, key from outcome where stored >= $2 and stored < now() - $1::interval
+					order by stored limit 500 for update skip locked) returning stored)
+				select count(*), coalesce(max(stored), $2) from gone`, s.cfg.KeepOutcomes, from).Scan(&n, &from)
 		})
 		deleted += n
 		if err != nil || n < 500 {

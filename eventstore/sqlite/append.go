@@ -97,18 +97,32 @@ func (b *backend) Append(units []*stored.Unit, _ bool) (batch.Result, error) {
 		return batch.Result{}, failure("begin", err)
 	}
 	result, err := b.inTransaction(ctx, units)
-	if err == nil {
-		if _, err = d.conn.ExecContext(ctx, "commit"); err != nil {
-			// It may be on the disk nevertheless.
-			err = &batch.Failure{Kind: batch.Lost, Reason: failure("commit", err).Reason}
-		}
-	}
 	if err != nil {
 		// SQLite has ended the transaction by itself after some errors; then
 		// there is nothing left to roll back, and this fails.
 		_, _ = d.conn.ExecContext(ctx, "rollback")
+		return result, err
 	}
-	return result, err
+	if _, err = d.conn.ExecContext(ctx, "commit"); err != nil {
+		f := failure("commit", err)
+		_, rollback := d.conn.ExecContext(ctx, "rollback")
+		if rollback != nil || !unwritten(err) {
+			f.Kind = batch.Lost // it may be on the disk nevertheless
+		}
+		return result, f
+	}
+	return result, nil
+}
+
+// unwritten reports whether a COMMIT failed before all of it was written, so
+// that nothing of it is there once it was rolled back. A failed fsync is not
+// such an error: what was written before it may survive a crash.
+func unwritten(err error) bool {
+	var e *sqlite3.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	return e.Code()&0xff == sqlite3lib.SQLITE_FULL || e.Code() == sqlite3lib.SQLITE_IOERR_WRITE
 }
 
 func (b *backend) inTransaction(ctx context.Context, units []*stored.Unit) (batch.Result, error) {
@@ -255,6 +269,8 @@ func failure(op string, err error) *batch.Failure {
 			f.Kind = batch.Refused
 		case sqlite3lib.SQLITE_BUSY, sqlite3lib.SQLITE_LOCKED:
 			f.Kind = batch.Busy
+		case sqlite3lib.SQLITE_FULL:
+			f.Reason = "sqlite: " + op + ": the disk is full: free space on it"
 		}
 	}
 	return f

@@ -202,6 +202,35 @@ func testDatabaseRefuses(t *testing.T, log Log) {
 	}
 }
 
+func testDeepJSON(t *testing.T, log Log) {
+	const most = 500
+	nested := func(levels int) json.RawMessage {
+		return json.RawMessage(strings.Repeat(`[`, levels) + `"[{"` + strings.Repeat(`]`, levels))
+	}
+	f := open(t, log)
+	deep := func(key string, levels int) eventstore.Unit {
+		u := unit(stream(1), 0, command(key, 1))
+		u.Commands[0].Events[0].Data = nested(levels)
+		return u
+	}
+	if _, err := f.Append(t.Context(), deep("deeper", most+1)); !errors.Is(err, eventstore.ErrInvalid) || !strings.Contains(err.Error(), "500 levels") {
+		t.Errorf("data of %d levels: got %v, want it refused", most+1, err)
+	}
+	f.append(deep("deep", most))
+	events := 0
+	err := f.Audit(t.Context(), `select data from event`, func(scan func(...any) error) error {
+		events++
+		return nil
+	})
+	if err != nil || events != 1 {
+		t.Errorf("the view of events shows %d, %v; want 1", events, err)
+	}
+	snapshot := eventstore.Snapshot{Stream: stream(1), Version: 1, Position: 1, At: epoch, Fingerprint: "f", State: nested(most + 1)}
+	if err := f.SaveSnapshot(t.Context(), snapshot); !errors.Is(err, eventstore.ErrInvalid) {
+		t.Errorf("a snapshot of %d levels: got %v, want it refused", most+1, err)
+	}
+}
+
 func testCommitted(t *testing.T, log Log) {
 	var told []eventstore.Commit // the callback's alone until the store has answered
 	logs := make(map[string]bool)

@@ -68,6 +68,7 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"holes are refused", testHoleRefused},
 		{"a poisoned command fails alone", testPoison},
 		{"data that the database refuses fails alone", testDatabaseRefuses},
+		{"JSON that is nested too deep is refused", testDeepJSON},
 		{"committed batches are told before they are answered", testCommitted},
 		{"writers that fight double nothing and leave no hole", testFight},
 		{"a context ends the wait and not the append", testContext},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 

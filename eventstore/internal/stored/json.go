@@ -279,6 +279,9 @@ func checkJSON(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("is not valid UTF-8")
 	}
+	if tooDeep(b) {
+		return fmt.Errorf("is nested deeper than %d levels", MaxDepth)
+	}
 	for rest := b; ; {
 		i := bytes.IndexByte(rest, '\\')
 		if i < 0 {
@@ -302,6 +305,27 @@ func checkJSON(b []byte) error {
 			rest = rest[6:]
 		}
 	}
+}
+
+// tooDeep reports whether a valid JSON document is nested deeper than MaxDepth.
+func tooDeep(b []byte) bool {
+	if bytes.Count(b, []byte{'['})+bytes.Count(b, []byte{'{'}) <= MaxDepth {
+		return false
+	}
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			i += stringEnd(b[i+1:])
+		case '{', '[':
+			if depth++; depth > MaxDepth {
+				return true
+			}
+		case '}', ']':
+			depth--
+		}
+	}
+	return false
 }
 
 // escape reads the \uXXXX that b begins with; -1 if there is none.

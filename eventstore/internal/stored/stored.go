@@ -24,6 +24,11 @@ const (
 	MaxCommitBytes  = 16 << 20
 	MaxKeyBytes     = 200
 	MaxNameBytes    = 200
+
+	// MaxDepth is how deep a JSON document may be nested. SQLite's functions read
+	// 1,000 levels, and one event past that would break every query of the
+	// view "event".
+	MaxDepth = 500
 )
 
 // Unit is a unit that was checked and encoded.

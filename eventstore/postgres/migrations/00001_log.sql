@@ -66,6 +66,9 @@ create table outcome (
   primary key (agg_id, agg_type, key)
 );
 create index outcome_stored on outcome (stored);
+-- Every row is deleted after a day. Vacuum by a number of rows, not by a share
+-- of the table, or a share of a busy table stays as dead rows.
+alter table outcome set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
 -- A cache: safe to delete. Each version of the program has its own row of a
 -- stream; a save keeps the newest of the others and deletes the rest.
@@ -88,12 +91,13 @@ create table log (
 );
 insert into log (id) values (gen_random_uuid());
 
--- A later schema that older programs may still use says so here: programs
--- that know at least the schema "oldest" work with the schema "schema".
+-- Which programs work with a schema: those that know at least the schema
+-- "oldest". Every migration inserts its own row, so that a crash can't part them.
 create table compatible (
   schema integer primary key,
   oldest integer not null
 );
+insert into compatible values (1, 1);
 
 -- lock_log makes appends to this log wait for each other until the
 -- transaction ends. The key holds the table's oid, so that two logs in one
@@ -121,12 +125,19 @@ end $$;
 -- committed: what follows the lock sees every earlier append.
 --
 -- Nearly always nothing speaks against a batch. So it is first stored on the
--- word of the versions alone, inside a subtransaction, and the unique index
--- on keys, which every row enters anyway, is the check: that costs nothing,
--- where looking each key up first costs a sixth of the server's time. Only
--- when a key is known is everything undone and looked up. A caller who
--- expects known keys says so (careful), because the undone rows are work for
--- vacuum.
+-- word of the versions alone, and the unique index on keys, which every row
+-- enters anyway, is the check: that costs nothing, where looking each key up
+-- first costs a sixth of the server's time. A known key is then a unique
+-- violation: the transaction is rolled back, and the caller sends the batch
+-- again with careful set, so that keys are looked up first. A caller that
+-- expects known keys sets it at once, because the undone rows are work for
+-- vacuum. An exception block here would spare the second call, and cost every
+-- append a second transaction id.
+--
+-- A key is looked up by a range of one index, in its order, and with a limit.
+-- Only that index can serve the range, so no statistics can lead the planner to
+-- read a whole stream instead. The range also ends at the key: rows behind it
+-- that are deleted, but not yet removed, are not read.
 --
 -- The look-ups are scalar subqueries, which the planner can't turn into joins,
 -- and the session makes it use indexes: a plan is kept for the life of the
@@ -148,7 +159,7 @@ create function append(
 declare
   sound   boolean; -- what the caller has seen is there
   smooth  boolean; -- nothing but a known key can speak against the batch
-  kept    boolean; -- there are outcomes
+  kept    boolean; -- there may be outcomes
   refused integer[];
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
@@ -165,7 +176,7 @@ begin
       select from (select unnest(u_id) as id, unnest(u_type) as type, unnest(u_version) as expected) u
       where u.expected <> coalesce((
         select c.version from commit c where c.agg_id = u.id and c.agg_type = u.type order by c.version desc limit 1), 0)),
-    exists (select from outcome)
+    pg_relation_size('outcome') > 0 -- not "exists": that would read what expired and was not yet removed
   into base, sound, smooth, kept;
   if not sound then
     raise exception 'the log went back' using errcode = 'GA001';
@@ -174,31 +185,30 @@ begin
   if smooth and kept then
     smooth := not exists (
       select from (select unnest(c_id) as id, unnest(c_type) as type, unnest(c_key) as key) k
-      where (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1);
+      where (select 1 from outcome o where (o.agg_id, o.agg_type, o.key) between (k.id, k.type, k.key) and (k.id, k.type, k.key)
+        order by o.agg_id, o.agg_type, o.key limit 1) = 1);
   end if;
   if smooth and cardinality(o_unit) > 0 then
     smooth := not exists (
       select from (select unnest(o_id) as id, unnest(o_type) as type, unnest(o_key) as key) k
-      where (select 1 from commit c where c.agg_id = k.id and c.agg_type = k.type and c.key = k.key limit 1) = 1
-         or (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1);
+      where (select 1 from commit c where (c.key, c.agg_id, c.agg_type) between (k.key, k.id, k.type) and (k.key, k.id, k.type)
+        order by c.key, c.agg_id, c.agg_type limit 1) = 1
+         or (select 1 from outcome o where (o.agg_id, o.agg_type, o.key) between (k.id, k.type, k.key) and (k.id, k.type, k.key)
+        order by o.agg_id, o.agg_type, o.key limit 1) = 1);
   end if;
 
   if smooth then
-    begin
-      insert into commit (pos, version, at, n, hash, agg_type, agg_id, key, meta, events)
-      select base + unnest(c_off), unnest(c_version), unnest(c_at), unnest(c_n), unnest(c_hash),
-        unnest(c_type), unnest(c_id), unnest(c_key), unnest(c_meta), unnest(c_events);
-      if cardinality(o_unit) > 0 then
-        insert into outcome (agg_id, agg_type, key, hash, version, at, answer)
-        select b.id, b.type, b.key, b.hash, b.version, b.at, b.answer
-        from unnest(o_type, o_id, o_key, o_hash, o_version, o_at, o_answer, o_keep)
-          b (type, id, key, hash, version, at, answer, keep)
-        where b.keep;
-      end if;
-      return;
-    exception when unique_violation then
-      null; -- all of it is undone, and looked at below
-    end;
+    insert into commit (pos, version, at, n, hash, agg_type, agg_id, key, meta, events)
+    select base + unnest(c_off), unnest(c_version), unnest(c_at), unnest(c_n), unnest(c_hash),
+      unnest(c_type), unnest(c_id), unnest(c_key), unnest(c_meta), unnest(c_events);
+    if cardinality(o_unit) > 0 then
+      insert into outcome (agg_id, agg_type, key, hash, version, at, answer)
+      select b.id, b.type, b.key, b.hash, b.version, b.at, b.answer
+      from unnest(o_type, o_id, o_key, o_hash, o_version, o_at, o_answer, o_keep)
+        b (type, id, key, hash, version, at, answer, keep)
+      where b.keep;
+    end if;
+    return;
   end if;
 
   select array_agg(u.i), array_agg(u.actual) into moved_unit, moved_version
@@ -214,8 +224,10 @@ begin
     union all
     select unit, type, id, key from unnest(o_unit, o_type, o_id, o_key) o (unit, type, id, key)
   ) k
-  where (select 1 from commit c where c.agg_id = k.id and c.agg_type = k.type and c.key = k.key limit 1) = 1
-     or (select 1 from outcome o where o.agg_id = k.id and o.agg_type = k.type and o.key = k.key limit 1) = 1;
+  where (select 1 from commit c where (c.key, c.agg_id, c.agg_type) between (k.key, k.id, k.type) and (k.key, k.id, k.type)
+        order by c.key, c.agg_id, c.agg_type limit 1) = 1
+     or (select 1 from outcome o where (o.agg_id, o.agg_type, o.key) between (k.id, k.type, k.key) and (k.id, k.type, k.key)
+        order by o.agg_id, o.agg_type, o.key limit 1) = 1;
 
   refused := coalesce(moved_unit, '{}') || coalesce(known_unit, '{}');
   insert into commit (pos, version, at, n, hash, agg_type, agg_id, key, meta, events)

@@ -77,9 +77,10 @@ create table log (
   id  text not null
 ) strict;
 
--- A later schema that older programs may still use says so here: programs
--- that know at least the schema "oldest" work with the schema "schema".
+-- Which programs work with a schema: those that know at least the schema
+-- "oldest". Every migration inserts its own row, so that a crash can't part them.
 create table compatible (
   schema integer primary key,
   oldest integer not null
 ) strict;
+insert into compatible values (1, 1);

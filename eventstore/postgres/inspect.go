@@ -1,0 +1,92 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// errUnfit reports a database that can't hold a log until an operator changes
+// something about it.
+var errUnfit = errors.New("postgres: the database is not fit for a log")
+
+// inspect looks at the database for the first time, and sets the name of the
+// schema. It leaves nothing in the session, which may be another program's by
+// the next statement.
+func (s *Store) inspect(ctx context.Context, c *pgx.Conn) error {
+	var (
+		pid                uint32
+		version            int
+		database, encoding string
+		schema             *string
+	)
+	err := c.QueryRow(ctx, `select pg_backend_pid(), current_setting('server_version_num')::int, current_database(),
+		current_setting('server_encoding'), coalesce(nullif($1, ''), current_schema())`, pgx.QueryExecModeExec, s.cfg.Schema).
+		Scan(&pid, &version, &database, &encoding, &schema)
+	switch {
+	case err != nil:
+		return err
+	case version < 140000:
+		return fmt.Errorf("%w: the server is PostgreSQL %d: version 14 or newer is needed", errUnfit, version/10000)
+	case encoding != "UTF8":
+		return fmt.Errorf("%w: the encoding of %q is %s, and JSON needs UTF8: "+
+			"make a new database with create database … encoding 'UTF8' template template0", errUnfit, database, encoding)
+	case schema == nil:
+		return fmt.Errorf("%w: no schema of the role's search_path exists: create one, or set the role's search_path", errUnfit)
+	}
+	s.cfg.Schema = *schema
+	if pid == c.PgConn().PID() {
+		return nil // no pooler between
+	}
+	shares, err := s.sharesSession(ctx, c)
+	if err == nil && shares {
+		err = fmt.Errorf("%w: a pooler between node and database gives each transaction another session (pool_mode = transaction): "+
+			"set pool_mode = session for %q, or connect to the server itself", errUnfit, database)
+	}
+	return err
+}
+
+// poolerTries is how often sharesSession looks. One look suffices, unless other
+// clients of the pooler take the process that this one has just left.
+const poolerTries = 5
+
+// sharesSession reports whether a pooler runs the transactions of one connection
+// in several server processes. It makes another connection hold a process, which
+// may only be a process that the first one does not count on.
+func (s *Store) sharesSession(ctx context.Context, c *pgx.Conn) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.connectBound(s.sockets.login.get()))
+	defer cancel()
+	other, err := pgx.ConnectConfig(ctx, s.connConfig(s.sockets.login.get()))
+	if err != nil {
+		return false, err
+	}
+	defer other.Close(context.WithoutCancel(ctx))
+	first, err := process(ctx, c)
+	for range poolerTries {
+		if err != nil {
+			return false, err
+		}
+		if _, err = other.Exec(ctx, `begin`); err != nil {
+			return false, err
+		}
+		held, err1 := process(ctx, other)
+		if err1 == nil && held == first {
+			return true, nil
+		}
+		now, err2 := process(ctx, c)
+		if err2 == nil && now != first {
+			return true, nil
+		}
+		_, err = other.Exec(ctx, `rollback`)
+		err = errors.Join(err, err1, err2)
+	}
+	return false, err
+}
+
+// process returns which process of the server runs a connection's statement.
+func process(ctx context.Context, c *pgx.Conn) (pid uint32, err error) {
+	err = c.QueryRow(ctx, `select pg_backend_pid()`, pgx.QueryExecModeExec).Scan(&pid)
+	return pid, err
+}
