@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	sqlite3 "modernc.org/sqlite"
@@ -106,7 +107,7 @@ func (b *backend) Append(units []*stored.Unit, _ bool) (batch.Result, error) {
 	if _, err = d.conn.ExecContext(ctx, "commit"); err != nil {
 		f := failure("commit", err)
 		_, rollback := d.conn.ExecContext(ctx, "rollback")
-		if rollback != nil || !unwritten(err) {
+		if !unwritten(err) || rollback != nil && !alreadyRolledBack(rollback) {
 			f.Kind = batch.Lost // it may be on the disk nevertheless
 		}
 		return result, f
@@ -123,6 +124,12 @@ func unwritten(err error) bool {
 		return false
 	}
 	return e.Code()&0xff == sqlite3lib.SQLITE_FULL || e.Code() == sqlite3lib.SQLITE_IOERR_WRITE
+}
+
+// alreadyRolledBack reports whether a ROLLBACK failed since SQLite has rolled the
+// transaction back by itself, as it does after most failed writes.
+func alreadyRolledBack(err error) bool {
+	return strings.Contains(err.Error(), "no transaction is active")
 }
 
 func (b *backend) inTransaction(ctx context.Context, units []*stored.Unit) (batch.Result, error) {
