@@ -17,8 +17,12 @@ type Note struct {
 }
 
 type (
-	take  struct{ Text string }
-	taken struct{ Text string }
+	take struct {
+		Text string `json:"text"`
+	}
+	taken struct {
+		Text string `json:"text"`
+	}
 )
 
 func (c take) Decide(_ aggregate.Call, n Note) (aggregate.Decision[Note], error) {
@@ -47,7 +51,7 @@ func notes(change func(*aggregate.Type[Note])) *aggregate.Catalog {
 }
 
 func noted(id, key, text string) command.Command {
-	c := cmd(id, key, "jot", m{"Text": text})
+	c := cmd(id, key, "jot", m{"text": text})
 	c.Stream.Type = "note"
 	return c
 }
@@ -111,8 +115,12 @@ func TestStateThatJSONCannotKeepHasNoSnapshot(t *testing.T) {
 }
 
 type (
-	halve  struct{ Text string }
-	halved struct{ Text string }
+	halve struct {
+		Text string `json:"text"`
+	}
+	halved struct {
+		Text string `json:"text"`
+	}
 )
 
 func (c halve) Decide(aggregate.Call, Note) (aggregate.Decision[Note], error) {

@@ -229,8 +229,12 @@ func TestStateThatIsNeverReadIsStillCounted(t *testing.T) {
 }
 
 type (
-	keep  struct{ Text string }
-	whole struct{ Text string }
+	keep struct {
+		Text string `json:"text"`
+	}
+	whole struct {
+		Text string `json:"text"`
+	}
 )
 
 func (c keep) Decide(aggregate.Call, Note) (aggregate.Decision[Note], error) {
