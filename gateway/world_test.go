@@ -279,8 +279,12 @@ func (o *owner) Send(c command.Command, reply func(command.Outcome)) {
 	lane <- func() { reply(o.execute(c)) }
 }
 
-// byDeadline answers a command with timeout at its deadline, as a router does.
+// byDeadline answers a command with timeout at its deadline, if it has one, as
+// a router does.
 func byDeadline(c command.Command, reply func(command.Outcome)) func(command.Outcome) {
+	if c.Deadline.IsZero() {
+		return reply
+	}
 	var once sync.Once
 	late := time.AfterFunc(time.Until(c.Deadline), func() {
 		once.Do(func() {
