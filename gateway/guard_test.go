@@ -172,7 +172,7 @@ func TestDebugLevelShowsEachCommandsOutcomeOnce(t *testing.T) {
 	c := n.join("ada")
 	c.send(`{"op":"command","id":"1","aggregate":"counter/a","command":"add","key":"k1","data":{"by":1}}`)
 	want[frame.Result](c)
-	c.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"fail","key":"k2"}`)
+	c.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"fail","key":"k2","data":{}}`)
 	c.wantFault("2", command.Rejected)
 	c.send(`{"op":"command","id":"3","aggregate":"counter/a","command":"add","key":"k3","data":{"ammount":1}}`)
 	c.wantFault("3", command.BadRequest)
