@@ -158,6 +158,7 @@ func read(t testing.TB, s eventstore.Store) []eventstore.Commit {
 // scrambler is a peer that pushes a log as no publisher would: in frames that
 // overlap, twice, out of order, with some left out, on streams that break.
 type scrambler struct {
+	id      string // of the log
 	log     []eventstore.Commit
 	seed    uint64
 	streams atomic.Uint64 // each says something else
@@ -165,6 +166,9 @@ type scrambler struct {
 
 func (s *scrambler) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
 	rng := rand.New(rand.NewPCG(s.seed, s.streams.Add(1)))
+	if err := stream.Send(preencoded(encodeLog(s.id))); err != nil {
+		return err
+	}
 	for {
 		var wire []byte
 		for range 1 + rng.IntN(8) {
@@ -212,7 +216,7 @@ func TestScrambledFramesComeOutInOrder(t *testing.T) {
 			}
 			var ms []cluster.Member
 			for i := range 3 {
-				ms = append(ms, domain(fmt.Sprintf("n%d", i), net.serve(&scrambler{log: rest, seed: seed + uint64(i)})))
+				ms = append(ms, domain(fmt.Sprintf("n%d", i), net.serve(&scrambler{id: log.LogID(), log: rest, seed: seed + uint64(i)})))
 			}
 			members.set(ms...)
 			got.wait(t, rest[len(rest)-1].Position)
