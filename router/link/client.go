@@ -203,9 +203,17 @@ func (l *Link) Run(ctx context.Context) {
 	l.mu.Lock()
 	l.stop = cancel
 	l.mu.Unlock()
+	// The connection is kept between streams, so that a new stream begins after
+	// everything that was sent on the last one.
+	conn, release, err := l.cfg.Conn(l.cfg.Addr)
+	if err != nil {
+		l.cfg.Logger.Error("a peer can't be connected to", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
+		return
+	}
+	defer release()
 	pause, refused := shortest, false
 	for ctx.Err() == nil && !l.finished() {
-		spoke, err := l.stream(ctx)
+		spoke, err := l.stream(ctx, conn)
 		if ctx.Err() != nil || l.finished() {
 			return
 		}
@@ -232,14 +240,9 @@ func (l *Link) Run(ctx context.Context) {
 
 // stream opens one stream and serves it until it ends. It tells whether the
 // peer ever spoke on it.
-func (l *Link) stream(ctx context.Context) (spoke bool, err error) {
+func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (spoke bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, release, err := l.cfg.Conn(l.cfg.Addr)
-	if err != nil {
-		return false, err
-	}
-	defer release()
 	// Waiting for the connection to be ready leaves the pace of attempts to
 	// the pool's backoff.
 	stream, err := peer.NewPeerClient(conn).Commands(ctx, grpc.WaitForReady(true))
