@@ -316,7 +316,7 @@ func TestWhatServerSentEventsCannotBeginWithIsAProblem(t *testing.T) {
 		t.Errorf("a second session of ada: got %d %s", status, body)
 	}
 	n.events("/v1/categories/auction/events", "bob")
-	n.events("/v1/categories/auction/events", "", "Origin", n.url)
+	n.events("/v1/categories/auction/events", "carol", "Origin", n.url)
 	if status, body := ask("/v1/categories/auction/events", "eve"); status != 503 || !strings.Contains(body, `"code":"unavailable"`) {
 		t.Errorf("a fourth session: got %d %s", status, body)
 	}

@@ -50,6 +50,7 @@ func pipelined(n int, request string) string {
 func TestStatesWaitForRoomInTheSendBuffer(t *testing.T) {
 	t.Parallel()
 	const state = 256 << 10
+	const requests = 30
 	const most = 256<<10 + 2*state // QueueBytes, one answer, and the rest of a message with one
 	for name, request := range map[string]string{
 		"get":   `{"op":"get","id":"%d","aggregate":"auction/1"}`,
@@ -61,10 +62,10 @@ func TestStatesWaitForRoomInTheSendBuffer(t *testing.T) {
 			states, large := w.largeStates(state)
 			n := w.node(large)
 			c := n.join("eve")
-			c.send(pipelined(100, request))
+			c.send(pipelined(requests, request))
 			waitFor(t, func() bool { return n.Stats().Full == 1 })
 			answers := 0
-			for answers < 100 { // and the client reads them, so that more are asked for
+			for answers < requests { // and the client reads them, so that more are asked for
 				if waits := n.Stats().Outbound; waits > most {
 					t.Fatalf("%d bytes wait for one session, want at most %d", waits, most)
 				}
@@ -75,8 +76,8 @@ func TestStatesWaitForRoomInTheSendBuffer(t *testing.T) {
 					t.Fatalf("got %s", f.Append(nil))
 				}
 			}
-			if asked := states.asked.Load(); asked > 300 {
-				t.Errorf("the router was asked %d times for 100 answers", asked)
+			if asked := states.asked.Load(); asked > 3*requests {
+				t.Errorf("the router was asked %d times for %d answers", asked, requests)
 			}
 			waitFor(t, func() bool { return n.Stats().Outbound == 0 })
 		})

@@ -324,7 +324,7 @@ func TestPipelinedCommandsKeepTheirOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.node().join("ada")
-	const commands = 500
+	const commands = 100
 	var sent []string
 	go func() {
 		var batch strings.Builder

@@ -26,7 +26,7 @@ func TestAFullSocketLosesNothingAndBreaksNoFrame(t *testing.T) {
 	for op := ""; op != "live"; op = slow.answer().Op() {
 	}
 	total := n.fillASocket()
-	const requests = 100
+	const requests = 40
 	var commands []string
 	for i := range requests { // on streams of their own, so that they are answered concurrently
 		commands = append(commands, fmt.Sprintf(`{"op":"command","id":"c%d","aggregate":"counter/%d","command":"add","data":{}}`, i, i))

@@ -319,8 +319,7 @@ func TestCallersAreGivenUpAfterPatience(t *testing.T) {
 		if _, err := c.Append(t.Context(), unitOf("a", 1)); !errors.Is(err, eventstore.ErrUnavailable) || !time.Now().Equal(began.Add(500*time.Millisecond)) {
 			t.Errorf("while it is away: got %v after %v", err, time.Since(began))
 		}
-		s.ready = nil // read by run, which waits for release
-		release <- nil
+		close(release)
 		synctest.Wait()
 		if c.Away().Err() != nil {
 			t.Error("the database answered and still counts as away")
