@@ -286,16 +286,16 @@ func (g *Gateway) startOf(req *frame.Subscribe, r *http.Request) *command.Failur
 	case req.Category != "" && last != "":
 		return badParameter("last", "is for streams: a category begins at a cursor")
 	case after != "":
-		n, err := strconv.ParseUint(after, 10, 64)
-		if err != nil {
-			return badParameter("after", "must be a version: a whole number")
+		n, failure := number("after", after, 0, "must be a version: a whole number")
+		if failure != nil {
+			return failure
 		}
 		v := eventstore.Version(n)
 		req.After = &v
 	case last != "":
-		n, err := strconv.ParseUint(last, 10, 64)
-		if err != nil || n == 0 {
-			return badParameter("last", "must be a whole number of 1 or more")
+		n, failure := number("last", last, 1, "must be a whole number of 1 or more")
+		if failure != nil {
+			return failure
 		}
 		req.Last = n
 	case from == "now":

@@ -253,10 +253,8 @@ func (g *Gateway) serveAggregate(w http.ResponseWriter, r *http.Request, identit
 		failure = bad
 	}
 	if at := query.Get("at_least"); at != "" && failure == nil {
-		n, err := strconv.ParseUint(at, 10, 64)
-		if err != nil {
-			failure = badParameter("at_least", "must be a position: a whole number")
-		}
+		var n uint64
+		n, failure = number("at_least", at, 0, "must be a position: a whole number")
 		f.AtLeast = eventstore.Position(n)
 	}
 	if strong := query.Get("strong"); query.Has("strong") && failure == nil {
@@ -316,6 +314,18 @@ func parameters(r *http.Request, names ...string) (url.Values, *command.Failure)
 		}
 	}
 	return query, nil
+}
+
+// number reads a whole number from least on. what says what else it must be.
+func number(name, value string, least uint64, what string) (uint64, *command.Failure) {
+	n, err := strconv.ParseUint(value, 10, 64)
+	switch {
+	case errors.Is(err, strconv.ErrRange), n > frame.MaxNumber:
+		return 0, badParameter(name, "is "+clip(value)+": whole numbers from 2^53 on may have been rounded on their way and are refused")
+	case err != nil, n < least:
+		return 0, badParameter(name, what)
+	}
+	return n, nil
 }
 
 func badParameter(name, what string) *command.Failure {

@@ -15,7 +15,7 @@ count=${COUNT:-10}
 [ "$(id -u)" = 0 ] || echo "test-faults: not root: full disks are replaced by a limit on the size of files, and the full disk of the write-ahead log is NOT tested" >&2
 
 if [ -z "${SHORT:-}" ]; then
-	go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|WithoutPush' ./test/e2e
+	go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|AcceptedLoss|WithoutPush' ./test/e2e
 	go test -race -timeout 60m -run 'Client|ResumeOnAnotherGateway' ./test/e2e
 	go test -race -timeout 30m -count 1 -run 'HugeCategory' ./gateway
 	go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|SetBack|Unreachable|Locked|Store' ./eventstore/...

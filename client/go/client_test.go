@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -355,18 +356,30 @@ func TestCloseDoesNotWaitForAGatewayThatIsStuck(t *testing.T) {
 
 func TestARenewalOfAnEarlierConnectionDoesNotKeepTheNextFromItsOwn(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int32
 		g := welcomed(t, Options{Token: func(ctx context.Context) (string, error) {
-			if calls++; calls == 2 {
+			n := calls.Add(1)
+			if n == 2 {
 				<-ctx.Done()
 				return "", ctx.Err()
 			}
-			return fmt.Sprint("t", calls), nil
+			return fmt.Sprint("t", n), nil
 		}})
-		g.tell(object{"op": "expiring", "in_ms": 60000})
+		halfTheTokensLife := func() {
+			g.tell(object{"op": "expiring", "in_ms": 60000})
+			for range 3 { // less than a heartbeat each
+				g.tell(object{"op": "heartbeat", "cursor": "100"})
+				time.Sleep(12 * time.Second)
+			}
+			synctest.Wait()
+		}
+		halfTheTokensLife()
+		if n := calls.Load(); n != 2 {
+			t.Fatalf("%d calls before the connection breaks", n)
+		}
 		g.cut()
 		g.welcome()
-		g.tell(object{"op": "expiring", "in_ms": 60000})
+		halfTheTokensLife()
 		if said := g.last(); said["op"] != "auth" || said["token"] != "t3" {
 			t.Errorf("said %v", said)
 		}
@@ -406,11 +419,11 @@ func TestACategoryForgetsTheStreamsUnheardOfForLongest(t *testing.T) {
 
 func TestTokenFunctionIsCalledAHandfulOfTimesPerToken(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int32
 		began := time.Now()
 		// A cache: the same token until 5 s before its end.
 		g := welcomed(t, Options{Token: func(context.Context) (string, error) {
-			calls++
+			calls.Add(1)
 			return fmt.Sprint("t", int((time.Since(began)+5*time.Second)/time.Minute)), nil
 		}})
 		for range 20 { // as a gateway does that warns at each renewal
@@ -421,8 +434,8 @@ func TestTokenFunctionIsCalledAHandfulOfTimesPerToken(t *testing.T) {
 			g.tell(object{"op": "heartbeat", "cursor": "100"})
 			time.Sleep(12 * time.Second)
 		}
-		if calls > 7 || g.last()["token"] != "t1" {
-			t.Errorf("%d calls, the last frame is %v", calls, g.last())
+		if n := calls.Load(); n > 7 || g.last()["token"] != "t1" {
+			t.Errorf("%d calls, the last frame is %v", n, g.last())
 		}
 	})
 }

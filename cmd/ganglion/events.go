@@ -221,9 +221,17 @@ func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	options := client.Options{
-		URLs:    []string{base + "/v1/ws"},
-		OnError: func(e *client.Error) { log.Warn("the gateway", "url", base, "error", e.Message) },
+		URLs: []string{base + "/v1/ws"},
+		OnError: func(e *client.Error) {
+			if e.Code == client.CodeUnauthenticated { // there is no other token than that of the command line
+				stop(e)
+				return
+			}
+			log.Warn("the gateway", "url", base, "error", e.Message)
+		},
 	}
 	if c.Token != "" {
 		options.Token = func(context.Context) (string, error) { return c.Token, nil }
@@ -232,7 +240,6 @@ func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return usageError{err}
 	}
-	reading, stop := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		if err := c.watch(reading, gateway, base, log); err != nil {

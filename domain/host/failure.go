@@ -97,6 +97,9 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error, jobs ...*
 		h.counters.unknown.Add(1)
 		return away("the database went away while it stored the command, so the outcome is not known: "+
 			"send it again with the same key", command.RetrySameKey)
+	case errors.Is(err, errForgotten):
+		h.counters.unavailable.Add(1)
+		return away("this node stood still again and again while it read the aggregate: try again", command.RetryLater)
 	case errors.Is(err, eventstore.ErrUnavailable):
 		h.counters.unavailable.Add(1)
 		return away("the database can't be reached: try again", command.RetryLater)

@@ -427,10 +427,31 @@ func onPostgres(t *testing.T, url string) opener {
 	}
 }
 
+// waitSnapshot waits until the newest snapshot of a stream with a fingerprint is
+// one of a version, and returns it.
+func waitSnapshot(t *testing.T, store eventstore.Store, s eventstore.StreamID, fingerprint string, version eventstore.Version) *eventstore.Snapshot {
+	t.Helper()
+	var newest *eventstore.Snapshot
+	for end := time.Now().Add(patience); newest == nil || newest.Version < version; time.Sleep(time.Millisecond) {
+		loaded, err := store.Load(t.Context(), eventstore.LoadRequest{Stream: s, Fingerprint: fingerprint, Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		newest = loaded.Snapshot
+		if time.Now().After(end) {
+			t.Fatalf("the newest snapshot is %+v, want one of version %d", newest, version)
+		}
+	}
+	return newest
+}
+
+// patience is how long a test waits for something that happens on its own.
+const patience = time.Minute
+
 // waitStats waits until the host's figures are as wanted.
 func waitStats(t testing.TB, h *Host, want func(Stats) bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for !want(h.Stats()) {
 		select {
 		case <-deadline:

@@ -194,10 +194,10 @@ func (p *parts) readID() {
 	p.id = p.ascii(mID, MaxIDBytes)
 }
 
-// maxNumber is the largest whole number in a frame. Beyond it the number may
-// be a neighbour of the one that was meant: JavaScript and others read JSON's
-// numbers as doubles.
-const maxNumber = 1<<53 - 1
+// MaxNumber is the largest whole number in a frame or a query parameter. Beyond
+// it the number may be a neighbour of the one that was meant: JavaScript and
+// others read JSON's numbers as doubles.
+const MaxNumber = 1<<53 - 1
 
 // uint reads an optional whole number.
 func (p *parts) uint(m member) uint64 {
@@ -208,7 +208,7 @@ func (p *parts) uint(m member) uint64 {
 	if err != nil {
 		p.fail(names[m], "%s must be a whole number of 0 or more, without quotes", names[m])
 	}
-	if n > maxNumber {
+	if n > MaxNumber {
 		p.fail(names[m], "%s is %d: whole numbers from 2^53 on may have been rounded on their way and are refused", names[m], n)
 	}
 	return n

@@ -14,6 +14,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
+// protocol: rule Numbers
 func TestWhatIsWrongWithAFrameIsSaid(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 65)

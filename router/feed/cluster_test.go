@@ -166,11 +166,8 @@ type scrambler struct {
 
 func (s *scrambler) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
 	rng := rand.New(rand.NewPCG(s.seed, s.streams.Add(1)))
-	if err := stream.Send(preencoded(encodeLog(s.id))); err != nil {
-		return err
-	}
 	for {
-		var wire []byte
+		wire := encodeLog(s.id)
 		for range 1 + rng.IntN(8) {
 			i := rng.IntN(len(s.log))
 			n := min(1+rng.IntN(12), len(s.log)-i)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -253,7 +254,7 @@ func (m *mute) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.
 			if !ok {
 				return nil
 			}
-			if err := stream.Send(preencoded(wire)); err != nil {
+			if err := stream.Send(preencoded(slices.Concat(wire, encodeLog(logOne)))); err != nil {
 				return err
 			}
 		case <-stream.Context().Done():

@@ -27,6 +27,7 @@ import (
 // for the script's «advance», and a network in memory.
 //
 // protocol: close 1012, close 4000, close 4001, close 4004, close 4100, close 4200
+// protocol: rule Rolling upgrades
 func TestClientGo(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../proto/testdata/conversations/*.json")
