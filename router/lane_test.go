@@ -21,7 +21,9 @@ import (
 func (n *node) numbered(s eventstore.StreamID, session string, from, to int) []<-chan command.Outcome {
 	var answers []<-chan command.Outcome
 	for i := from; i < to; i++ {
-		answers = append(answers, n.send(command.Command{Stream: s, Session: session, Data: json.RawMessage(strconv.Itoa(i))}))
+		answers = append(answers, n.send(command.Command{
+			Stream: s, Session: session, Data: json.RawMessage(strconv.Itoa(i)), Deadline: time.Now().Add(time.Minute),
+		}))
 	}
 	return answers
 }

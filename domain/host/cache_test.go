@@ -118,15 +118,19 @@ func TestClearForgetsAlsoWhatIsUnderWay(t *testing.T) {
 func TestPauseIsNoticed(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
+	h, err := New(Config{Store: newMemlog(), Catalog: catalog(nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for after, want := range map[time.Duration]bool{
 		pauseTick: false, 9 * pauseTick: false, pauseMost: false, pauseMost + 1: true, time.Hour: true,
 	} {
-		if got := paused(now, now.Add(after)); got != want {
+		if got := h.paused(now, now.Add(after)); got != want {
 			t.Errorf("%s between two ticks: paused %v", after, got)
 		}
 	}
 	// A suspended machine: only the wall clock has moved.
-	if !paused(now, now.Round(0).Add(time.Hour)) {
+	if !h.paused(now, now.Round(0).Add(time.Hour)) {
 		t.Error("a suspended machine was not noticed")
 	}
 }

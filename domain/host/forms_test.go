@@ -83,8 +83,7 @@ func release(t testing.TB, n int) *aggregate.Catalog {
 
 // TestThreeForms runs three releases one after another on one log. Each reads
 // what the ones before it wrote, trusts no snapshot but its own, and a release
-// that is older than the log refuses to work on it. Figures are compared unless
-// the process stood still, since then the host reads everything again.
+// that is older than the log refuses to work on it.
 func TestThreeForms(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
@@ -121,7 +120,7 @@ func TestThreeForms(t *testing.T) {
 		second := start(t, Config{Store: log(nil), Catalog: release(t, 2)})
 		send(second, 12, 12, func(i int) any { return m{"text": line(i), "loud": true} })
 		shows(second, 24, 12)
-		if s := second.Stats(); s.Pauses == 0 && (s.SnapshotsUsed != 0 || s.EventsLoaded != 12) {
+		if s := second.Stats(); s.SnapshotsUsed != 0 || s.EventsLoaded != 12 {
 			t.Errorf("release 2 used %d snapshots and read %d events", s.SnapshotsUsed, s.EventsLoaded)
 		}
 		waitStats(t, second, func(s Stats) bool { return s.Snapshots+s.SnapshotsDropped >= 2 })
@@ -129,7 +128,7 @@ func TestThreeForms(t *testing.T) {
 		third := start(t, Config{Store: log(nil), Catalog: release(t, 3)})
 		send(third, 24, 6, func(i int) any { return m{"lines": []string{line(i), line(i)}, "loud": true} })
 		shows(third, 36, 18)
-		if s := third.Stats(); s.Pauses == 0 && (s.SnapshotsUsed != 0 || s.EventsLoaded != 24) {
+		if s := third.Stats(); s.SnapshotsUsed != 0 || s.EventsLoaded != 24 {
 			t.Errorf("release 3 used %d snapshots and read %d events", s.SnapshotsUsed, s.EventsLoaded)
 		}
 		waitStats(t, third, func(s Stats) bool { return s.Snapshots+s.SnapshotsDropped >= 2 })
@@ -137,7 +136,7 @@ func TestThreeForms(t *testing.T) {
 		// Its own snapshot it trusts.
 		again := start(t, Config{Store: log(nil), Catalog: release(t, 3)})
 		shows(again, 36, 18)
-		if s := again.Stats(); s.Pauses == 0 && (s.SnapshotsUsed != 1 || s.EventsLoaded > 5) {
+		if s := again.Stats(); s.SnapshotsUsed != 1 || s.EventsLoaded > 5 {
 			t.Errorf("release 3 again used %d snapshots and read %d events", s.SnapshotsUsed, s.EventsLoaded)
 		}
 

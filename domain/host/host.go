@@ -64,6 +64,7 @@ type Host struct {
 	differing sync.Map                  // of formKey: forms that were logged
 	outage    atomic.Bool               // the last append found the store out of reach
 	aheadTold atomic.Int64              // when decisionTime last logged, in nanoseconds since 1970
+	pauseMost time.Duration             // between two looks of watchForPauses
 	ticked    atomic.Pointer[time.Time] // when watchForPauses last looked; nil while it does not
 
 	// mu guards all below and the fields of cells that say so. It is held
@@ -94,6 +95,7 @@ func New(config Config) (*Host, error) {
 		store:     config.Store,
 		log:       config.Logger,
 		born:      time.Now(),
+		pauseMost: pauseMost,
 		ctx:       ctx,
 		cancel:    cancel,
 		loads:     make(chan struct{}, config.Loads),
@@ -328,7 +330,7 @@ func (h *Host) watchForPauses() {
 		case <-ticker.C:
 		}
 		now := time.Now()
-		if last := *h.ticked.Load(); paused(last, now) {
+		if last := *h.ticked.Load(); h.paused(last, now) {
 			h.counters.pauses.Add(1)
 			h.log.Warn("this process was paused: forgetting every aggregate's state", "pause", now.Sub(last))
 			h.forget()
@@ -342,12 +344,12 @@ func (h *Host) watchForPauses() {
 // may well be served before that.
 func (h *Host) woken() bool {
 	last := h.ticked.Load()
-	return last != nil && paused(*last, time.Now())
+	return last != nil && h.paused(*last, time.Now())
 }
 
 // paused tells whether the process did not run between two ticks. Wall-clock
 // time is compared as well: the monotonic clock stands still while a machine
 // is suspended.
-func paused(last, now time.Time) bool {
-	return now.Sub(last) > pauseMost || now.Round(0).Sub(last.Round(0)) > pauseMost
+func (h *Host) paused(last, now time.Time) bool {
+	return now.Sub(last) > h.pauseMost || now.Round(0).Sub(last.Round(0)) > h.pauseMost
 }

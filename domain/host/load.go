@@ -330,7 +330,7 @@ const (
 	// snapshotQueue bounds the snapshots that wait to be written. One that
 	// finds no place is dropped: the next commit makes another.
 	snapshotQueue   = 64
-	snapshotTimeout = 5 * time.Second
+	snapshotTimeout = 30 * time.Second
 )
 
 // offerSnapshot makes a snapshot of the state and hands it to the writer, if

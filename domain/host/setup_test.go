@@ -156,11 +156,16 @@ func catalog(change func(*aggregate.Type[Box])) *aggregate.Catalog {
 // start runs a host until the test ends.
 func start(t testing.TB, config Config) *Host {
 	t.Helper()
-	h, _ := startStopping(t, config)
+	h, _ := starting(t, config, time.Hour) // figures of a test must not depend on how busy the machine is
 	return h
 }
 
 func startStopping(t testing.TB, config Config) (h *Host, stop func()) {
+	t.Helper()
+	return starting(t, config, pauseMost)
+}
+
+func starting(t testing.TB, config Config, pauseMost time.Duration) (h *Host, stop func()) {
 	t.Helper()
 	if config.Catalog == nil {
 		config.Catalog = catalog(nil)
@@ -169,6 +174,7 @@ func startStopping(t testing.TB, config Config) (h *Host, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.pauseMost = pauseMost
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
