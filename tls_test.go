@@ -107,16 +107,20 @@ func call(t *testing.T, addr string, client *tls.Config) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{})
-	if err == nil {
-		_, err = stream.Recv()
+	for {
+		stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("neither an answer nor a refusal: %v", err)
+		}
+		if err == nil || !strings.Contains(err.Error(), context.DeadlineExceeded.Error()) { // of a handshake on a busy machine
+			return err
+		}
 	}
-	if ctx.Err() != nil {
-		t.Fatalf("neither an answer nor a refusal: %v", err)
-	}
-	return err
 }
 
 // clientOf makes a client's end of links.

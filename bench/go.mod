@@ -35,6 +35,7 @@ require (
 	github.com/ganglion-es/ganglion/gateway v0.0.0 // indirect
 	github.com/ganglion-es/ganglion/proto v0.0.0 // indirect
 	github.com/ganglion-es/ganglion/router v0.0.0 // indirect
+	github.com/go-jose/go-jose/v4 v4.1.8 // indirect
 	github.com/google/btree v1.1.3 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/hashicorp/errwrap v1.1.0 // indirect

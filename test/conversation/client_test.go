@@ -28,6 +28,7 @@ import (
 //
 // protocol: close 1012, close 4000, close 4001, close 4004, close 4100, close 4200
 // protocol: rule Rolling upgrades
+// protocol: rule Refusals reach the application
 func TestClientGo(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../proto/testdata/conversations/*.json")
