@@ -12,9 +12,12 @@ scripts/client-js.sh # also builds what the end-to-end tests run
 scripts/chromium.sh
 PATH=$PATH:/usr/sbin
 command -v nginx >/dev/null || test/compose/install.sh nginx-light # for the recipe in docs/operations.md
-# The store's fault tests wait for real servers with short deadlines; beside the
-# end-to-end tests they would find the machine too busy.
-go test -race -timeout 10m ./eventstore/...
+# Packages are built together and tested one at a time: the fault tests wait for
+# real servers and processes with short deadlines, and beside others they would
+# find the machine too busy.
+mkdir -p .run
+alone="flock $PWD/.run/test.lock"
+go test -race -timeout 40m -exec "$alone" ./eventstore/...
 # shellcheck disable=SC2046
-go test -race -timeout 20m $(go list work | grep -v /eventstore)
+go test -race -timeout 40m -exec "$alone" $(go list work | grep -v /eventstore)
 [ "${FUZZTIME:-5000x}" = 0 ] || scripts/fuzz.sh "${FUZZTIME:-5000x}"
