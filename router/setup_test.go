@@ -226,7 +226,7 @@ type option func(*Config)
 func suspicious(c *Config) {
 	c.Suspect = 0
 	if os.Getenv("CI") != "" {
-		c.Suspect = time.Second
+		c.Suspect = 3 * time.Second
 	}
 }
 
@@ -261,7 +261,8 @@ func (w *world) start(id string, opts ...option) *node {
 	n.proxy = newProxy(w.t, listener.Addr().String())
 	n.pool = link.NewPool(link.PoolConfig{})
 	cfg := Config{
-		Suspect: 5 * time.Second, // no false alarm on a busy machine
+		Suspect: 5 * time.Second,  // no false alarm on a busy machine
+		Search:  30 * time.Second, // which takes its time to dial as well
 		Self:    id, Pool: n.pool, Watch: func(ctx context.Context) <-chan *cluster.View { return w.watch(ctx, id) },
 	}
 	ctx, cancel := context.WithCancel(context.Background())
