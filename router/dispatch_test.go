@@ -90,7 +90,7 @@ func TestACommandOnABrokenLinkIsExecutedOnceByTheNextCandidate(t *testing.T) {
 			a := w.nodes["a"]
 			hold := make(chan struct{})
 			a.executor.set(func(e *executor) { e.hold = hold })
-			answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1", Key: "k"})
+			answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1", Key: "k", Deadline: time.Now().Add(time.Minute)})
 			a.executor.waitSubmitted(t, 1)
 
 			switch fault {
