@@ -64,7 +64,7 @@ type Host struct {
 	differing sync.Map                  // of formKey: forms that were logged
 	outage    atomic.Bool               // the last append found the store out of reach
 	aheadTold atomic.Int64              // when decisionTime last logged, in nanoseconds since 1970
-	pauseMost time.Duration             // between two looks of watchForPauses
+	pauseMost time.Duration             // a longer time between two looks of watchForPauses is a pause
 	ticked    atomic.Pointer[time.Time] // when watchForPauses last looked; nil while it does not
 
 	// mu guards all below and the fields of cells that say so. It is held
