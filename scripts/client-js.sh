@@ -16,11 +16,7 @@ if [ "$(major)" -lt 18 ] || ! command -v npm >/dev/null; then
 		echo "client/js needs Node 20 or newer with npm: install them" >&2
 		exit 1
 	fi
-	sudo=""
-	[ "$(id -u)" = 0 ] || sudo=sudo
-	echo "no Node 18 or newer with npm found: installing Debian's packages «nodejs» and «npm»"
-	$sudo apt-get -qq -o DPkg::Lock::Timeout=300 update
-	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends nodejs npm >/dev/null
+	scripts/install.sh nodejs npm
 fi
 if [ "$(major)" -lt 18 ]; then
 	echo "client/js needs Node 20 or newer (18 for its tests), here is $(node --version 2>/dev/null || echo none): install it" >&2

@@ -44,7 +44,7 @@ promtool=$(scripts/promtool.sh)
 "$promtool" test rules deploy/prometheus/alerts_test.yml
 
 step "the systemd unit"
-command -v systemd-analyze >/dev/null || test/compose/install.sh systemd
+command -v systemd-analyze >/dev/null || scripts/install.sh systemd
 sed "s#/usr/bin/ganglion#$tmp/ganglion#" deploy/systemd/ganglion.service >"$tmp/ganglion.service"
 systemd-analyze verify "$tmp/ganglion.service"
 

@@ -14,11 +14,10 @@ if ! command -v apt-get >/dev/null; then
 	echo "no PostgreSQL found: install its server, or set PG_BIN to the folder with initdb and postgres, or DATABASE_URL" >&2
 	exit 1
 fi
+echo "no PostgreSQL found: of Debian's package «postgresql» only the programs are used, its own server is not"
 sudo=""
 [ "$(id -u)" = 0 ] || sudo=sudo
-echo "no PostgreSQL found: installing Debian's package «postgresql» (only its programs are used, its own server is not)"
-$sudo apt-get -qq -o DPkg::Lock::Timeout=300 update
 # Without this the package would start a server of its own.
 $sudo mkdir -p /etc/postgresql-common
 [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
-$sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends postgresql >/dev/null
+exec "$(dirname "$0")/install.sh" postgresql

@@ -5,13 +5,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/postgres.sh
-scripts/pgbouncer.sh
 command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
 
 scripts/client-js.sh # also builds what the end-to-end tests run
-scripts/chromium.sh
 PATH=$PATH:/usr/sbin
-command -v nginx >/dev/null || test/compose/install.sh nginx-light # for the recipe in docs/operations.md
+missing=()
+command -v pgbouncer >/dev/null || missing+=(pgbouncer)  # for these recipes in docs/operations.md
+command -v nginx >/dev/null || missing+=(nginx-light)    # likewise
+command -v chromium-headless-shell >/dev/null || { ! command -v apt-get && command -v chromium; } >/dev/null ||
+	missing+=(chromium-headless-shell) # for test/browser; where there are no packages, «chromium» will do
+[ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"
 # Packages are built together and tested one at a time: the fault tests wait for
 # real servers and processes with short deadlines, and beside others they would
 # find the machine too busy.

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 		path, err = exec.LookPath("chromium")
 	}
 	if err != nil {
-		fail("there is no Chromium: scripts/chromium.sh installs Debian's")
+		fail("there is no Chromium: scripts/install.sh chromium-headless-shell installs Debian's")
 	}
 	if _, err := os.Stat("../../client/js/dist/index.js"); err != nil {
 		fail("client/js is not built: run «scripts/client-js.sh build»")

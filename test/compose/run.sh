@@ -44,7 +44,7 @@ command -v docker >/dev/null || need="docker.io"
 docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || need="$need docker-compose"
 docker info >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || command -v dockerd >/dev/null || need="$need docker.io"
 # shellcheck disable=SC2086
-[ -z "$need" ] || test/compose/install.sh $need iptables
+[ -z "$need" ] || scripts/install.sh $need iptables
 
 # start_daemon DRIVER starts a Docker daemon and returns when it answers.
 start_daemon() {

@@ -13,7 +13,7 @@ need=""
 command -v haproxy >/dev/null || need="$need haproxy"
 command -v busybox >/dev/null || need="$need busybox-static"
 # shellcheck disable=SC2086
-[ -z "$need" ] || ./install.sh $need
+[ -z "$need" ] || ../../scripts/install.sh $need
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
