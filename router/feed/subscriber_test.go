@@ -179,6 +179,29 @@ func TestAHoleIsReadFromTheLog(t *testing.T) {
 	})
 }
 
+// A node learns from Behind that it serves old news, however healthy its streams
+// are.
+func TestBehindGrowsWhileTheLogCannotFillAHole(t *testing.T) {
+	inBed(t, func(t *testing.T, b *bed) {
+		p, a := b.publisher()
+		b.views.set(domain("n1", a))
+		b.start(b.config())
+		b.quiet()
+		b.log.fail(eventstore.ErrUnavailable)
+		b.commit(1) // committed by somebody who never pushes it
+		p.Publish(logOne, b.commit(2))
+		time.Sleep(6 * time.Second)
+		if behind := b.sub.Behind(); behind < 5*time.Second || !b.sub.Streaming() {
+			t.Errorf("behind for %v, streaming %v", behind, b.sub.Streaming())
+		}
+		b.log.fail(nil)
+		b.within(tailEvery)
+		if behind := b.sub.Behind(); behind != 0 {
+			t.Errorf("behind for %v with the log", behind)
+		}
+	})
+}
+
 // What a publisher committed and did not push before it died is looked for
 // at once, and again for an append that the dead node had sent.
 func TestWhatADeadPublisherLeftIsFound(t *testing.T) {

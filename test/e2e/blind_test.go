@@ -1,16 +1,25 @@
 package e2e
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"google.golang.org/grpc"
 
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/proto/peer"
+	gossip "github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/feed"
+	"github.com/ganglion-es/ganglion/router/link"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -76,6 +85,90 @@ func TestGatewayWithoutLogAndOwnersSendsSessionsAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	readyz(t, gateway, 200, "ready")
+}
+
+// feeder is a domain node that executes nothing and publishes what a test gives
+// it.
+type feeder struct {
+	peer.UnimplementedPeerServer
+	*feed.Publisher
+}
+
+func (f feeder) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+	return f.Publisher.Feed(req, stream)
+}
+
+// join makes a feeder part of the cluster until the test ends.
+func (f feeder) join(t *testing.T, cluster string, seeds []string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := link.NewServer(link.ServerConfig{})
+	peer.RegisterPeerServer(server, f)
+	c, err := gossip.New(gossip.Config{
+		ID: "feeder", Cluster: cluster, BindAddr: "127.0.0.1", Join: seeds,
+		Self: gossip.Member{Domain: true, State: gossip.Ready, PeerAddr: l.Addr().String()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 2)
+	go func() { ended <- server.Serve(l) }()
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		server.Stop()
+		for range cap(ended) {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// TestHoleInTheFeedWithoutTheLogSendsSessionsAway pushes an event to a gateway
+// and never the one before it, while the database that has both is away. The
+// stream is healthy all the time.
+func TestHoleInTheFeedWithoutTheLogSendsSessionsAway(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server, err := postgrestest.StartServer(ctx, postgrestest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	c := startCluster(t, server.URL("postgres"), []string{"gateway"}, "--cluster", "holes")
+	gateway := c.members[0].URLs[0]
+	f := feeder{Publisher: feed.NewPublisher(feed.PublisherConfig{})}
+	f.join(t, "holes", c.seeds)
+	readyz(t, gateway, 200, "ready")
+	harness.Eventually(t, "the stream is not open", func() error {
+		if n := f.Stats().Subscribers; n != 1 {
+			return fmt.Errorf("%d subscribers", n)
+		}
+		return nil
+	})
+	s, err := harness.Dial(ctx, harness.WS(gateway), "ada", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	st, err := harness.Status(gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	f.Publish(st.Log, []eventstore.Commit{{
+		Position: 2, Stream: eventstore.StreamID{Type: "counter", ID: "a"}, Version: 1, Key: "k", At: time.Now(),
+		Events: []eventstore.Event{{Type: "added", Form: 1, Data: json.RawMessage(`{"by":1}`)}},
+	}})
+	closedWith(t, s, 4200)
+	readyz(t, gateway, 503, "events arrive late")
 }
 
 // TestGatewayWithoutDomainNodesIsNotReady kills the only domain node of a

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/coder/websocket"
+
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -50,12 +52,13 @@ func TestLimits(t *testing.T) {
 	if code := late.closed(); code != 4003 {
 		t.Errorf("no hello: closed with %d, want 4003", code)
 	}
-	crowd := make([]*raw, 9) // one more than may be without hello
-	for i := range crowd {
-		crowd[i] = dial(t, url)
+	closed := make(chan websocket.StatusCode, 9) // one more than may be without hello
+	for range cap(closed) {
+		silent := dial(t, url)
+		go func() { closed <- silent.closed() }()
 	}
-	if code := crowd[0].closed(); code != 4101 {
-		t.Errorf("the oldest session without hello: closed with %d, want 4101", code)
+	if code := <-closed; code != 4101 {
+		t.Errorf("the ninth session without hello: one is closed with %d, want 4101", code)
 	}
 	bob := dial(t, url)
 	bob.send(`{"op":"hello","id":"1","client":"bob"}`)

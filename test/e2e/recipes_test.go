@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	ganglion "github.com/ganglion-es/ganglion/client/go"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -193,4 +194,54 @@ func liveEvents(ctx context.Context, t *testing.T, browser *http.Client, url str
 		}
 	}
 	t.Errorf("the stream ended before it was live: %s, %v", resp.Status, lines.Err())
+}
+
+// TestPgbouncerRecipeServesACluster runs three nodes through a pooler with the
+// settings of docs/operations.md, but for addresses and passwords: a command at
+// each node, whose event arrives at another.
+func TestPgbouncerRecipeServesACluster(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	server, err := postgrestest.StartServer(ctx, postgrestest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	settings := map[string]string{}
+	_, section, _ := strings.Cut(recipe(t, "### pgbouncer", "ini", nil), "[pgbouncer]\n")
+	for line := range strings.Lines(section) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " = ")
+		if ok && !strings.HasPrefix(name, "listen_") && !strings.HasPrefix(name, "auth_") {
+			settings[name] = value
+		}
+	}
+	if len(settings) != 4 {
+		t.Fatalf("the recipe has the settings %v", settings)
+	}
+	pooler, err := postgrestest.StartPooler(ctx, server, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pooler.Close()
+
+	c := startCluster(t, server.URLAt(pooler.Addr(), "postgres"), []string{"", "", ""})
+	for i, url := range c.urls() {
+		sender := &harness.Client{URLs: []string{url}, ID: "ada"}
+		defer sender.Leave()
+		counter := fmt.Sprint("c", i)
+		if f, err := sender.Do(ctx, "counter/"+counter, "add", "k", map[string]int{"by": 3}); err != nil || f.Version != 1 {
+			t.Errorf("the command at %s: %+v, %v", url, f, err)
+		}
+		there, err := ganglion.Connect(ctx, ganglion.Options{URLs: []string{c.urls()[(i+1)%3]}, ClientID: "bob"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer there.Close()
+		for e, err := range counters.Aggregate(there, counter).Subscribe(ctx, ganglion.FromStart()) {
+			if err != nil || e.Data.By != 3 {
+				t.Errorf("the subscription got %+v, %v", e, err)
+			}
+			break
+		}
+	}
 }
