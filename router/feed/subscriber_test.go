@@ -195,7 +195,7 @@ func TestBehindGrowsWhileTheLogCannotFillAHole(t *testing.T) {
 			t.Errorf("behind for %v, streaming %v", behind, b.sub.Streaming())
 		}
 		b.log.fail(nil)
-		b.within(tailEvery)
+		b.within(retryMax)
 		if behind := b.sub.Behind(); behind != 0 {
 			t.Errorf("behind for %v with the log", behind)
 		}
