@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	// shared is the counter that several writers share.
-	shared = "counter/shared"
-	// sharing is how many do, over WebSockets and over HTTP each.
+	// sharing is how many writers share a counter, over WebSockets and over HTTP
+	// each.
 	sharing = 2
 	// sole is how many writers have a counter of their own.
 	sole = 6
@@ -32,8 +31,6 @@ const (
 	// budget is how long a command may take with all its attempts. One that
 	// takes longer is an error that a client would see.
 	budget = time.Minute
-	// last is the key of the last command of all.
-	last = "last"
 )
 
 type add struct {
@@ -46,12 +43,14 @@ type state struct {
 
 var counters = ganglion.Type[state, add]{Name: "counter"}
 
-// load is one run.
+// load is one run of a plan. The names of its counters and writers begin with
+// the plan's, so that one log takes several.
 type load struct {
-	url, token string
-	clients    []*ganglion.Client
-	writers    []*writer
-	followers  []*follower
+	plan, url string
+	token     atomic.Pointer[string]
+	clients   []*ganglion.Client
+	writers   []*writer
+	followers []*follower
 
 	progress chan struct{} // has room for one: something was answered
 	doubts   chan error    // has room for one: what a client library complained of
@@ -62,16 +61,27 @@ type load struct {
 	again  map[string]int // why commands were sent again over HTTP
 }
 
-func newLoad(url, token string) *load {
-	return &load{url: url, token: token, progress: make(chan struct{}, 1), doubts: make(chan error, 1), again: map[string]int{}}
+func newLoad(plan, url, token string) *load {
+	l := &load{plan: plan, url: url, progress: make(chan struct{}, 1), doubts: make(chan error, 1), again: map[string]int{}}
+	l.token.Store(&token)
+	return l
 }
+
+// shared is the counter that several writers share.
+func (l *load) shared() string { return "counter/" + l.plan + "-shared" }
+
+// last is the key of the last command of all.
+func (l *load) last() string { return l.plan + "-last" }
+
+// bearer is the token that clients come with from here on.
+func (l *load) bearer() string { return *l.token.Load() }
 
 // cast names the actors. The first writer's counter is one that the victim
 // does not own.
 func (l *load) cast(ctx context.Context, victim string) error {
 	own := 0
 	for {
-		who, err := owner(ctx, fmt.Sprintf("counter/%d", own))
+		who, err := owner(ctx, fmt.Sprintf("counter/%s-%d", l.plan, own))
 		if err != nil {
 			return err
 		}
@@ -81,24 +91,24 @@ func (l *load) cast(ctx context.Context, victim string) error {
 		own++
 	}
 	for i := range sole {
-		l.add(fmt.Sprintf("ws%d", i), fmt.Sprintf("counter/%d", own+i), l.connect())
+		l.add(fmt.Sprintf("ws%d", i), fmt.Sprintf("counter/%s-%d", l.plan, own+i), l.connect())
 	}
 	for i := range sharing {
-		l.add(fmt.Sprintf("shared-ws%d", i), shared, l.connect())
-		l.add(fmt.Sprintf("shared-http%d", i), shared, nil)
+		l.add(fmt.Sprintf("shared-ws%d", i), l.shared(), l.connect())
+		l.add(fmt.Sprintf("shared-http%d", i), l.shared(), nil)
 	}
 	for i := range 4 {
 		stream := ""
 		if i%2 == 1 {
-			stream = shared
+			stream = l.shared()
 		}
-		l.followers = append(l.followers, &follower{name: fmt.Sprintf("follower%d", i), stream: stream, client: l.connect()})
+		l.followers = append(l.followers, &follower{load: l, name: fmt.Sprintf("follower%d", i), stream: stream, client: l.connect()})
 	}
 	return nil
 }
 
 func (l *load) add(name, stream string, client *ganglion.Client) {
-	w := &writer{load: l, name: name, stream: stream, send: l.overHTTP}
+	w := &writer{load: l, name: l.plan + "-" + name, stream: stream, send: l.overHTTP}
 	if client != nil {
 		w.send = overWebSocket(client)
 	}
@@ -107,7 +117,7 @@ func (l *load) add(name, stream string, client *ganglion.Client) {
 
 func (l *load) connect() *ganglion.Client {
 	c, err := ganglion.Connect(context.Background(), ganglion.Options{
-		URLs: []string{l.url}, Token: func(context.Context) (string, error) { return l.token, nil },
+		URLs: []string{l.url}, Token: func(context.Context) (string, error) { return l.bearer(), nil },
 		OnError: func(e *ganglion.Error) {
 			if e.Retry != ganglion.RetryNo {
 				return // the library deals with it
@@ -209,19 +219,20 @@ func (l *load) wanted(ctx context.Context, missing func() []string) error {
 // finish sends the last command, which tells the followers that there is no
 // more. All see it: the counter is the shared one.
 func (l *load) finish(ctx context.Context) error {
-	w := &writer{load: l, name: last, stream: shared, send: l.overHTTP}
+	w := &writer{load: l, name: l.last(), once: true, stream: l.shared(), send: l.overHTTP}
 	l.writers = append(l.writers, w)
-	return w.one(ctx, last)
+	return w.one(ctx, w.key(1))
 }
 
 // sender gets one command done, however often it has to be sent.
 type sender func(ctx context.Context, stream, key string, by int64) (version uint64, err error)
 
 // writer sends «add» commands to one counter, one after another. The i-th adds
-// i under the key «<name>-<i>».
+// i under the key «<name>-<i>»; one that sends but once has the name as its key.
 type writer struct {
 	load         *load
 	name, stream string
+	once         bool
 	send         sender
 
 	versions []uint64 // versions[i-1] is what command i was answered with
@@ -229,8 +240,8 @@ type writer struct {
 }
 
 func (w *writer) key(i int) string {
-	if w.name == last {
-		return last
+	if w.once {
+		return w.name
 	}
 	return fmt.Sprintf("%s-%d", w.name, i)
 }
@@ -304,7 +315,7 @@ func (l *load) post(ctx context.Context, body []byte) (version uint64, again str
 	if err != nil {
 		return 0, "", err
 	}
-	req.Header.Set("Authorization", "Bearer "+l.token)
+	req.Header.Set("Authorization", "Bearer "+l.bearer())
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, "no answer", err
@@ -340,6 +351,7 @@ type event struct {
 // follower keeps what it gets of one stream, or of all counters, until the
 // load's last event.
 type follower struct {
+	load   *load
 	name   string
 	stream string // empty for all
 	client *ganglion.Client
@@ -355,11 +367,11 @@ func (f *follower) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		if strings.HasPrefix(e.ID(), "bench-") {
-			continue // those of «ganglion bench», which looks after them itself
+		if !strings.HasPrefix(e.ID(), f.load.plan+"-") {
+			continue // another plan's, or those of «ganglion bench», which looks after them itself
 		}
 		f.got = append(f.got, event{stream: e.Stream, cause: e.Cause, version: e.Version, position: e.Position, by: e.Data.By})
-		if e.Cause == last {
+		if e.Cause == f.load.last() {
 			return nil
 		}
 	}

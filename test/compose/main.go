@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,11 +34,11 @@ func main() {
 	token := flag.String("token", "", "what clients prove themselves with")
 	tag := flag.String("tag", "next", "the image's tag that the nodes are rolled to")
 	commands := flag.Int("commands", 5000, "send so many commands or more")
-	short := flag.Bool("short", false, "do only what breaks most in little time")
+	plan := flag.String("plan", "long", "what happens to the cluster: long, short (what breaks most in little time), drills (faults of the night) or restore (an older log)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, newLoad(*url, *token), *tag, *commands, *short); err != nil {
+	if err := run(ctx, newLoad(*plan, *url, *token), *tag, *commands); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
@@ -45,8 +46,17 @@ func main() {
 
 func say(format string, args ...any) { fmt.Printf("load: "+format+"\n", args...) }
 
-func run(ctx context.Context, l *load, tag string, commands int, short bool) error {
-	victim, err := owner(ctx, shared)
+func run(ctx context.Context, l *load, tag string, commands int) error {
+	if l.plan == "restore" { // writers would not forget what is lost
+		started := time.Now()
+		defer l.close()
+		if err := l.restore(ctx); err != nil {
+			return fmt.Errorf("restore an older log: %w", err)
+		}
+		say("an older log was restored by the book, and its loss accepted: %.1f s", time.Since(started).Seconds())
+		return nil
+	}
+	victim, err := owner(ctx, l.shared())
 	if err != nil {
 		return err
 	}
@@ -67,7 +77,7 @@ func run(ctx context.Context, l *load, tag string, commands int, short bool) err
 	group.Go(func() error {
 		writers.Go(func() error {
 			defer stopWriting()
-			if err := l.disturb(writersCtx, victim, tag, short); err != nil {
+			if err := l.disturb(writersCtx, victim, tag); err != nil {
 				return err
 			}
 			return l.until(writersCtx, commands)
@@ -80,7 +90,7 @@ func run(ctx context.Context, l *load, tag string, commands int, short bool) err
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	log := &follower{name: "the log", client: l.followers[0].client}
+	log := &follower{load: l, name: "the log", client: l.followers[0].client}
 	if err := log.follow(ctx); err != nil {
 		return err
 	}
@@ -97,27 +107,54 @@ func run(ctx context.Context, l *load, tag string, commands int, short bool) err
 
 // disturb breaks and changes the cluster, one thing after another. After each
 // everybody's commands must go on.
-func (l *load) disturb(ctx context.Context, victim, tag string, short bool) error {
-	other, err := owner(ctx, l.writers[0].stream) // cast sees to it that it is another one
+func (l *load) disturb(ctx context.Context, victim, tag string) error {
+	steps, err := l.steps(ctx, victim, tag)
 	if err != nil {
 		return err
+	}
+	for _, s := range steps {
+		started := time.Now()
+		if err := s.do(); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+		if err := l.everyone(ctx); err != nil {
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+		say("%s: %.1f s, %s", s.what, time.Since(started).Seconds(), l.slowest())
+	}
+	return nil
+}
+
+// step is one thing that happens to the cluster.
+type step struct {
+	what  string
+	do    func() error
+	short bool // part of the short plan
+}
+
+// steps are what a plan does.
+func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
+	switch l.plan {
+	case "drills":
+		return l.drills(ctx)
+	case "long", "short":
+	default:
+		return nil, fmt.Errorf("there is no plan %q: long, short, drills and restore are", l.plan)
+	}
+	other, err := owner(ctx, l.writers[0].stream) // cast sees to it that it is another one
+	if err != nil {
+		return nil, err
 	}
 	gateways, err := containers(ctx, "gateway")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	databases, err := containers(ctx, "postgres")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	gateway, database := gateways[len(gateways)-1], databases[0]
-
-	type step struct {
-		what  string
-		do    func() error
-		short bool // part of the short form
-	}
-	for _, s := range []step{
+	all := []step{
 		{"nothing happens", func() error { return nil }, true},
 		{"kill domain node " + victim, func() error { return docker(ctx, "kill", victim) }, true},
 		{"start it again", func() error { return errors.Join(docker(ctx, "start", victim), healthy(ctx, victim)) }, true},
@@ -151,20 +188,11 @@ func (l *load) disturb(ctx context.Context, victim, tag string, short bool) erro
 			}
 			return errors.Join(cluster(ctx, "ganglion", "drain", name(nodes[0])), docker(ctx, "restart", nodes[0]), healthy(ctx, nodes[0]))
 		}, true},
-	} {
-		if short && !s.short {
-			continue
-		}
-		started := time.Now()
-		if err := s.do(); err != nil {
-			return fmt.Errorf("%s: %w", s.what, err)
-		}
-		if err := l.everyone(ctx); err != nil {
-			return fmt.Errorf("%s: %w", s.what, err)
-		}
-		say("%s: %.1f s, %s", s.what, time.Since(started).Seconds(), l.slowest())
 	}
-	return nil
+	if l.plan == "short" {
+		all = slices.DeleteFunc(all, func(s step) bool { return !s.short })
+	}
+	return all, nil
 }
 
 // rolled says whether every node runs the image of the tag.

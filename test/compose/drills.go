@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	ganglion "github.com/ganglion-es/ganglion/client/go"
+)
+
+// drills are faults of the night: what was set wrong, ran out, or is changed in
+// several steps. After each everybody's commands must go on, and an operator
+// must have been told. docs/operations.md says of each what that looks like.
+func (l *load) drills(ctx context.Context) ([]step, error) {
+	gateways, err := containers(ctx, "gateway")
+	if err != nil {
+		return nil, err
+	}
+	domains, err := containers(ctx, "domain")
+	if err != nil {
+		return nil, err
+	}
+	return []step{
+		{what: "a gateway with another cluster's name", do: func() error { return lostGateway(ctx, gateways[0]) }},
+		{what: "new keys of gossip, in three steps", do: func() error { return newGossipKey(ctx, append(gateways, domains...)) }},
+		{what: "a new secret of tokens, in three steps", do: func() error { return l.newTokenSecret(ctx) }},
+		{what: "a domain node whose clock is an hour ahead", do: func() error { return wrongClock(ctx, domains[0], gateways[0]) }},
+		{what: "a gateway with 120 file descriptors", do: func() error { return fewDescriptors(ctx, gateways[0]) }},
+		{what: "a full disk of the database, in a cluster of its own", do: func() error { return fullDisk(ctx) }},
+	}, nil
+}
+
+// twin starts one more node with the image, the settings and the secrets of a
+// container, and what args add to «docker create». It returns its id and what
+// ends it.
+func twin(ctx context.Context, of string, args ...string) (id string, end func() error, err error) {
+	image, err := output(ctx, "docker", "inspect", "-f", "{{.Config.Image}}", of)
+	if err != nil {
+		return "", nil, err
+	}
+	settings, err := output(ctx, "docker", "inspect", "-f", `{{range .Config.Env}}{{println .}}{{end}}`, of)
+	if err != nil {
+		return "", nil, err
+	}
+	create := []string{"create", "--volumes-from", of, "--network", os.Getenv("COMPOSE_PROJECT_NAME") + "_back", "--network-alias", "peers"}
+	for line := range strings.Lines(settings) {
+		if setting := strings.TrimSpace(line); setting != "" {
+			create = append(create, "-e", setting)
+		}
+	}
+	if id, err = output(ctx, "docker", append(append(create, args...), image, "node")...); err != nil {
+		return "", nil, err
+	}
+	end = func() error { return errors.Join(docker(ctx, "stop", "-t", "60", id), docker(ctx, "rm", "-f", id)) }
+	project := os.Getenv("COMPOSE_PROJECT_NAME")
+	err = docker(ctx, "network", "connect", project+"_data", id)
+	if strings.Contains(settings, "GANGLION_ROLES=gateway") {
+		err = errors.Join(err, docker(ctx, "network", "connect", "--alias", "gateway", project+"_front", id))
+	}
+	if err = errors.Join(err, docker(ctx, "start", id)); err != nil {
+		return "", nil, errors.Join(err, end())
+	}
+	return id, end, nil
+}
+
+// says waits until a command's output, or what it fails with, has a text.
+func says(ctx context.Context, text, program string, args ...string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput() // some are to fail
+		if strings.Contains(string(out), text) {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s %s does not say %q, but %.2000s", program, strings.Join(args, " "), text, out)
+		}
+	}
+}
+
+// lostGateway has the load balancer find a gateway that sees no domain node.
+func lostGateway(ctx context.Context, like string) error {
+	id, end, err := twin(ctx, like, "-e", "GANGLION_CLUSTER=misspelled")
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		says(ctx, "no domain node that is ready has been in sight", "docker", "exec", id, "/ganglion", "healthcheck"),
+		says(ctx, "not serving", "docker", "logs", id),
+		end(),
+	)
+}
+
+// newGossipKey adds a key, uses it, and removes the old one, as docs/security.md
+// says, and waits after each step until every node has it.
+func newGossipKey(ctx context.Context, nodes []string) error {
+	for _, s := range []struct {
+		line string
+		keys int
+	}{
+		{"head -c 32 /dev/urandom | base64 >>gossip-key", 2},
+		{"tac gossip-key >new && mv new gossip-key", 2},
+		{"head -n 1 gossip-key >new && mv new gossip-key", 1},
+	} {
+		before, err := gossipKeys(ctx, nodes[0])
+		if err != nil {
+			return err
+		}
+		if err := cluster(ctx, "secrets", s.line); err != nil {
+			return err
+		}
+		for _, id := range nodes {
+			if err := until(ctx, fmt.Sprintf("%s does not use the keys of «%s»", name(id), s.line), func() (bool, error) {
+				keys, err := gossipKeys(ctx, id)
+				return len(keys) == s.keys && strings.Join(keys, " ") != strings.Join(before, " "), err
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return says(ctx, "ready", "deploy/cluster.sh", "ganglion", "members")
+}
+
+// gossipKeys are the names of the keys that a node knows, the one it uses first.
+func gossipKeys(ctx context.Context, id string) ([]string, error) {
+	out, err := output(ctx, "docker", "exec", id, "/ganglion", "members", "--json")
+	if err != nil {
+		return nil, err
+	}
+	var status struct {
+		Keys []string `json:"gossip_keys"`
+	}
+	return status.Keys, json.Unmarshal([]byte(out), &status)
+}
+
+func until(ctx context.Context, otherwise string, holds func() (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, err := holds()
+		if ok && err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(errors.New(otherwise), err)
+		}
+	}
+}
+
+// newTokenSecret changes what tokens are signed with. Everybody takes a token
+// of the new secret before the old one goes; a token of the old one is refused
+// from then on.
+func (l *load) newTokenSecret(ctx context.Context) error {
+	if err := cluster(ctx, "secrets", `(head -c 48 /dev/urandom | base64 | tr -d "\n="; echo) >>jwt-key`); err != nil {
+		return err
+	}
+	if err := cluster(ctx, "secrets", "tac jwt-key >new && mv new jwt-key"); err != nil {
+		return err
+	}
+	old := l.bearer()
+	token, err := output(ctx, "deploy/cluster.sh", "ganglion", "token", "--client", "load", "--expires-in", "1h")
+	if err != nil {
+		return err
+	}
+	l.token.Store(&token)
+	if err := cluster(ctx, "secrets", "head -n 1 jwt-key >new && mv new jwt-key"); err != nil {
+		return err
+	}
+	return until(ctx, "a token of the secret that is gone is still taken", func() (bool, error) {
+		c, err := ganglion.Connect(ctx, ganglion.Options{URLs: []string{l.url}, Token: func(context.Context) (string, error) { return old, nil }})
+		if err == nil {
+			defer c.Close()
+			_, err = counters.Aggregate(c, "1").Get(ctx)
+		}
+		var refused *ganglion.Error
+		if errors.As(err, &refused) && refused.Code == ganglion.CodeUnauthenticated {
+			return true, nil
+		}
+		return false, err
+	})
+}
+
+// wrongClock has a node join whose clock differs.
+func wrongClock(ctx context.Context, like, gateway string) error {
+	dir, err := os.MkdirTemp("", "clock")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "offset"), []byte("1h"), 0o644)); err != nil {
+		return err
+	}
+	id, end, err := twin(ctx, like, "-e", "GANGLION_CLOCK_OFFSET_FILE=/clock/offset", "-v", dir+":/clock:ro")
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		says(ctx, "+3600", "docker", "exec", gateway, "/ganglion", "members"),
+		says(ctx, "clock differs", "docker", "logs", gateway),
+		says(ctx, "this node's clock differs", "docker", "logs", id),
+		end(),
+	)
+}
+
+// fewDescriptors starts a gateway that may have more sessions than files.
+func fewDescriptors(ctx context.Context, like string) error {
+	id, end, err := twin(ctx, like, "--ulimit", "nofile=120:120")
+	if err != nil {
+		return err
+	}
+	return errors.Join(says(ctx, "file descriptors", "docker", "logs", id), end())
+}
+
+// fullDisk fills the disk of a database beside the cluster's, and makes room
+// again.
+func fullDisk(ctx context.Context) (err error) {
+	const network, node = "ganglion-drill", "ganglion-drill-node"
+	databases, err := containers(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	image, err := output(ctx, "docker", "inspect", "-f", "{{.Config.Image}}", databases[0])
+	if err != nil {
+		return err
+	}
+	nodes, err := containers(ctx, "domain")
+	if err != nil {
+		return err
+	}
+	nodeImage, err := output(ctx, "docker", "inspect", "-f", "{{.Config.Image}}", nodes[0])
+	if err != nil {
+		return err
+	}
+	if err := docker(ctx, "network", "create", network); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, docker(ctx, "network", "rm", network)) }()
+	project := os.Getenv("COMPOSE_PROJECT_NAME")
+	database, err := output(ctx, "docker", "run", "-d", "--network", network, "--network-alias", "database", "--user", "70:70",
+		"--tmpfs", "/var/lib/postgresql/data:uid=70,size=200m", "--tmpfs", "/run/postgresql:uid=70", "-v", project+"_secrets-postgres:/secrets:ro",
+		"-e", "POSTGRES_USER=ganglion", "-e", "POSTGRES_DB=ganglion", "-e", "POSTGRES_PASSWORD_FILE=/secrets/database-password", "-e", "POSTGRES_INITDB_ARGS=", image)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, docker(ctx, "rm", "-f", database)) }()
+	id, err := output(ctx, "docker", "run", "-d", "--name", node, "--network", network, "-v", project+"_secrets-domain:/secrets:ro", nodeImage,
+		"dev", "--listen", ":8080", "--store", "postgres://ganglion@database/ganglion?sslmode=disable", "--store-password-file", "/secrets/database-password")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, docker(ctx, "rm", "-f", id)) }()
+	if err := healthy(ctx, id); err != nil {
+		return err
+	}
+	add := func() []string {
+		return []string{"exec", id, "/ganglion", "bench", "--url", "http://127.0.0.1:8080", "--rate", "20", "--connections", "1", "--duration", "2s", "--timeout", "1s"}
+	}
+	if _, err := output(ctx, "docker", add()...); err != nil {
+		return err
+	}
+	const fill = "/var/lib/postgresql/data/fill"
+	_ = docker(ctx, "exec", database, "dd", "if=/dev/zero", "of="+fill, "bs=8k") // fails when the disk is full
+	return errors.Join(
+		until(ctx, "commands go on with a full disk", func() (bool, error) {
+			_, err := output(ctx, "docker", add()...)
+			return err != nil, nil
+		}),
+		says(ctx, "No space left on device", "docker", "logs", id),
+		docker(ctx, "exec", database, "rm", fill),
+		until(ctx, "commands do not go on with room on the disk", func() (bool, error) {
+			_, err := output(ctx, "docker", add()...)
+			return err == nil, nil
+		}),
+	)
+}
