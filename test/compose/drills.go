@@ -222,7 +222,7 @@ func fewDescriptors(ctx context.Context, like string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(says(ctx, "file descriptors", "docker", "logs", id), end())
+	return errors.Join(says(ctx, "may open too few files", "docker", "logs", id), end())
 }
 
 // fullDisk fills the disk of a database beside the cluster's, and makes room

@@ -153,6 +153,7 @@ func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 	if err != nil {
 		return nil, err
 	}
+	before := os.Getenv("GANGLION_TAG")
 	gateway, database := gateways[len(gateways)-1], databases[0]
 	all := []step{
 		{"nothing happens", func() error { return nil }, true},
@@ -160,6 +161,8 @@ func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 		{"start it again", func() error { return errors.Join(docker(ctx, "start", victim), healthy(ctx, victim)) }, true},
 		{"pause domain node " + other, func() error { return docker(ctx, "pause", other) }, false},
 		{"let it go on", func() error { return errors.Join(docker(ctx, "unpause", other), healthy(ctx, other)) }, false},
+		{"pause gateway " + name(gateway), func() error { return docker(ctx, "pause", gateway) }, false},
+		{"let it go on", func() error { return errors.Join(docker(ctx, "unpause", gateway), healthy(ctx, gateway)) }, false},
 		{"cut gateway " + name(gateway) + " off all networks", func() error { return networks(ctx, "disconnect", gateway) }, false},
 		// It gets new addresses, as a machine would that comes back elsewhere.
 		{"connect it again and restart it", func() error {
@@ -170,12 +173,8 @@ func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 		{"another authority of certificates", func() error { return newAuthority(ctx) }, false},
 		// The roll that follows takes both.
 		{"another password of the database", func() error { return newPassword(ctx) }, false},
-		{"roll all nodes to ganglion:" + tag, func() error {
-			if err := cluster(ctx, "roll", tag); err != nil {
-				return err
-			}
-			return errors.Join(rolled(ctx, tag), os.Setenv("GANGLION_TAG", tag)) // for what compose starts from here on
-		}, false},
+		{"roll all nodes to ganglion:" + tag, func() error { return roll(ctx, tag) }, false},
+		{"roll them back", func() error { return roll(ctx, before) }, false},
 		{"four gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "4"), counted(ctx, "gateway", 4)) }, false},
 		{"ask sessions to move to them", func() error { return cluster(ctx, "ganglion", "rebalance-sessions", "--percent", "50") }, false},
 		{"two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }, false},
@@ -193,6 +192,15 @@ func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 		all = slices.DeleteFunc(all, func(s step) bool { return !s.short })
 	}
 	return all, nil
+}
+
+// roll replaces all nodes by those of a tag, and has compose start nothing else
+// from here on.
+func roll(ctx context.Context, tag string) error {
+	if err := cluster(ctx, "roll", tag); err != nil {
+		return err
+	}
+	return errors.Join(rolled(ctx, tag), os.Setenv("GANGLION_TAG", tag))
 }
 
 // rolled says whether every node runs the image of the tag.
