@@ -100,12 +100,13 @@ func (sh *shard) visit(t topic) {
 }
 
 // join makes a subscription hear of new events, if none at or below the head
-// is left for it: leftAt tells, given the head.
+// is left for it: isLeft reports that, given the head. It returns that head in
+// either case.
 func (sh *shard) join(sub *subscription, isLeft func(head eventstore.Position) bool) (head eventstore.Position, ok bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if isLeft(sh.head) {
-		return 0, false
+		return sh.head, false
 	}
 	a := sh.audiences[sub.topic]
 	if a == nil {
@@ -199,27 +200,32 @@ func (sh *shard) stop() {
 func (sh *shard) run() {
 	t := &turn{g: sh.g}
 	for sh.next(t) {
-		// All are marked before the first is written to: a session that
-		// several topics touch gets one message, and a heartbeat that is due
-		// knows what was to come before it.
-		for _, sub := range t.subs {
-			sub.touch()
-		}
-		for _, s := range t.sessions {
-			if s.turn != t.number {
-				s.turn = t.number
-				s.flush(t)
-			}
-		}
-		for _, sub := range t.subs {
-			if s := sub.session; s.turn != t.number {
-				s.turn = t.number
-				s.flush(t)
-			}
-		}
+		sh.serve(t)
 		// What others have to do, such as taking in the next events, may
 		// wait for a processor.
 		runtime.Gosched()
+	}
+}
+
+// serve writes to the sessions of a turn.
+func (sh *shard) serve(t *turn) {
+	// All are marked before the first is written to: a session that several
+	// topics touch gets one message, and a heartbeat that is due knows what
+	// was to come before it.
+	for _, sub := range t.subs {
+		sub.touch()
+	}
+	for _, s := range t.sessions {
+		if s.turn != t.number {
+			s.turn = t.number
+			s.flush(t)
+		}
+	}
+	for _, sub := range t.subs {
+		if s := sub.session; s.turn != t.number {
+			s.turn = t.number
+			s.flush(t)
+		}
 	}
 }
 
