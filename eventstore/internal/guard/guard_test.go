@@ -88,3 +88,44 @@ func TestGuardComparesMoreThanPositionAndKey(t *testing.T) {
 		}
 	}
 }
+
+func TestWitnessOfALaterCommitRaisesTheMark(t *testing.T) {
+	t.Parallel()
+	g := New(Log{ID: "one", Head: commit(5, "e")})
+	for _, c := range []Commit{commit(3, "c"), commit(5, "e"), commit(8, "h")} {
+		if !g.Witness("one", c) {
+			t.Errorf("a witness of %v was taken for a loss", c)
+		}
+	}
+	m := g.Mark()
+	if m.Newest != commit(8, "h") {
+		t.Errorf("the mark is %v, want what was witnessed last", m)
+	}
+	if g.Compare(m, Log{ID: "one", Head: commit(7, "g")}) {
+		t.Error("a log without what was witnessed was taken for sound")
+	}
+}
+
+func TestResumeFindsALossThatWasNotNoticed(t *testing.T) {
+	t.Parallel()
+	lost := Log{ID: "one", AtMark: commit(5, "other"), Head: commit(6, "f")}
+	g := New(Log{ID: "one", Head: commit(5, "e")})
+	wantLost(t, "Resume of a log without the mark", g.Resume(g.Mark(), lost), true)
+	wantLost(t, "from then on", g.Err(), true)
+
+	g = New(Log{ID: "two", Head: commit(5, "e")})
+	old := Mark{"one", commit(9, "i")}
+	wantLost(t, "Resume with a mark of the former incarnation", g.Resume(old, lost), false)
+}
+
+// TestResumeNeedsTheMarkOfNow resumes a log that held the mark when it was
+// asked, while another node has seen a newer commit since.
+func TestResumeNeedsTheMarkOfNow(t *testing.T) {
+	t.Parallel()
+	g := New(Log{ID: "one", Head: commit(5, "e")})
+	asked := g.Mark()
+	g.Witness("one", commit(7, "g"))
+	wantLost(t, "WentBack", g.WentBack(), true)
+	wantLost(t, "Resume by an older mark", g.Resume(asked, Log{ID: "one", AtMark: commit(5, "e"), Head: commit(5, "e")}), true)
+	wantLost(t, "a new incarnation", g.Resume(asked, Log{ID: "two", Head: commit(5, "e")}), false)
+}
