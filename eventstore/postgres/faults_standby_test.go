@@ -126,6 +126,41 @@ func TestFaultStandbyReturns(t *testing.T) {
 	p.caughtUp(t)
 }
 
+// TestFaultKnownKeyWaitsForTheStandby resends a command whose commit is on the
+// primary alone to another node, which has never sent it: the node answers once
+// the synchronous standby has that commit too.
+func TestFaultKnownKeyWaitsForTheStandby(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p := newPair(t)
+	admin := p.primary.URL("postgres")
+	exec(t, admin, `alter system set synchronous_standby_names = 'second'`, `select pg_reload_conf()`)
+	until(t, admin, `exists (select from pg_stat_replication where application_name = 'second' and sync_state = 'sync')`)
+	hasty := openTo(t, postgres.Config{URL: p.url + "&synchronous_commit=local"})
+	other := openTo(t, postgres.Config{URL: p.url})
+
+	p.between.refuse(true)
+	if _, err := hasty.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error, 1)
+	go func() {
+		_, err := other.Append(ctx, unit("a", 0, "k"))
+		answer <- err
+	}()
+	until(t, admin, waitsForStandby)
+	select {
+	case err := <-answer:
+		t.Fatalf("the command was answered without the standby: %v", err)
+	default:
+	}
+	p.between.refuse(false)
+	var known *eventstore.KnownKeysError
+	if err := <-answer; !errors.As(err, &known) || known.Known[0].Place != (eventstore.Place{Version: 1, Position: 1}) {
+		t.Errorf("got %v, want the first answer", err)
+	}
+}
+
 // TestFaultAsynchronousStandby shows what docs/guarantees.md says of
 // asynchronous standbys: promoting one that lagged loses what was
 // acknowledged, and the store notices, and stops until an operator decides.

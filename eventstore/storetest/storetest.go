@@ -79,7 +79,7 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"loads that come together don't touch each other", testLoads},
 		{"a hole in the log is loud", testHole},
 		{"a log that went back is noticed", testWentBack},
-		{"a replaced commit with the same key is noticed", testReplacedCommit},
+		{"a replaced commit is noticed", testReplacedCommit},
 		{"a log that went back is fenced from appends", testWentBackAppend},
 		{"a snapshot of lost events is not given out", testSnapshotOfLostEvents},
 		{"a loss is accepted under running stores", testAcceptLossElsewhere},
