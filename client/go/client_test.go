@@ -280,6 +280,137 @@ func TestWhatWasNotTakenComesAgainFromTheCursor(t *testing.T) {
 	})
 }
 
+func TestCursorIsThatOfTheLastItemTaken(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		sub := g.client.Aggregate("counter", "a").Follow(FromStart())
+		defer sub.Close()
+		id := g.last()["id"]
+		g.tell(object{"op": "subscribed", "id": id, "cursor": "100"}, event(id, 1), event(id, 2), object{"op": "live", "sub": id, "cursor": "100", "version": 2})
+		g.tell(object{"op": "heartbeat", "cursor": "105"})
+		for _, cursor := range []string{"", "1", "2", "105"} {
+			if got := sub.Cursor(); got != cursor {
+				t.Errorf("the cursor is %q, want %q", got, cursor)
+			}
+			if cursor == "105" {
+				break
+			}
+			if _, err := sub.Next(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// commands are the command frames that the gateway got on this connection.
+func (g *gateway) commands() (all []object) {
+	synctest.Wait()
+	for _, f := range g.socket.said {
+		if f["op"] == "command" {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// wantCommands compares the stream and the amount of each command frame.
+func (g *gateway) wantCommands(want string) {
+	g.t.Helper()
+	var got []string
+	for _, f := range g.commands() {
+		got = append(got, fmt.Sprint(strings.TrimPrefix(fmt.Sprint(f["aggregate"]), "counter/"), f["data"].(object)["by"]))
+	}
+	if strings.Join(got, " ") != want {
+		g.t.Errorf("the gateway got the commands %s, want %s", got, want)
+	}
+}
+
+// add starts commands, each written as a stream and an amount.
+func (g *gateway) add(commands ...string) {
+	for _, c := range commands {
+		g.client.Aggregate("counter", c[:1]).Start(g.t.Context(), "add", object{"by": json.Number(c[1:])})
+	}
+}
+
+func result(command object) object {
+	return object{"op": "result", "id": command["id"], "key": command["key"], "version": 1, "position": 1}
+}
+
+func later(command object) object {
+	return object{"op": "error", "id": command["id"], "key": command["key"], "code": "unavailable", "message": "not now", "retry": "later", "after_ms": 100}
+}
+
+func TestLanesThatWaitForOpenRequestsAreServedInTurn(t *testing.T) {
+	for most, order := range map[int]string{1: "a1 b1 c1 c2 d1 d2", 2: "a1 b1 c1 d1 c2 d2"} {
+		t.Run(fmt.Sprint(most), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				g := dial(t, Options{})
+				g.welcome(object{"open_requests": most})
+				g.add("a1", "b1", "c1", "c2", "d1", "d2")
+				for answered := range 6 {
+					all := g.commands()
+					if open := len(all) - answered; open < 1 || open > most {
+						t.Fatalf("%d requests are open after %d answers", open, answered)
+					}
+					g.tell(result(all[answered]))
+				}
+				g.wantCommands(order)
+			})
+		})
+	}
+}
+
+func TestLanesThatWaitedForOpenRequestsAreServedOnTheNextConnection(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := dial(t, Options{})
+		g.welcome(object{"open_requests": 1})
+		g.add("a1", "b1", "c1")
+		g.wantCommands("a1")
+		g.cut()
+		g.welcome(object{"open_requests": 1})
+		for answered := range 3 {
+			all := g.commands()
+			if len(all) != answered+1 {
+				t.Fatalf("%d commands were sent before %d were answered", len(all), answered+1)
+			}
+			g.tell(result(all[answered]))
+		}
+		g.wantCommands("a1 b1 c1")
+	})
+}
+
+func TestLaneThatWasHeldWaitsForOpenRequests(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := dial(t, Options{})
+		g.welcome(object{"open_requests": 1})
+		g.add("a1", "b1")
+		g.tell(result(g.commands()[0]))
+		b1 := g.commands()[1]
+		g.tell(later(b1))
+		g.add("c1")
+		time.Sleep(time.Second) // until b1 may be sent again, and finds no room
+		g.wantCommands("a1 b1 c1")
+		g.tell(result(g.commands()[2]))
+		g.wantCommands("a1 b1 c1 b1")
+	})
+}
+
+func TestCommandThatIsSentAgainKeepsItsPlace(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		g.add("a1", "a2", "a3")
+		first := g.commands()
+		for i, in := range []int{2, 0, 1} { // as answers may overtake each other
+			g.tell(later(first[in]))
+			if i == 0 {
+				g.add("a4") // waits behind what comes again
+			}
+		}
+		time.Sleep(time.Second)
+		g.wantCommands("a1 a2 a3 a1 a2 a3 a4")
+	})
+}
+
 func TestStatusesBeginWithThePresentOneAndEndWithTheClient(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})

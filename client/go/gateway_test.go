@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -146,11 +147,16 @@ func welcomed(t *testing.T, o Options) *gateway {
 	return g
 }
 
-func (g *gateway) welcome() {
+// welcome welcomes the client, perhaps with limits other than the usual ones.
+func (g *gateway) welcome(limits ...object) {
 	g.t.Helper()
+	all := object{"frame_bytes": 98304, "open_requests": 256, "subscriptions": 1000}
+	for _, l := range limits {
+		maps.Copy(all, l)
+	}
 	g.tell(object{
 		"op": "welcome", "id": g.socket.said[0]["id"], "session": "s", "client": "ada", "node": "n1", "server": "test", "log": "log-1", "cursor": "100",
-		"heartbeat_ms": 25000, "limits": object{"frame_bytes": 98304, "open_requests": 256, "subscriptions": 1000},
+		"heartbeat_ms": 25000, "limits": all,
 	})
 }
 

@@ -151,7 +151,7 @@ func (c *Client) settled(r *request, result answer, err error) {
 // pump sends what a lane may send.
 func (c *Client) pump(l *lane) {
 	for c.welcomed && !l.held && len(l.waiting) > 0 {
-		if c.limits.OpenRequests > 0 && len(c.inFlight) >= c.limits.OpenRequests {
+		if !c.hasRoom() {
 			if !l.full {
 				l.full = true
 				c.full = append(c.full, l)
@@ -179,6 +179,11 @@ func (c *Client) pump(l *lane) {
 	if l.inFlight == 0 && !l.held && len(l.waiting) == 0 {
 		delete(c.lanes, l.name)
 	}
+}
+
+// hasRoom reports whether the gateway takes another request.
+func (c *Client) hasRoom() bool {
+	return c.limits.OpenRequests <= 0 || len(c.inFlight) < c.limits.OpenRequests
 }
 
 // checkOverdue gives up a gateway that does not answer a request in time,
@@ -221,14 +226,11 @@ func (c *Client) answered(a *answer) bool {
 		c.settled(r, answer{}, a.failure())
 	}
 	c.turn(l)
-	for len(c.full) > 0 {
+	for len(c.full) > 0 && c.hasRoom() {
 		next := c.full[0]
 		c.full = c.full[1:]
 		next.full = false
 		c.pump(next)
-		if next.full {
-			break
-		}
 	}
 	return true
 }
