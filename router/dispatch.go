@@ -397,7 +397,11 @@ func (r *Router) tellUnavailable(f *command.Failure) {
 	if r.closed.Load() || last != 0 && now-last < int64(warnEvery) || !r.warned.CompareAndSwap(last, now) {
 		return
 	}
-	r.cfg.Logger.Warn("commands are answered unavailable", "why", f.Message, "retry", string(f.Retry), "so_far", r.count.unavailable.Load())
+	facts := []any{"why", f.Message, "retry", string(f.Retry), "so_far", r.count.unavailable.Load()}
+	if f.Cause != "" {
+		facts = append(facts, "err", f.Cause)
+	}
+	r.cfg.Logger.Warn("commands are answered unavailable", facts...)
 }
 
 // unreachable is the failure of a call that found nobody to execute it.
@@ -405,7 +409,7 @@ func (r *Router) unreachable(c *call) *command.Failure {
 	f := &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: r.why(c.cmd.Stream)}
 	switch {
 	case lasting(c.declined) && !r.closed.Load():
-		f.Message, f.After = c.declined.Message, c.declined.After
+		f.Message, f.After, f.Cause = c.declined.Message, c.declined.After, c.declined.Cause
 	case c.unknown > 0:
 		f.Message = fmt.Sprintf("the node that %v was sent to fell silent, and no other one answered: send the command again with its key to find out", c.cmd.Stream)
 	}

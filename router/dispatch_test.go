@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -358,11 +359,14 @@ func TestANodeWithoutItsDatabaseIsPassedOver(t *testing.T) {
 	for _, retry := range []command.Retry{command.RetryLater, command.RetrySameKey} {
 		t.Run(string(retry), func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, []string{"a", "b", "g"})
+			log := new(logged)
+			w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)).With("node", c.Self) })
 			s := w.streamOf("a", "b", "a", "b")
 			lost := func(e *executor) {
 				e.instead = func(command.Command) *command.Failure {
-					return &command.Failure{Code: command.Unavailable, Retry: retry, Message: "no database", After: 40 * time.Millisecond, Elsewhere: true}
+					return &command.Failure{
+						Code: command.Unavailable, Retry: retry, Message: "no database", After: 40 * time.Millisecond, Elsewhere: true, Cause: "the disk is full",
+					}
 				}
 			}
 			w.nodes["a"].executor.set(lost)
@@ -378,6 +382,9 @@ func TestANodeWithoutItsDatabaseIsPassedOver(t *testing.T) {
 				mustFail(t, out, command.Unavailable, retry)
 				if out.Failure.Message != "no database" || out.Failure.After != 40*time.Millisecond {
 					t.Errorf("from %s: %+v", from, out.Failure)
+				}
+				if line := log.line("answered unavailable", "node="+from); !strings.Contains(line, `err="the disk is full"`) {
+					t.Errorf("%s does not say why in its log: %q", from, line)
 				}
 			}
 		})

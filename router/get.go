@@ -33,7 +33,7 @@ func (r *Router) Get(ctx context.Context, g command.Get) (command.State, error) 
 			if r.closed.Load() || r.exhausted(tried, declined) {
 				f := r.unread(g)
 				if lasting(declined) && !r.closed.Load() {
-					f.Message, f.After = declined.Message, declined.After
+					f.Message, f.After, f.Cause = declined.Message, declined.After, declined.Cause
 				}
 				return command.State{}, f
 			}

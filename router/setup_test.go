@@ -220,6 +220,30 @@ type node struct {
 	stop     func() // kill -9, as far as a process can do it to a part of itself
 }
 
+// logged collects log lines. It is safe for concurrent use.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// line returns the first line that says all of says, or nothing.
+func (l *logged) line(says ...string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.text.String()) {
+		if !slices.ContainsFunc(says, func(s string) bool { return !strings.Contains(line, s) }) {
+			return line
+		}
+	}
+	return ""
+}
+
 type option func(*Config)
 
 // suspicious nodes give up a silent link as soon as real ones do.

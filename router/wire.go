@@ -166,7 +166,7 @@ func stateReply(id uint64, state command.State, f *command.Failure) (*peer.Reply
 func failureReply(id uint64, f *command.Failure) (*peer.Reply, int) {
 	msg := &peer.Failure{
 		Code: string(f.Code), Reason: clean(f.Reason), Message: clean(f.Message), Retry: string(f.Retry), AfterUs: f.After.Microseconds(),
-		Field: clean(f.Field), Key: clean(f.Key), Replayed: f.Replayed, Elsewhere: f.Elsewhere,
+		Field: clean(f.Field), Key: clean(f.Key), Replayed: f.Replayed, Elsewhere: f.Elsewhere, Cause: clean(f.Cause),
 	}
 	if f.Version != nil {
 		msg.Version = new(uint64(*f.Version))
@@ -218,7 +218,7 @@ func failureOf(msg *peer.Failure) *command.Failure {
 	f := &command.Failure{
 		Code: command.Code(msg.GetCode()), Reason: msg.GetReason(), Message: msg.GetMessage(), Retry: command.Retry(msg.GetRetry()),
 		After: time.Duration(min(max(0, msg.GetAfterUs()), maxBudget.Microseconds())) * time.Microsecond,
-		Field: msg.GetField(), Key: msg.GetKey(), Replayed: msg.GetReplayed(), Elsewhere: msg.GetElsewhere(),
+		Field: msg.GetField(), Key: msg.GetKey(), Replayed: msg.GetReplayed(), Elsewhere: msg.GetElsewhere(), Cause: msg.GetCause(),
 	}
 	if msg != nil && msg.Version != nil {
 		f.Version = new(eventstore.Version(msg.GetVersion()))

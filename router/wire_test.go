@@ -43,7 +43,7 @@ func TestAnAnswerCrossesUnchanged(t *testing.T) {
 		{Result: command.Result{Key: "k", Version: 3, Position: 1 << 60, Replayed: true, Data: json.RawMessage(`{"a":1}`)}},
 		command.Failed(&command.Failure{
 			Code: command.Conflict, Reason: "r", Message: "m", Retry: command.RetryNo, After: time.Second,
-			Version: &version, Field: "f", Key: "k", Replayed: true, Elsewhere: true,
+			Version: &version, Field: "f", Key: "k", Replayed: true, Elsewhere: true, Cause: "c",
 		}),
 	} {
 		reply, size := outcomeReply(7, want)

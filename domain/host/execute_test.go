@@ -417,7 +417,11 @@ func TestAnOutageIsLoggedOnceWithItsCause(t *testing.T) {
 		key := fmt.Sprint("k", i)
 		cause = fmt.Errorf("%w: no route", eventstore.ErrUnavailable)
 		for range 3 {
-			failed(t, do(t, h, cmd("a", key, "put", m{"by": 1})), command.Unavailable, command.RetryLater)
+			out := do(t, h, cmd("a", key, "put", m{"by": 1}))
+			failed(t, out, command.Unavailable, command.RetryLater)
+			if got := out.Failure.Cause; got != cause.Error() {
+				t.Errorf("the cause is %q, want %q", got, cause)
+			}
 		}
 		cause = nil
 		granted(t, do(t, h, cmd("a", key, "put", m{"by": 1})), eventstore.Version(i+1))

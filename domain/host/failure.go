@@ -82,7 +82,7 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error, jobs ...*
 	}
 	away := func(message string, retry command.Retry) *command.Failure {
 		f := unavailable(message, retry)
-		f.After, f.Elsewhere = outage, true
+		f.After, f.Elsewhere, f.Cause = outage, true, err.Error()
 		return f
 	}
 	var invalid *eventstore.InvalidError

@@ -146,6 +146,11 @@ type Failure struct {
 	// another node may: it is draining, or too old to know an event. It never
 	// reaches a client.
 	Elsewhere bool
+
+	// Cause is the error behind an Unavailable that an operator can do something
+	// about, such as the database's, for the logs of nodes. It never reaches a
+	// client.
+	Cause string
 }
 
 func (f *Failure) Error() string { return string(f.Code) + ": " + f.Message }

@@ -1047,6 +1047,7 @@ type Failure struct {
 	Key           string                 `protobuf:"bytes,8,opt,name=key,proto3" json:"key,omitempty"`
 	Replayed      bool                   `protobuf:"varint,9,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	Elsewhere     bool                   `protobuf:"varint,10,opt,name=elsewhere,proto3" json:"elsewhere,omitempty"` // not executed here; the next candidate may
+	Cause         string                 `protobuf:"bytes,11,opt,name=cause,proto3" json:"cause,omitempty"`          // for logs, never for clients
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1149,6 +1150,13 @@ func (x *Failure) GetElsewhere() bool {
 		return x.Elsewhere
 	}
 	return false
+}
+
+func (x *Failure) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
 }
 
 type FeedRequest struct {
@@ -1728,7 +1736,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x05State\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"\x8d\x02\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xa3\x02\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
@@ -1740,7 +1748,8 @@ const file_peer_proto_rawDesc = "" +
 	"\x03key\x18\b \x01(\tR\x03key\x12\x1a\n" +
 	"\breplayed\x18\t \x01(\bR\breplayed\x12\x1c\n" +
 	"\telsewhere\x18\n" +
-	" \x01(\bR\telsewhereB\n" +
+	" \x01(\bR\telsewhere\x12\x14\n" +
+	"\x05cause\x18\v \x01(\tR\x05causeB\n" +
 	"\n" +
 	"\b_version\"!\n" +
 	"\vFeedRequest\x12\x12\n" +

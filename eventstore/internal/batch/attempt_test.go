@@ -330,6 +330,26 @@ func TestCallersAreGivenUpAfterPatience(t *testing.T) {
 	})
 }
 
+func TestADatabaseThatStaysAwayIsReportedWithItsLastError(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan error)
+		s := &scripted{ready: func() error { return <-answer }}
+		c, _ := committer(t, s, func(cfg *Config) { cfg.Patience = 500 * time.Millisecond })
+		defer close(answer)
+		for _, says := range []string{"not answered for 500ms", "connection refused", "starting"} {
+			if says != "not answered for 500ms" {
+				answer <- &Failure{Kind: Down, Reason: says}
+				synctest.Wait()
+			}
+			if _, err := c.Append(t.Context(), unitOf("a", 1)); !errors.Is(err, eventstore.ErrUnavailable) || !strings.Contains(err.Error(), says) {
+				t.Errorf("got %v; want it to say %q", err, says)
+			}
+			time.Sleep(time.Second) // the bubble's: the Committer connects again
+		}
+	})
+}
+
 func TestALostBatchIsUnknownAfterPatience(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -411,6 +411,9 @@ func (c *Committer) ready() bool {
 		c.mu.Lock()
 		waiting, away := c.waiting, c.away != nil
 		c.waiting = nil
+		if away {
+			c.away = notStored(asFailure(err)) // says more than that it is silent
+		}
 		c.mu.Unlock()
 		refuse(waiting, notStored(asFailure(err)))
 		if !away || !c.sleep(pause) {
