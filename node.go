@@ -138,7 +138,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	}
 	var tlsClient *tls.Config
 	if n.tls, tlsClient, err = cfg.PeerTLS.load(n.log); err != nil {
-		return nil, err
+		return nil, &ConfigError{err}
 	}
 
 	committed := eventstore.Committed(func(string, []eventstore.Commit) {})

@@ -20,6 +20,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/link"
 )
@@ -351,6 +352,21 @@ func TestBadPeerFilesKeepANodeFromStarting(t *testing.T) {
 		if _, _, err := files.load(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
+	}
+}
+
+// A process manager that does not restart a node after this error would else
+// restart it forever.
+func TestPeerFilesThatAreNotGoodAreAConfigError(t *testing.T) {
+	t.Parallel()
+	files := certs(t)
+	files.Cert = empty(t)
+	err := Run(t.Context(), Config{
+		Name: "n1", Store: t.TempDir(), Catalog: new(aggregate.Catalog), Domain: true, PeerTLS: files,
+		Listen: "127.0.0.1:0", PeerListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0",
+	})
+	if wrong := new(ConfigError); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "failed to find any PEM data") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -4,12 +4,20 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-files=$(printf "$PWD/%s\n" *.yaml)
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+files=$(printf "$PWD/%s\n" *.yaml monitoring/*.yaml)
+
+# The alerts as the README has Prometheus's operator take them.
+sed -n '/^```sh$/,/^```$/{//!p}' README.md >"$made/rules.sh"
+(cd ../.. && bash "$made/rules.sh") >"$made/rules.yaml"
+files="$files $made/rules.yaml"
+
 if command -v kubectl >/dev/null; then
-	made=$(mktemp)
-	trap 'rm -f "$made"' EXIT
-	kubectl kustomize . >"$made"
-	files="$files $made"
+	for base in . monitoring; do
+		kubectl kustomize "$base" >"$made/$(basename "$PWD/$base").yaml"
+		files="$files $made/$(basename "$PWD/$base").yaml"
+	done
 else
 	echo "kubectl is not installed: what kustomize makes of it is NOT checked" >&2
 fi

@@ -1,5 +1,5 @@
 // Command check checks Kubernetes objects against the types of Kubernetes
-// itself: fields that don't exist, stand in the wrong place or hold the wrong
+// itself and of the Prometheus operator: fields that don't exist, stand in the wrong place or hold the wrong
 // kind of value. It asks no cluster. check.sh runs it; it is a module of its
 // own, so that nobody else has to build Kubernetes' types.
 package main
@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -33,6 +34,9 @@ var kinds = map[string]func() any{
 	"apps/v1/Deployment":                 func() any { return new(appsv1.Deployment) },
 	"policy/v1/PodDisruptionBudget":      func() any { return new(policyv1.PodDisruptionBudget) },
 	"networking.k8s.io/v1/NetworkPolicy": func() any { return new(networkingv1.NetworkPolicy) },
+
+	"monitoring.coreos.com/v1/PodMonitor":     func() any { return new(monitoringv1.PodMonitor) },
+	"monitoring.coreos.com/v1/PrometheusRule": func() any { return new(monitoringv1.PrometheusRule) },
 }
 
 func main() {
