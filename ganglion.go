@@ -289,7 +289,7 @@ func (c Config) Check() error {
 	if errors.As(err, &wrong) {
 		errs[0] = wrong.Err
 	}
-	if _, _, err := c.PeerTLS.load(c.Logger); err != nil {
+	if _, err := c.PeerTLS.load(c.Logger); err != nil {
 		errs = append(errs, err)
 	}
 	if c.GossipKeyFile != "" {

@@ -2,7 +2,6 @@ package ganglion
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,7 +56,7 @@ type node struct {
 	client, peers net.Listener
 	admin         net.Listener // nil without Config.AdminListen
 	connections   *gateway.Connections
-	tls           *tls.Config // of the server's end of links, nil without
+	tls           *peerFiles // nil without
 	observer      *observer
 	front         *front
 
@@ -136,8 +135,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	if n.admin != nil {
 		undo = append(undo, func() { n.admin.Close() })
 	}
-	var tlsClient *tls.Config
-	if n.tls, tlsClient, err = cfg.PeerTLS.load(n.log); err != nil {
+	if n.tls, err = cfg.PeerTLS.load(n.log); err != nil {
 		return nil, &ConfigError{err}
 	}
 
@@ -170,8 +168,8 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	if n.cluster, err = n.newCluster(); err != nil {
 		return nil, err
 	}
-	n.census = &census{self: cfg.Name, tls: tlsClient}
-	n.pool = link.NewPool(link.PoolConfig{TLS: tlsClient, Silence: cfg.Suspect, Logger: n.log})
+	n.census = &census{self: cfg.Name, tls: n.tls.client()}
+	n.pool = link.NewPool(link.PoolConfig{TLS: n.tls.client(), Silence: cfg.Suspect, Logger: n.log})
 	var executor router.Executor
 	if n.host != nil {
 		executor = observedExecutor{n.host, n.observer}
@@ -304,6 +302,9 @@ func (n *node) run(ctx context.Context) error {
 	if n.gossip != nil {
 		part("gossip keys", n.gossip.watch)
 	}
+	if n.tls != nil {
+		part("certificates", n.tls.watch)
+	}
 	part("router", n.router.Run)
 	part("feed", n.feed.Run)
 	part("log", n.watchLog)
@@ -421,7 +422,7 @@ func (n *node) ready() error {
 }
 
 func (n *node) servePeers(ctx context.Context) error {
-	server := link.NewServer(link.ServerConfig{TLS: n.tls, Silence: n.cfg.Suspect})
+	server := link.NewServer(link.ServerConfig{TLS: n.tls.server(), Silence: n.cfg.Suspect})
 	peer.RegisterPeerServer(server, peerServer{node: n, router: n.router, publisher: n.publisher, gateway: n.gateway, moving: new(sync.Mutex), log: n.log})
 	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
 		// After a drain the streams end by themselves, once the last events

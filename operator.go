@@ -28,11 +28,11 @@ type Operator struct{ tls *tls.Config }
 // authority; without files it speaks in the clear, as nodes on loopback
 // addresses or with insecure peers do.
 func NewOperator(files PeerTLS, log *slog.Logger) (*Operator, error) {
-	_, client, err := files.load(log)
+	f, err := files.load(log)
 	if err != nil {
 		return nil, err
 	}
-	return &Operator{client}, nil
+	return &Operator{f.client()}, nil
 }
 
 // Sessions are the sessions of one gateway.

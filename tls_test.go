@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"io"
 	"log/slog"
@@ -27,14 +29,41 @@ import (
 
 // lines keeps what was logged.
 type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	news chan struct{} // closed at the next line, if somebody waits for it
 }
 
 func (l *lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.news != nil {
+		close(l.news)
+		l.news = nil
+	}
 	return l.buf.Write(p)
+}
+
+// waitFor waits until a line says something.
+func (l *lines) waitFor(t *testing.T, says string) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for {
+		l.mu.Lock()
+		if l.news == nil {
+			l.news = make(chan struct{})
+		}
+		found, news := strings.Contains(l.buf.String(), says), l.news
+		l.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-news:
+		case <-deadline:
+			t.Fatalf("no line says %q:\n%s", says, l)
+		}
+	}
 }
 
 func (l *lines) String() string {
@@ -83,11 +112,16 @@ func (domainNode) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[pe
 // serveLinks serves links as a node with these files does.
 func serveLinks(t *testing.T, files PeerTLS, log *slog.Logger) (addr string) {
 	t.Helper()
-	server, _, err := files.load(log)
+	f, err := files.load(log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := link.NewServer(link.ServerConfig{TLS: server})
+	return serveLinksWith(t, f)
+}
+
+func serveLinksWith(t *testing.T, f *peerFiles) (addr string) {
+	t.Helper()
+	g := link.NewServer(link.ServerConfig{TLS: f.server()})
 	peer.RegisterPeerServer(g, domainNode{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -127,11 +161,11 @@ func call(t *testing.T, addr string, client *tls.Config) error {
 // clientOf makes a client's end of links.
 func clientOf(t *testing.T, files PeerTLS) *tls.Config {
 	t.Helper()
-	_, client, err := files.load(slog.New(slog.DiscardHandler))
+	f, err := files.load(slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return client
+	return f.client()
 }
 
 func TestOnlyNodesOfTheClusterAreServed(t *testing.T) {
@@ -316,6 +350,107 @@ func TestCertificatesAreReplacedWhileNodesRun(t *testing.T) {
 	want("back again", old, true)
 }
 
+// TestExpiredCertificateIsNamedAtBothEnds has a node's certificate end while it
+// runs, once of the node that calls and once of the one that is called.
+func TestExpiredCertificateIsNamedAtBothEnds(t *testing.T) {
+	t.Parallel()
+	good := certs(t)
+	dir := filepath.Dir(good.CA)
+	if _, err := MakeCerts(dir, []string{"n2"}); err != nil {
+		t.Fatal(err)
+	}
+	authority, err := readAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Now().Add(-time.Minute)
+	late, _, err := makeCert(t.TempDir(), "n2", &x509.Certificate{
+		Subject: pkix.Name{CommonName: "n2"}, NotAfter: end, KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, authority)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What a node has that started with this certificate when it was good.
+	expired := func(log *slog.Logger) *peerFiles {
+		f, err := PeerTLS{Cert: filepath.Join(dir, "n2.pem"), Key: filepath.Join(dir, "n2.key"), CA: good.CA}.load(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"n2.pem", "n2.key", "ca.pem"} { // long ago, so they count as unchanged
+			if err := os.Chtimes(filepath.Join(dir, name), time.Time{}, end.Add(-time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f.seen, err = f.files.stat(); err != nil {
+			t.Fatal(err)
+		}
+		f.current = &credentials{pair: *late, roots: f.current.roots, ends: late.Leaf}
+		return f
+	}
+	fine := func(log *slog.Logger) *peerFiles {
+		f, err := good.load(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	for name, c := range map[string]struct {
+		caller, called func(*slog.Logger) *peerFiles
+	}{"the node that calls": {expired, fine}, "the node that is called": {fine, expired}} {
+		caller, called := &lines{}, &lines{}
+		addr := serveLinksWith(t, c.called(called.logger()))
+		client := c.caller(caller.logger()).client()
+		for range 2 {
+			if err := call(t, addr, client); err == nil {
+				t.Errorf("%s has an expired certificate and is served", name)
+			}
+		}
+		sick, well := caller, called
+		if name == "the node that is called" {
+			sick, well = called, caller
+		}
+		at := "expired=" + late.Leaf.NotAfter.Format("2006-01-02T15:04:05")
+		for _, want := range []struct {
+			log  *lines
+			says []string
+		}{
+			{sick, []string{"this node's peer certificate has expired", "level=ERROR", "n2.pem", "CN=n2, serial", at}},
+			{well, []string{"a peer's certificate is refused", "level=WARN", "peer=127.0.0.1", "CN=n2, serial", at, "has expired or is not yet valid"}},
+		} {
+			want.log.waitFor(t, want.says[0]) // one end of a handshake fails before the other
+			for _, says := range want.says {
+				if n := strings.Count(want.log.String(), says); n != 1 {
+					t.Errorf("%s: %q is said %d times, want 1:\n%s", name, says, n, want.log)
+				}
+			}
+		}
+	}
+}
+
+func TestCertificateEndsWithItsAuthority(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	end := time.Now().Add(48 * time.Hour).Truncate(time.Second)
+	authority, _, err := makeCert(dir, "ca", &x509.Certificate{
+		Subject: pkix.Name{CommonName: "short"}, NotAfter: end, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}, nil)
+	if err == nil {
+		_, _, err = makeCert(dir, "n1", &x509.Certificate{Subject: pkix.Name{CommonName: "n1"}, NotAfter: end.Add(time.Hour)}, authority)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := &lines{}
+	f, err := PeerTLS{Cert: filepath.Join(dir, "n1.pem"), Key: filepath.Join(dir, "n1.key"), CA: filepath.Join(dir, "ca.pem")}.load(logged.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := f.now().ends; !got.NotAfter.Equal(end) || !strings.Contains(logged.String(), `certificate="CN=short`) {
+		t.Errorf("ends at %v, want %v:\n%s", got.NotAfter, end, logged)
+	}
+}
+
 func TestBothAuthoritiesAreTrustedDuringAChange(t *testing.T) {
 	t.Parallel()
 	first, second := certs(t), certs(t)
@@ -349,7 +484,7 @@ func TestBadPeerFilesKeepANodeFromStarting(t *testing.T) {
 		"failed to find any PEM data":     {Cert: empty(t), Key: a.Key, CA: a.CA},
 		"failed to find certificate PEM ": {Cert: a.Key, Key: a.Key, CA: a.CA},
 	} {
-		if _, _, err := files.load(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := files.load(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %q", err, want)
 		}
 	}

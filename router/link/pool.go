@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +23,8 @@ var ErrPoolClosed = errors.New("link: the pool of connections is closed")
 // PoolConfig configures a Pool.
 type PoolConfig struct {
 	// TLS is the client's side of mutual TLS. Without it, connections are in
-	// the clear.
+	// the clear. Its VerifyConnection gets the peer's address (host:port) as the
+	// ServerName, which crypto/tls leaves empty where the host is an IP address.
 	TLS *tls.Config
 	// Silence is how long a peer may say nothing, as in Config. The kernel
 	// drops a connection whose data is unacknowledged for half of it.
@@ -43,6 +45,7 @@ type PoolConfig struct {
 // no address is dialled that nothing needs.
 type Pool struct {
 	opts   []grpc.DialOption
+	tls    *tls.Config
 	logger *slog.Logger
 
 	mu     sync.Mutex
@@ -58,16 +61,11 @@ type shared struct {
 
 // NewPool returns an empty pool.
 func NewPool(cfg PoolConfig) *Pool {
-	creds := insecure.NewCredentials()
-	if cfg.TLS != nil {
-		creds = credentials.NewTLS(cfg.TLS)
-	}
 	cfg.Silence = cmp.Or(cfg.Silence, DefaultSilence)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithIdleTimeout(0), // kept up, not dialled on demand
@@ -84,6 +82,7 @@ func NewPool(cfg PoolConfig) *Pool {
 	opts = append(append(opts, spoken.client()...), nextClient...)
 	return &Pool{
 		opts:   append(opts, cfg.Options...),
+		tls:    cfg.TLS,
 		logger: cfg.Logger,
 		conns:  make(map[string]*shared),
 	}
@@ -102,7 +101,7 @@ func (p *Pool) Conn(addr string) (conn *grpc.ClientConn, release func(), err err
 	s := p.conns[addr]
 	if s == nil {
 		// The name is resolved again at each attempt to connect. It is not watched.
-		c, err := grpc.NewClient("passthrough:///"+addr, p.opts...)
+		c, err := grpc.NewClient("passthrough:///"+addr, append(slices.Clip(p.opts), grpc.WithTransportCredentials(p.credentials(addr)))...)
 		if err != nil {
 			return nil, nil, fmt.Errorf("link: peer address %q: %w", addr, err)
 		}
@@ -112,6 +111,20 @@ func (p *Pool) Conn(addr string) (conn *grpc.ClientConn, release func(), err err
 	}
 	s.users++
 	return s.conn, sync.OnceFunc(func() { p.release(addr, s) }), nil
+}
+
+func (p *Pool) credentials(addr string) credentials.TransportCredentials {
+	if p.tls == nil {
+		return insecure.NewCredentials()
+	}
+	c := p.tls.Clone()
+	if verify := c.VerifyConnection; verify != nil {
+		c.VerifyConnection = func(state tls.ConnectionState) error {
+			state.ServerName = addr
+			return verify(state)
+		}
+	}
+	return credentials.NewTLS(c)
 }
 
 // release removes one user, and closes the connection if that was the last.
