@@ -60,11 +60,16 @@ func TestAlertsAndDashboardsNameWhatThereIs(t *testing.T) {
 		}
 		return string(raw)
 	}
-	operations := read("docs/operations.md")
+	operations, alerts := read("docs/operations.md"), read("deploy/prometheus/alerts.yml")
 	explained := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\| (.*?) \|`).FindAllStringSubmatch(operations, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| (.*?) \|.*$`).FindAllStringSubmatch(operations, -1) {
+		alerted := false
 		for _, name := range regexp.MustCompile("`(ganglion_[a-z_]+)").FindAllStringSubmatch(m[1], -1) {
 			explained[name[1]] = true
+			alerted = alerted || regexp.MustCompile(name[1]+`\b|`+name[1]+`_(bucket|count)\b`).MatchString(alerts)
+		}
+		if marked := strings.Contains(m[0], "**alert**"); marked && !alerted {
+			t.Errorf("docs/operations.md marks %s as an alert, and deploy/prometheus/alerts.yml has none on it", m[1])
 		}
 	}
 	for _, file := range []string{"deploy/prometheus/alerts.yml", "deploy/grafana/dashboards/ganglion.json"} {
@@ -84,7 +89,6 @@ func TestAlertsAndDashboardsNameWhatThereIs(t *testing.T) {
 		slug := regexp.MustCompile("[^a-z0-9 -]").ReplaceAllString(strings.ToLower(heading[1]), "")
 		anchors[strings.ReplaceAll(slug, " ", "-")] = true
 	}
-	alerts := read("deploy/prometheus/alerts.yml")
 	runbooks := regexp.MustCompile(`runbook_url: \S+/docs/operations.md#(\S+)`).FindAllStringSubmatch(alerts, -1)
 	if len(runbooks) != strings.Count(alerts, "- alert:") {
 		t.Error("an alert has no runbook in docs/operations.md")

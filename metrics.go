@@ -1,6 +1,7 @@
 package ganglion
 
 import (
+	"maps"
 	"net/http"
 	"time"
 
@@ -38,12 +39,21 @@ func (n *node) metrics() http.Handler {
 		Name: "ganglion_info", Help: "1, with what this node is.",
 		ConstLabels: prometheus.Labels{"node": n.cfg.Name, "version": Version()},
 	}, func() float64 { return 1 }))
-	gauge("ganglion_ready", "1 while the node serves.", func() float64 {
-		if n.ready() != nil {
-			return 0
-		}
-		return 1
+	gauge("ganglion_ready", "1 while the node serves.", func() float64 { return yes[n.ready() == nil] })
+	for _, state := range []string{cluster.Starting.String(), cluster.Ready.String(), cluster.Draining.String(), drainedState} {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ganglion_state", Help: "1 for the state that the node is in.", ConstLabels: prometheus.Labels{"state": state},
+		}, func() float64 { return yes[n.stateName() == state] }))
+	}
+	gauge("ganglion_store_up", "1 while the store answers, and has refused no append within the last minute.", func() float64 {
+		return yes[n.observer.store.up(time.Now())]
 	})
+	if n.tls != nil {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ganglion_certificate_expiry_timestamp_seconds", Help: "When the certificate's chain ends, in seconds since 1970.",
+			ConstLabels: prometheus.Labels{"use": "peers"},
+		}, func() float64 { return float64(n.tls.now().ends.NotAfter.Unix()) }))
+	}
 	gauge("ganglion_clock_ahead_seconds", "How far this node's clock is ahead of the database's; negative if it is behind.", func() float64 {
 		return time.Duration(n.clockAhead.Load()).Seconds()
 	})
@@ -113,7 +123,15 @@ func (n *node) metrics() http.Handler {
 		gauge("ganglion_host_pending_commands", "Commands and gets that wait or are in progress.", func() float64 { return float64(n.host.Stats().Pending) })
 	}
 
+	limits := map[string]int{"connections": n.cfg.Limits.Connections, "header_bytes": n.cfg.Limits.HeaderBytes}
+	gauge("ganglion_connections", "HTTP connections that are no session.", func() float64 { return float64(n.connections.Open()) })
 	if n.gateway != nil {
+		l := n.cfg.Limits
+		maps.Copy(limits, map[string]int{
+			"sessions": l.Sessions, "sessions_per_client": l.SessionsPerClient, "anonymous_sessions": l.AnonymousSessions, "subscriptions": l.Subscriptions,
+			"open_requests": l.OpenRequests, "outbound_bytes": l.OutboundBytes, "frame_bytes": l.FrameBytes, "commands_per_second": l.CommandsPerSecond,
+		})
+		gauge("ganglion_sessions_anonymous", "Sessions that said hello without a client id.", func() float64 { return float64(n.gateway.Stats().Anonymous) })
 		served := func(value func(gateway.Stats) uint64) func() float64 {
 			return func() float64 { return float64(value(n.gateway.Stats())) }
 		}
@@ -135,14 +153,22 @@ func (n *node) metrics() http.Handler {
 		family("ganglion_limited_total", "Times that a limit said no to a client, by the limit.", "limit", limited)
 		counter("ganglion_history_reads_total", "Reads of the log for subscriptions.", served(func(s gateway.Stats) uint64 { return s.PageReads }))
 	}
+	for limit, most := range limits {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ganglion_limit", Help: "What clients may take of this node, by the limit; 0: not limited.", ConstLabels: prometheus.Labels{"limit": limit},
+		}, func() float64 { return float64(most) }))
+	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 }
+
+// yes is a condition as a gauge.
+var yes = map[bool]float64{true: 1}
 
 // links collects a router's links to peers, which come and go.
 type links struct{ router *router.Router }
 
 var linkMetrics = struct{ up, doubted, silence, unanswered *prometheus.Desc }{
-	up:         linkMetric("up", "1 while the member is heard and takes commands."),
+	up:         linkMetric("up", "1 while the member is heard and takes commands; absent while it drains."),
 	doubted:    linkMetric("doubted", "1 from a silence on until the member has answered a command."),
 	silence:    linkMetric("silence_seconds", "How long ago the member was last heard; absent if it never was."),
 	unanswered: linkMetric("unanswered", "Commands and gets that the member has not answered."),
@@ -160,12 +186,13 @@ func (links) Describe(descs chan<- *prometheus.Desc) {
 }
 
 func (l links) Collect(metrics chan<- prometheus.Metric) {
-	yes := map[bool]float64{true: 1}
 	for _, s := range l.router.Links() {
 		send := func(d *prometheus.Desc, value float64) {
 			metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, s.Node)
 		}
-		send(linkMetrics.up, yes[s.Up && !s.Draining])
+		if !s.Draining { // one that leaves in order is not down
+			send(linkMetrics.up, yes[s.Up])
+		}
 		send(linkMetrics.doubted, yes[s.Doubted])
 		if s.HeardMS >= 0 {
 			send(linkMetrics.silence, float64(s.HeardMS)/1000)

@@ -2,6 +2,8 @@ package ganglion
 
 import (
 	"context"
+	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,6 +39,38 @@ type observer struct {
 	node   trace.SpanStartEventOption
 
 	commands, appends, deliveries prometheus.Histogram
+	store                         storeHealth
+}
+
+// storeHealth is whether the store answers, as the node finds out by asking it
+// and by its appends. A database whose disk is full answers and stores nothing.
+// It is safe for concurrent use.
+type storeHealth struct {
+	silent  atomic.Bool  // at the last question
+	refused atomic.Int64 // when the last append failed for the store's sake, in Unix nanoseconds; 0 since one succeeded
+}
+
+// refusedFor is how long the failure of an append counts if none follows it.
+const refusedFor = time.Minute
+
+func (s *storeHealth) checked(err error) { s.silent.Store(err != nil && isOutage(err)) }
+
+func (s *storeHealth) appended(err error, now time.Time) {
+	switch {
+	case err == nil:
+		s.refused.Store(0)
+	case isOutage(err):
+		s.refused.Store(now.UnixNano())
+	}
+}
+
+func (s *storeHealth) up(now time.Time) bool {
+	refused := s.refused.Load()
+	return !s.silent.Load() && (refused == 0 || now.Sub(time.Unix(0, refused)) >= refusedFor)
+}
+
+func isOutage(err error) bool {
+	return errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown)
 }
 
 // seconds are the buckets of all three: a hop within a rack takes half a
@@ -179,6 +213,7 @@ func (s observedStore) Append(ctx context.Context, u eventstore.Unit) (eventstor
 	}
 	appended, err := s.Store.Append(ctx, u)
 	s.appends.Observe(time.Since(began).Seconds())
+	s.store.appended(err, time.Now())
 	for _, span := range spans {
 		if err != nil {
 			span.SetStatus(codes.Error, err.Error())

@@ -15,6 +15,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/ganglion-es/ganglion/domain"
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
@@ -199,6 +200,38 @@ func TestTheLogLevelChangesWhileANodeRuns(t *testing.T) {
 	for given, want := range map[string]string{":6060": "127.0.0.1:6060", "10.0.0.1:6060": "10.0.0.1:6060"} {
 		if got := adminAddr(given); got != want {
 			t.Errorf("%s listens on %s", given, got)
+		}
+	}
+}
+
+func TestStoreIsUpAgainAMinuteAfterItsLastRefusal(t *testing.T) {
+	t.Parallel()
+	var (
+		s      storeHealth
+		now    = time.Unix(1_000_000, 0)
+		full   = fmt.Errorf("%w: no space left on device", eventstore.ErrUnavailable)
+		states = []struct {
+			what string
+			do   func()
+			up   bool
+		}{
+			{"at first", func() {}, true},
+			{"an append is refused", func() { s.appended(full, now) }, false},
+			{"it answers questions", func() { s.checked(nil) }, false},
+			{"an append finds a conflict, which stores nothing", func() { s.appended(&eventstore.ConflictError{}, now) }, false},
+			{"an append succeeds", func() { s.appended(nil, now) }, true},
+			{"an append's fate is unknown", func() { s.appended(eventstore.ErrUnknown, now) }, false},
+			{"half a minute without appends", func() { now = now.Add(refusedFor / 2) }, false},
+			{"a minute", func() { now = now.Add(refusedFor / 2) }, true},
+			{"it is silent", func() { s.checked(full) }, false},
+			{"a minute more", func() { now = now.Add(refusedFor) }, false},
+			{"the log went back, which the store has answered", func() { s.checked(eventstore.ErrWentBack) }, true},
+		}
+	)
+	for _, step := range states {
+		step.do()
+		if got := s.up(now); got != step.up {
+			t.Errorf("%s: up is %v", step.what, got)
 		}
 	}
 }

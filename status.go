@@ -104,6 +104,17 @@ func (n *node) unlessLeft(next http.Handler) http.Handler {
 	})
 }
 
+// drainedState is the state of a node that has left and waits to be stopped.
+const drainedState = "drained"
+
+// stateName is the node's state, or that it has left.
+func (n *node) stateName() string {
+	if n.leaving.done() {
+		return drainedState
+	}
+	return n.status.Load().state.String()
+}
+
 func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || len(query["aggregate"]) > 1 {

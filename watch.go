@@ -80,6 +80,7 @@ func (n *node) watchLog(ctx context.Context) error {
 		case <-tick.C:
 		}
 		err := n.store.Check(ctx)
+		n.observer.store.checked(err)
 		if err == nil {
 			err = n.feed.Err()
 		}

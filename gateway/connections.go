@@ -28,6 +28,13 @@ func NewConnections(most int) *Connections {
 	return &Connections{most: most, seats: make(map[net.Conn]*seat)}
 }
 
+// Open returns how many connections there are.
+func (c *Connections) Open() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.seats)
+}
+
 // Closed returns how many connections were closed to make room for others.
 func (c *Connections) Closed() uint64 { return c.closed.Load() }
 

@@ -98,6 +98,7 @@ type counters struct {
 // Stats counts what a gateway has done since it started.
 type Stats struct {
 	Sessions  int    // open now
+	Anonymous int    // of those, that said hello without a client id
 	Full      int    // of those, with a full socket
 	Accepted  uint64 // sessions
 	Commands  uint64 // sent to the router
@@ -299,14 +300,14 @@ func (g *Gateway) Resume() {
 // Stats returns what the gateway has done.
 func (g *Gateway) Stats() Stats {
 	g.mu.Lock()
-	open := len(g.sessions)
+	open, anonymous := len(g.sessions), g.anonymous.Len()
 	g.mu.Unlock()
 	limited := make(map[string]uint64, limits)
 	for l, name := range limitNames {
 		limited[name] = g.stats.limited[l].Load()
 	}
 	return Stats{
-		Sessions: open, Full: int(g.full.Load()), Outbound: int(g.queued.Load()), Rejecting: int(g.rejecting.Load()), Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
+		Sessions: open, Anonymous: anonymous, Full: int(g.full.Load()), Outbound: int(g.queued.Load()), Rejecting: int(g.rejecting.Load()), Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
 		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(), Revoked: g.stats.revoked.Load(),
 		Head: g.hub.position(), Limited: limited,
 	}
