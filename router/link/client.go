@@ -267,12 +267,14 @@ func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (spoke bool, e
 	if silent {
 		received = errSilent
 	}
+	spoke = l.words.Load() > 0
 	if silent || status.Code(received) == codes.Aborted { // or the peer says that it was
-		l.doubt()
+		if spoke { // else it took no request, and may just have been starting
+			l.doubt()
+		}
 		l.cfg.Silent()
 	}
 	l.settle(errors.Is(received, io.EOF))
-	spoke = l.words.Load() > 0
 	if spoke {
 		l.cfg.Changed()
 	}
@@ -282,12 +284,12 @@ func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (spoke bool, e
 var errSilent = errors.New("link: the peer was silent for too long")
 
 // watch waits until the stream's receiving end has ended, or the peer was
-// silent for too long.
+// silent for too long. It ends the trial of a peer that never is.
 func (l *Link) watch(ended <-chan struct{}) (silent bool) {
 	const parts = 20 // so that a silence is found a twentieth late at most
 	tick := time.NewTicker(l.cfg.Silence / parts)
 	defer tick.Stop()
-	last, quiet := uint64(0), 0
+	last, quiet, steady := uint64(0), 0, 0
 	for {
 		select {
 		case <-ended:
@@ -297,6 +299,12 @@ func (l *Link) watch(ended <-chan struct{}) (silent bool) {
 				last, quiet = words, 0
 			} else if quiet++; quiet >= parts {
 				return true
+			}
+			if last == 0 { // nothing was heard yet
+				continue
+			}
+			if steady++; steady%(trialSilences*parts) == 0 {
+				l.acquit()
 			}
 		}
 	}
@@ -419,6 +427,15 @@ func (l *Link) doubt() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.doubted = true
+}
+
+// acquit ends a trial in which the peer has no request to prove itself with.
+func (l *Link) acquit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.queue)+len(l.pending) == 0 {
+		l.doubted = false
+	}
 }
 
 // settle tells every request its fate after the stream has ended, in the

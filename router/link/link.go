@@ -31,8 +31,10 @@
 // spoken on it. Silence is counted in ticks of our own clock, so that a pause
 // of this process is not taken for one of every peer.
 //
-// A link that was silent is on trial until the peer has answered a request: it
-// is trusted with one at a time, and takes more only from callers who have
+// A link that was silent is on trial until the peer has answered a request, or
+// has had none to answer and was heard without a gap for ten times the silence
+// (5 s). A silence before the peer's first word on a stream is none: the peer
+// may be starting. On trial a link is trusted with one at a time, and takes more only from callers who have
 // nobody else to ask (Trust). So a peer that comes and goes, or whose
 // heartbeats get through and whose work does not, holds up one command and not
 // everybody's.
@@ -71,6 +73,10 @@ const (
 	// up. The longest silence measured between heartbeats was 108 ms on an
 	// idle machine and 271 ms on a badly loaded one.
 	DefaultSilence = 500 * time.Millisecond
+
+	// trialSilences is after how many times Config.Silence without a gap a trial
+	// ends that no request has decided.
+	trialSilences = 10
 
 	receiveLimit  = 1 << 20
 	batchMessages = 64
@@ -130,8 +136,8 @@ type Status struct {
 	Up bool `json:"up"`
 	// Draining says that the peer takes no more requests.
 	Draining bool `json:"draining"`
-	// Doubted says that the peer was silent and has answered nothing since: it
-	// gets one request at a time, if there is another node to ask.
+	// Doubted says that the link is on trial, since the peer was silent: it gets
+	// one request at a time, if there is another node to ask.
 	Doubted bool `json:"doubted"`
 	// HeardMS is how long ago the peer last gave a sign of life, in
 	// milliseconds; -1 if it never did.

@@ -484,3 +484,56 @@ func TestAStreamWithTooMuchUnansweredIsNotRead(t *testing.T) {
 		<-ended
 	})
 }
+
+// heartbeats sends empty batches on a stream until the test ends.
+func heartbeats(t *testing.T, stream peer.Peer_CommandsServer) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil && stream.Send(&peer.Replies{}) == nil {
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); running.Wait() })
+}
+
+func TestPeerThatStartsLateIsNotDoubted(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	l, changed := newLink(t, s.addr, 200*time.Millisecond)
+	<-(<-s.streams).Context().Done() // it was given up before the peer said a word
+	stream := <-s.streams
+	say(t, stream, &peer.Replies{})
+	<-changed
+	if status := l.Status(); !status.Up || status.Doubted {
+		t.Errorf("the link is %+v, want it up and not on trial", status)
+	}
+}
+
+func TestTrialOfIdleLinkEnds(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	l, changed := newLink(t, s.addr, time.Second)
+	stream := <-s.streams
+	say(t, stream, &peer.Replies{})
+	<-changed
+	<-stream.Context().Done()
+	<-changed // down
+	stream = <-s.streams
+	say(t, stream, &peer.Replies{})
+	<-changed // up
+	if !l.Status().Doubted {
+		t.Fatal("a link that was silent is not on trial")
+	}
+	heartbeats(t, stream)
+	for l.Status().Doubted {
+		select {
+		case <-stream.Context().Done():
+			t.Fatal("the stream was given up although the peer was heard")
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
