@@ -58,6 +58,9 @@ func (n *node) metrics() http.Handler {
 		return time.Duration(n.clockAhead.Load()).Seconds()
 	})
 	gauge("ganglion_cluster_members", "Members that this node sees.", func() float64 { return float64(len(n.cluster.View().Members)) })
+	gauge("ganglion_members_lost", "Members that went without taking leave in the last hour and have not come back, as this node sees it.", func() float64 {
+		return float64(len(n.cluster.Lost()))
+	})
 	gauge("ganglion_cluster_owners", "Domain nodes that are ready.", func() float64 { return float64(len(n.cluster.View().Owners())) })
 	counter("ganglion_ring_changes_total", "Times that owners came or went, as this node saw it.", func() float64 { return float64(n.router.Stats().RingChanges) })
 	gauge("ganglion_cluster_ring_disagreements", "Members that announce another ring than this node's.", func() float64 {
@@ -169,7 +172,7 @@ type links struct{ router *router.Router }
 
 var linkMetrics = struct{ up, doubted, silence, unanswered *prometheus.Desc }{
 	up:         linkMetric("up", "1 while the member is heard and takes commands; absent while it drains."),
-	doubted:    linkMetric("doubted", "1 from a silence on until the member has answered a command."),
+	doubted:    linkMetric("doubted", "1 from a silence on until the member has answered a command, or was heard without a gap for 5 s."),
 	silence:    linkMetric("silence_seconds", "How long ago the member was last heard; absent if it never was."),
 	unanswered: linkMetric("unanswered", "Commands and gets that the member has not answered."),
 }

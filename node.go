@@ -238,7 +238,7 @@ func (n *node) newCluster() (*cluster.Cluster, error) {
 		Self: cluster.Member{
 			Domain: n.cfg.Domain, Gateway: n.cfg.Gateway,
 			PeerAddr: n.peers.Addr().String(), HTTPAddr: n.client.Addr().String(),
-			Boot: uint64(n.cfg.Now().UnixNano()),
+			Boot: uint64(n.cfg.Now().UnixNano()), Version: Version(),
 		},
 	})
 	if err == nil && keys != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/router"
@@ -23,6 +24,9 @@ type ClusterStatus struct {
 	Problem string         `json:"problem,omitempty"`
 	Log     string         `json:"log"`
 	Members []MemberStatus `json:"members"`
+	// Lost are members that went without taking leave in the last hour and have
+	// not come back, as this node saw it.
+	Lost []LostMember `json:"lost"`
 	// GossipKeys name the keys that this node understands, the one that it
 	// uses first. None means that gossip is open.
 	GossipKeys []string   `json:"gossip_keys"`
@@ -41,12 +45,20 @@ type ClusterStatus struct {
 
 // MemberStatus is a member of the cluster.
 type MemberStatus struct {
-	ID         string   `json:"id"`
-	State      string   `json:"state"`
-	Roles      []string `json:"roles"`
-	Peer       string   `json:"peer"`
-	HTTP       string   `json:"http"`
-	Partitions int      `json:"partitions"`
+	ID string `json:"id"`
+	// State is "starting", "ready", "not-ready" or "draining". Only a "ready"
+	// one answers /readyz with 200; one that is "not-ready" still owns aggregates.
+	State string `json:"state"`
+	// Problem says why a member is "not-ready".
+	Problem string   `json:"problem,omitempty"`
+	Roles   []string `json:"roles"`
+	// Version is the version of its program; empty if that is too old to tell.
+	Version string `json:"version"`
+	// AgeSeconds is how long ago it was started, by its clock and this node's.
+	AgeSeconds int64  `json:"age_seconds"`
+	Peer       string `json:"peer"`
+	HTTP       string `json:"http"`
+	Partitions int    `json:"partitions"`
 	// Sessions counts the sessions of a gateway. It is missing when the member
 	// is none, or did not answer at once.
 	Sessions *int `json:"sessions,omitempty"`
@@ -56,6 +68,21 @@ type MemberStatus struct {
 	// Ring is the signature of the ring that the member announced; when it
 	// differs from this node's, the two disagree about owners for the moment.
 	Ring string `json:"ring"`
+}
+
+// NotReady is the state of a member that is up and does not serve.
+const NotReady = "not-ready"
+
+// LostMember is a member that went without taking leave: it was killed, its
+// machine went down, or the network between it and the asked node.
+type LostMember struct {
+	ID      string   `json:"id"`
+	Roles   []string `json:"roles"`
+	Version string   `json:"version"`
+	Peer    string   `json:"peer"`
+	HTTP    string   `json:"http"`
+	// LostSeconds is how long ago the asked node noticed.
+	LostSeconds int64 `json:"lost_seconds"`
 }
 
 // RingStatus is which member owns how much.
@@ -142,10 +169,10 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 	now, owners, view := n.status.Load(), n.router.Ring(), n.cluster.View()
 	counts := owners.Counts()
 	s := ClusterStatus{
-		Node: n.cfg.Name, Version: Version(), State: now.state.String(), Log: n.store.LogID(),
+		Node: n.cfg.Name, Version: Version(), State: stateOf(now.state, n.problem()), Log: n.store.LogID(),
 		Ring:     RingStatus{Signature: RingSignature(owners), Partitions: ring.Partitions, Owners: len(owners.Members())},
 		Commands: n.router.Stats(), Links: n.router.Links(), Feed: n.feed.Stats(),
-		GossipKeys: []string{},
+		GossipKeys: []string{}, Lost: []LostMember{},
 	}
 	if err := now.problem(); err != nil {
 		s.Problem = err.Error()
@@ -163,12 +190,30 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 			sessions = &s.Sessions
 		}
 		s.Members = append(s.Members, MemberStatus{
-			ID: m.ID, State: m.State.String(), Roles: roles(m), Peer: m.PeerAddr, HTTP: m.HTTPAddr,
+			ID: m.ID, State: stateOf(m.State, m.Problem), Problem: m.Problem.String(), Roles: roles(m),
+			Version: m.Version, AgeSeconds: wholeSeconds(n.cfg.Now().Sub(time.Unix(0, int64(m.Boot)))), Peer: m.PeerAddr, HTTP: m.HTTPAddr,
 			Partitions: counts[m.ID], Sessions: sessions, ClockMS: m.ClockMS, Ring: signature(m.Ring),
+		})
+	}
+	for _, l := range n.cluster.Lost() {
+		s.Lost = append(s.Lost, LostMember{
+			ID: l.Member.ID, Roles: roles(l.Member), Version: l.Member.Version, Peer: l.Member.PeerAddr, HTTP: l.Member.HTTPAddr,
+			LostSeconds: wholeSeconds(time.Since(l.At)),
 		})
 	}
 	return s
 }
+
+// stateOf is a member's state as an operator sees it.
+func stateOf(s cluster.State, p cluster.Problem) string {
+	if s == cluster.Ready && p != cluster.NoProblem {
+		return NotReady
+	}
+	return s.String()
+}
+
+// wholeSeconds is a duration in whole seconds, 0 if it is negative.
+func wholeSeconds(d time.Duration) int64 { return int64(max(0, d).Seconds()) }
 
 func roles(m cluster.Member) []string {
 	r := []string{}

@@ -29,6 +29,14 @@ type status struct {
 	away  bool  // sessions are better off elsewhere while blind is set
 }
 
+// blindness is why a node can't serve that is ready otherwise.
+type blindness struct {
+	error
+	problem cluster.Problem // what the other nodes are told
+}
+
+func (b blindness) Unwrap() error { return b.error }
+
 // problem is why a node does not serve that is ready otherwise, or nil.
 func (s *status) problem() error {
 	if s.lost != nil {
@@ -135,7 +143,25 @@ func (n *node) watchSight(ctx context.Context) error {
 		}
 		blind, away := s.look(n, time.Now())
 		n.judge(func(s *status) { s.blind, s.away = blind, away })
+		n.cluster.SetProblem(n.problem())
 	}
+}
+
+// problem is why /readyz says 503 on a node whose state is ready.
+func (n *node) problem() cluster.Problem {
+	s := n.status.Load()
+	var blind blindness
+	switch {
+	case s.state != cluster.Ready:
+		return cluster.NoProblem // the state says it
+	case s.lost != nil:
+		return cluster.LogWentBack
+	case errors.As(s.blind, &blind):
+		return blind.problem
+	case n.gateway != nil && n.gateway.Refusing() != nil:
+		return cluster.RefusesSessions
+	}
+	return cluster.NoProblem
 }
 
 // sight is what a node remembers from one look around to the next.
@@ -158,7 +184,8 @@ func (s *sight) look(n *node, now time.Time) (blind error, away bool) {
 		return nil, false
 	}
 	if behind := n.feed.Behind(); behind > blindMost {
-		return fmt.Errorf("events arrive late: the newest ones have been known of for %v", behind.Round(time.Second)), true
+		err := fmt.Errorf("events arrive late: the newest ones have been known of for %v", behind.Round(time.Second))
+		return blindness{err, cluster.EventsLate}, true
 	}
 	if n.gateway == nil {
 		return nil, false
@@ -169,7 +196,7 @@ func (s *sight) look(n *node, now time.Time) (blind error, away bool) {
 		if err != nil {
 			blind = fmt.Errorf("%w: %w", blind, err)
 		}
-		return blind, true
+		return blindness{blind, cluster.NothingHeard}, true
 	}
 	return s.lookForOwners(n, now)
 }
@@ -189,8 +216,9 @@ func (s *sight) lookForOwners(n *node, now time.Time) (blind error, away bool) {
 	if len(n.cluster.View().Members) <= 1 || n.feed.Watermark() > s.head {
 		s.elsewhere = true
 	}
-	return fmt.Errorf("no domain node that is ready has been in sight for %v: look at the gossip key, the gossip port and --cluster of this node, "+
-		"and whether domain nodes run", now.Sub(s.owned).Round(time.Second)), s.elsewhere
+	err := fmt.Errorf("no domain node that is ready has been in sight for %v: look at the gossip key, the gossip port and --cluster of this node, "+
+		"and whether domain nodes run", now.Sub(s.owned).Round(time.Second))
+	return blindness{err, cluster.NoOwnerInSight}, s.elsewhere
 }
 
 func later(a, b time.Time) time.Time {

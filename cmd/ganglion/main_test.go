@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -265,6 +266,30 @@ func TestMembersSaysWhatANodeThinksOfItsLinks(t *testing.T) {
 	} {
 		if got := linkState(status, member); got != want {
 			t.Errorf("the link to %s is shown as %q, want %q", member, got, want)
+		}
+	}
+}
+
+func TestMembersShowsLostOnesAndThoseThatAreNotReady(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	err := printMembers(&out, ganglion.ClusterStatus{
+		Node: "n1",
+		Members: []ganglion.MemberStatus{
+			{ID: "n1", State: "ready", Roles: []string{"domain"}, Version: "v1.2.3", AgeSeconds: 90_061},
+			{ID: "n2", State: ganglion.NotReady, Problem: "the log went back", Roles: []string{"domain"}, AgeSeconds: 59},
+		},
+		Lost: []ganglion.LostMember{{ID: "n3", Roles: []string{"gateway"}, Version: "v1.2.2", LostSeconds: 185}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`^n1 +ready +domain .* 1d1h +v1\.2\.3 `, `^n2 +not-ready +domain .* 59s +- `, `^n3 +lost +gateway .* v1\.2\.2 `,
+		`^n2 is not ready: the log went back$`, `^n3 is lost: n1 last heard it 3m5s ago`,
+	} {
+		if !regexp.MustCompile(`(?m)` + want).MatchString(out.String()) {
+			t.Errorf("the output lacks %s:\n%s", want, out.String())
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -143,13 +144,50 @@ func (c membersCmd) run(ctx context.Context) error {
 	if c.JSON {
 		return printJSON(status)
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tSESSIONS\tLINK\tCLOCK\tPEER\tHTTP\tRING")
+	return printMembers(os.Stdout, status)
+}
+
+func printMembers(out io.Writer, status ganglion.ClusterStatus) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tSESSIONS\tLINK\tCLOCK\tAGE\tVERSION\tPEER\tHTTP\tRING")
 	for _, m := range status.Members {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n",
-			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, sessionCount(m), linkState(status, m.ID), clockState(m), m.Peer, m.HTTP, m.Ring)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, sessionCount(m), linkState(status, m.ID), clockState(m),
+			age(m.AgeSeconds), cmp.Or(m.Version, "-"), m.Peer, m.HTTP, m.Ring)
 	}
-	return w.Flush()
+	for _, l := range status.Lost {
+		fmt.Fprintf(w, "%s\tlost\t%s\t-\t-\t-\t-\t-\t%s\t%s\t%s\t-\n", l.ID, strings.Join(l.Roles, ","), cmp.Or(l.Version, "-"), l.Peer, l.HTTP)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, m := range status.Members {
+		if m.Problem != "" {
+			fmt.Fprintf(out, "%s is not ready: %s\n", m.ID, m.Problem)
+		}
+	}
+	for _, l := range status.Lost {
+		fmt.Fprintf(out, "%s is lost: %s last heard it %s ago, and it did not take leave\n", l.ID, status.Node, age(l.LostSeconds))
+	}
+	return nil
+}
+
+// age is a time in its two largest units.
+func age(seconds int64) string {
+	units := []struct {
+		name string
+		size int64
+	}{{"d", 24 * 3600}, {"h", 3600}, {"m", 60}, {"s", 1}}
+	for i, u := range units {
+		switch {
+		case seconds < u.size:
+		case i+1 < len(units):
+			return fmt.Sprintf("%d%s%d%s", seconds/u.size, u.name, seconds%u.size/units[i+1].size, units[i+1].name)
+		default:
+			return fmt.Sprintf("%ds", seconds)
+		}
+	}
+	return "0s"
 }
 
 func sessionCount(m ganglion.MemberStatus) string {

@@ -86,7 +86,7 @@ func (c ringCmd) run(ctx context.Context) error {
 func (c ringCmd) report(status ganglion.ClusterStatus) (ringReport, error) {
 	var owners []string
 	for _, m := range status.Members {
-		if m.State == "ready" && slices.Contains(m.Roles, "domain") {
+		if (m.State == "ready" || m.State == ganglion.NotReady) && slices.Contains(m.Roles, "domain") {
 			owners = append(owners, m.ID)
 		}
 	}

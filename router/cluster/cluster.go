@@ -93,7 +93,8 @@ type Cluster struct {
 type sight struct {
 	view  *View
 	alive map[netip.AddrPort]bool // where gossip has a living node
-	lost  []netip.AddrPort        // where it had one that did not take leave
+	lost  []Lost                  // members that did not take leave, sorted by id
+	seek  []netip.AddrPort        // where they were
 }
 
 // New opens the node's gossip sockets and listens: other nodes can join it
@@ -163,6 +164,7 @@ func create(cfg Config, mc *memberlist.Config) (*Cluster, error) {
 	reach := cmp.Or(cfg.AdvertiseAddr, ip.String())
 	cfg.Self.PeerAddr = withHost(cfg.Self.PeerAddr, reach)
 	cfg.Self.HTTPAddr = withHost(cfg.Self.HTTPAddr, reach)
+	cfg.Self.Version = cfg.Self.fitVersion()
 	if err := cfg.Self.validate(); err != nil {
 		return nil, fmt.Errorf("cluster: what the node would tell the others about itself: %w", err)
 	}
@@ -355,6 +357,12 @@ func (c *Cluster) Joined() <-chan struct{} { return c.joined }
 // View returns the newest View. It is never nil and holds at least this node.
 func (c *Cluster) View() *View { return c.now.Load().view }
 
+// Lost returns the members that went without taking leave and have not come
+// back, as this node sees it, sorted by id. They are forgotten after an hour,
+// and the oldest are when there are more than 64. The caller must not change
+// the slice.
+func (c *Cluster) Lost() []Lost { return c.now.Load().lost }
+
 // Watch returns a channel that receives the newest View at once, and then
 // each time that it changes. Views that are not taken in time are replaced by
 // newer ones: the receiver may miss some, never the last. The channel is
@@ -378,6 +386,13 @@ func (c *Cluster) Watch(ctx context.Context) <-chan *View {
 // does not wait for them to hear it.
 func (c *Cluster) SetState(s State) {
 	if c.change(func(m *Member) { m.State = s }) {
+		poke(c.stateChanged)
+	}
+}
+
+// SetProblem tells the others why this node does not serve, or that it does.
+func (c *Cluster) SetProblem(p Problem) {
+	if c.change(func(m *Member) { m.Problem = p }) {
 		poke(c.stateChanged)
 	}
 }

@@ -49,7 +49,7 @@ func TestWhatDoesNotFitIntoGossipIsRefusedAtStart(t *testing.T) {
 	if c, err := New(cfg); err == nil {
 		c.Close()
 		t.Fatal("accepted")
-	} else if !strings.Contains(err.Error(), "612 bytes together, at most 480 fit into gossip") {
+	} else if !strings.Contains(err.Error(), "612 bytes together, at most 478 fit into gossip") {
 		t.Errorf("the error is %q", err)
 	}
 	cfg = member("n1")

@@ -99,8 +99,8 @@ func (s *seeker) round(ctx context.Context, turn int) {
 			try(addr)
 		}
 	}
-	if n := len(sight.lost); n > 0 {
-		try(sight.lost[turn%n])
+	if n := len(sight.seek); n > 0 {
+		try(sight.seek[turn%n])
 	}
 	mu.Unlock()
 	wg.Wait()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // State says what a member may be asked to do.
@@ -34,6 +35,48 @@ func (s State) String() string {
 // MarshalText makes a State readable in JSON.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// Problem says why a ready member does not serve, which its /readyz answers
+// with 503. It is told to the other nodes and changes nothing about owners.
+type Problem uint8
+
+const (
+	// NoProblem is also what programs say that know of no problems.
+	NoProblem Problem = iota
+	// LogWentBack: events that the member has seen are gone.
+	LogWentBack
+	// EventsLate: the member reads the events that it knows of too slowly.
+	EventsLate
+	// NothingHeard: neither the log nor all domain nodes are heard.
+	NothingHeard
+	// NoOwnerInSight: the member sees no ready domain node.
+	NoOwnerInSight
+	// RefusesSessions: the member's gateway takes no sessions for another
+	// reason.
+	RefusesSessions
+)
+
+// String returns a short phrase, and "" for NoProblem.
+func (p Problem) String() string {
+	switch p {
+	case NoProblem:
+		return ""
+	case LogWentBack:
+		return "the log went back"
+	case EventsLate:
+		return "events arrive late"
+	case NothingHeard:
+		return "neither the log nor all domain nodes are heard"
+	case NoOwnerInSight:
+		return "no ready domain node is in sight"
+	case RefusesSessions:
+		return "its gateway takes no sessions"
+	}
+	return fmt.Sprintf("problem %d, which a newer program knows", uint8(p))
+}
+
+// MarshalText makes a Problem readable in JSON.
+func (p Problem) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
 // Member is a node as the cluster knows it.
 type Member struct {
 	// ID is the node's stable name: the same across restarts, and unique. The
@@ -57,6 +100,18 @@ type Member struct {
 	// milliseconds, negative if it is behind; 0 while the node finds that the
 	// two agree.
 	ClockMS int64 `json:"clock_ms"`
+	// Problem says why the member does not serve although it is Ready.
+	Problem Problem `json:"problem,omitempty"`
+	// Version is the version of the member's program, in at most 64 printable
+	// ASCII characters, which is cut where it does not fit into gossip; empty for
+	// programs that do not tell theirs.
+	Version string `json:"version,omitempty"`
+}
+
+// Lost is a member that went without taking leave.
+type Lost struct {
+	Member Member    // as it was last heard
+	At     time.Time // when this node noticed, by this node's clock
 }
 
 // View is the cluster as this node sees it at one moment, this node included.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 )
 
 // A node's metadata travels with its gossip:
@@ -17,22 +18,28 @@ import (
 //	8 bytes  ring signature
 //	id, peer address, HTTP address: 1 byte length (address: 2) and the bytes
 //	8 bytes  clock, in milliseconds ahead; 0 where it is missing
+//	1 byte   problem; 0 where it is missing
+//	version of the program: 1 byte length and the bytes; empty where it is missing
 //
-// Integers are big-endian and of fixed width, so that a node whose metadata
-// fits when it starts never outgrows the limit. A reader ignores what follows
+// Integers are big-endian and of fixed width, and a version never changes, so
+// that a node whose metadata fits when it starts never outgrows the limit. A reader ignores what follows
 // the last field, so that fields can be added at the end; anything else is a
 // new version, which older nodes leave out of their view.
 const (
 	metaVersion = 1
 	metaClock   = 8
 	metaLeast   = 1 + 8 + 1 + 1 + 8 + 1 + 2 + 2
-	metaFixed   = metaLeast + metaClock
+	metaFixed   = metaLeast + metaClock + metaTail
+	metaTail    = 1 + 1 // the problem, and the length of the version
 
 	// metaMax is memberlist's limit (MetaMaxSize), past which it panics.
 	metaMax = 512
 
 	// idMax keeps gossip messages, each of which names its node, small.
 	idMax = 128
+
+	// versionMax bounds a version, in bytes.
+	versionMax = 64
 )
 
 const (
@@ -42,7 +49,7 @@ const (
 
 // encodeMeta returns a fresh slice. The member must have passed validate.
 func encodeMeta(m Member) []byte {
-	b := make([]byte, 0, metaFixed+len(m.ID)+len(m.PeerAddr)+len(m.HTTPAddr))
+	b := make([]byte, 0, metaFixed+len(m.ID)+len(m.PeerAddr)+len(m.HTTPAddr)+len(m.Version))
 	b = append(b, metaVersion)
 	b = binary.BigEndian.AppendUint64(b, m.Boot)
 	var roles byte
@@ -61,6 +68,8 @@ func encodeMeta(m Member) []byte {
 		b = append(b, a...)
 	}
 	b = binary.BigEndian.AppendUint64(b, uint64(m.ClockMS))
+	b = append(b, byte(m.Problem), byte(len(m.Version)))
+	b = append(b, m.Version...)
 	return append(b, metaNext...)
 }
 
@@ -103,12 +112,31 @@ func decodeMeta(b []byte) (Member, error) {
 			return Member{}, errMetaShort
 		}
 	}
-	if len(rest) >= metaClock {
-		m.ClockMS = int64(binary.BigEndian.Uint64(rest))
-	} else if len(rest) > 0 {
+	if len(rest) == 0 {
+		return m, m.validate()
+	}
+	if len(rest) < metaClock {
+		return Member{}, errMetaShort
+	}
+	m.ClockMS = int64(binary.BigEndian.Uint64(rest))
+	if rest = rest[metaClock:]; len(rest) == 0 {
+		return m, m.validate()
+	}
+	if len(rest) < metaTail {
+		return Member{}, errMetaShort
+	}
+	m.Problem = Problem(rest[0])
+	if m.Version, _, ok = cut(rest[metaTail:], int(rest[1])); !ok {
 		return Member{}, errMetaShort
 	}
 	return m, m.validate()
+}
+
+// fitVersion shortens a version to what gossip takes beside the rest of the
+// member, which comes first: a node with long addresses starts all the same.
+func (m Member) fitVersion() string {
+	room := min(versionMax, metaMax-metaFixed-len(m.ID)-len(m.PeerAddr)-len(m.HTTPAddr)-len(metaNext))
+	return m.Version[:max(0, min(room, len(m.Version)))]
 }
 
 func cut(b []byte, n int) (s string, rest []byte, ok bool) {
@@ -133,7 +161,10 @@ func (m Member) validate() error {
 	if m.HTTPAddr != "" {
 		errs = append(errs, validateAddr("HTTP address", m.HTTPAddr))
 	}
-	if n := metaFixed + len(m.ID) + len(m.PeerAddr) + len(m.HTTPAddr); n > metaMax {
+	if len(m.Version) > versionMax || strings.ContainsFunc(m.Version, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		errs = append(errs, fmt.Errorf("the version %q is none: it has at most %d printable ASCII characters", m.Version, versionMax))
+	}
+	if n := metaFixed + len(m.ID) + len(m.PeerAddr) + len(m.HTTPAddr); n+len(m.Version) > metaMax {
 		errs = append(errs, fmt.Errorf("id, peer address and HTTP address have %d bytes together, at most %d fit into gossip: shorten them",
 			n-metaFixed, metaMax-metaFixed))
 	}

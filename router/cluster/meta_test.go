@@ -7,7 +7,7 @@ import (
 
 var plain = Member{
 	ID: "n1", Boot: 1<<63 + 5, Domain: true, State: Draining, Ring: 1<<64 - 1,
-	PeerAddr: "10.0.0.1:9080", HTTPAddr: "[2001:db8::1]:8080", ClockMS: -3_600_000,
+	PeerAddr: "10.0.0.1:9080", HTTPAddr: "[2001:db8::1]:8080", ClockMS: -3_600_000, Problem: NoOwnerInSight, Version: "v1.2.3-rc.1",
 }
 
 func TestMetadataReadsBackAsTheSame(t *testing.T) {
@@ -31,7 +31,7 @@ func TestMetadataNeverOutgrowsItsLimit(t *testing.T) {
 	t.Parallel()
 	m := plain
 	m.ID = strings.Repeat("i", idMax)
-	m.HTTPAddr = ""
+	m.HTTPAddr, m.Version = "", ""
 	m.PeerAddr = strings.Repeat("h", metaMax-metaFixed-idMax-len(":9080")) + ":9080"
 	if err := m.validate(); err != nil {
 		t.Fatalf("just fits, but: %v", err)
@@ -39,9 +39,13 @@ func TestMetadataNeverOutgrowsItsLimit(t *testing.T) {
 	if n := len(encodeMeta(m)); n != metaMax {
 		t.Errorf("%d bytes, want %d", n, metaMax)
 	}
-	m.State, m.Ring, m.Boot, m.ClockMS = Starting, 0, 0, 0 // the size does not depend on these
+	m.State, m.Ring, m.Boot, m.ClockMS, m.Problem = Starting, 0, 0, 0, 0 // the size does not depend on these
 	if n := len(encodeMeta(m)); n != metaMax {
 		t.Errorf("%d bytes, want %d", n, metaMax)
+	}
+	m.Version = "v1.2.3"
+	if m.Version = m.fitVersion(); m.Version != "" {
+		t.Errorf("a version of %q does not fit", m.Version)
 	}
 	m.PeerAddr = "h" + m.PeerAddr
 	if err := m.validate(); err == nil || !strings.Contains(err.Error(), "shorten") {
@@ -53,25 +57,27 @@ func TestStrangeMetadataIsRefused(t *testing.T) {
 	t.Parallel()
 	good := encodeMeta(plain)
 	for n := range good {
-		if n == len(good)-metaClock {
-			continue // a program from before the clock was told
+		if tail := metaTail + len(plain.Version); n == len(good)-tail || n == len(good)-tail-metaClock {
+			continue // a program from before the version was told, or the clock
 		}
 		if _, err := decodeMeta(good[:n]); err == nil {
 			t.Errorf("the first %d bytes were accepted", n)
 		}
 	}
 	for name, spoil := range map[string]func(*Member){
-		"no id":              func(m *Member) { m.ID = "" },
-		"a space in the id":  func(m *Member) { m.ID = "a b" },
-		"a long id":          func(m *Member) { m.ID = strings.Repeat("x", idMax+1) },
-		"an unknown state":   func(m *Member) { m.State = 3 },
-		"no peer address":    func(m *Member) { m.PeerAddr = "" },
-		"no port":            func(m *Member) { m.PeerAddr = "10.0.0.1" },
-		"port 0":             func(m *Member) { m.PeerAddr = "10.0.0.1:0" },
-		"a port's name":      func(m *Member) { m.PeerAddr = "10.0.0.1:http" },
-		"no host":            func(m *Member) { m.HTTPAddr = ":8080" },
-		"a line break":       func(m *Member) { m.HTTPAddr = "a\nb:8080" },
-		"an unknown version": nil,
+		"no id":                  func(m *Member) { m.ID = "" },
+		"a space in the id":      func(m *Member) { m.ID = "a b" },
+		"a long id":              func(m *Member) { m.ID = strings.Repeat("x", idMax+1) },
+		"an unknown state":       func(m *Member) { m.State = 3 },
+		"no peer address":        func(m *Member) { m.PeerAddr = "" },
+		"no port":                func(m *Member) { m.PeerAddr = "10.0.0.1" },
+		"port 0":                 func(m *Member) { m.PeerAddr = "10.0.0.1:0" },
+		"a port's name":          func(m *Member) { m.PeerAddr = "10.0.0.1:http" },
+		"no host":                func(m *Member) { m.HTTPAddr = ":8080" },
+		"a version that is none": func(m *Member) { m.Version = "v1\x1b[2J" },
+		"a long version":         func(m *Member) { m.Version = strings.Repeat("v", versionMax+1) },
+		"a line break":           func(m *Member) { m.HTTPAddr = "a\nb:8080" },
+		"an unknown version":     nil,
 	} {
 		m := plain
 		b := good
@@ -108,4 +114,18 @@ func FuzzDecodeMeta(f *testing.F) {
 			t.Fatalf("%+v became %+v, %v", m, got, err)
 		}
 	})
+}
+
+func TestMetadataOfOlderProgramsIsRead(t *testing.T) {
+	t.Parallel()
+	whole := encodeMeta(plain)
+	old := plain
+	old.Problem, old.Version = NoProblem, ""
+	if got, err := decodeMeta(whole[:len(whole)-metaTail-len(plain.Version)]); err != nil || got != old {
+		t.Errorf("without a version: %+v, %v", got, err)
+	}
+	old.ClockMS = 0
+	if got, err := decodeMeta(whole[:len(whole)-metaTail-len(plain.Version)-metaClock]); err != nil || got != old {
+		t.Errorf("without a clock: %+v, %v", got, err)
+	}
 }

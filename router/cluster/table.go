@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"log/slog"
@@ -82,7 +83,13 @@ type table struct {
 
 	nodes  map[string]node // living, by gossip name
 	rivals map[string]*rival
-	lost   map[netip.AddrPort]time.Time
+	lost   map[string]lost // by id
+}
+
+// lost is a member that went without taking leave, and where gossip had it.
+type lost struct {
+	Lost
+	addr netip.AddrPort
 }
 
 // node is a living node; member is zero if it is none of ours.
@@ -105,7 +112,7 @@ func newTable(name, id string, log *slog.Logger) table {
 		log:    log,
 		nodes:  make(map[string]node),
 		rivals: make(map[string]*rival),
-		lost:   make(map[netip.AddrPort]time.Time),
+		lost:   make(map[string]lost),
 	}
 }
 
@@ -130,12 +137,27 @@ func (t *table) fold(news map[string]heard, now time.Time) *sight {
 		v.Members = append(v.Members, t.nodes[name].member)
 	}
 	slices.SortFunc(v.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
-	for addr, at := range t.lost {
-		if alive[addr] || now.Sub(at) > lostFor {
-			delete(t.lost, addr)
+	s := &sight{view: v, alive: alive}
+	for _, id := range slices.Sorted(maps.Keys(t.lost)) {
+		one := t.lost[id]
+		if _, back := best[id]; back || now.Sub(one.At) > lostFor {
+			delete(t.lost, id)
+			continue
+		}
+		s.lost = append(s.lost, one.Lost)
+		if !alive[one.addr] { // else another node has its address now
+			s.seek = append(s.seek, one.addr)
 		}
 	}
-	return &sight{view: v, alive: alive, lost: slices.SortedFunc(maps.Keys(t.lost), netip.AddrPort.Compare)}
+	return s
+}
+
+// lose remembers a member that went without taking leave.
+func (t *table) lose(n node, now time.Time) {
+	for len(t.lost) >= lostMost {
+		delete(t.lost, slices.MinFunc(slices.Collect(maps.Keys(t.lost)), func(a, b string) int { return t.lost[a].At.Compare(t.lost[b].At) }))
+	}
+	t.lost[n.member.ID] = lost{Lost{n.member, now}, n.addr}
 }
 
 // newer says which of two runs of one id counts.
@@ -153,10 +175,12 @@ func (t *table) learn(name string, h heard, now time.Time) {
 		delete(t.rivals, name)
 		if known && name != t.name && old.member.ID != "" && !t.runs(old.member.ID) {
 			left := old.member.State == Draining
-			t.log.Info("member gone", "member", old.member.ID, "address", old.addr, "left", left)
-			if !left && len(t.lost) < lostMost {
-				t.lost[old.addr] = now
+			level := slog.LevelInfo
+			if !left {
+				level = slog.LevelWarn
+				t.lose(old, now)
 			}
+			t.log.Log(context.Background(), level, "member gone", "member", old.member.ID, "address", old.addr, "left", left)
 		}
 		return
 	}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -37,17 +38,60 @@ func TestOnlyMembersThatVanishAreLookedFor(t *testing.T) {
 	if got := idsOf(s.view); !slices.Equal(got, []string{"again"}) {
 		t.Fatalf("the view has %v", got)
 	}
-	if want := []netip.AddrPort{addr(1), addr(5)}; !slices.Equal(s.lost, want) {
-		t.Errorf("lost: %v, want %v", s.lost, want)
+	if want := []netip.AddrPort{addr(1), addr(5)}; !slices.Equal(s.seek, want) {
+		t.Errorf("looked for: %v, want %v", s.seek, want)
+	}
+	if want := []string{"died", "moved"}; !slices.Equal(lostIDs(s), want) {
+		t.Errorf("lost: %v, want %v", lostIDs(s), want)
+	}
+	for _, line := range []string{
+		`level=WARN msg="member gone" member=died address=10.0.0.9:1 left=false`,
+		`level=INFO msg="member gone" member=left address=10.0.0.9:2 left=true`,
+	} {
+		if !strings.Contains(said.String(), line) {
+			t.Errorf("the log lacks %s:\n%s", line, said.String())
+		}
 	}
 	if strings.Contains(said.String(), `msg="member gone" member=again`) {
 		t.Errorf("the death of an older run is told: %s", said.String())
 	}
 	s = tab.fold(map[string]heard{"moved.0000000000000002": alive("moved", 2, 5, Ready)}, now)
-	if want := []netip.AddrPort{addr(1)}; !slices.Equal(s.lost, want) {
-		t.Errorf("lost: %v, want %v", s.lost, want)
+	if want := []netip.AddrPort{addr(1)}; !slices.Equal(s.seek, want) {
+		t.Errorf("looked for: %v, want %v", s.seek, want)
+	}
+	if want := []string{"died"}; !slices.Equal(lostIDs(s), want) {
+		t.Errorf("lost: %v, want %v", lostIDs(s), want)
+	}
+	// Another node has got the address of the dead one.
+	s = tab.fold(map[string]heard{"new.0000000000000001": alive("new", 1, 1, Ready)}, now)
+	if !slices.Equal(lostIDs(s), []string{"died"}) || len(s.seek) != 0 {
+		t.Errorf("lost: %v, looked for: %v", lostIDs(s), s.seek)
 	}
 	if s = tab.fold(nil, now.Add(lostFor+time.Second)); len(s.lost) != 0 {
 		t.Errorf("after %v, %v are still looked for", lostFor, s.lost)
+	}
+}
+
+func lostIDs(s *sight) []string {
+	var ids []string
+	for _, l := range s.lost {
+		ids = append(ids, l.Member.ID)
+	}
+	return ids
+}
+
+func TestOldestLostMembersAreForgottenPastTheBound(t *testing.T) {
+	t.Parallel()
+	tab := newTable("n1.0000000000000001", "n1", slog.New(slog.DiscardHandler))
+	now := time.Now()
+	var s *sight
+	for i := range lostMost + 2 {
+		id := fmt.Sprintf("m%03d", i)
+		name, addr := id+".0000000000000001", netip.AddrPortFrom(netip.MustParseAddr("10.0.0.9"), uint16(i+1))
+		tab.fold(map[string]heard{name: {addr: addr, meta: encodeMeta(Member{ID: id, Gateway: true, State: Ready})}}, now)
+		s = tab.fold(map[string]heard{name: {gone: true}}, now.Add(time.Duration(i)*time.Second))
+	}
+	if ids := lostIDs(s); len(ids) != lostMost || ids[0] != "m002" {
+		t.Errorf("%d lost members are remembered: %v", len(ids), ids)
 	}
 }

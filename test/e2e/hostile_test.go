@@ -13,8 +13,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -151,20 +149,6 @@ func (b *bystander) goesOn(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// gauge reads a figure of /metrics.
-func gauge(t *testing.T, url, name string) float64 {
-	t.Helper()
-	m := regexp.MustCompile("(?m)^" + regexp.QuoteMeta(name) + " (.*)$").FindStringSubmatch(scrape(t, url))
-	if m == nil {
-		t.Fatalf("/metrics has no %s", name)
-	}
-	v, err := strconv.ParseFloat(m[1], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 func heap(t *testing.T, url string) int {
