@@ -83,7 +83,7 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 		made = append(made, n)
 	}
 
-	made[0].cfg.warnOfTrust()
+	made[0].warnOfTrust()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, n := range made {
 		group.Go(func() error { return n.run(ctx) })

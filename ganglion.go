@@ -304,9 +304,9 @@ func (c Config) Check() error {
 
 // warnOfTrust says loudly that nobody has to prove who they are. It is said
 // once a process, when everything else is known to be right.
-func (c Config) warnOfTrust() {
-	if c.trusting {
-		c.Logger.Warn(gateway.DevelopmentWarning)
+func (n *node) warnOfTrust() {
+	if n.cfg.trusting {
+		n.log.Warn(gateway.DevelopmentWarning)
 	}
 }
 
@@ -354,7 +354,8 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("ganglion: %w", err)
 	}
-	cfg.warnOfTrust()
+	n.warnOfTrust()
+	n.warnOfDescriptors()
 	return n.run(ctx)
 }
 

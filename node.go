@@ -123,16 +123,19 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	if n.client, err = listen("clients", "--listen", cfg.Listen); err != nil {
 		return nil, err
 	}
+	n.client = accepting{n.client, n.log, "clients"}
 	n.front = n.newFront()
 	undo = append(undo, n.front.close)
 	if n.peers, err = listen("other nodes", "--peer-listen", cfg.PeerListen); err != nil {
 		return nil, err
 	}
+	n.peers = accepting{n.peers, n.log, "other nodes"}
 	undo = append(undo, func() { n.peers.Close() })
 	if n.admin, err = cfg.listenAdmin(); err != nil {
 		return nil, err
 	}
 	if n.admin != nil {
+		n.admin = accepting{n.admin, n.log, "operators"}
 		undo = append(undo, func() { n.admin.Close() })
 	}
 	if n.tls, err = cfg.PeerTLS.load(n.log); err != nil {

@@ -1,0 +1,52 @@
+package e2e
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// TestNodeReportsThatItHasTooFewDescriptors starts a node that may open 80
+// files, and opens more connections to it than that.
+func TestNodeReportsThatItHasTooFewDescriptors(t *testing.T) {
+	t.Parallel()
+	n := harness.Start(t, "/bin/sh", 1, "-c", `ulimit -n 80 && exec "$0" "$@"`, binary,
+		"node", "--name", "n1", "--store", t.TempDir(), "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0")
+	if !regexp.MustCompile(`level=WARN msg="the process may open too few files for --max-sessions: .*limit=80 needed=98560 max_sessions=65536`).MatchString(n.Output()) {
+		t.Errorf("the log does not say that descriptors are too few:\n%s", n.Output())
+	}
+	var conns []net.Conn
+	for range 100 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(n.URLs[0], "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
+	}
+	const said = `level=WARN msg="connections of clients can't be accepted at the moment"`
+	harness.Eventually(t, "failed accepts are logged", func() error {
+		if !regexp.MustCompile(said + `.*too many open files.* 80 files .*--max-sessions`).MatchString(n.Output()) {
+			return errors.New(n.Output())
+		}
+		return nil
+	})
+	for _, conn := range conns {
+		conn.Close()
+	}
+	harness.Eventually(t, "the node answers again", func() error {
+		resp, err := http.Get(n.URLs[0] + "/readyz")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	if lines := strings.Count(n.Output(), said); lines > 40 {
+		t.Errorf("%d lines of failed accepts, want 20 a minute at most", lines)
+	}
+}
