@@ -250,12 +250,11 @@ func (f *peerFiles) same(infos [3]fs.FileInfo) bool {
 }
 
 func (p PeerTLS) stat() (infos [3]fs.FileInfo, err error) {
+	var errs [3]error
 	for i, name := range []string{p.Cert, p.Key, p.CA} {
-		if infos[i], err = os.Stat(name); err != nil {
-			return [3]fs.FileInfo{}, err
-		}
+		infos[i], errs[i] = os.Stat(name)
 	}
-	return infos, nil
+	return infos, errors.Join(errs[:]...)
 }
 
 // verify checks the other end's certificate against the authorities of now. peer

@@ -187,9 +187,7 @@ Takes what «ganglion node» takes, from the command line, the environment and t
 // check reports everything that is wrong.
 func (c nodeCmd) check(ctx context.Context, log *slog.Logger) error {
 	config, _, err := c.configure(ctx, log)
-	if err == nil {
-		err = config.Check()
-	}
+	err = errors.Join(err, config.Check())
 	provider, wrong := c.provider(ctx, config.Name, log)
 	if provider != nil {
 		wrong = provider.Shutdown(ctx)

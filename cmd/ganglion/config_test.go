@@ -185,6 +185,16 @@ func TestConfigCheckReportsEverything(t *testing.T) {
 			t.Errorf("%v does not say %s", err, want)
 		}
 	}
+
+	root = newRoot()
+	root.SetArgs(strings.Fields("config check --store x --store-password-file /no/password --gossip-key-file /no/gossip " +
+		"--auth jwt --jwt-hmac-file /no/jwt --jwt-revocations /no/revoked --peer-tls-cert /no/cert --peer-tls-key /no/key --peer-tls-ca /no/ca --trace-ratio 2"))
+	err = root.ExecuteContext(t.Context())
+	for _, want := range []string{"/no/password", "/no/gossip", "/no/jwt", "/no/revoked", "/no/cert", "/no/key", "/no/ca", "trace-ratio"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
 }
 
 func TestTheReferenceIsCurrent(t *testing.T) {

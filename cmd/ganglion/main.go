@@ -18,10 +18,12 @@ import (
 	"github.com/ganglion-es/ganglion"
 )
 
-// Exit codes. A wrong call is told apart from one that failed.
+// Exit codes. A wrong call is told apart from one that failed, and a damaged
+// log from one that could not be looked at.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed  = 1
+	exitUsage   = 2
+	exitDamaged = 3
 )
 
 func main() {
@@ -36,8 +38,11 @@ func run(args []string) int {
 	err := root.ExecuteContext(ctx)
 	var usage usageError
 	var unfinished unfinishedError
+	var damaged damagedError
 	var config *ganglion.ConfigError
 	switch {
+	case errors.As(err, &damaged):
+		return failed(err, exitDamaged)
 	case errors.As(err, &usage), errors.As(err, &config):
 		return failed(err, exitUsage)
 	case errors.As(err, &unfinished), err != nil && ctx.Err() == nil:
@@ -53,9 +58,12 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "ganglion COMMAND",
 		Short:         "Event-sourced aggregates and WebSocket clients, on one log.",
+		Version:       ganglion.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("ganglion {{.Version}}\n")
+	root.Flags().Bool("version", false, "Print the version.")
 	f := root.PersistentFlags()
 	f.String("config", "", "`FILE` of settings in TOML, each under its flag's name; the command line and the environment go before it.")
 	f.StringVar(&log.level, "log-level", "info", "Log lines of at least this level: debug, info, warn or error.")

@@ -215,7 +215,7 @@ func (c nodeCmd) run(ctx context.Context, log *slog.Logger, level *slog.LevelVar
 }
 
 // configure returns the node that the flags ask for, with what verifies tokens, nil
-// for --auth dev.
+// for --auth dev. The error has everything that is wrong with the flags.
 func (c nodeCmd) configure(ctx context.Context, log *slog.Logger) (ganglion.Config, *token.Authenticator, error) {
 	config := c.Config
 	config.Catalog, config.Store, config.Now, config.Logger = &domain.Catalog, c.storeFlags.Store, c.clock, log
@@ -230,23 +230,24 @@ func (c nodeCmd) configure(ctx context.Context, log *slog.Logger) (ganglion.Conf
 	if c.Examples {
 		config.Handler = examples.Handler()
 	}
+	var errs []error
 	var err error
 	if config.Name == "" {
 		if config.Name, err = os.Hostname(); err != nil {
-			return config, nil, usagef("the host has no name: give --name")
+			errs = append(errs, usagef("the host has no name: give --name"))
 		}
 	}
 	if config.StorePassword, err = c.password(); err != nil {
-		return config, nil, err
+		errs = append(errs, err)
 	}
 	tokens, err := c.authenticator(ctx, log)
 	if err != nil {
-		return config, nil, err
+		errs = append(errs, err)
 	}
 	if tokens != nil {
 		config.Auth = tokens
 	}
-	return config, tokens, nil
+	return config, tokens, errors.Join(errs...)
 }
 
 // clock is the wall clock. For fault tests, which can't set the clock of one

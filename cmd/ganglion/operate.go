@@ -265,7 +265,7 @@ func verifyCommand(l *logging) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Audit a log: positions, versions, keys.",
-		Long:  "Audit a log: positions, versions, keys. May run beside nodes, also beside the process that has an embedded log open.\nEnds with 1 if the log is damaged.",
+		Long:  "Audit a log: positions, versions, keys. May run beside nodes, also beside the process that has an embedded log open.\nEnds with 3 if the log is damaged, and with 1 if it could not be looked at, such as when the database is away.",
 		Example: `  ganglion verify --store postgres://ganglion@db/ganglion
   ganglion verify --store ./ganglion-data --json`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), l.logger()) },
@@ -304,8 +304,11 @@ func (c verifyCmd) run(ctx context.Context, log *slog.Logger) error {
 	if err != nil || len(report.Faults) == 0 {
 		return err
 	}
-	return fmt.Errorf("the log is damaged, first at position %d", report.Faults[0].Position)
+	return damagedError{fmt.Errorf("the log is damaged, first at position %d", report.Faults[0].Position)}
 }
+
+// damagedError is a log in which verify found faults.
+type damagedError struct{ error }
 
 func printReport(r verify.Report) {
 	fmt.Printf("log %s: %d events in %d commits of %d streams, up to position %d\n", r.LogID, r.Events, r.Commits, r.Streams, r.Head)

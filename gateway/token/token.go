@@ -189,15 +189,20 @@ func New(ctx context.Context, cfg Config) (*Authenticator, error) {
 		return nil, err
 	}
 	a := &Authenticator{cfg: cfg, keys: newKeeper(cfg), revocations: newRevocations(cfg)}
+	var errs []error
 	if cfg.Revocations != "" {
 		if err := a.revocations.read(); err != nil {
-			return nil, fmt.Errorf("token: the revocations: %w", err)
+			errs = append(errs, fmt.Errorf("token: the revocations: %w", err))
 		}
 	}
-	if err := a.keys.read(ctx); err != nil {
-		if !isURL(cfg.JWKS) {
-			return nil, fmt.Errorf("token: %w", err)
-		}
+	err = a.keys.read(ctx)
+	if err != nil && !isURL(cfg.JWKS) {
+		errs = append(errs, fmt.Errorf("token: %w", err))
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	if err != nil {
 		cfg.Logger.Error("the keys that verify tokens can't be fetched: every token is refused until they can", "error", err)
 	}
 	return a, nil

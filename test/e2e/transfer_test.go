@@ -13,6 +13,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
+	"github.com/ganglion-es/ganglion/test/harness"
 )
 
 // filled makes an embedded log of so many commits, and returns its folder.
@@ -204,11 +205,15 @@ func TestVerifyFails(t *testing.T) {
 	}
 	damage(t, dir, `delete from "commit" where pos = 8`)
 	out, errs, code := call(t, "verify", "--store", dir)
-	if code != 1 || !strings.Contains(out, "positions: at position 7: positions 7 to 8 are missing") {
+	if code != 3 || !strings.Contains(out, "positions: at position 7: positions 7 to 8 are missing") {
 		t.Errorf("exit %d, %q", code, out)
 	}
 	if last := lastLine(errs); !strings.Contains(last, "damaged, first at position 7") {
 		t.Errorf("it says %q", last)
+	}
+	away := fmt.Sprintf("postgres://nobody@127.0.0.1:%d/none?connect_timeout=5", harness.FreePort(t))
+	if out, errs, code := call(t, "verify", "--store", away); code != 1 {
+		t.Errorf("a database that is away: exit %d, %s%s", code, out, errs)
 	}
 }
 
