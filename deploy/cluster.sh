@@ -5,7 +5,7 @@
 #   deploy/cluster.sh dev               the same with a binary built here, mounted into the nodes, and any client id
 #                                       taken on trust; again after a change, it rolls the nodes onto the new binary
 #   deploy/cluster.sh roll [TAG]        replace the nodes one by one, by those of ganglion:TAG
-#   deploy/cluster.sh scale DOMAIN GATEWAY   as many domain nodes and gateways
+#   deploy/cluster.sh scale DOMAIN GATEWAY   as many domain nodes and gateways; drained ones don't count, and are removed
 #   deploy/cluster.sh ganglion ARG...   an operator's command, on a gateway: members, token --client ada
 #   deploy/cluster.sh secrets LINE      change secrets by a line of shell in the folder of all of them, make those
 #                                       that are missing, and hand each reader its own
@@ -105,8 +105,32 @@ healthy() {
 	fail "not ready after two minutes: $waiting- see «deploy/cluster.sh compose logs»"
 }
 
-# a_gateway prints the container of one.
-a_gateway() { compose ps -q gateway | sed -n 1p; } # not head: who writes would die of it
+# a_gateway prints the container of one: one that serves, or else one that runs
+# and is not paused.
+a_gateway() {
+	local id ids running=""
+	ids=$(compose ps -q gateway)
+	for id in $ids; do
+		[ "$(docker inspect -f '{{.State.Status}}' "$id")" = running ] || continue
+		running=${running:-$id}
+		if timeout 10 docker exec "$id" /ganglion healthcheck >/dev/null 2>&1; then
+			echo "$id"
+			return
+		fi
+	done
+	[ -n "$running" ] || fail "no gateway runs: see «deploy/cluster.sh compose ps»"
+	echo "$running"
+}
+
+# drained prints the containers whose node an operator has drained.
+drained() {
+	local id ids says
+	ids=$(compose ps -q domain gateway)
+	for id in $ids; do
+		says=$(timeout 10 docker exec "$id" /ganglion healthcheck 2>&1 || true)
+		[[ $says != *"drained by an operator"* ]] || echo "$id"
+	done
+}
 
 ready() {
 	healthy postgres domain gateway balancer
@@ -191,7 +215,18 @@ each_node() {
 	done
 }
 
+# scale removes drained nodes first: compose takes away the newest containers,
+# whatever their nodes do.
 scale() {
+	local id ids most
+	most=$(sed -n 's/^ *server-template gateway \([0-9]*\) .*/\1/p' deploy/haproxy.cfg)
+	[ "$2" -le "$most" ] || fail "the load balancer takes $most gateways: raise the number after «server-template gateway» in deploy/haproxy.cfg for more"
+	ids=$(drained)
+	for id in $ids; do
+		say "removing the drained node ${id:0:12}"
+		docker stop "$id" >/dev/null
+		docker rm "$id" >/dev/null
+	done
 	compose up -d --no-build --no-recreate --no-deps --scale "domain=$1" --scale "gateway=$2" domain gateway
 	healthy domain gateway
 }
@@ -213,7 +248,7 @@ scale)
 	[ $# = 2 ] || fail "usage: deploy/cluster.sh scale DOMAIN GATEWAY"
 	use_standins && scale "$@"
 	;;
-ganglion) use_standins && docker exec "$(a_gateway)" /ganglion "$@" ;;
+ganglion) use_standins && gateway=$(a_gateway) && docker exec "$gateway" /ganglion "$@" ;;
 secrets) use_standins && secrets "$@" ;;
 down) use_standins && compose down "$@" ;;
 compose) use_standins && compose "$@" ;;

@@ -179,7 +179,14 @@ func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 		{"ask sessions to move to them", func() error { return cluster(ctx, "ganglion", "rebalance-sessions", "--percent", "50") }, false},
 		{"two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }, false},
 		{"five domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "5", "2"), counted(ctx, "domain", 5)) }, false},
-		{"three domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "domain", 3)) }, false},
+		{"drain the oldest domain node, three domain nodes", func() error {
+			nodes, err := containers(ctx, "domain")
+			if err != nil {
+				return err
+			}
+			return errors.Join(cluster(ctx, "ganglion", "drain", name(nodes[0])), cluster(ctx, "scale", "3", "2"),
+				counted(ctx, "domain", 3), removed(ctx, "domain", nodes[0]))
+		}, false},
 		{"drain a domain node and restart it", func() error {
 			nodes, err := containers(ctx, "domain")
 			if err != nil {
@@ -221,6 +228,15 @@ func rolled(ctx context.Context, tag string) error {
 		}
 	}
 	return nil
+}
+
+// removed reports that a container is still there.
+func removed(ctx context.Context, service, container string) error {
+	ids, err := containers(ctx, service)
+	if err == nil && slices.Contains(ids, container) {
+		err = fmt.Errorf("%s %s is still there", service, name(container))
+	}
+	return err
 }
 
 func counted(ctx context.Context, service string, want int) error {
