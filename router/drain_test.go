@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/proto/command"
@@ -64,4 +65,32 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 	if err := w.nodes["a"].router.Drain(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Drain returned %v, want that its context ended", err)
 	}
+}
+
+func TestDrainWaitsForCommandsOfTheNodesOwnSessions(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a"}) // no peer has a stream that Drain would wait for as well
+	a := w.nodes["a"]
+	hold := make(chan struct{})
+	a.executor.set(func(e *executor) { e.hold = hold })
+	s := w.streamOf("a", "", "a")
+	answer := a.send(command.Command{Stream: s, Session: "1"})
+	a.executor.waitSubmitted(t, 1)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := a.router.Drain(ended); err == nil || !strings.Contains(err.Error(), "1 commands are still in flight") {
+		t.Errorf("Drain returned %v while the executor has a command", err)
+	}
+	executed := make(chan int)
+	go func() {
+		if err := a.router.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		executed <- len(w.journal.of(s))
+	}()
+	close(hold)
+	if n := <-executed; n != 1 {
+		t.Error("Drain returned before the command was executed")
+	}
+	mustSucceed(t, <-answer)
 }

@@ -135,3 +135,32 @@ func TestWhatNoLinkCarriesIsRefusedAndHurtsNobodyElse(t *testing.T) {
 		t.Errorf("the stream broke: %+v", st)
 	}
 }
+
+func TestGetsOfPeersAreBoundedAndGiveBackTheirPlaces(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, []string{"a", "g"}, func(c *Config) { c.MaxGets = 1 })
+	s := w.streamOf("a", "", "a")
+	a, g := w.nodes["a"], w.nodes["g"]
+	hold := make(chan struct{})
+	a.executor.set(func(e *executor) { e.hold = hold })
+	answers := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := g.router.Get(t.Context(), command.Get{Stream: s})
+			answers <- err
+		}()
+	}
+	if f, ok := errors.AsType[*command.Failure](<-answers); !ok || f.Code != command.Busy {
+		t.Errorf("a get past the bound: %v", f)
+	}
+	close(hold)
+	if err := <-answers; err != nil {
+		t.Errorf("a get within the bound: %v", err)
+	}
+	for range 3 {
+		<-a.router.own.wait() // until a's part in the get before is over
+		if _, err := g.router.Get(t.Context(), command.Get{Stream: s}); err != nil {
+			t.Errorf("a get after others: %v", err)
+		}
+	}
+}
