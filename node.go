@@ -57,6 +57,7 @@ type node struct {
 	admin         net.Listener // nil without Config.AdminListen
 	connections   *gateway.Connections
 	tls           *peerFiles // nil without
+	recent        *recentLines
 	observer      *observer
 	front         *front
 
@@ -106,8 +107,9 @@ func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 // newNode takes the node's ports and opens its store. Whatever can be wrong
 // with a configuration is found here, before the node is announced to anyone.
 func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
+	recent := new(recentLines)
 	n := &node{
-		cfg: cfg, log: slog.New(limitLines(cfg.Logger.Handler())).With("node", cfg.Name),
+		cfg: cfg, log: slog.New(limitLines(record(cfg.Logger.Handler(), recent))).With("node", cfg.Name), recent: recent,
 		observer: newObserver(cfg.Name, cfg.Tracing), leaving: newLeaving(), connections: gateway.NewConnections(cfg.Limits.Connections),
 	}
 	n.status.Store(&status{state: cluster.Starting})

@@ -78,6 +78,7 @@ func newRoot() *cobra.Command {
 		sessionsCommand(&log),
 		rebalanceCommand(&log),
 		drainCommand(&log),
+		debugCommand(&log),
 		ownerCommand(),
 		ringCommand(),
 		eventsCommand(&log),

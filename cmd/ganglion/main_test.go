@@ -44,6 +44,7 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 		"sessions":           "url peer-tls-cert peer-tls-key peer-tls-ca slow kick kick-client json",
 		"ring":               "url join leave json",
 		"drain":              "url peer-tls-cert peer-tls-key peer-tls-ca shutdown force",
+		"debug":              "url peer-tls-cert peer-tls-key peer-tls-ca output timeout",
 		"rebalance-sessions": "url peer-tls-cert peer-tls-key peer-tls-ca percent dry-run",
 		"events":             "url store stream after category cursor follow",
 		"verify":             "store json",

@@ -29,6 +29,95 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type DebugRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DebugRequest) Reset() {
+	*x = DebugRequest{}
+	mi := &file_peer_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DebugRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DebugRequest) ProtoMessage() {}
+
+func (x *DebugRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DebugRequest.ProtoReflect.Descriptor instead.
+func (*DebugRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{0}
+}
+
+// DebugPiece is a part of a file. Those of one file follow each other.
+type DebugPiece struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"` // a name without a folder
+	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DebugPiece) Reset() {
+	*x = DebugPiece{}
+	mi := &file_peer_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DebugPiece) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DebugPiece) ProtoMessage() {}
+
+func (x *DebugPiece) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DebugPiece.ProtoReflect.Descriptor instead.
+func (*DebugPiece) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DebugPiece) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *DebugPiece) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type DrainRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// shutdown ends the process as well, once the node has left.
@@ -39,7 +128,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_peer_proto_msgTypes[0]
+	mi := &file_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +140,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[0]
+	mi := &file_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +153,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{0}
+	return file_peer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *DrainRequest) GetShutdown() bool {
@@ -85,7 +174,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_peer_proto_msgTypes[1]
+	mi := &file_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -97,7 +186,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[1]
+	mi := &file_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -110,7 +199,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{1}
+	return file_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DrainProgress) GetSessions() uint32 {
@@ -150,7 +239,7 @@ type SessionsRequest struct {
 
 func (x *SessionsRequest) Reset() {
 	*x = SessionsRequest{}
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -162,7 +251,7 @@ func (x *SessionsRequest) String() string {
 func (*SessionsRequest) ProtoMessage() {}
 
 func (x *SessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -175,7 +264,7 @@ func (x *SessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsRequest.ProtoReflect.Descriptor instead.
 func (*SessionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{2}
+	return file_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SessionsRequest) GetMove() uint32 {
@@ -218,7 +307,7 @@ type SessionsReply struct {
 
 func (x *SessionsReply) Reset() {
 	*x = SessionsReply{}
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -230,7 +319,7 @@ func (x *SessionsReply) String() string {
 func (*SessionsReply) ProtoMessage() {}
 
 func (x *SessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -243,7 +332,7 @@ func (x *SessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsReply.ProtoReflect.Descriptor instead.
 func (*SessionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{3}
+	return file_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SessionsReply) GetOpen() uint32 {
@@ -287,7 +376,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +388,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +401,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{4}
+	return file_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Session) GetId() string {
@@ -362,7 +451,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -374,7 +463,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -387,7 +476,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{5}
+	return file_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -423,7 +512,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +524,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +537,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{6}
+	return file_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Request) GetId() uint64 {
@@ -528,7 +617,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +629,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +642,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Command) GetType() string {
@@ -668,7 +757,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +769,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +782,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Get) GetType() string {
@@ -751,7 +840,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +852,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +865,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -808,7 +897,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -820,7 +909,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +922,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -912,7 +1001,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1013,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1026,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Result) GetKey() string {
@@ -986,7 +1075,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1087,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1100,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -1054,7 +1143,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1155,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1168,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Failure) GetCode() string {
@@ -1168,7 +1257,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1269,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1282,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FeedRequest) GetNode() string {
@@ -1216,7 +1305,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1317,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1330,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -1273,7 +1362,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1374,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1387,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -1384,7 +1473,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1485,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1498,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -1445,7 +1534,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1546,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1559,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -1504,7 +1593,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1605,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1618,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Commit) GetType() string {
@@ -1606,7 +1695,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +1707,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +1720,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Event) GetType() string {
@@ -1660,7 +1749,12 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x10ganglion.peer.v1\"*\n" +
+	"peer.proto\x12\x10ganglion.peer.v1\"\x0e\n" +
+	"\fDebugRequest\"4\n" +
+	"\n" +
+	"DebugPiece\x12\x12\n" +
+	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"*\n" +
 	"\fDrainRequest\x12\x1a\n" +
 	"\bshutdown\x18\x01 \x01(\bR\bshutdown\"[\n" +
 	"\rDrainProgress\x12\x1a\n" +
@@ -1783,12 +1877,13 @@ const file_peer_proto_rawDesc = "" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04form\x18\x02 \x01(\rR\x04form\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data2\xaf\x02\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data2\xf8\x02\n" +
 	"\x04Peer\x12E\n" +
 	"\bCommands\x12\x1a.ganglion.peer.v1.Requests\x1a\x19.ganglion.peer.v1.Replies(\x010\x01\x12D\n" +
 	"\x04Feed\x12\x1d.ganglion.peer.v1.FeedRequest\x1a\x1b.ganglion.peer.v1.FeedBatch0\x01\x12N\n" +
 	"\bSessions\x12!.ganglion.peer.v1.SessionsRequest\x1a\x1f.ganglion.peer.v1.SessionsReply\x12J\n" +
-	"\x05Drain\x12\x1e.ganglion.peer.v1.DrainRequest\x1a\x1f.ganglion.peer.v1.DrainProgress0\x01B,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
+	"\x05Drain\x12\x1e.ganglion.peer.v1.DrainRequest\x1a\x1f.ganglion.peer.v1.DrainProgress0\x01\x12G\n" +
+	"\x05Debug\x12\x1e.ganglion.peer.v1.DebugRequest\x1a\x1c.ganglion.peer.v1.DebugPiece0\x01B,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once
@@ -1802,54 +1897,58 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_peer_proto_goTypes = []any{
-	(*DrainRequest)(nil),    // 0: ganglion.peer.v1.DrainRequest
-	(*DrainProgress)(nil),   // 1: ganglion.peer.v1.DrainProgress
-	(*SessionsRequest)(nil), // 2: ganglion.peer.v1.SessionsRequest
-	(*SessionsReply)(nil),   // 3: ganglion.peer.v1.SessionsReply
-	(*Session)(nil),         // 4: ganglion.peer.v1.Session
-	(*Requests)(nil),        // 5: ganglion.peer.v1.Requests
-	(*Request)(nil),         // 6: ganglion.peer.v1.Request
-	(*Command)(nil),         // 7: ganglion.peer.v1.Command
-	(*Get)(nil),             // 8: ganglion.peer.v1.Get
-	(*Replies)(nil),         // 9: ganglion.peer.v1.Replies
-	(*Reply)(nil),           // 10: ganglion.peer.v1.Reply
-	(*Result)(nil),          // 11: ganglion.peer.v1.Result
-	(*State)(nil),           // 12: ganglion.peer.v1.State
-	(*Failure)(nil),         // 13: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil),     // 14: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),       // 15: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),       // 16: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),         // 17: ganglion.peer.v1.Commits
-	(*Skip)(nil),            // 18: ganglion.peer.v1.Skip
-	(*Commit)(nil),          // 19: ganglion.peer.v1.Commit
-	(*Event)(nil),           // 20: ganglion.peer.v1.Event
+	(*DebugRequest)(nil),    // 0: ganglion.peer.v1.DebugRequest
+	(*DebugPiece)(nil),      // 1: ganglion.peer.v1.DebugPiece
+	(*DrainRequest)(nil),    // 2: ganglion.peer.v1.DrainRequest
+	(*DrainProgress)(nil),   // 3: ganglion.peer.v1.DrainProgress
+	(*SessionsRequest)(nil), // 4: ganglion.peer.v1.SessionsRequest
+	(*SessionsReply)(nil),   // 5: ganglion.peer.v1.SessionsReply
+	(*Session)(nil),         // 6: ganglion.peer.v1.Session
+	(*Requests)(nil),        // 7: ganglion.peer.v1.Requests
+	(*Request)(nil),         // 8: ganglion.peer.v1.Request
+	(*Command)(nil),         // 9: ganglion.peer.v1.Command
+	(*Get)(nil),             // 10: ganglion.peer.v1.Get
+	(*Replies)(nil),         // 11: ganglion.peer.v1.Replies
+	(*Reply)(nil),           // 12: ganglion.peer.v1.Reply
+	(*Result)(nil),          // 13: ganglion.peer.v1.Result
+	(*State)(nil),           // 14: ganglion.peer.v1.State
+	(*Failure)(nil),         // 15: ganglion.peer.v1.Failure
+	(*FeedRequest)(nil),     // 16: ganglion.peer.v1.FeedRequest
+	(*FeedBatch)(nil),       // 17: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),       // 18: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),         // 19: ganglion.peer.v1.Commits
+	(*Skip)(nil),            // 20: ganglion.peer.v1.Skip
+	(*Commit)(nil),          // 21: ganglion.peer.v1.Commit
+	(*Event)(nil),           // 22: ganglion.peer.v1.Event
 }
 var file_peer_proto_depIdxs = []int32{
-	4,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
-	6,  // 1: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	7,  // 2: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	8,  // 3: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	10, // 4: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	11, // 5: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	12, // 6: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	13, // 7: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	16, // 8: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	17, // 9: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	18, // 10: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	19, // 11: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	20, // 12: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	5,  // 13: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	14, // 14: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	2,  // 15: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
-	0,  // 16: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
-	9,  // 17: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	15, // 18: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	3,  // 19: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
-	1,  // 20: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
-	17, // [17:21] is the sub-list for method output_type
-	13, // [13:17] is the sub-list for method input_type
+	6,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
+	8,  // 1: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	9,  // 2: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	10, // 3: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	12, // 4: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	13, // 5: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	14, // 6: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	15, // 7: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	18, // 8: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	19, // 9: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	20, // 10: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	21, // 11: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	22, // 12: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	7,  // 13: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
+	16, // 14: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
+	4,  // 15: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
+	2,  // 16: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
+	0,  // 17: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
+	11, // 18: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
+	17, // 19: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
+	5,  // 20: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
+	3,  // 21: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
+	1,  // 22: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
+	18, // [18:23] is the sub-list for method output_type
+	13, // [13:18] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -1860,18 +1959,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[6].OneofWrappers = []any{
+	file_peer_proto_msgTypes[8].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[7].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[10].OneofWrappers = []any{
+	file_peer_proto_msgTypes[9].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[12].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[13].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[16].OneofWrappers = []any{
+	file_peer_proto_msgTypes[15].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[18].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -1883,7 +1982,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	Peer_Feed_FullMethodName     = "/ganglion.peer.v1.Peer/Feed"
 	Peer_Sessions_FullMethodName = "/ganglion.peer.v1.Peer/Sessions"
 	Peer_Drain_FullMethodName    = "/ganglion.peer.v1.Peer/Drain"
+	Peer_Debug_FullMethodName    = "/ganglion.peer.v1.Peer/Debug"
 )
 
 // PeerClient is the client API for Peer service.
@@ -48,6 +49,9 @@ type PeerClient interface {
 	// Drain has the node leave the cluster, as an operator asks, and tells how
 	// far it is until it has.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
+	// Debug sends files that tell an operator how the node is doing: its pages,
+	// its newest log lines and profiles. Secrets are left out.
+	Debug(ctx context.Context, in *DebugRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DebugPiece], error)
 }
 
 type peerClient struct {
@@ -119,6 +123,25 @@ func (c *peerClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_DrainClient = grpc.ServerStreamingClient[DrainProgress]
 
+func (c *peerClient) Debug(ctx context.Context, in *DebugRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DebugPiece], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[3], Peer_Debug_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DebugRequest, DebugPiece]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_DebugClient = grpc.ServerStreamingClient[DebugPiece]
+
 // PeerServer is the server API for Peer service.
 // All implementations must embed UnimplementedPeerServer
 // for forward compatibility.
@@ -134,6 +157,9 @@ type PeerServer interface {
 	// Drain has the node leave the cluster, as an operator asks, and tells how
 	// far it is until it has.
 	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
+	// Debug sends files that tell an operator how the node is doing: its pages,
+	// its newest log lines and profiles. Secrets are left out.
+	Debug(*DebugRequest, grpc.ServerStreamingServer[DebugPiece]) error
 	mustEmbedUnimplementedPeerServer()
 }
 
@@ -155,6 +181,9 @@ func (UnimplementedPeerServer) Sessions(context.Context, *SessionsRequest) (*Ses
 }
 func (UnimplementedPeerServer) Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
 	return status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedPeerServer) Debug(*DebugRequest, grpc.ServerStreamingServer[DebugPiece]) error {
+	return status.Error(codes.Unimplemented, "method Debug not implemented")
 }
 func (UnimplementedPeerServer) mustEmbedUnimplementedPeerServer() {}
 func (UnimplementedPeerServer) testEmbeddedByValue()              {}
@@ -224,6 +253,17 @@ func _Peer_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_DrainServer = grpc.ServerStreamingServer[DrainProgress]
 
+func _Peer_Debug_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DebugRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(PeerServer).Debug(m, &grpc.GenericServerStream[DebugRequest, DebugPiece]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Peer_DebugServer = grpc.ServerStreamingServer[DebugPiece]
+
 // Peer_ServiceDesc is the grpc.ServiceDesc for Peer service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -251,6 +291,11 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Drain",
 			Handler:       _Peer_Drain_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Debug",
+			Handler:       _Peer_Debug_Handler,
 			ServerStreams: true,
 		},
 	},
