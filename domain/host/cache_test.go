@@ -160,6 +160,28 @@ func TestAGetRightAfterAPauseIsNotStale(t *testing.T) {
 	})
 }
 
+func TestPauseForgetsEveryState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemlog()
+		one, stopOne := startStopping(t, Config{Store: log})
+		defer stopOne()
+		two, stopTwo := startStopping(t, Config{Store: log})
+		defer stopTwo()
+		synctest.Wait()
+		granted(t, do(t, one, cmd("a", "1", "put", m{"by": 1})), 1)
+		granted(t, do(t, two, cmd("a", "2", "put", m{"by": 1})), 2) // no feed: one learns nothing of it
+		one.ticked.Store(new(time.Now().Add(-pauseMost)))
+		time.Sleep(2 * pauseTick) // until the pause is noticed
+		synctest.Wait()
+		if s := one.Stats(); s.Pauses != 1 || s.Cached != 0 {
+			t.Errorf("%d pauses were noticed, and %d states are in memory", s.Pauses, s.Cached)
+		}
+		if _, version := get(t, one, command.Get{Stream: box("a")}); version != 2 {
+			t.Errorf("after a pause a weak get shows version %d, want 2", version)
+		}
+	})
+}
+
 func TestHealthyProcessForgetsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, stop := startStopping(t, Config{Store: newMemlog()})

@@ -1,8 +1,10 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -176,6 +178,42 @@ func TestLateCommandIsNotBegun(t *testing.T) {
 		failed(t, <-b, command.Timeout, command.RetryLater)
 		if s := h.Stats(); s.Late != 1 {
 			t.Errorf("late: %d", s.Late)
+		}
+	})
+}
+
+// dated notes until when each append is waited for.
+type dated struct {
+	*memlog
+	until []time.Time
+}
+
+func (d *dated) Append(ctx context.Context, u eventstore.Unit) (eventstore.Appended, error) {
+	until, _ := ctx.Deadline()
+	d.until = append(d.until, until) // of one aggregate: one after another
+	return d.memlog.Append(ctx, u)
+}
+
+func TestUnitIsWaitedForUntilItsLatestDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &dated{memlog: newMemlog()}
+		held := holdFirst(t, log.memlog)
+		h, stop := startStopping(t, Config{Store: log, AppendTimeout: 5 * time.Second})
+		defer stop()
+		now := time.Now()
+		answers := []<-chan command.Outcome{submit(t, h, cmd("a", "0", "put", m{"by": 1}))} // has no deadline
+		<-held.arrived
+		for i, after := range []time.Duration{2 * time.Minute, 3 * time.Minute, time.Minute} {
+			c := cmd("a", fmt.Sprint(i+1), "put", m{"by": 1})
+			c.Deadline = now.Add(after)
+			answers = append(answers, submit(t, h, c))
+		}
+		held.open()
+		for i, answer := range answers {
+			granted(t, <-answer, eventstore.Version(i+1))
+		}
+		if want := []time.Time{now.Add(5 * time.Second), now.Add(3 * time.Minute)}; !slices.EqualFunc(log.until, want, time.Time.Equal) {
+			t.Errorf("the units are waited for until %v, want %v", log.until, want)
 		}
 	})
 }

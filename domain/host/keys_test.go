@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -50,6 +51,79 @@ func TestResentKeyIsReplayedOnAnyHost(t *testing.T) {
 			}
 		}
 	})
+}
+
+// protocol: rule Exactly once
+func TestResentCommandThatWouldBeDecidedOtherwiseGetsItsFirstAnswer(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, log opener) {
+		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
+		expecting := func(key string, v eventstore.Version) command.Command {
+			c := cmd("a", key, "put", m{"by": 1})
+			c.Expect = &v
+			return c
+		}
+		granted(t, do(t, one, expecting("granted", 0)), 1)
+		failed(t, do(t, one, expecting("refused", 2)), command.Conflict, command.RetryNo)
+		granted(t, do(t, one, cmd("a", "other", "put", m{"by": 1})), 2) // version 2: by now the former has no events, the latter has one
+		again := map[string]func(h *Host){
+			"granted": func(h *Host) {
+				if r := granted(t, do(t, h, expecting("granted", 0)), 1); !r.Replayed || r.Position != 1 {
+					t.Errorf("granted again: %+v", r)
+				}
+			},
+			"refused": func(h *Host) {
+				if f := failed(t, do(t, h, expecting("refused", 2)), command.Conflict, command.RetryNo); !f.Replayed || *f.Version != 1 {
+					t.Errorf("refused again: %+v", f)
+				}
+			},
+		}
+		// A store that finds a known key looks more closely at those that follow:
+		// each host begins with another one.
+		again["refused"](one)
+		again["granted"](one)
+		again["granted"](two)
+		again["refused"](two)
+		if value, version := get(t, two, command.Get{Stream: box("a"), Strong: true}); value != 2 || version != 2 {
+			t.Errorf("the box shows %d at version %d", value, version)
+		}
+	})
+}
+
+// A command that changed nothing was at the position of the event before it,
+// which is read when it is sent again.
+func TestFirstAnswerWithoutEventsIsAtThePositionBeforeIt(t *testing.T) {
+	t.Parallel()
+	log := newMemlog()
+	var unreadable atomic.Bool
+	log.reading = func(eventstore.StreamID) error {
+		if unreadable.Load() {
+			return eventstore.ErrUnavailable
+		}
+		return nil
+	}
+	h := start(t, Config{Store: log})
+	granted(t, do(t, h, cmd("b", "0", "put", m{"by": 1})), 1)
+	granted(t, do(t, h, cmd("a", "1", "repeat", m{"times": 3})), 3)
+	idle := cmd("a", "2", "idle", m{})
+	granted(t, do(t, h, idle), 3)
+
+	if r := granted(t, do(t, h, idle), 3); !r.Replayed || r.Position != 4 {
+		t.Errorf("sent again: %+v, want position 4", r)
+	}
+	granted(t, do(t, h, cmd("a", "3", "put", m{"by": 1})), 4) // the state is in memory again
+	unreadable.Store(true)
+	// It is known to be done, and no other node can say where any better.
+	if f := failed(t, do(t, h, idle), command.Unavailable, command.RetrySameKey); f.Elsewhere || f.Key != "2" {
+		t.Errorf("while the log can't be read: %+v", f)
+	}
+	unreadable.Store(false)
+	log.mu.Lock() // the log went back, and no one has noticed yet
+	log.streams[box("a")] = nil
+	log.mu.Unlock()
+	if r := granted(t, do(t, h, idle), 3); !r.Replayed || r.Position != 0 {
+		t.Errorf("without the event before it: %+v, want no position", r)
+	}
 }
 
 // protocol: rule Exactly once
