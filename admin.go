@@ -25,13 +25,13 @@ func adminAddr(addr string) string {
 }
 
 // listenAdmin takes the operators' port, if there is one.
-func (c Config) listenAdmin() (net.Listener, error) {
+func (c Config) listenAdmin(log *slog.Logger) (net.Listener, error) {
 	if c.AdminListen == "" {
 		return nil, nil
 	}
 	addr := adminAddr(c.AdminListen)
 	if !isLoopback(addr) {
-		c.Logger.Warn("profiles and the log level are open to whoever reaches the admin address", "address", addr)
+		log.Warn("profiles and the log level are open to whoever reaches the admin address", "address", addr)
 	}
 	return listen("operators", "--admin-listen", addr)
 }

@@ -133,7 +133,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	}
 	n.peers = accepting{n.peers, n.log, "other nodes"}
 	undo = append(undo, func() { n.peers.Close() })
-	if n.admin, err = cfg.listenAdmin(); err != nil {
+	if n.admin, err = cfg.listenAdmin(n.log); err != nil {
 		return nil, err
 	}
 	if n.admin != nil {
@@ -206,6 +206,8 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 			return nil, err
 		}
 	}
+	// Not before: a start that fails is one line.
+	n.log.Info("starting", "version", Version(), "domain", cfg.Domain, "gateway", cfg.Gateway)
 	return n, nil
 }
 

@@ -152,9 +152,7 @@ func nodeCommand(l *logging) *cobra.Command {
 			if c.PrintConfig {
 				return printConfig(cmd.OutOrStdout(), cmd.Flags())
 			}
-			log := l.logger()
-			warnOfMisspelled(cmd.Root(), log)
-			return c.run(cmd.Context(), log, &l.current)
+			return c.run(cmd.Context(), cmd.Root(), l.logger(), &l.current)
 		},
 	}
 	c.addTo(cmd)
@@ -193,8 +191,10 @@ func (c *nodeCmd) addTo(cmd *cobra.Command) {
 	oneOf(cmd, "roles", "domain", "gateway")
 }
 
-func (c nodeCmd) run(ctx context.Context, log *slog.Logger, level *slog.LevelVar) error {
+func (c nodeCmd) run(ctx context.Context, root *cobra.Command, log *slog.Logger, level *slog.LevelVar) error {
 	config, tokens, err := c.configure(ctx, log)
+	log = log.With("node", config.Name) // the node itself adds it to config.Logger
+	warnOfMisspelled(root, log)
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (c nodeCmd) configure(ctx context.Context, log *slog.Logger) (ganglion.Conf
 	if config.StorePassword, err = c.password(); err != nil {
 		errs = append(errs, err)
 	}
-	tokens, err := c.authenticator(ctx, log)
+	tokens, err := c.authenticator(ctx, log.With("node", config.Name))
 	if err != nil {
 		errs = append(errs, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -110,7 +111,7 @@ func reason(err error) string {
 	case errors.As(err, &connect):
 		text := "can't connect"
 		if inner := errors.Unwrap(connect); inner != nil {
-			text += ": " + oneLine(inner.Error())
+			text += ": " + attempts(inner.Error())
 		}
 		switch {
 		case errors.Is(err, errStandby): // has said it
@@ -134,6 +135,18 @@ func advise(code string) string {
 		return ": " + text
 	}
 	return ""
+}
+
+// attempts is one line of what the driver says of its attempts to connect, one on
+// each line. With TLS and without it at one address they often fail alike.
+func attempts(s string) string {
+	var distinct []string
+	for line := range strings.Lines(s) {
+		if line = oneLine(line); line != "" && !slices.Contains(distinct, line) {
+			distinct = append(distinct, line)
+		}
+	}
+	return strings.Join(distinct, "; ")
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -41,6 +41,10 @@ func TestMembersShowLostNodesAndThoseThatDoNotServe(t *testing.T) {
 	shown("all nodes serve", `n1 +ready `, `n2 +ready `, `n3 +ready `)
 	lost(0)
 
+	if first, _, _ := strings.Cut(gateway.Output(), "\n"); !regexp.MustCompile(`msg=starting node=n2 version=\S`).MatchString(first) {
+		t.Errorf("the first log line does not name the node and its version: %s", first)
+	}
+
 	c.members[0].Kill()
 	shown("a lost owner", `n1 +lost +domain `, `n1 is lost: n2 last heard it `, `n2 +not-ready `,
 		`n3 +not-ready `, `n3 is not ready: no ready domain node is in sight`)

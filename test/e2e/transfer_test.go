@@ -212,7 +212,7 @@ func TestVerifyFails(t *testing.T) {
 		t.Errorf("it says %q", last)
 	}
 	away := fmt.Sprintf("postgres://nobody@127.0.0.1:%d/none?connect_timeout=5", harness.FreePort(t))
-	if out, errs, code := call(t, "verify", "--store", away); code != 1 {
+	if out, errs, code := call(t, "verify", "--store", away); code != 1 || strings.Count(errs, "connection refused") != 1 {
 		t.Errorf("a database that is away: exit %d, %s%s", code, out, errs)
 	}
 }
