@@ -134,7 +134,8 @@ func (n *node) leaveLostLog(ctx context.Context, why error) {
 func (n *node) watchSight(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	var s sight
+	began := time.Now() // before that nobody was looked for
+	s := sight{streaming: began, owned: began}
 	for {
 		select {
 		case <-ctx.Done():

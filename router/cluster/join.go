@@ -123,11 +123,14 @@ func (s *seeker) report(turn int, seed seed, err error) {
 	switch {
 	case err != nil && !s.failed[seed.name]:
 		// When all nodes start at once, the first finds nobody: no warning yet.
-		level := slog.LevelWarn
-		if turn == 0 {
+		level, what := slog.LevelWarn, "a seed is out of reach; it will be tried again for ever"
+		switch {
+		case otherKeys(err.Error()):
+			what = "a seed has other gossip keys than this node: compare gossip_keys of `ganglion members --json` on both; it will be tried again for ever"
+		case turn == 0:
 			level = slog.LevelInfo
 		}
-		s.c.log.Log(context.Background(), level, "a seed is out of reach; it will be tried again for ever", "seed", seed.name, "every", rejoinEvery, "error", err)
+		s.c.log.Log(context.Background(), level, what, "seed", seed.name, "every", rejoinEvery, "error", err)
 	case err == nil && s.failed[seed.name]:
 		s.c.log.Info("a seed is back in reach", "seed", seed.name)
 	}

@@ -66,7 +66,7 @@ func (b *logBridge) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if skipped > 0 {
-		b.to.Log(ctx, level, text, "skipped", skipped)
+		b.to.Log(ctx, level, text, "suppressed", skipped)
 	} else {
 		b.to.Log(ctx, level, text)
 	}
@@ -86,6 +86,9 @@ func parseLogLine(line string) (slog.Level, string) {
 		}
 	}
 	text := strings.TrimPrefix(line, "memberlist: ")
+	if otherKeys(text) {
+		text += ": the sender has other gossip keys than this node, compare gossip_keys of ganglion members --json on each node"
+	}
 	for _, o := range ordinary {
 		if strings.HasPrefix(text, o) {
 			return slog.LevelDebug, "gossip: " + text
@@ -93,6 +96,10 @@ func parseLogLine(line string) (slog.Level, string) {
 	}
 	return level, "gossip: " + text
 }
+
+// otherKeys reports whether memberlist says that a message was encrypted with a
+// key that this node does not have.
+func otherKeys(text string) bool { return strings.Contains(strings.ToLower(text), "no installed keys") }
 
 // admit says whether a line is to be logged, and how many of its kind were
 // not since the last.

@@ -74,8 +74,8 @@ func TestStrangersCannotFloodTheLog(t *testing.T) {
 		time.Sleep(logEvery)
 		l.Print("[ERR] memberlist: Decrypt packet failed: no installed keys from=1.2.3.4:1")
 		l.Print("[WARN] memberlist: Got invalid checksum for UDP packet: 1, 2")
-		want := `level=ERROR msg="gossip: Decrypt packet failed: no installed keys from=1.2.3.4:0"
-level=ERROR msg="gossip: Decrypt packet failed: no installed keys from=1.2.3.4:1" skipped=999
+		want := `level=ERROR msg="gossip: Decrypt packet failed: no installed keys from=1.2.3.4:0: the sender has other gossip keys than this node, compare gossip_keys of ganglion members --json on each node"
+level=ERROR msg="gossip: Decrypt packet failed: no installed keys from=1.2.3.4:1: the sender has other gossip keys than this node, compare gossip_keys of ganglion members --json on each node" suppressed=999
 level=WARN msg="gossip: Got invalid checksum for UDP packet: 1, 2"
 `
 		if got := out.String(); got != want {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -208,6 +209,9 @@ func TestLoneGatewaySendsItsSessionsElsewhere(t *testing.T) {
 		closedWith(t, s, 4200)
 	}
 	readyz(t, gateway, 503, "no domain node")
+	if st, err := harness.Status(gateway); err != nil || !regexp.MustCompile(`in sight for \d+s`).MatchString(st.Problem) {
+		t.Errorf("it says that %q, %v, want for how many seconds it has seen no domain node", st.Problem, err)
+	}
 	if s, err := harness.Dial(t.Context(), harness.WS(gateway), "ada", nil); err == nil {
 		s.Close()
 		t.Error("it still takes sessions")
