@@ -32,8 +32,8 @@ func TestSecretsAreTakenOutOfText(t *testing.T) {
 func TestNewestLogLinesAreKeptWhole(t *testing.T) {
 	t.Parallel()
 	var written bytes.Buffer
-	var kept recentLines
-	log := slog.New(record(slog.NewTextHandler(&written, nil), &kept)).With("node", "n1")
+	log := Record(slog.New(slog.NewTextHandler(&written, nil))).With("node", "n1")
+	kept := record(log.Handler()).recent // of the same record
 	log.Debug("not asked for")
 	const lines = 100_000
 	for i := range lines {

@@ -107,9 +107,9 @@ func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 // newNode takes the node's ports and opens its store. Whatever can be wrong
 // with a configuration is found here, before the node is announced to anyone.
 func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
-	recent := new(recentLines)
+	recorded := record(cfg.Logger.Handler())
 	n := &node{
-		cfg: cfg, log: slog.New(limitLines(record(cfg.Logger.Handler(), recent))).With("node", cfg.Name), recent: recent,
+		cfg: cfg, log: slog.New(limitLines(recorded)).With("node", cfg.Name), recent: recorded.recent,
 		observer: newObserver(cfg.Name, cfg.Tracing), leaving: newLeaving(), connections: gateway.NewConnections(cfg.Limits.Connections),
 	}
 	n.status.Store(&status{state: cluster.Starting})

@@ -50,19 +50,31 @@ func (l *recentLines) bytes() []byte {
 // recording is a [slog.Handler] that also writes each line to recentLines.
 type recording struct {
 	slog.Handler // decides about levels
-	lines        slog.Handler
+	recent       *recentLines
+	lines        slog.Handler // writes to recent
 }
 
-func record(h slog.Handler, lines *recentLines) slog.Handler {
-	return recording{h, slog.NewTextHandler(lines, &slog.HandlerOptions{Level: slog.Level(math.MinInt)})}
+// Record returns a logger for Config.Logger and for what runs beside the node,
+// such as an Authenticator: the newest lines of both are then what
+// [Operator.Debug] returns. A node whose Logger is another one keeps its own
+// lines alone.
+func Record(log *slog.Logger) *slog.Logger { return slog.New(record(log.Handler())) }
+
+// record returns h itself if that records already.
+func record(h slog.Handler) recording {
+	if r, ok := h.(recording); ok {
+		return r
+	}
+	recent := new(recentLines)
+	return recording{h, recent, slog.NewTextHandler(recent, &slog.HandlerOptions{Level: slog.Level(math.MinInt)})}
 }
 
 func (r recording) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return recording{r.Handler.WithAttrs(attrs), r.lines.WithAttrs(attrs)}
+	return recording{r.Handler.WithAttrs(attrs), r.recent, r.lines.WithAttrs(attrs)}
 }
 
 func (r recording) WithGroup(name string) slog.Handler {
-	return recording{r.Handler.WithGroup(name), r.lines.WithGroup(name)}
+	return recording{r.Handler.WithGroup(name), r.recent, r.lines.WithGroup(name)}
 }
 
 func (r recording) Handle(ctx context.Context, line slog.Record) error {

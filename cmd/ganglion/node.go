@@ -192,6 +192,7 @@ func (c *nodeCmd) addTo(cmd *cobra.Command) {
 }
 
 func (c nodeCmd) run(ctx context.Context, root *cobra.Command, log *slog.Logger, level *slog.LevelVar) error {
+	log = ganglion.Record(log)
 	config, tokens, err := c.configure(ctx, log)
 	log = log.With("node", config.Name) // the node itself adds it to config.Logger
 	warnOfMisspelled(root, log)

@@ -153,7 +153,7 @@ func printMembers(out io.Writer, status ganglion.ClusterStatus) error {
 	for _, m := range status.Members {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 			m.ID, m.State, strings.Join(m.Roles, ","), m.Partitions, sessionCount(m), linkState(status, m.ID), clockState(m),
-			age(m.AgeSeconds), cmp.Or(m.Version, "-"), m.Peer, m.HTTP, m.Ring)
+			memberAge(m), cmp.Or(m.Version, "-"), m.Peer, m.HTTP, m.Ring)
 	}
 	for _, l := range status.Lost {
 		fmt.Fprintf(w, "%s\tlost\t%s\t-\t-\t-\t-\t-\t%s\t%s\t%s\t-\n", l.ID, strings.Join(l.Roles, ","), cmp.Or(l.Version, "-"), l.Peer, l.HTTP)
@@ -170,6 +170,14 @@ func printMembers(out io.Writer, status ganglion.ClusterStatus) error {
 		fmt.Fprintf(out, "%s is lost: %s last heard it %s ago, and it did not take leave\n", l.ID, status.Node, age(l.LostSeconds))
 	}
 	return nil
+}
+
+// memberAge is unknown to an asked node that is too old to tell versions.
+func memberAge(m ganglion.MemberStatus) string {
+	if m.AgeSeconds == 0 && m.Version == "" {
+		return "-"
+	}
+	return age(m.AgeSeconds)
 }
 
 // age is a time in its two largest units.

@@ -80,7 +80,7 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 	}
 	store.User = url.UserPassword(store.User.Username(), password)
 	hmac := write("jwt", shared+"\n")
-	c := startTrio(t, store.String(), "--log-level", "debug", "--gossip-key-file", write("gossip", gossip+"\n"), "--auth", "jwt", "--jwt-hmac-file", hmac,
+	c := startTrio(t, store.String(), "--log-level", "debug", "--gossip-key-file", write("gossip", gossip+"\n"), "--auth", "jwt", "--jwt-hmac-file", hmac, "--jwt-revocations", write("revoked", ""),
 		"--peer-tls-cert", filepath.Join(dir, "{node}.pem"), "--peer-tls-key", filepath.Join(dir, "{node}.key"), "--peer-tls-ca", filepath.Join(dir, "ca.pem"))
 
 	token, errs, code := call(t, "token", "--jwt-hmac-file", hmac, "--client", "ada", "--claim", "diagnosis="+claim)
@@ -101,6 +101,15 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
+	// What runs beside the node writes to the same log.
+	const beside = "the revocations of tokens can't be read"
+	write("revoked", "nonsense\n")
+	harness.Eventually(t, "n1 reads the revocations", func() error {
+		if !strings.Contains(c.members[0].Output(), beside) {
+			return errors.New(c.members[0].Output())
+		}
+		return nil
+	})
 	c.members[1].Signal(syscall.SIGSTOP)
 	c.members[2].Kill()
 
@@ -128,8 +137,10 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 	if err := json.Unmarshal([]byte(files["n1/cluster.json"]), &status); err != nil {
 		t.Errorf("cluster.json: %v", err)
 	}
-	if !strings.Contains(files["n1/log.txt"], "counter/a") {
-		t.Errorf("the log lacks the command:\n%.3000s", files["n1/log.txt"])
+	for _, want := range []string{"counter/a", beside} {
+		if !strings.Contains(files["n1/log.txt"], want) {
+			t.Errorf("the log lacks %q:\n%.3000s", want, files["n1/log.txt"])
+		}
 	}
 	secrets := []string{password, shared, claim, gossip, string(raw), token, strings.Split(token, ".")[1]}
 	for _, pem := range []string{"n1.key", "operator.key", "ca.key"} {
