@@ -174,7 +174,11 @@ func (t *table) learn(name string, h heard, now time.Time) {
 		}
 		delete(t.rivals, name)
 		if known && name != t.name && old.member.ID != "" && !t.runs(old.member.ID) {
-			left := old.member.State == Draining
+			last := old.member // or newer, when one batch of news has both
+			if m, err := decodeMeta(h.meta); err == nil {
+				last = m
+			}
+			left := last.State == Draining
 			level := slog.LevelInfo
 			if !left {
 				level = slog.LevelWarn

@@ -24,14 +24,17 @@ func TestOnlyMembersThatVanishAreLookedFor(t *testing.T) {
 		"left.0000000000000001":  alive("left", 1, 2, Draining),
 		"again.0000000000000001": alive("again", 1, 3, Ready),
 		"again.0000000000000002": alive("again", 2, 4, Ready),
+		"quick.0000000000000001": alive("quick", 1, 6, Ready),
 		"moved.0000000000000001": alive("moved", 1, 5, Ready),
 	}, now)
-	if got := idsOf(s.view); !slices.Equal(got, []string{"again", "died", "left", "moved"}) {
+	if got := idsOf(s.view); !slices.Equal(got, []string{"again", "died", "left", "moved", "quick"}) {
 		t.Fatalf("the view has %v", got)
 	}
 	s = tab.fold(map[string]heard{
-		"died.0000000000000001":  {gone: true},
-		"left.0000000000000001":  {gone: true},
+		"died.0000000000000001": {gone: true},
+		"left.0000000000000001": {gone: true},
+		// It said that it drains just before it left.
+		"quick.0000000000000001": {gone: true, meta: alive("quick", 1, 6, Draining).meta},
 		"again.0000000000000001": {gone: true}, // an older run
 		"moved.0000000000000001": {gone: true},
 	}, now)
