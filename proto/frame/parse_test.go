@@ -42,12 +42,31 @@ func TestWhatIsWrongWithAFrameIsSaid(t *testing.T) {
 		{`{"op":"command","id":"1","aggregate":"counter/a/b","command":"add","data":{}}`, "1", "aggregate", command.BadRequest},
 		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"timeout_ms":30000}`, "1", "", ""},
 		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"timeout_ms":30001}`, "1", "timeout_ms", command.BadRequest},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"timeout_ms":1}`, "1", "", ""},
+		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"timeout_ms":0}`, "1", "timeout_ms", command.BadRequest},
 		{`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{},"data":{}}`, "1", "data", command.BadRequest},
 		{`{"op":"query","id":"1","query":"q","data":"` + strings.Repeat("x", 64<<10) + `"}`, "1", "data", command.TooLarge},
 		{`{"op":"hello","id":"1","token":"t","client":"c"}`, "1", "client", command.BadRequest},
 		{`{"op":"hello","id":"1","client":"a/b"}`, "1", "client", command.BadRequest},
 		{`{"op":"hello","id":"1","subscriptions":{}}`, "1", "subscriptions", command.BadRequest},
 		{`{"op":"subscribe","id":"1","stream":"counter/a","last":1,"state":true}`, "1", "cursor", command.BadRequest},
+		{`{"op":"subscribe","id":"1","stream":"counter/a","after":1,"cursor":"1"}`, "1", "cursor", command.BadRequest},
+		{`{"op":"subscribe","id":"1","stream":"counter/a","last":1}`, "1", "", ""},
+		{`{"op":"subscribe","id":"1","stream":"counter/a","last":0}`, "1", "last", command.BadRequest},
+		{`{"op":"subscribe","id":"1","stream":"counter/a","state":1}`, "1", "state", command.BadRequest},
+		{`{"op":"subscribe","id":"1"}`, "1", "stream", command.BadRequest},
+		{`{"op":"subscribe","id":"1","stream":"counter/a","category":"counter"}`, "1", "stream", command.BadRequest},
+		{`{"op":"subscribe","id":"1","category":"counter","query":"q"}`, "1", "stream", command.BadRequest},
+		{`{"op":"subscribe","id":"1","category":"Counter"}`, "1", "category", command.BadRequest},
+		{`{"op":"subscribe","id":"1","category":"counter","cursor":"0","state":false}`, "1", "", ""},
+		{`{"op":"subscribe","id":"1","category":"counter","after":0}`, "1", "after", command.BadRequest},
+		{`{"op":"subscribe","id":"1","category":"counter","last":1}`, "1", "last", command.BadRequest},
+		{`{"op":"subscribe","id":"1","category":"counter","state":true}`, "1", "state", command.BadRequest},
+		{`{"op":"unsubscribe","id":"1"}`, "1", "sub", command.BadRequest},
+		{`{"op":"unsubscribe","id":"1","sub":""}`, "1", "sub", command.BadRequest},
+		{`{"op":"auth","id":"1"}`, "1", "token", command.BadRequest},
+		{`{"op":"pong","id":"1"}`, "1", "op", command.BadRequest},
+		{`{"op":"ping","id":"1","id":"2"}`, "", "id", command.BadRequest},
 		{`{"op":"subscribe","id":"1","stream":"counter/a","cursor":""}`, "1", "cursor", command.BadRequest},
 		{`{"id":"1","op":""}`, "1", "op", command.BadRequest},
 		{`{"op":"ping","id":"` + long + `"}`, "", "id", command.BadRequest},
@@ -123,13 +142,26 @@ func TestASubscriptionInHelloIsRefusedByItself(t *testing.T) {
 	}
 }
 
+func TestMoreSubscriptionsThanAllowedRefuseTheWholeHello(t *testing.T) {
+	t.Parallel()
+	line := []byte(`{"op":"hello","id":"1","subscriptions":[{"id":"2","stream":"counter/a"},7]}`)
+	if _, err := frame.ParseRequestWithin(line, 2); err != nil {
+		t.Errorf("as many as are allowed: %v", err)
+	}
+	_, err := frame.ParseRequestWithin(line, 1)
+	var bad *frame.Error
+	if !errors.As(err, &bad) || bad.ID != "1" || bad.Field != "subscriptions" || bad.Code != command.RateLimited {
+		t.Errorf("more than are allowed: %v", err)
+	}
+}
+
 func TestTheBodyOfACommandOverHTTPNeedsNoOp(t *testing.T) {
 	t.Parallel()
 	c, err := frame.ParseCommand([]byte("{\n\"aggregate\":\"counter/a\",\"command\":\"add\",\"data\":{}}"))
 	if err != nil || c.Command != "add" {
 		t.Errorf("got %+v, %v", c, err)
 	}
-	for _, body := range []string{`{"op":"get","aggregate":"counter/a","command":"add","data":{}}`, `{}`, `[]`} {
+	for _, body := range []string{`{"op":"get","aggregate":"counter/a","command":"add","data":{}}`, `{}`, `[]`, `{"aggregate":"counter/a","command":"add","data":{}`} {
 		if _, err := frame.ParseCommand([]byte(body)); err == nil {
 			t.Errorf("%s was taken for a command", body)
 		}
@@ -142,6 +174,46 @@ func TestAnUnknownFrameOfAGatewayIsToldApart(t *testing.T) {
 	var bad *frame.Error
 	if !errors.As(err, &bad) || bad.Code != command.Unsupported {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatIsWrongWithAnAnswerIsSaid(t *testing.T) {
+	t.Parallel()
+	const event = `{"op":"event","sub":"s","stream":"counter/a","version":1,"position":1,"event":"added","data":{},"time":"2026-11-22T12:00:00Z","cause":"k"}`
+	for line, field := range map[string]string{
+		event: "",
+		strings.Replace(event, "counter/a", "counter", 1):        "stream",
+		strings.Replace(event, "2026-11-22T12", "noon", 1):       "time",
+		strings.Replace(event, `"event":"added"`, `"x":0`, 1):    "event",
+		strings.Replace(event, `"version":1`, `"version":-1`, 1): "version",
+		`{"id":"1"}`: "op",
+		`{"op":"result","id":"1","version":1,"position":1,"replayed":"true"}`: "replayed",
+		`{"op":"error","id":"1"}`: "code",
+
+		`{"op":"heartbeat","cursor":"7","behind":[]}`:                                                      "",
+		`{"op":"heartbeat","cursor":"7","behind":[ {"sub":"s","cursor":"5"} , {"sub":"t","cursor":"6"} ]}`: "",
+		`{"op":"heartbeat","cursor":"7","behind":{}}`:                                                      "behind",
+		`{"op":"heartbeat","cursor":"7","behind":["s"]}`:                                                   "behind",
+		`{"op":"heartbeat","cursor":"7","behind":[{"cursor":"5"}]}`:                                        "behind",
+		`{"op":"heartbeat","cursor":"7","behind":[{"sub":"s"}]}`:                                           "behind",
+		`{"op":"heartbeat","cursor":"7","behind":[{"sub":"s"},{"sub":"t","cursor":"6"}]}`:                  "behind",
+
+		`{"op":"welcome","id":"1","limits":{"frame_bytes":1,"open_requests":2,"subscriptions":3,"commands_per_second":4,"more":"x"}}`: "",
+		`{"op":"welcome","id":"1","limits":[1]}`:                   "limits",
+		`{"op":"welcome","id":"1","limits":{"open_requests":"2"}}`: "limits",
+		`{"op":"welcome","id":"1","limits":{"open_requests":-2}}`:  "limits",
+	} {
+		_, err := frame.ParseAnswer([]byte(line))
+		var bad *frame.Error
+		switch {
+		case field == "" && err != nil:
+			t.Errorf("%s: got %v", line, err)
+		case field != "" && (!errors.As(err, &bad) || bad.Field != field || bad.Message == ""):
+			t.Errorf("%s: got %v, want an Error that names %s", line, err, field)
+		}
+	}
+	if _, err := frame.ParseAnswer([]byte(`{"op":"pong"`)); !errors.Is(err, frame.ErrNotJSON) {
+		t.Errorf("half a line: got %v, want ErrNotJSON", err)
 	}
 }
 
@@ -186,6 +258,7 @@ func FuzzParseAnswer(f *testing.F) {
 			f.Add(g.frame.Append(nil))
 		}
 	}
+	f.Add([]byte("{\"op\":\"result\",\"id\":\"1\",\"data\":{\n\"a\":\r\n1}}"))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		got, err := frame.ParseAnswer(line)
 		if err != nil {
@@ -200,7 +273,7 @@ func FuzzParseAnswer(f *testing.F) {
 
 func FuzzAppendString(f *testing.F) {
 	f.Add("plain")
-	f.Add("\x00\x1f\"\\ä\u2028\xff\xed\xa0\x80")
+	f.Add("\x00\x1f\r\t\"\\ä\u2028\xff\xed\xa0\x80")
 	f.Fuzz(func(t *testing.T, s string) {
 		var got string
 		if err := json.Unmarshal(frame.AppendString(nil, s), &got); err != nil {
