@@ -308,6 +308,27 @@ func TestSignMakesWhatTokenTakes(t *testing.T) {
 
 // FuzzToken: nothing that was not signed with the keys is taken, and nothing
 // that a stranger sends breaks the parser.
+func TestKeyForAnotherUseVerifiesNothing(t *testing.T) {
+	t.Parallel()
+	set := func(keys ...jose.JSONWebKey) token.Config {
+		return token.Config{JWKS: file(t, string(must(json.Marshal(jose.JSONWebKeySet{Keys: keys})))), Audience: "ganglion"}
+	}
+	sig := jose.JSONWebKey{Key: public(p256), KeyID: "sig", Use: "sig"}
+	enc := jose.JSONWebKey{Key: public(p384), KeyID: "enc", Use: "enc"}
+	a := authenticator(t, set(enc, sig))
+	if _, err := a.Token(t.Context(), sign(jose.ES256, p256, header{"kid": "sig"}, good(nil))); err != nil {
+		t.Errorf("the key for signatures: %v", err)
+	}
+	for _, kid := range []any{"enc", "sig", ""} {
+		if id, err := a.Token(t.Context(), sign(jose.ES384, p384, header{"kid": kid}, good(nil))); err == nil {
+			t.Errorf("a token of the key for encryption, with the kid %q, was taken: %+v", kid, id)
+		}
+	}
+	if _, err := token.New(t.Context(), set(enc)); err == nil || !strings.Contains(err.Error(), "not for signatures") {
+		t.Errorf("a set without a key for signatures: %v", err)
+	}
+}
+
 func FuzzToken(f *testing.F) {
 	shared := authenticator(f, token.Config{HMACFile: file(f, secret), Audience: "ganglion"})
 	keys := authenticator(f, token.Config{JWKS: file(f, jwks(map[string]any{"r": public(rsaKey), "2": public(p256), "e": public(edKey)}))})
