@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -234,33 +235,35 @@ func testDeepJSON(t *testing.T, log Log) {
 func testCommitted(t *testing.T, log Log) {
 	var told []eventstore.Commit // the callback's alone until the store has answered
 	logs := make(map[string]bool)
-	g := newGate()
-	first := true
+	g := newGate(t)
+	var first sync.Once
 	f := openWith(t, log, func(id string, batch []eventstore.Commit) {
 		logs[id] = true
 		told = append(told, batch...)
-		if first {
-			first = false
-			close(g.entered)
-			<-g.release
-		}
+		first.Do(g.pass)
 	})
 	answered := make(chan error, 1)
 	go func() {
 		_, err := f.Append(t.Context(), unit(stream(1), 0, command("a", 2), command("none", 0), command("b", 1)))
 		answered <- err
 	}()
-	<-g.entered
+	select {
+	case <-g.entered:
+	case err := <-answered:
+		t.Fatalf("answered before the batch was told: %v", err)
+	case <-time.After(patience):
+		t.Fatalf("in %v no batch was told", patience)
+	}
 	select {
 	case err := <-answered:
-		t.Errorf("answered before the batch was told: %v", err)
+		t.Fatalf("answered while the batch was being told: %v", err)
 	default:
 	}
 	if head, err := open(t, log).Head(t.Context()); err != nil || head != 3 {
 		t.Errorf("the batch was told at head %d, %v; want it stored", head, err)
 	}
 	close(g.release)
-	if err := <-answered; err != nil {
+	if err := receive(t, "the answer", answered); err != nil {
 		t.Fatal(err)
 	}
 	if !logs[f.LogID()] || len(logs) != 1 {
@@ -276,7 +279,7 @@ func testCommitted(t *testing.T, log Log) {
 }
 
 func testContext(t *testing.T, log Log) {
-	g := newGate()
+	g := newGate(t)
 	f := openWith(t, log, g.once())
 	first := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -284,7 +287,7 @@ func testContext(t *testing.T, log Log) {
 		_, err := f.Append(ctx, unit(stream(1), 0, command("under way", 1)))
 		first <- err
 	}()
-	<-g.entered
+	receive(t, "the first batch to be told", g.entered)
 	second := make(chan error, 1)
 	go func() {
 		_, err := f.Append(ctx, unit(stream(2), 0, command("waiting", 1)))
@@ -292,11 +295,11 @@ func testContext(t *testing.T, log Log) {
 	}()
 	waiting(t, f.Store, 1)
 	cancel()
-	if err := <-second; !errors.Is(err, context.Canceled) {
+	if err := receive(t, "the answer to who waited", second); !errors.Is(err, context.Canceled) {
 		t.Errorf("who waited got %v, want its context's end", err)
 	}
 	close(g.release)
-	if err := <-first; err != nil {
+	if err := receive(t, "the answer to who was under way", first); err != nil {
 		t.Errorf("who was under way got %v, want its answer", err)
 	}
 	if _, err := f.Append(ctx, unit(stream(2), 0, command("late", 1))); !errors.Is(err, context.Canceled) {
@@ -306,14 +309,14 @@ func testContext(t *testing.T, log Log) {
 }
 
 func testClose(t *testing.T, log Log) {
-	g := newGate()
+	g := newGate(t)
 	f := openWith(t, log, g.once())
 	first, second := make(chan error, 1), make(chan error, 1)
 	go func() {
 		_, err := f.Append(t.Context(), unit(stream(1), 0, command("under way", 1)))
 		first <- err
 	}()
-	<-g.entered
+	receive(t, "the first batch to be told", g.entered)
 	go func() {
 		_, err := f.Append(t.Context(), unit(stream(2), 0, command("waiting", 1)))
 		second <- err
@@ -322,15 +325,15 @@ func testClose(t *testing.T, log Log) {
 	closed := make(chan error, 1)
 	go func() { closed <- f.Close() }()
 	close(g.release)
-	if err := <-first; err != nil {
+	if err := receive(t, "the answer to who was under way", first); err != nil {
 		t.Errorf("who was under way got %v, want its answer", err)
 	}
 	// Close and the next batch race; either way the answer is true.
-	err := <-second
+	err := receive(t, "the answer to who waited", second)
 	if err != nil && !errors.Is(err, eventstore.ErrClosed) {
 		t.Errorf("who waited got %v", err)
 	}
-	if err := <-closed; err != nil {
+	if err := receive(t, "the store to close", closed); err != nil {
 		t.Errorf("close: %v", err)
 	}
 	if err := f.Close(); err != nil {

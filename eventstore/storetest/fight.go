@@ -8,10 +8,14 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
 )
+
+// fightMost bounds a fight: a call that is not answered fails by then.
+const fightMost = 5 * time.Minute
 
 // Fight lets writers spread over several stores append to the same streams,
 // each with its own, often stale idea of the versions, while a tailer reads
@@ -20,7 +24,8 @@ import (
 // order. perWriter is how many units each writer brings in.
 func Fight(t *testing.T, stores []Store, writers, streams, perWriter int) {
 	t.Helper()
-	ctx := t.Context()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), fightMost, fmt.Errorf("the fight is not over after %v", fightMost))
+	defer cancel()
 	tailing, stopTailing := context.WithCancel(ctx)
 	defer stopTailing()
 
@@ -44,7 +49,7 @@ func Fight(t *testing.T, stores []Store, writers, streams, perWriter int) {
 			ended := tailing.Err() != nil
 			page, err := stores[0].Read(ctx, after, 100)
 			if err != nil && !errors.Is(err, eventstore.ErrUnavailable) {
-				t.Errorf("tail: %v", err)
+				t.Errorf("tail: %v (%v)", err, context.Cause(ctx))
 				break
 			}
 			for _, c := range page {
@@ -103,7 +108,7 @@ func Fight(t *testing.T, stores []Store, writers, streams, perWriter int) {
 				case errors.Is(err, eventstore.ErrUnknown), errors.Is(err, eventstore.ErrUnavailable):
 					// The same key again.
 				default:
-					t.Errorf("append: %v", err)
+					t.Errorf("append: %v (%v)", err, context.Cause(ctx))
 					return
 				}
 				select {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -205,46 +206,65 @@ func equal(t *testing.T, what string, got, want any) {
 	}
 }
 
+// patience bounds each wait for something that ought to happen soon.
+const patience = time.Minute
+
+// receive returns what comes from a channel, which what describes.
+func receive[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("waited %v for %s", patience, what)
+		panic("unreachable")
+	}
+}
+
 // gate holds a store between two batches, so that what is appended meanwhile
-// forms the next one.
+// forms the next one. It opens when the test ends.
 type gate struct {
 	entered chan struct{} // a batch was told
 	release chan struct{} // it may go on
+	ended   <-chan struct{}
 }
 
-func newGate() *gate {
-	return &gate{entered: make(chan struct{}), release: make(chan struct{})}
+func newGate(t *testing.T) *gate {
+	return &gate{entered: make(chan struct{}), release: make(chan struct{}), ended: t.Context().Done()}
+}
+
+// pass waits until the gate is opened.
+func (g *gate) pass() {
+	close(g.entered)
+	select {
+	case <-g.release:
+	case <-g.ended:
+	}
 }
 
 // once is a Committed that stops at the first batch.
 func (g *gate) once() eventstore.Committed {
-	first := true
-	return func(string, []eventstore.Commit) {
-		if first {
-			first = false
-			close(g.entered)
-			<-g.release
-		}
-	}
+	var first sync.Once
+	return func(string, []eventstore.Commit) { first.Do(g.pass) }
 }
 
 // inOneBatch appends units so that they are in one batch, in order, and
 // returns what each caller was told. The log gets one commit before them.
 func inOneBatch(t *testing.T, log Log, units ...eventstore.Unit) (fixture, []eventstore.Appended, []error) {
 	t.Helper()
-	g := newGate()
+	g := newGate(t)
 	f := openWith(t, log, g.once())
 	var (
 		appended = make([]eventstore.Appended, len(units))
 		errs     = make([]error, len(units))
-		done     = make(chan int)
+		done     = make(chan int, len(units))
 	)
 	first := make(chan error, 1)
 	go func() {
 		_, err := f.Append(t.Context(), unit(eventstore.StreamID{Type: "counter", ID: "gate"}, 0, command("gate", 1)))
 		first <- err
 	}()
-	<-g.entered
+	receive(t, "the first batch to be told", g.entered)
 	for i, u := range units {
 		go func() {
 			appended[i], errs[i] = f.Append(t.Context(), u)
@@ -253,11 +273,11 @@ func inOneBatch(t *testing.T, log Log, units ...eventstore.Unit) (fixture, []eve
 		waiting(t, f.Store, i+1)
 	}
 	close(g.release)
-	if err := <-first; err != nil {
+	if err := receive(t, "the answer to the first batch", first); err != nil {
 		t.Fatalf("append: %v", err)
 	}
 	for range units {
-		<-done
+		receive(t, "the answers to the second batch", done)
 	}
 	return f, appended, errs
 }
@@ -265,7 +285,9 @@ func inOneBatch(t *testing.T, log Log, units ...eventstore.Unit) (fixture, []eve
 // waiting returns when n units wait for the next batch.
 func waiting(t *testing.T, s Store, n int) {
 	t.Helper()
-	for s.Waiting() < n && t.Context().Err() == nil {
-		runtime.Gosched()
+	for end := time.Now().Add(patience); s.Waiting() < n; runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("after %v %d units wait for the next batch, not %d", patience, s.Waiting(), n)
+		}
 	}
 }
