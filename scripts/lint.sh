@@ -41,7 +41,7 @@ printf '%s\n' '{"ganglion":"log","form":1,"log":"6f0c1c1e-5a4b-4a52-9d0c-1f5a2b3
 step "alert rules"
 promtool=$(scripts/promtool.sh)
 "$promtool" check rules deploy/prometheus/alerts.yml >/dev/null
-"$promtool" test rules deploy/prometheus/alerts_test.yml
+"$promtool" test rules deploy/prometheus/alerts_test.yml deploy/prometheus/drills_test.yml
 
 step "the systemd unit"
 command -v systemd-analyze >/dev/null || scripts/install.sh systemd

@@ -51,6 +51,7 @@ func main() {
 	flag.BoolVar(&c.loopback, "loopback", false, "put all nodes on loopback, also where they could have hosts of their own")
 	flag.StringVar(&c.only, "only", "", "inject only kinds of faults whose names contain this")
 	flag.BoolVar(&c.keep, "keep", false, "keep the nodes' logs also when all is well")
+	flag.StringVar(&c.drills, "record", "", "go through the drills of record.go instead, and write what Prometheus would have scraped into this `file` of tests for promtool, beside alerts.yml")
 	flag.BoolVar(&c.dry, "dry", false, "print the first 50 faults of the seed, and do nothing")
 	flag.Parse()
 	if c.seed == 0 {
@@ -69,7 +70,7 @@ type config struct {
 	minutes             float64
 	race, loopback, dry bool
 	keep                bool
-	only                string
+	only, drills        string
 }
 
 var began = time.Now()
@@ -86,7 +87,9 @@ func (c config) run(ctx context.Context) (err error) {
 		}
 		return nil
 	}
-	say("SEED=%d MINUTES=%g", c.seed, c.minutes)
+	if c.drills == "" {
+		say("SEED=%d MINUTES=%g", c.seed, c.minutes)
+	}
 	dir, err := os.MkdirTemp("", "chaos")
 	if err != nil {
 		return err
@@ -94,11 +97,16 @@ func (c config) run(ctx context.Context) (err error) {
 	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL reads there, as another user
 		return err
 	}
-	w, err := newWorld(ctx, dir, c.race, c.loopback)
+	w, err := newWorld(ctx, dir, c.race, c.loopback, c.drills != "")
 	if err != nil {
 		return fmt.Errorf("%w (the nodes' logs are in %s)", err, dir)
 	}
-	anomalies, err := c.torment(ctx, w)
+	var anomalies []string
+	if c.drills != "" {
+		err = c.record(ctx, w, c.drills)
+	} else {
+		anomalies, err = c.torment(ctx, w)
+	}
 	err = errors.Join(err, w.close())
 	anomalies = append(anomalies, complaints(w)...)
 	if err == nil && len(anomalies) == 0 {

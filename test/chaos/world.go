@@ -55,6 +55,9 @@ type world struct {
 	store   string
 	nodes   []*node
 	join    string
+	// smallDisk is where a disk is mounted that has nothing but the log; empty
+	// unless something fills it.
+	smallDisk string
 	// settle is how long the cluster has to agree.
 	settle time.Duration
 }
@@ -82,7 +85,8 @@ type process struct {
 }
 
 // newWorld starts a database and the nodes, and waits until they agree.
-func newWorld(ctx context.Context, dir string, race, loopback bool) (_ *world, err error) {
+// With smallDisk the log has a disk of its own.
+func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (_ *world, err error) {
 	w := &world{dir: dir, settle: settleWithin}
 	if race {
 		w.settle = settleRace
@@ -114,7 +118,7 @@ func newWorld(ctx context.Context, dir string, race, loopback bool) (_ *world, e
 			say("no network of its own (%v): all nodes are on loopback, and cuts and slow links are NOT tested", err)
 		}
 	}
-	if err := w.startStore(ctx); err != nil {
+	if err := w.startStore(ctx, smallDisk); err != nil {
 		return nil, err
 	}
 	var seeds []string
@@ -141,7 +145,8 @@ func newWorld(ctx context.Context, dir string, race, loopback bool) (_ *world, e
 // startStore starts PostgreSQL where the nodes reach it over the network. It
 // does not wait for the disk: it crashes as a process, and what it has written
 // is then in the system's cache. So waits are Ganglion's, not the disk's.
-func (w *world) startStore(ctx context.Context) (err error) {
+func (w *world) startStore(ctx context.Context, smallDisk bool) (err error) {
+	database := "postgres"
 	opts := postgrestest.Options{}
 	if w.network != nil {
 		access := filepath.Join(w.dir, "pg_hba.conf")
@@ -153,13 +158,19 @@ func (w *world) startStore(ctx context.Context) (err error) {
 	if w.server, err = postgrestest.StartServer(ctx, opts); err != nil {
 		return err
 	}
-	w.store = w.server.URL("postgres")
+	if smallDisk {
+		if err := w.useSmallDisk(ctx); err != nil {
+			return err
+		}
+		database = "small"
+	}
+	w.store = w.server.URL(database)
 	if w.network != nil {
 		_, port, err := net.SplitHostPort(w.server.Addr())
 		if err != nil {
 			return err
 		}
-		w.store = w.server.URLAt(net.JoinHostPort(w.network.Addr(storeHost), port), "postgres")
+		w.store = w.server.URLAt(net.JoinHostPort(w.network.Addr(storeHost), port), database)
 	}
 	return nil
 }
@@ -465,6 +476,9 @@ func (w *world) close() error {
 		if n.log != nil {
 			errs = append(errs, n.log.Close())
 		}
+	}
+	if w.smallDisk != "" {
+		errs = append(errs, w.server.Crash(), unmount(w.smallDisk))
 	}
 	if w.server != nil {
 		errs = append(errs, w.server.Close())
