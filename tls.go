@@ -170,7 +170,7 @@ const (
 func (f *peerFiles) warnOfExpiry(now time.Time) {
 	ends, since := f.current.ends, now.Sub(f.warned)
 	switch left := ends.NotAfter.Sub(now); {
-	case left <= 0 && since >= refusedEvery:
+	case left <= 0 && (since >= refusedEvery || f.warned.Before(ends.NotAfter)):
 		f.log.Error("this node's peer certificate has expired, and peers refuse it: put a new one in its place, no restart is needed",
 			"file", f.files.Cert, "certificate", certificateName(ends), "expired", ends.NotAfter)
 	case left > 0 && left < expirySoon && since > 24*time.Hour:

@@ -363,7 +363,7 @@ func TestExpiredCertificateIsNamedAtBothEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := time.Now().Add(-time.Minute)
+	end := time.Now().Add(-5 * time.Second)
 	late, _, err := makeCert(t.TempDir(), "n2", &x509.Certificate{
 		Subject: pkix.Name{CommonName: "n2"}, NotAfter: end, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
@@ -385,7 +385,7 @@ func TestExpiredCertificateIsNamedAtBothEnds(t *testing.T) {
 		if f.seen, err = f.files.stat(); err != nil {
 			t.Fatal(err)
 		}
-		f.current = &credentials{pair: *late, roots: f.current.roots, ends: late.Leaf}
+		f.current, f.warned = &credentials{pair: *late, roots: f.current.roots, ends: late.Leaf}, end.Add(-time.Second)
 		return f
 	}
 	fine := func(log *slog.Logger) *peerFiles {
