@@ -254,13 +254,13 @@ func testCommitted(t *testing.T, log Log) {
 	case <-time.After(patience):
 		t.Fatalf("in %v no batch was told", patience)
 	}
+	if head, err := open(t, log).Head(t.Context()); err != nil || head != 3 {
+		t.Errorf("the batch was told at head %d, %v; want it stored", head, err)
+	}
 	select {
 	case err := <-answered:
 		t.Fatalf("answered while the batch was being told: %v", err)
 	default:
-	}
-	if head, err := open(t, log).Head(t.Context()); err != nil || head != 3 {
-		t.Errorf("the batch was told at head %d, %v; want it stored", head, err)
 	}
 	close(g.release)
 	if err := receive(t, "the answer", answered); err != nil {
