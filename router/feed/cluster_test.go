@@ -61,7 +61,7 @@ func TestEverySubscriberDeliversTheLog(t *testing.T) {
 			subscribe(SubscriberConfig{Self: "g1", Store: open(t, dir, nil)})
 			subscribe(SubscriberConfig{Self: "g2", Store: open(t, dir, nil)})
 			for _, s := range subs {
-				<-s.Started()
+				waitStarted(t, s)
 			}
 
 			// Each round every node appends, and in some of them something
@@ -206,7 +206,7 @@ func TestScrambledFramesComeOutInOrder(t *testing.T) {
 			s := start(t, SubscriberConfig{
 				Store: log, Push: true, Watch: members.watch, Conn: net.conn, Begin: got.begin, Deliver: got.deliver,
 			})
-			<-s.Started()
+			waitStarted(t, s)
 			log.append(rest...)
 			if seed%2 == 1 {
 				log.fail(eventstore.ErrUnavailable)

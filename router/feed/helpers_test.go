@@ -212,9 +212,13 @@ func (d *witness) deliver(cs []eventstore.Commit) {
 	d.changed = make(chan struct{})
 }
 
+// waitMost bounds each wait for something that ought to happen soon.
+const waitMost = 2 * time.Minute
+
 // wait returns when everything up to p was delivered.
 func (d *witness) wait(t testing.TB, p eventstore.Position) {
 	t.Helper()
+	late := time.After(waitMost)
 	for {
 		d.mu.Lock()
 		w, changed := d.w, d.changed
@@ -224,8 +228,9 @@ func (d *witness) wait(t testing.TB, p eventstore.Position) {
 		}
 		select {
 		case <-changed:
-		case <-t.Context().Done():
-			t.Fatalf("delivered up to %d, waited for %d", w, p)
+		case <-late:
+			d.check(t)
+			t.Fatalf("after %v everything up to %d is delivered, not up to %d", waitMost, w, p)
 		}
 	}
 	d.check(t)
@@ -267,6 +272,16 @@ func start(t testing.TB, cfg SubscriberConfig) *Subscriber {
 		}
 	})
 	return s
+}
+
+// waitStarted returns when a subscriber has started.
+func waitStarted(t testing.TB, s *Subscriber) {
+	t.Helper()
+	select {
+	case <-s.Started():
+	case <-time.After(waitMost):
+		t.Fatalf("the subscriber has not started after %v: %v", waitMost, s.Err())
+	}
 }
 
 // views is a cluster whose membership a test chooses.

@@ -1,7 +1,6 @@
 package feed
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -63,7 +62,7 @@ func (b *bed) config() SubscriberConfig {
 func (b *bed) start(cfg SubscriberConfig) {
 	b.Helper()
 	b.sub = start(b.T, cfg)
-	<-b.sub.Started()
+	waitStarted(b, b.sub)
 	synctest.Wait()
 }
 
@@ -375,7 +374,7 @@ func TestASlowSubscriberCostsNobodyElseAnything(t *testing.T) {
 			slowGot.deliver(cs)
 		}
 		slow := start(t, cfg)
-		<-slow.Started()
+		waitStarted(t, slow)
 		b.quiet()
 
 		for range 400 {
@@ -444,7 +443,7 @@ func TestItStartsWhenTheStoreAnswers(t *testing.T) {
 		}
 		p.Publish(logOne, b.commit(3))
 		b.log.fail(nil)
-		<-b.sub.Started()
+		waitStarted(t, b.sub)
 		if w := b.sub.Watermark(); w != b.log.end() {
 			t.Errorf("the watermark is %d, the head %d", w, b.log.end())
 		}
@@ -643,7 +642,7 @@ func TestADamagedLogStopsTheFeed(t *testing.T) {
 		}
 		done := make(chan error, 1)
 		go func() { done <- s.Run(t.Context()) }()
-		<-s.Started()
+		waitStarted(t, s)
 		head := b.log.end()
 		b.log.append(commit(head+3, 1))
 		err = <-done
@@ -750,7 +749,8 @@ func TestPublishNeverBlocks(t *testing.T) {
 	p.Publish(logOne, []eventstore.Commit{commit(w+1, 1)})
 	select {
 	case <-d.wake:
-	case <-context.Background().Done():
+	case <-time.After(waitMost):
+		t.Fatal("what was published wakes nobody")
 	}
 	if d = c.take(); d.skipTo != 0 || len(d.frames) != 1 || d.frames[0].to != w+1 {
 		t.Fatalf("%+v", d)
