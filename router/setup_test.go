@@ -178,8 +178,12 @@ func (e *executor) waitSubmitted(t testing.TB, n int) {
 	e.waitFor(t, func() bool { return e.got >= n })
 }
 
+// waitMost bounds each wait for something that ought to happen soon.
+const waitMost = 2 * time.Minute
+
 func (e *executor) waitFor(t testing.TB, ok func() bool) {
 	t.Helper()
+	late := time.After(waitMost)
 	for {
 		reach := e.reach.wait()
 		e.mu.Lock()
@@ -190,8 +194,8 @@ func (e *executor) waitFor(t testing.TB, ok func() bool) {
 		}
 		select {
 		case <-reach:
-		case <-t.Context().Done():
-			t.Fatal("the executor was not given enough")
+		case <-late:
+			t.Fatalf("after %v the executor of node %s was given %d commands, and waits for more", waitMost, e.node, e.submitted())
 		}
 	}
 }
@@ -403,6 +407,7 @@ func (n *node) waitLinks() {
 // waitFor waits for something that changes with the router's view of things.
 func (n *node) waitFor(what string, ok func() bool) {
 	n.world.t.Helper()
+	late := time.After(waitMost)
 	for {
 		changed := n.router.changed.wait()
 		if ok() {
@@ -410,8 +415,8 @@ func (n *node) waitFor(what string, ok func() bool) {
 		}
 		select {
 		case <-changed:
-		case <-n.world.t.Context().Done():
-			n.world.t.Fatalf("node %s waited in vain for %s", n.id, what)
+		case <-late:
+			n.world.t.Fatalf("node %s waited %v in vain for %s", n.id, waitMost, what)
 		}
 	}
 }
