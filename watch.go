@@ -125,7 +125,11 @@ func (n *node) leaveLostLog(ctx context.Context, why error) {
 		n.host.Clear() // the feed may have delivered until Reset
 	}
 	n.judge(func(s *status) { s.lost = nil })
-	n.log.Warn("the loss was accepted, or the lost events are back: serving the log as it is now", "log", n.store.LogID(), "lost", old, "head", head)
+	what := "the lost events are back: serving the log again"
+	if n.store.LogID() != old {
+		what = "the loss was accepted: serving the log as it is now"
+	}
+	n.log.Warn(what, "log", n.store.LogID(), "before", old, "head", head)
 }
 
 // watchSight notices that this node no longer hears of new events or of any

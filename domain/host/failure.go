@@ -102,7 +102,7 @@ func (h *Host) failure(s eventstore.StreamID, doing string, err error, jobs ...*
 		return away("this node stood still again and again while it read the aggregate: try again", command.RetryLater)
 	case errors.Is(err, eventstore.ErrUnavailable):
 		h.counters.unavailable.Add(1)
-		return away("the database can't be reached: try again", command.RetryLater)
+		return away("the database can't be reached, or stores nothing at the moment: try again", command.RetryLater)
 	case errors.Is(err, eventstore.ErrWentBack):
 		h.counters.unavailable.Add(1)
 		return unavailable("the log has lost events that were seen before; it serves again once an operator has decided about them",
