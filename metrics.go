@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/ganglion-es/ganglion/domain/host"
+	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
@@ -106,20 +106,20 @@ func (n *node) metrics() http.Handler {
 	counter("ganglion_feed_refused_total", "Frames and positions that were not believed.", fed(func(s feed.Stats) uint64 { return s.Refused }))
 
 	if n.host != nil {
-		hosted := func(value func(host.Stats) uint64) func() float64 {
+		hosted := func(value func(engine.Stats) uint64) func() float64 {
 			return func() float64 { return float64(value(n.host.Stats())) }
 		}
-		counter("ganglion_host_commits_total", "Commands whose events were stored.", hosted(func(s host.Stats) uint64 { return s.Commits }))
-		counter("ganglion_host_units_total", "Appends; commits per unit is how well hot aggregates share one.", hosted(func(s host.Stats) uint64 { return s.Units }))
-		counter("ganglion_host_rejected_total", "Commands that a business rule rejected.", hosted(func(s host.Stats) uint64 { return s.Rejected }))
-		counter("ganglion_host_replays_total", "Known keys that got their first answer.", hosted(func(s host.Stats) uint64 { return s.Replays }))
-		counter("ganglion_host_conflicts_total", "Appends that found their stream moved on by another node.", hosted(func(s host.Stats) uint64 { return s.Conflicts }))
-		counter("ganglion_host_unknown_total", "Units whose outcome could not be found out.", hosted(func(s host.Stats) uint64 { return s.Unknown }))
-		counter("ganglion_host_internal_total", "Failures of application code and of the store; each is in the log.", hosted(func(s host.Stats) uint64 { return s.Internal }))
-		counter("ganglion_host_loads_total", "Aggregates read from the log.", hosted(func(s host.Stats) uint64 { return s.Loads }))
-		counter("ganglion_host_snapshots_total", "Snapshots written.", hosted(func(s host.Stats) uint64 { return s.Snapshots }))
-		counter("ganglion_host_clock_disagreements_total", "Commands decided by this node's clock although the newest event was more than a minute ahead of it.", hosted(func(s host.Stats) uint64 { return s.Ahead }))
-		counter("ganglion_host_pauses_total", "Pauses of the process that made it forget every state.", hosted(func(s host.Stats) uint64 { return s.Pauses }))
+		counter("ganglion_host_commits_total", "Commands whose events were stored.", hosted(func(s engine.Stats) uint64 { return s.Commits }))
+		counter("ganglion_host_units_total", "Appends; commits per unit is how well hot aggregates share one.", hosted(func(s engine.Stats) uint64 { return s.Units }))
+		counter("ganglion_host_rejected_total", "Commands that a business rule rejected.", hosted(func(s engine.Stats) uint64 { return s.Rejected }))
+		counter("ganglion_host_replays_total", "Known keys that got their first answer.", hosted(func(s engine.Stats) uint64 { return s.Replays }))
+		counter("ganglion_host_conflicts_total", "Appends that found their stream moved on by another node.", hosted(func(s engine.Stats) uint64 { return s.Conflicts }))
+		counter("ganglion_host_unknown_total", "Units whose outcome could not be found out.", hosted(func(s engine.Stats) uint64 { return s.Unknown }))
+		counter("ganglion_host_internal_total", "Failures of application code and of the store; each is in the log.", hosted(func(s engine.Stats) uint64 { return s.Internal }))
+		counter("ganglion_host_loads_total", "Aggregates read from the log.", hosted(func(s engine.Stats) uint64 { return s.Loads }))
+		counter("ganglion_host_snapshots_total", "Snapshots written.", hosted(func(s engine.Stats) uint64 { return s.Snapshots }))
+		counter("ganglion_host_clock_disagreements_total", "Commands decided by this node's clock although the newest event was more than a minute ahead of it.", hosted(func(s engine.Stats) uint64 { return s.Ahead }))
+		counter("ganglion_host_pauses_total", "Pauses of the process that made it forget every state.", hosted(func(s engine.Stats) uint64 { return s.Pauses }))
 		gauge("ganglion_host_cached_aggregates", "Aggregates in memory.", func() float64 { return float64(n.host.Stats().Cached) })
 		gauge("ganglion_host_cached_bytes", "Their size, estimated.", func() float64 { return float64(n.host.Stats().CachedBytes) })
 		reg.MustRegister(n.observer.appends)

@@ -17,10 +17,10 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
-	"github.com/ganglion-es/ganglion/domain/contract"
-	"github.com/ganglion-es/ganglion/domain/host"
+	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/node/contract"
 	"github.com/ganglion-es/ganglion/proto"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router"
@@ -63,7 +63,7 @@ type node struct {
 
 	store     eventstore.Store
 	publisher *feed.Publisher // nil without the domain role
-	host      *host.Host      // nil without the domain role
+	host      *engine.Host    // nil without the domain role
 	cluster   *cluster.Cluster
 	gossip    *gossipKeys // nil while gossip is open
 	pool      *link.Pool
@@ -165,7 +165,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	undo = append(undo, func() { n.store.Close() })
 
 	if cfg.Domain {
-		if n.host, err = host.New(host.Config{Catalog: cfg.Catalog, Store: observedStore{n.store, n.observer}, Now: cfg.Now, Logger: n.log}); err != nil {
+		if n.host, err = engine.New(engine.Config{Catalog: cfg.Catalog, Store: observedStore{n.store, n.observer}, Now: cfg.Now, Logger: n.log}); err != nil {
 			return nil, err
 		}
 	}

@@ -92,7 +92,7 @@ import (
 	"github.com/ganglion-es/ganglion/router/ring"
 )
 
-// Executor runs the aggregates of a domain node. package domain/host has one.
+// Executor runs the aggregates of a domain node. package engine has one.
 //
 // An executor that does not begin a command because it is full answers Busy;
 // one that leaves, or can't read the aggregate's events, or has lost its

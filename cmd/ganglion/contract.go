@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/ganglion-es/ganglion/domain"
-	"github.com/ganglion-es/ganglion/domain/contract"
+	"github.com/ganglion-es/ganglion/node/contract"
 	"github.com/ganglion-es/ganglion/proto"
 )
 

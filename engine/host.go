@@ -1,4 +1,4 @@
-// Package host runs the aggregates that a node owns.
+// Package engine runs the aggregates that a node owns.
 //
 // A Host takes commands, lets the aggregates decide them, and stores what
 // they decide. It promises, for any number of callers and with any number of
@@ -26,7 +26,7 @@
 // The log is the truth and the state a cache of it: a Host that was paused,
 // cut off, or believes wrongly that it owns an aggregate costs others a retry
 // and never an event.
-package host
+package engine
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package host_test
+package engine_test
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 	"sync"
 
 	"github.com/ganglion-es/ganglion/domain"
-	"github.com/ganglion-es/ganglion/domain/host"
+	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/proto/command"
@@ -28,7 +28,7 @@ func Example() {
 	}
 	defer store.Close()
 
-	h, err := host.New(host.Config{Catalog: &domain.Catalog, Store: store})
+	h, err := engine.New(engine.Config{Catalog: &domain.Catalog, Store: store})
 	if err != nil {
 		log.Fatal(err)
 	}

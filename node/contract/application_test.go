@@ -1,4 +1,4 @@
-package domain
+package contract_test
 
 import (
 	"bytes"
@@ -7,7 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ganglion-es/ganglion/domain/contract"
+	"github.com/ganglion-es/ganglion/domain"
+	"github.com/ganglion-es/ganglion/node/contract"
 	"github.com/ganglion-es/ganglion/proto"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
@@ -17,7 +18,7 @@ import (
 // the aggregates say.
 func TestTheCommittedContractIsTheCodes(t *testing.T) {
 	t.Parallel()
-	doc, err := contract.Of(&Catalog)
+	doc, err := contract.Of(&domain.Catalog)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,8 +31,8 @@ func TestTheCommittedContractIsTheCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][]byte{"schema.json": schema, "asyncapi.yaml": asyncAPI, "contract.ts": doc.TypeScript()} {
-		if got, err := os.ReadFile("api/" + name); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("api/%s is not what the aggregates say (%v): run «make generate»", name, err)
+		if got, err := os.ReadFile("../../domain/api/" + name); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("../../domain/api/%s is not what the aggregates say (%v): run «make generate»", name, err)
 		}
 	}
 }
@@ -40,7 +41,7 @@ func TestTheCommittedContractIsTheCodes(t *testing.T) {
 // state without a comment: clients' authors read them.
 func TestEverythingSaysWhatItIs(t *testing.T) {
 	t.Parallel()
-	doc, err := contract.Of(&Catalog)
+	doc, err := contract.Of(&domain.Catalog)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +56,7 @@ func TestEverythingSaysWhatItIs(t *testing.T) {
 // the document's messages, good ones and bad ones.
 func TestTheAsyncAPIDocumentDescribesTheApplicationsFrames(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile("api/asyncapi.yaml")
+	raw, err := os.ReadFile("../../domain/api/asyncapi.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

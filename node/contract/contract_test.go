@@ -7,7 +7,7 @@ import (
 	"testing/fstest"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
-	"github.com/ganglion-es/ganglion/domain/contract"
+	"github.com/ganglion-es/ganglion/node/contract"
 )
 
 // Tree is an aggregate of a type that contains itself.
