@@ -4,22 +4,13 @@ go 1.26.0
 
 replace github.com/ganglion-es/ganglion => ../
 
-replace github.com/ganglion-es/ganglion/proto => ../proto
-
 replace github.com/ganglion-es/ganglion/domain => ../domain
-
-replace github.com/ganglion-es/ganglion/eventstore => ../eventstore
-
-replace github.com/ganglion-es/ganglion/router => ../router
-
-replace github.com/ganglion-es/ganglion/gateway => ../gateway
 
 require (
 	github.com/centrifugal/centrifuge v0.38.0
 	github.com/coder/websocket v1.8.15
 	github.com/ganglion-es/ganglion v0.0.0
 	github.com/ganglion-es/ganglion/domain v0.0.0
-	github.com/ganglion-es/ganglion/eventstore v0.0.0
 	golang.org/x/sys v0.49.0
 )
 
@@ -32,9 +23,6 @@ require (
 	github.com/dolthub/maphash v0.1.0 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/gammazero/deque v0.2.1 // indirect
-	github.com/ganglion-es/ganglion/gateway v0.0.0 // indirect
-	github.com/ganglion-es/ganglion/proto v0.0.0 // indirect
-	github.com/ganglion-es/ganglion/router v0.0.0 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.8 // indirect
 	github.com/google/btree v1.1.3 // indirect
 	github.com/google/uuid v1.6.0 // indirect

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-modules=". bench client/go domain eventstore gateway proto router test/browser tools"
+modules=". bench client/go domain test/browser tools"
 step() { printf 'lint: %s\n' "$*"; }
 
 step "go vet, staticcheck"

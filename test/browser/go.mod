@@ -8,20 +8,10 @@ replace github.com/ganglion-es/ganglion/client/go => ../../client/go
 
 replace github.com/ganglion-es/ganglion/domain => ../../domain
 
-replace github.com/ganglion-es/ganglion/eventstore => ../../eventstore
-
-replace github.com/ganglion-es/ganglion/gateway => ../../gateway
-
-replace github.com/ganglion-es/ganglion/proto => ../../proto
-
-replace github.com/ganglion-es/ganglion/router => ../../router
-
 require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0
 	github.com/ganglion-es/ganglion v0.0.0
-	github.com/ganglion-es/ganglion/eventstore v0.0.0
-	github.com/ganglion-es/ganglion/gateway v0.0.0
 	go.uber.org/goleak v1.3.0
 )
 
@@ -32,8 +22,6 @@ require (
 	github.com/coder/websocket v1.8.15 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
 	github.com/ganglion-es/ganglion/domain v0.0.0 // indirect
-	github.com/ganglion-es/ganglion/proto v0.0.0 // indirect
-	github.com/ganglion-es/ganglion/router v0.0.0 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.8 // indirect
 	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 	github.com/google/btree v1.1.3 // indirect
