@@ -50,7 +50,7 @@ version() { echo "${VERSION:-$(git describe --tags --always --dirty 2>/dev/null 
 build_binary() {
 	mkdir -p "$1"
 	CGO_ENABLED=0 GOWORK=off GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
-		go build -tags grpcnotrace -trimpath -ldflags="-s -w -funcalign=16 -X github.com/ganglion-es/ganglion.version=$(version)" -o "$1/ganglion.new" ./cmd/ganglion
+		go build -tags grpcnotrace -trimpath -ldflags="-s -w -funcalign=16 -X github.com/ganglion-es/ganglion/node.version=$(version)" -o "$1/ganglion.new" ./cmd/ganglion
 	# A new file: the nodes that run go on with the old one.
 	mv "$1/ganglion.new" "$1/ganglion"
 }

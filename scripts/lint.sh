@@ -16,7 +16,7 @@ unformatted=$(go tool gofumpt -l $(git ls-files -co --exclude-standard '*.go' | 
 [ -z "$unformatted" ] || { printf 'not formatted, run «make fmt»:\n%s\n' "$unformatted"; exit 1; }
 
 step "import directions"
-go test -count=1 -run '^TestImportDirections$' .
+go test -count=1 -run '^TestImportDirections$' ./test/repo
 
 step "generated code is current"
 tmp=$(mktemp -d)

@@ -6,8 +6,8 @@ import (
 	"log/slog"
 	"os"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // The origin is the node that the measured gateway gets its events from. It
@@ -56,7 +56,7 @@ func runOrigin(ctx context.Context, store, gossip string) error {
 		Commands: aggregate.Commands[counter]{"add": add{}, "burst": burst{}},
 		Events:   aggregate.Events[counter]{"added": added{}},
 	})
-	return ganglion.Run(ctx, ganglion.Config{
+	return node.Run(ctx, node.Config{
 		Catalog: &catalog, Name: "origin", Store: store,
 		Listen: "127.0.0.1:0", PeerListen: "127.0.0.1:0", GossipListen: gossip,
 		Ready:  func(url string) { fmt.Println("ganglion: ready", url) },

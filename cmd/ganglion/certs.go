@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 type certsCmd struct {
@@ -47,7 +47,7 @@ func (c certsCmd) run() error {
 			return nil
 		}
 	}
-	files, err := ganglion.MakeCerts(c.Dir, c.Node)
+	files, err := node.MakeCerts(c.Dir, c.Node)
 	for _, f := range files {
 		fmt.Println(f)
 	}

@@ -20,7 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // debugAtOnce bounds the nodes that are asked at the same time: what each sends
@@ -57,7 +57,7 @@ func (c debugCmd) run(ctx context.Context, log *slog.Logger) error {
 	if c.Timeout <= 0 {
 		return usagef("--timeout is %v: it must be more than 0", c.Timeout)
 	}
-	op, err := ganglion.NewOperator(c.PeerTLS, log)
+	op, err := node.NewOperator(c.PeerTLS, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -90,13 +90,13 @@ func (c debugCmd) run(ctx context.Context, log *slog.Logger) error {
 type asked struct {
 	id, addr string
 	lost     string // what the asked node said of it, empty for members
-	files    []ganglion.DebugFile
+	files    []node.DebugFile
 	err      error
 }
 
 // gather asks all nodes, also lost ones: only the node at --url may have lost
 // them.
-func (c debugCmd) gather(ctx context.Context, op *ganglion.Operator, status ganglion.ClusterStatus, out io.Writer, folder string, now time.Time) error {
+func (c debugCmd) gather(ctx context.Context, op *node.Operator, status node.ClusterStatus, out io.Writer, folder string, now time.Time) error {
 	var nodes []*asked
 	for _, m := range status.Members {
 		nodes = append(nodes, &asked{id: m.ID, addr: m.Peer})
@@ -153,7 +153,7 @@ func (c debugCmd) gather(ctx context.Context, op *ganglion.Operator, status gang
 	return errors.Join(failed, archive.Close(), zip.Close())
 }
 
-func (n *asked) ask(ctx context.Context, op *ganglion.Operator, timeout time.Duration) {
+func (n *asked) ask(ctx context.Context, op *node.Operator, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if strings.Trim(n.id, ".") == "" || strings.ContainsAny(n.id, `/\`) { // a name becomes a folder

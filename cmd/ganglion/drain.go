@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 type drainCmd struct {
@@ -42,7 +42,7 @@ Then its process waits to be stopped, answers 503 on /readyz and serves nothing,
 }
 
 func (c drainCmd) run(ctx context.Context, log *slog.Logger) error {
-	op, err := ganglion.NewOperator(c.PeerTLS, log)
+	op, err := node.NewOperator(c.PeerTLS, log)
 	if err != nil {
 		return usageError{err}
 	}
@@ -50,47 +50,47 @@ func (c drainCmd) run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	node, err := c.find(status.Members)
+	member, err := c.find(status.Members)
 	if err != nil {
 		return err
 	}
 	shown := ""
-	err = op.Drain(ctx, node.Peer, c.Shutdown, func(sessions, commands int) {
-		line := fmt.Sprintf("%s: draining: %d sessions, %d commands under way", node.ID, sessions, commands)
+	err = op.Drain(ctx, member.Peer, c.Shutdown, func(sessions, commands int) {
+		line := fmt.Sprintf("%s: draining: %d sessions, %d commands under way", member.ID, sessions, commands)
 		if line != shown {
 			fmt.Fprintln(os.Stderr, line)
 		}
 		shown = line
 	})
 	if err != nil {
-		return unfinished(ctx, fmt.Errorf("%s: %w", node.ID, err), "the node goes on draining")
+		return unfinished(ctx, fmt.Errorf("%s: %w", member.ID, err), "the node goes on draining")
 	}
 	if c.Shutdown {
-		fmt.Println(node.ID + ": has left, and stops")
+		fmt.Println(member.ID + ": has left, and stops")
 	} else {
-		fmt.Println(node.ID + ": has left; stop its process, or start it anew to have it back")
+		fmt.Println(member.ID + ": has left; stop its process, or start it anew to have it back")
 	}
 	return nil
 }
 
 // find returns the member to drain, if the cluster can do without it.
-func (c drainCmd) find(members []ganglion.MemberStatus) (ganglion.MemberStatus, error) {
-	i := slices.IndexFunc(members, func(m ganglion.MemberStatus) bool { return m.ID == c.Node })
+func (c drainCmd) find(members []node.MemberStatus) (node.MemberStatus, error) {
+	i := slices.IndexFunc(members, func(m node.MemberStatus) bool { return m.ID == c.Node })
 	if i < 0 {
 		var ids []string
 		for _, m := range members {
 			ids = append(ids, m.ID)
 		}
-		return ganglion.MemberStatus{}, usagef("%s is no member of this cluster: %s", c.Node, strings.Join(ids, ", "))
+		return node.MemberStatus{}, usagef("%s is no member of this cluster: %s", c.Node, strings.Join(ids, ", "))
 	}
-	node := members[i]
-	for _, role := range node.Roles {
-		another := slices.ContainsFunc(members, func(m ganglion.MemberStatus) bool {
-			return m.ID != node.ID && m.State == "ready" && slices.Contains(m.Roles, role)
+	member := members[i]
+	for _, role := range member.Roles {
+		another := slices.ContainsFunc(members, func(m node.MemberStatus) bool {
+			return m.ID != member.ID && m.State == "ready" && slices.Contains(m.Roles, role)
 		})
 		if !another && !c.Force {
-			return node, usagef("%s is the last ready member with the role %s: start another one first, or --force", node.ID, role)
+			return member, usagef("%s is the last ready member with the role %s: start another one first, or --force", member.ID, role)
 		}
 	}
-	return node, nil
+	return member, nil
 }

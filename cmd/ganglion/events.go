@@ -15,9 +15,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ganglion-es/ganglion"
 	client "github.com/ganglion-es/ganglion/client/go"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 type eventsCmd struct {
@@ -167,7 +167,7 @@ func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
 
 // checkStart refuses to begin past the end, as a gateway does: whoever knows
 // more than the log looks at another log, or at one that lost something.
-func (c eventsCmd) checkStart(ctx context.Context, store ganglion.Store, after eventstore.Position, version eventstore.Version) error {
+func (c eventsCmd) checkStart(ctx context.Context, store node.Store, after eventstore.Position, version eventstore.Version) error {
 	head, err := store.Head(ctx)
 	switch {
 	case err != nil:
@@ -195,7 +195,7 @@ func newPrinter() *json.Encoder {
 	return out
 }
 
-func (c eventsCmd) page(ctx context.Context, store ganglion.Store, after eventstore.Position, version eventstore.Version) ([]eventstore.Commit, eventstore.Position, error) {
+func (c eventsCmd) page(ctx context.Context, store node.Store, after eventstore.Position, version eventstore.Version) ([]eventstore.Commit, eventstore.Position, error) {
 	switch {
 	case c.Stream != "":
 		s, err := eventstore.ParseStreamID(c.Stream)

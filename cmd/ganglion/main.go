@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // Exit codes. A wrong call is told apart from one that failed, and a damaged
@@ -39,7 +39,7 @@ func run(args []string) int {
 	var usage usageError
 	var unfinished unfinishedError
 	var damaged damagedError
-	var config *ganglion.ConfigError
+	var config *node.ConfigError
 	switch {
 	case errors.As(err, &damaged):
 		return failed(err, exitDamaged)
@@ -58,7 +58,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "ganglion COMMAND",
 		Short:         "Event-sourced aggregates and WebSocket clients, on one log.",
-		Version:       ganglion.Version(),
+		Version:       node.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -205,7 +205,7 @@ func versionCommand() *cobra.Command {
 		Short:   "Print the version.",
 		Example: `  ganglion version`,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Println("ganglion", ganglion.Version())
+			_, err := fmt.Println("ganglion", node.Version())
 			return err
 		},
 	}

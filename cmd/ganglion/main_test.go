@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/ring"
 )
@@ -255,7 +255,7 @@ func TestAURLThatIsNoneIsRefused(t *testing.T) {
 
 func TestMembersSaysWhatANodeThinksOfItsLinks(t *testing.T) {
 	t.Parallel()
-	status := ganglion.ClusterStatus{Node: "n1", Links: []router.LinkStatus{
+	status := node.ClusterStatus{Node: "n1", Links: []router.LinkStatus{
 		{Node: "n2", Up: true, HeardMS: 40},
 		{Node: "n3", HeardMS: 1234},
 		{Node: "n4", HeardMS: -1},
@@ -274,13 +274,13 @@ func TestMembersSaysWhatANodeThinksOfItsLinks(t *testing.T) {
 func TestMembersShowsLostOnesAndThoseThatAreNotReady(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
-	err := printMembers(&out, ganglion.ClusterStatus{
+	err := printMembers(&out, node.ClusterStatus{
 		Node: "n1",
-		Members: []ganglion.MemberStatus{
+		Members: []node.MemberStatus{
 			{ID: "n1", State: "ready", Roles: []string{"domain"}, Version: "v1.2.3", AgeSeconds: 90_061},
-			{ID: "n2", State: ganglion.NotReady, Problem: "the log went back", Roles: []string{"domain"}, AgeSeconds: 59},
+			{ID: "n2", State: node.NotReady, Problem: "the log went back", Roles: []string{"domain"}, AgeSeconds: 59},
 		},
-		Lost: []ganglion.LostMember{{ID: "n3", Roles: []string{"gateway"}, Version: "v1.2.2", LostSeconds: 185}},
+		Lost: []node.LostMember{{ID: "n3", Roles: []string{"gateway"}, Version: "v1.2.2", LostSeconds: 185}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -299,13 +299,13 @@ func TestMembersShowsLostOnesAndThoseThatAreNotReady(t *testing.T) {
 func TestARingIsReportedAsTheNodeHasIt(t *testing.T) {
 	t.Parallel()
 	owners := ring.New([]string{"n1", "n2", "n3"})
-	status := ganglion.ClusterStatus{Node: "n1", Ring: ganglion.RingStatus{Signature: ganglion.RingSignature(owners), Partitions: ring.Partitions}}
+	status := node.ClusterStatus{Node: "n1", Ring: node.RingStatus{Signature: node.RingSignature(owners), Partitions: ring.Partitions}}
 	for _, id := range owners.Members() {
-		status.Members = append(status.Members, ganglion.MemberStatus{ID: id, State: "ready", Roles: []string{"domain"}})
+		status.Members = append(status.Members, node.MemberStatus{ID: id, State: "ready", Roles: []string{"domain"}})
 	}
 	status.Members = append(status.Members,
-		ganglion.MemberStatus{ID: "g1", State: "ready", Roles: []string{"gateway"}},
-		ganglion.MemberStatus{ID: "n4", State: "draining", Roles: []string{"domain"}})
+		node.MemberStatus{ID: "g1", State: "ready", Roles: []string{"gateway"}},
+		node.MemberStatus{ID: "n4", State: "draining", Roles: []string{"domain"}})
 
 	report, err := ringCmd{Join: []string{"n5"}, Leave: []string{"n2"}}.report(status)
 	if err != nil {

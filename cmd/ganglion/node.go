@@ -15,11 +15,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/examples"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/gateway/token"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 type devCmd struct {
@@ -64,7 +64,7 @@ func (c devCmd) run(ctx context.Context, log *slog.Logger) error {
 		return usagef("--nodes is %d: ask for 1 to 100", c.Nodes)
 	}
 	var urls []string
-	return ganglion.RunDev(ctx, ganglion.Config{
+	return node.RunDev(ctx, node.Config{
 		Catalog: &domain.Catalog, Listen: c.Listen, Origins: c.Origins, Store: c.Data, Handler: examples.Handler(), TailOnly: c.TailOnly, Logger: log,
 		Ready: func(url string) {
 			fmt.Println("ganglion: ready", url)
@@ -121,7 +121,7 @@ func limitFlags(f *pflag.FlagSet, l *gateway.Limits) {
 
 // peerTLSFlags set what nodes prove themselves to each other with, and
 // operators to nodes.
-func peerTLSFlags(f *pflag.FlagSet, t *ganglion.PeerTLS) {
+func peerTLSFlags(f *pflag.FlagSet, t *node.PeerTLS) {
 	f.StringVar(&t.Cert, "peer-tls-cert", "", "`FILE` with this node's certificate for links (PEM).")
 	f.StringVar(&t.Key, "peer-tls-key", "", "`FILE` with its key (PEM).")
 	f.StringVar(&t.CA, "peer-tls-ca", "", "`FILE` with the authority whose certificates are nodes of this cluster (PEM).")
@@ -130,7 +130,7 @@ func peerTLSFlags(f *pflag.FlagSet, t *ganglion.PeerTLS) {
 const originsUsage = "Each `HOST` whose pages may connect, besides the node's own; in development mode also the hosts that the node answers as."
 
 type nodeCmd struct {
-	ganglion.Config
+	node.Config
 	Roles    []string
 	Examples bool
 	storeFlags
@@ -192,7 +192,7 @@ func (c *nodeCmd) addTo(cmd *cobra.Command) {
 }
 
 func (c nodeCmd) run(ctx context.Context, root *cobra.Command, log *slog.Logger, level *slog.LevelVar) error {
-	log = ganglion.Record(log)
+	log = node.Record(log)
 	config, tokens, err := c.configure(ctx, log)
 	log = log.With("node", config.Name) // the node itself adds it to config.Logger
 	warnOfMisspelled(root, log)
@@ -209,15 +209,15 @@ func (c nodeCmd) run(ctx context.Context, root *cobra.Command, log *slog.Logger,
 	config.LogLevel = level
 	return runTraced(ctx, provider, func(ctx context.Context) error {
 		if tokens == nil {
-			return ganglion.Run(ctx, config)
+			return node.Run(ctx, config)
 		}
-		return runWith(ctx, func(ctx context.Context) error { return ganglion.Run(ctx, config) }, tokens.Run)
+		return runWith(ctx, func(ctx context.Context) error { return node.Run(ctx, config) }, tokens.Run)
 	})
 }
 
 // configure returns the node that the flags ask for, with what verifies tokens, nil
 // for --auth dev. The error has everything that is wrong with the flags.
-func (c nodeCmd) configure(ctx context.Context, log *slog.Logger) (ganglion.Config, *token.Authenticator, error) {
+func (c nodeCmd) configure(ctx context.Context, log *slog.Logger) (node.Config, *token.Authenticator, error) {
 	config := c.Config
 	config.Catalog, config.Store, config.Now, config.Logger = &domain.Catalog, c.storeFlags.Store, c.clock, log
 	config.Ready = func(url string) { fmt.Println("ganglion: ready", url) }

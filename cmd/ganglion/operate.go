@@ -21,9 +21,9 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // storeFlags say which log.
@@ -50,8 +50,8 @@ func (f *urlFlag) addTo(flags *pflag.FlagSet) {
 	flags.StringVar(&f.URL, "url", "http://127.0.0.1:8080", "`URL` of any node of the cluster.")
 }
 
-func (f urlFlag) cluster(ctx context.Context, query string) (ganglion.ClusterStatus, error) {
-	var status ganglion.ClusterStatus
+func (f urlFlag) cluster(ctx context.Context, query string) (node.ClusterStatus, error) {
+	var status node.ClusterStatus
 	resp, err := get(ctx, f.URL, "/v1/cluster"+query)
 	if err != nil {
 		return status, err
@@ -147,7 +147,7 @@ func (c membersCmd) run(ctx context.Context) error {
 	return printMembers(os.Stdout, status)
 }
 
-func printMembers(out io.Writer, status ganglion.ClusterStatus) error {
+func printMembers(out io.Writer, status node.ClusterStatus) error {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "MEMBER\tSTATE\tROLES\tPARTITIONS\tSESSIONS\tLINK\tCLOCK\tAGE\tVERSION\tPEER\tHTTP\tRING")
 	for _, m := range status.Members {
@@ -173,7 +173,7 @@ func printMembers(out io.Writer, status ganglion.ClusterStatus) error {
 }
 
 // memberAge is unknown to an asked node that is too old to tell versions.
-func memberAge(m ganglion.MemberStatus) string {
+func memberAge(m node.MemberStatus) string {
 	if m.AgeSeconds == 0 && m.Version == "" {
 		return "-"
 	}
@@ -198,7 +198,7 @@ func age(seconds int64) string {
 	return "0s"
 }
 
-func sessionCount(m ganglion.MemberStatus) string {
+func sessionCount(m node.MemberStatus) string {
 	if m.Sessions == nil {
 		return "-"
 	}
@@ -206,7 +206,7 @@ func sessionCount(m ganglion.MemberStatus) string {
 }
 
 // linkState says what the asked node thinks of its link to a member.
-func linkState(status ganglion.ClusterStatus, member string) string {
+func linkState(status node.ClusterStatus, member string) string {
 	for _, l := range status.Links {
 		switch {
 		case l.Node != member:
@@ -226,7 +226,7 @@ func linkState(status ganglion.ClusterStatus, member string) string {
 }
 
 // clockState says how far a member's clock is from the database's.
-func clockState(m ganglion.MemberStatus) string {
+func clockState(m node.MemberStatus) string {
 	if m.ClockMS == 0 {
 		return "ok"
 	}
@@ -393,7 +393,7 @@ func (c acceptLossCmd) run(ctx context.Context, in io.Reader, log *slog.Logger) 
 
 // newestCommit returns when the last commit of a log was stored, the zero time
 // if the log is empty.
-func newestCommit(ctx context.Context, store ganglion.Store, head eventstore.Position) (time.Time, error) {
+func newestCommit(ctx context.Context, store node.Store, head eventstore.Position) (time.Time, error) {
 	if head == 0 {
 		return time.Time{}, nil
 	}

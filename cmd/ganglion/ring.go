@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/router/ring"
 )
 
@@ -83,18 +83,18 @@ func (c ringCmd) run(ctx context.Context) error {
 }
 
 // report computes the ring that the node has, and the one that was asked for.
-func (c ringCmd) report(status ganglion.ClusterStatus) (ringReport, error) {
+func (c ringCmd) report(status node.ClusterStatus) (ringReport, error) {
 	var owners []string
 	for _, m := range status.Members {
-		if (m.State == "ready" || m.State == ganglion.NotReady) && slices.Contains(m.Roles, "domain") {
+		if (m.State == "ready" || m.State == node.NotReady) && slices.Contains(m.Roles, "domain") {
 			owners = append(owners, m.ID)
 		}
 	}
 	now := ring.New(owners)
 	r := ringReport{Signature: status.Ring.Signature, Partitions: status.Ring.Partitions, Owners: shares(now)}
-	if got := ganglion.RingSignature(now); got != status.Ring.Signature {
+	if got := node.RingSignature(now); got != status.Ring.Signature {
 		return r, fmt.Errorf("%s has the ring %s, and its members give %s here: ask again, the cluster changes; or else the node (version %s) deals partitions out otherwise than this program (%s)",
-			status.Node, status.Ring.Signature, got, status.Version, ganglion.Version())
+			status.Node, status.Ring.Signature, got, status.Version, node.Version())
 	}
 	if len(c.Join)+len(c.Leave) == 0 {
 		return r, nil

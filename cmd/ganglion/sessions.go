@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // answerWithin is how long a gateway may take to tell of its sessions.
@@ -25,7 +25,7 @@ const answerWithin = 5 * time.Second
 // operatorFlags say which cluster, and who asks.
 type operatorFlags struct {
 	urlFlag
-	PeerTLS ganglion.PeerTLS
+	PeerTLS node.PeerTLS
 }
 
 func (f *operatorFlags) addTo(flags *pflag.FlagSet) {
@@ -36,7 +36,7 @@ func (f *operatorFlags) addTo(flags *pflag.FlagSet) {
 // tally is a gateway and its sessions.
 type tally struct {
 	Member string `json:"member"`
-	ganglion.Sessions
+	node.Sessions
 
 	addr string // for peers
 }
@@ -44,8 +44,8 @@ type tally struct {
 // ask asks all gateways, at their addresses for peers, about their sessions.
 // One that does not answer is an error: what is done would rest on half of the
 // picture.
-func (f operatorFlags) ask(ctx context.Context, log *slog.Logger, slow int) (*ganglion.Operator, []tally, error) {
-	op, err := ganglion.NewOperator(f.PeerTLS, log)
+func (f operatorFlags) ask(ctx context.Context, log *slog.Logger, slow int) (*node.Operator, []tally, error) {
+	op, err := node.NewOperator(f.PeerTLS, log)
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
@@ -134,7 +134,7 @@ func (c sessionsCmd) run(ctx context.Context, log *slog.Logger) error {
 	return w.Flush()
 }
 
-func (c sessionsCmd) kick(ctx context.Context, op *ganglion.Operator, list []tally) error {
+func (c sessionsCmd) kick(ctx context.Context, op *node.Operator, list []tally) error {
 	kicked := 0
 	for _, g := range list {
 		n, err := 0, error(nil)

@@ -14,7 +14,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // flushMost bounds how long a node that stops waits for its last spans.
@@ -33,7 +33,7 @@ func (f *tracingFlags) addTo(flags *pflag.FlagSet) {
 
 // provider is what the flags ask for, nil while tracing is off. Spans wait in
 // a queue of 2,048 for a collector that is slow, and past it they are dropped.
-func (f tracingFlags) provider(ctx context.Context, node string, log *slog.Logger) (*sdktrace.TracerProvider, error) {
+func (f tracingFlags) provider(ctx context.Context, instance string, log *slog.Logger) (*sdktrace.TracerProvider, error) {
 	if f.TraceRatio < 0 || f.TraceRatio > 1 {
 		return nil, usagef("--trace-ratio is %v: it is 0 to 1", f.TraceRatio)
 	}
@@ -56,7 +56,7 @@ func (f tracingFlags) provider(ctx context.Context, node string, log *slog.Logge
 		sdktrace.WithBatcher(exporter),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(f.TraceRatio))),
 		sdktrace.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", "ganglion"), attribute.String("service.version", ganglion.Version()), attribute.String("service.instance.id", node))),
+			attribute.String("service.name", "ganglion"), attribute.String("service.version", node.Version()), attribute.String("service.instance.id", instance))),
 	), nil
 }
 

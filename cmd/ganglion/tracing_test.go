@@ -14,8 +14,8 @@ import (
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -46,7 +46,7 @@ func TestACollectorGetsTheWholeTraceOfACommand(t *testing.T) {
 
 	urls, _ := harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
 		return runTraced(ctx, provider, func(ctx context.Context) error {
-			return ganglion.RunDev(ctx, ganglion.Config{Catalog: &domain.Catalog, Listen: "127.0.0.1:0", Store: t.TempDir(), Tracing: provider, Ready: ready}, 1)
+			return node.RunDev(ctx, node.Config{Catalog: &domain.Catalog, Listen: "127.0.0.1:0", Store: t.TempDir(), Tracing: provider, Ready: ready}, 1)
 		})
 	})
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, urls[0]+"/v1/commands", strings.NewReader(`{"aggregate":"counter/traced","command":"add","data":{"by":1}}`))

@@ -12,9 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/transfer"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // unfinishedError is a command that a signal ended before its work was done.
@@ -87,7 +87,7 @@ func (c exportCmd) run(ctx context.Context, log *slog.Logger) error {
 }
 
 // write writes the file. What it holds is on the disk when there is no error.
-func (c exportCmd) write(ctx context.Context, store ganglion.Store, e transfer.Export) (res transfer.Result, err error) {
+func (c exportCmd) write(ctx context.Context, store node.Store, e transfer.Export) (res transfer.Result, err error) {
 	if c.File == "-" {
 		return e.Run(ctx, store, os.Stdout)
 	}
@@ -213,12 +213,12 @@ func (c *counted) Read(p []byte) (int, error) {
 }
 
 // openNew opens a log, and makes it if it is not there.
-func (f storeFlags) openNew(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
-	return f.openWith(ctx, ganglion.StoreConfig{Logger: log})
+func (f storeFlags) openNew(ctx context.Context, log *slog.Logger) (node.Store, error) {
+	return f.openWith(ctx, node.StoreConfig{Logger: log})
 }
 
 // open opens a log that is there.
-func (f storeFlags) open(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
+func (f storeFlags) open(ctx context.Context, log *slog.Logger) (node.Store, error) {
 	if err := f.exists(); err != nil {
 		return nil, err
 	}
@@ -227,19 +227,19 @@ func (f storeFlags) open(ctx context.Context, log *slog.Logger) (ganglion.Store,
 
 // openToRead opens a log that is there, also an embedded one that another
 // process has open.
-func (f storeFlags) openToRead(ctx context.Context, log *slog.Logger) (ganglion.Store, error) {
+func (f storeFlags) openToRead(ctx context.Context, log *slog.Logger) (node.Store, error) {
 	if err := f.exists(); err != nil {
 		return nil, err
 	}
-	return f.openWith(ctx, ganglion.StoreConfig{ReadOnly: true, Logger: log})
+	return f.openWith(ctx, node.StoreConfig{ReadOnly: true, Logger: log})
 }
 
-func (f storeFlags) openWith(ctx context.Context, cfg ganglion.StoreConfig) (_ ganglion.Store, err error) {
+func (f storeFlags) openWith(ctx context.Context, cfg node.StoreConfig) (_ node.Store, err error) {
 	cfg.URL = f.Store
 	if cfg.Password, err = f.password(); err != nil {
 		return nil, err
 	}
-	return ganglion.OpenStore(ctx, cfg)
+	return node.OpenStore(ctx, cfg)
 }
 
 // exists refuses a folder that is not there: opening it would make an empty log.

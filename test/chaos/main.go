@@ -25,8 +25,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres"
 	"github.com/ganglion-es/ganglion/test/chaos/check"
 	"github.com/ganglion-es/ganglion/test/chaos/load"
 	"github.com/ganglion-es/ganglion/test/chaos/schedule"
@@ -233,7 +233,7 @@ func (c config) inject(ctx context.Context, in *injector) error {
 
 // readLog reads the whole log.
 func readLog(ctx context.Context, w *world) ([]eventstore.Commit, error) {
-	store, err := ganglion.OpenStore(ctx, ganglion.StoreConfig{URL: w.server.URL("postgres")})
+	store, err := postgres.Open(ctx, postgres.Config{URL: w.server.URL("postgres")})
 	if err != nil {
 		return nil, err
 	}

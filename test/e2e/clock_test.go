@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -85,7 +85,7 @@ func TestMembersNameTheNodeWithTheWrongClock(t *testing.T) {
 	set("0s")
 	shown("ok")
 	add("by n2, right again")
-	store, err := ganglion.OpenStore(t.Context(), ganglion.StoreConfig{URL: c.store})
+	store, err := node.OpenStore(t.Context(), node.StoreConfig{URL: c.store})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/router/ring"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
@@ -356,7 +356,7 @@ type contents struct {
 func readLog(t *testing.T, url string) contents {
 	t.Helper()
 	ctx := t.Context()
-	store, err := ganglion.OpenStore(ctx, ganglion.StoreConfig{URL: url})
+	store, err := node.OpenStore(ctx, node.StoreConfig{URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}

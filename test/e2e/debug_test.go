@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -133,7 +133,7 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 			t.Errorf("%s does not hold %q: %.300q", file, has, content)
 		}
 	}
-	var status ganglion.ClusterStatus
+	var status node.ClusterStatus
 	if err := json.Unmarshal([]byte(files["n1/cluster.json"]), &status); err != nil {
 		t.Errorf("cluster.json: %v", err)
 	}

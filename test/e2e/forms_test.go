@@ -7,8 +7,8 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/ganglion-es/ganglion"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -69,7 +69,7 @@ func runRelease(t *testing.T, store string, n int, use func(urls []string)) {
 	t.Helper()
 	catalog := diaryRelease(t, n)
 	urls, stop := harness.Serve(t, 2, func(ctx context.Context, ready func(string)) error {
-		return ganglion.RunDev(ctx, ganglion.Config{Catalog: catalog, Listen: "127.0.0.1:0", Store: store, Ready: ready}, 2)
+		return node.RunDev(ctx, node.Config{Catalog: catalog, Listen: "127.0.0.1:0", Store: store, Ready: ready}, 2)
 	})
 	defer stop()
 	for i, url := range urls {

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -54,7 +54,7 @@ func TestMembersShowLostNodesAndThoseThatDoNotServe(t *testing.T) {
 	}
 
 	out, errs, code := call(t, "members", "--json", "--url", gateway.URLs[0])
-	var status ganglion.ClusterStatus
+	var status node.ClusterStatus
 	if err := json.Unmarshal([]byte(out), &status); code != 0 || err != nil {
 		t.Fatalf("members --json: exit %d, %v\n%s", code, err, errs)
 	}
@@ -65,7 +65,7 @@ func TestMembersShowLostNodesAndThoseThatDoNotServe(t *testing.T) {
 		t.Fatalf("members are %+v", status.Members)
 	}
 	for _, m := range status.Members {
-		if m.State != ganglion.NotReady || m.Problem == "" || m.Version != status.Version {
+		if m.State != node.NotReady || m.Problem == "" || m.Version != status.Version {
 			t.Errorf("%s is %+v", m.ID, m)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ganglion-es/ganglion"
+	"github.com/ganglion-es/ganglion/node"
 )
 
 // readyWithin is how long a process has until its ready line; a fresh one
@@ -189,8 +189,8 @@ func (n *Node) Running() bool {
 var HTTP = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // Status asks a node for its view of the cluster.
-func Status(url string) (ganglion.ClusterStatus, error) {
-	var s ganglion.ClusterStatus
+func Status(url string) (node.ClusterStatus, error) {
+	var s node.ClusterStatus
 	resp, err := HTTP.Get(url + "/v1/cluster")
 	if err != nil {
 		return s, err

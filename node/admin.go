@@ -1,0 +1,73 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+)
+
+// adminHeaderTime is how long an operator's request may take for its header.
+const adminHeaderTime = 5 * time.Second
+
+// adminAddr is where the admin listener listens: an address without a host
+// means this machine alone, since profiles tell what is in memory.
+func adminAddr(addr string) string {
+	if strings.HasPrefix(addr, ":") {
+		return "127.0.0.1" + addr
+	}
+	return addr
+}
+
+// listenAdmin takes the operators' port, if there is one.
+func (c Config) listenAdmin(log *slog.Logger) (net.Listener, error) {
+	if c.AdminListen == "" {
+		return nil, nil
+	}
+	addr := adminAddr(c.AdminListen)
+	if !isLoopback(addr) {
+		log.Warn("profiles and the log level are open to whoever reaches the admin address", "address", addr)
+	}
+	return listen("operators", "--admin-listen", addr)
+}
+
+func (n *node) serveAdmin(ctx context.Context) error {
+	// A profile takes as long as it was asked to, so that only the header has
+	// a deadline.
+	server := &http.Server{
+		Handler: n.cfg.guardHost(adminHandler(n.cfg.LogLevel, n.log), n.log), ReadHeaderTimeout: adminHeaderTime,
+		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+	n.log.Info("profiles and the log level are served", "url", "http://"+n.admin.Addr().String())
+	return serveUntil(ctx, func() error { return server.Serve(n.admin) }, func() { server.Close() })
+}
+
+func adminHandler(level *slog.LevelVar, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /log-level", func(w http.ResponseWriter, _ *http.Request) {
+		writeText(w, http.StatusOK, strings.ToLower(level.Level().String()))
+	})
+	mux.HandleFunc("PUT /log-level", func(w http.ResponseWriter, r *http.Request) {
+		text, err := io.ReadAll(io.LimitReader(r.Body, 64))
+		var to slog.Level
+		if err != nil || to.UnmarshalText([]byte(strings.TrimSpace(string(text)))) != nil {
+			writeText(w, http.StatusBadRequest, fmt.Sprintf("%.20q is no level: write debug, info, warn or error", text))
+			return
+		}
+		from := level.Level()
+		level.Set(to)
+		log.Warn("the log level was changed", "from", from, "to", to)
+		writeText(w, http.StatusOK, strings.ToLower(to.String()))
+	})
+	return mux
+}
