@@ -188,10 +188,16 @@ func (s *session) sendRest() {
 	}
 	s.rest, s.writing = nil, false
 	s.g.full.Add(-1)
-	if !s.ended {
-		s.written()
-		s.kick()
+	if s.ended {
+		return
 	}
+	// An eviction came too late to interrupt the write: its close frame is due.
+	if ending := s.socket.ending.Load(); ending != nil {
+		_ = s.socket.SetWriteDeadline(time.Time{}) // giveUp's has passed and fails try
+		s.queue = append(s.queue, item{close: *ending})
+	}
+	s.written()
+	s.kick()
 }
 
 // written settles what was in the message that has been written.

@@ -2,9 +2,13 @@ package gateway
 
 import (
 	"fmt"
+	"net"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/frame"
@@ -244,4 +248,64 @@ func TestSubscriptionOfAnEmptyLogGetsTheFirstEvent(t *testing.T) {
 	w.add("auction/1", 1) // after the turn has begun
 	w.shard.serve(w.turn)
 	r.wants(t, "event s 1", "live s 1")
+}
+
+// heldConn is a connection whose writes complete when the test says so, deadline
+// or not, as when the kernel takes the last bytes right before the deadline.
+type heldConn struct {
+	net.Conn
+	entered, release chan struct{}
+
+	mu       sync.Mutex
+	deadline time.Time
+}
+
+func (c *heldConn) Write(p []byte) (int, error) {
+	close(c.entered)
+	<-c.release
+	return len(p), nil
+}
+
+func (c *heldConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deadline = t
+	return nil
+}
+
+func (*heldConn) SetReadDeadline(time.Time) error { return nil }
+
+// passed reports whether a write without waiting would fail.
+func (c *heldConn) passed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.deadline.IsZero() && !time.Now().Before(c.deadline)
+}
+
+// protocol: close 4100
+func TestEvictionIsToldAlsoWhenTheWriteEndsAtThatMoment(t *testing.T) {
+	t.Parallel()
+	w := newStepped(t, nil)
+	r := w.join()
+	conn := &heldConn{entered: make(chan struct{}), release: make(chan struct{})}
+	r.socket.Conn, r.socket.grace = conn, time.Hour
+	take := r.socket.tryWrite
+	r.socket.tryWrite = func([]byte) (int, error) { return 0, nil } // it is full
+	r.owes(func(s *session) { s.say(frame.Pong{ID: "1"}) })
+	w.settle()
+	<-conn.entered
+	r.evict()
+	r.socket.tryWrite = func(p []byte) (int, error) {
+		if conn.passed() {
+			return 0, os.ErrDeadlineExceeded
+		}
+		return take(p)
+	}
+	close(conn.release)
+	r.tasks.Wait()
+	w.settle()
+	r.wants(t, "control 8")
+	if r.ctx.Err() == nil {
+		t.Error("the session continues")
+	}
 }
