@@ -11,8 +11,11 @@ run: build ## Start three nodes in one process on the embedded store.
 build: ## Build bin/ganglion.
 	@CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -o bin/ganglion ./cmd/ganglion
 
-test: ## Run every test with the race detector, against a real PostgreSQL.
-	@scripts/test.sh
+check: ## Look quickly before a commit: vet, formatting, and the fast tests of what changed.
+	@scripts/check.sh
+
+test: ## Run every test with the race detector, against a real PostgreSQL; PKG=./gateway RUN=Hello for one package, or some of its tests.
+	@PKG='$(PKG)' RUN='$(RUN)' scripts/test.sh
 
 test-faults: ## Run the long fault tests; SHORT=1 for the form that CI runs.
 	@scripts/test-faults.sh
@@ -51,4 +54,4 @@ bench-js: ## Measure the JavaScript client beside its rivals.
 
 -include deploy/compose.mk
 
-.PHONY: help run build test test-faults chaos mutants lint fmt generate bench bench-js bench-store bench-gateway
+.PHONY: help run build check test test-faults chaos mutants lint fmt generate bench bench-js bench-store bench-gateway

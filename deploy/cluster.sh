@@ -81,7 +81,7 @@ use_standins() {
 }
 
 prepare() {
-	docker info >/dev/null 2>&1 || fail "Docker does not answer: start it, or see what «docker info» says"
+	docker info >/dev/null 2>&1 || fail "Docker does not answer: start it, or see what 'docker info' says"
 	# shellcheck disable=SC2086
 	if ! pulled $compose_images; then
 		[ "${GANGLION_STANDINS:-0}" = 1 ] ||
@@ -102,7 +102,7 @@ healthy() {
 		[ -n "$waiting" ] || return 0
 		sleep 0.5
 	done
-	fail "not ready after two minutes: $waiting- see «deploy/cluster.sh compose logs»"
+	fail "not ready after two minutes: $waiting- see 'deploy/cluster.sh compose logs'"
 }
 
 # a_gateway prints the container of one: one that serves, or else one that runs
@@ -118,7 +118,7 @@ a_gateway() {
 			return
 		fi
 	done
-	[ -n "$running" ] || fail "no gateway runs: see «deploy/cluster.sh compose ps»"
+	[ -n "$running" ] || fail "no gateway runs: see 'deploy/cluster.sh compose ps'"
 	echo "$running"
 }
 
@@ -220,7 +220,7 @@ each_node() {
 scale() {
 	local id ids most
 	most=$(sed -n 's/^ *server-template gateway \([0-9]*\) .*/\1/p' deploy/haproxy.cfg)
-	[ "$2" -le "$most" ] || fail "the load balancer takes $most gateways: raise the number after «server-template gateway» in deploy/haproxy.cfg for more"
+	[ "$2" -le "$most" ] || fail "the load balancer takes $most gateways: raise the number after 'server-template gateway' in deploy/haproxy.cfg for more"
 	ids=$(drained)
 	for id in $ids; do
 		say "removing the drained node ${id:0:12}"

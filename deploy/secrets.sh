@@ -1,5 +1,5 @@
 #!/bin/sh
-# The service «secrets» of docker-compose.yml: makes the secrets that are not
+# The service "secrets" of docker-compose.yml: makes the secrets that are not
 # there yet, and gives each reader its own files, which nobody else can read.
 # What is there is never changed.
 set -eu

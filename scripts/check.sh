@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The quick look before a commit: vet, formatting, and the tests of the packages
+# that differ from the branch "main" of the origin, or else the fast ones. It
+# starts no database, no browser and no process of a node.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+base=$(git merge-base HEAD origin/main 2>/dev/null || git rev-parse HEAD)
+mapfile -t changed < <({ git diff --name-only --diff-filter=d "$base" -- '*.go'; git ls-files -o --exclude-standard -- '*.go'; } | sort -u)
+
+fast="./domain/... ./proto/... ./router/ring ./eventstore/internal/... ./node/contract ./test/repo"
+packages=()
+for file in "${changed[@]}"; do
+	package=./$(dirname "$file")
+	case $package in
+	./eventstore/postgres* | ./test/e2e | ./test/browser | ./test/chaos* | */testdata*) ;; # make test PKG=$package
+	*) packages+=("$package") ;;
+	esac
+done
+mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u | sed '/^$/d')
+
+unformatted=$(go tool gofumpt -l . | grep -v '\.pb\.go$' || true)
+[ -z "$unformatted" ] || { printf 'not formatted, run "make fmt":\n%s\n' "$unformatted"; exit 1; }
+# shellcheck disable=SC2086
+go vet ${packages[*]:-./...}
+# shellcheck disable=SC2086
+go test $fast ${packages[*]}
