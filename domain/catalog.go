@@ -2,7 +2,7 @@
 //
 // A file tells an aggregate's whole story: state, commands, events, rules and
 // scenarios. To add an aggregate, add a file; nothing else needs an edit. Its
-// tests are its scenarios, and «go test -update» writes the golden files that
+// tests are its scenarios, and "go test -update" writes the golden files that
 // keep its stored events readable for ever.
 package domain
 

@@ -14,7 +14,7 @@ import (
 
 // TestDomain runs every aggregate's scenarios and compares the stored forms of
 // its events with the golden files in testdata/events. A new aggregate needs
-// nothing here; «go test -update» writes its golden files.
+// nothing here; "go test -update" writes its golden files.
 func TestDomain(t *testing.T) {
 	t.Parallel()
 	aggregatetest.Run(t, &Catalog)

@@ -33,7 +33,7 @@ var (
 	// ErrWentBack reports that the log lost events that were seen before: it
 	// was restored from an older copy, or a standby that lagged was promoted.
 	ErrWentBack = errors.New("eventstore: the log went back: events that this node has seen are gone; " +
-		"restore them, or accept the loss with «ganglion log accept-loss»")
+		"restore them, or accept the loss with 'ganglion log accept-loss'")
 
 	// ErrSchemaTooNew reports a database that a newer Ganglion has migrated.
 	ErrSchemaTooNew = errors.New("eventstore: the database's schema is newer than this program")

@@ -1,4 +1,4 @@
-// Package examples has the pages that «ganglion dev» serves, and nodes with
+// Package examples has the pages that "ganglion dev" serves, and nodes with
 // --examples, built and ready.
 package examples
 

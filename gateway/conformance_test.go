@@ -10,7 +10,7 @@ import (
 
 // The cases below are those of the Autobahn test suite that concern a server
 // which takes text only and no extension, by their numbers there, and some
-// that it does not have. An «echo» is the answer to a ping of ganglion.v1.
+// that it does not have. An "echo" is the answer to a ping of ganglion.v1.
 
 const pong1, pong2 = `{"op":"pong","id":"1"}`, `{"op":"pong","id":"2"}`
 

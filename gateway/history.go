@@ -19,7 +19,7 @@ const scanPositions = 10_000
 
 // start is where a subscription begins.
 type start struct {
-	head eventstore.Position // as «subscribed» says it
+	head eventstore.Position // as "subscribed" says it
 	// Every matching event at or below at is known to the client, or of no
 	// interest to it; version is that of the stream there.
 	at      eventstore.Position

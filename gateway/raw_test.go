@@ -145,8 +145,8 @@ func closing(code int, reason string) []byte {
 	return masked(fin|opClose, string(binary.BigEndian.AppendUint16(nil, uint16(code)))+reason)
 }
 
-// next returns the next line of a message, or «ping …», «pong …», «close CODE …»
-// and at the end «end».
+// next returns the next line of a message, or "ping …", "pong …", "close CODE …"
+// and at the end "end".
 func (c *raw) next() string {
 	c.t.Helper()
 	for len(c.got) == 0 {

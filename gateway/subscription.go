@@ -34,7 +34,7 @@ type subscription struct {
 	wants    eventstore.Position
 
 	// Guarded by session.mu.
-	started bool // «subscribed» is in the queue
+	started bool // "subscribed" is in the queue
 	live    bool
 	ended   bool
 	busy    bool  // in session.busy

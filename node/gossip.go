@@ -63,14 +63,14 @@ func parseGossipKeys(raw []byte) ([][]byte, error) {
 		case key == nil && len(raw) == gossipKeyBytes:
 			return [][]byte{raw}, nil // one, as it is
 		case key == nil:
-			return nil, fmt.Errorf("line %d is no gossip key of %d bytes: make one with «head -c %d /dev/urandom | base64»", n+1, gossipKeyBytes, gossipKeyBytes)
+			return nil, fmt.Errorf("line %d is no gossip key of %d bytes: make one with 'head -c %d /dev/urandom | base64'", n+1, gossipKeyBytes, gossipKeyBytes)
 		case slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) }):
 			return nil, fmt.Errorf("the gossip key on line %d stands there twice", n+1)
 		}
 		keys = append(keys, key)
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("it has no gossip key: make one with «head -c %d /dev/urandom | base64»", gossipKeyBytes)
+		return nil, fmt.Errorf("it has no gossip key: make one with 'head -c %d /dev/urandom | base64'", gossipKeyBytes)
 	}
 	return keys, nil
 }

@@ -110,7 +110,7 @@ func (n *node) leaveLostLog(ctx context.Context, why error) {
 	old := n.store.LogID()
 	if n.status.Load().lost == nil {
 		n.log.Error("the log went back: events that this node has seen are gone; sessions are closed and commands refused "+
-			"until the events are restored or the loss is accepted with «ganglion log accept-loss»", "log", old)
+			"until the events are restored or the loss is accepted with 'ganglion log accept-loss'", "log", old)
 	}
 	n.judge(func(s *status) { s.lost = why })
 	if n.host != nil {

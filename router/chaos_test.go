@@ -231,7 +231,7 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 				case out.Failure == nil && executed[i] != 1, executed[i] > 1:
 					t.Errorf("session %s, %v: command %d was executed %d times", session, s, i, executed[i])
 				case out.Failure != nil && out.Failure.Retry == command.RetryLater && executed[i] != 0:
-					t.Errorf("session %s, %v: command %d is «not executed», and was: %v", session, s, i, out.Failure)
+					t.Errorf("session %s, %v: command %d is 'not executed', and was: %v", session, s, i, out.Failure)
 				case out.Failure == nil:
 					for _, by := range h.barred[i] {
 						if !after[i][by] {

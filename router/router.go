@@ -20,15 +20,15 @@
 //     sending it again is safe.
 //   - So does one whose node can't reach the database: others may. Once all have
 //     said that, it is the answer, and nobody waits for more candidates.
-//   - Everything else is the answer: busy, a business «no», a conflict.
+//   - Everything else is the answer: busy, a business "no", a conflict.
 //
 // Two candidates at most leave a command's fate unknown, then its client is
 // asked to send it again with its key; those that declined it don't count, but
 // at most four nodes are asked at all. A command that finds none to ask within 2
 // seconds, as when the cluster has no domain node at all, is answered
-// unavailable: «later» if it was certainly never executed, «same_key» if that
+// unavailable: "later" if it was certainly never executed, "same_key" if that
 // is unknown. Once a command's fate at some node is unknown, no answer of
-// another node says «later».
+// another node says "later".
 //
 // A link that was silent is on trial (see package link): it gets one command,
 // and the others go to the next candidate until that is answered. Where there
@@ -49,11 +49,11 @@
 // node that hands commands on keeps lanes of its own for them.
 //
 // A command that will be sent again, by us to another node or by its client
-// because the answer says «later» or «same_key», refuses what was sent behind
+// because the answer says "later" or "same_key", refuses what was sent behind
 // it in ignorance of that, wherever it is by then; else a pipelined second
 // command would be executed without the first, or before it:
 //
-//   - What is behind it in the lane and still here is answered at once, «later»:
+//   - What is behind it in the lane and still here is answered at once, "later":
 //     unavailable if that was it, else busy.
 //   - What an executor has is kept from beginning by Command.Lane.
 //   - What is on its way over a link carries the number of replies that its
@@ -62,7 +62,7 @@
 //     with a lower number. It forgets that when the sender has told that it
 //     knows.
 //   - Whoever has it says that it has refused it. If its stream breaks before
-//     that, it is not sent again: it is answered the same, with «same_key».
+//     that, it is not sent again: it is answered the same, with "same_key".
 //   - What the client has sent and we have not read yet can't be known. The lane
 //     stays busy for the time that the answer tells the client to wait (After,
 //     250 ms unless the executor says otherwise), for all but the command that
@@ -152,7 +152,7 @@ type Config struct {
 	Timeout time.Duration
 
 	// BusyPause is how long a lane stays busy once one of its commands was
-	// answered «later» or «same_key», if the answer says nothing else.
+	// answered "later" or "same_key", if the answer says nothing else.
 	//
 	// Defaults to 250 ms.
 	BusyPause time.Duration

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and tests client/js, and checks the example that is built with it;
-# «build» alone builds, «examples» writes the built example anew, and «pack DIR»
+# "build" alone builds, "examples" writes the built example anew, and "pack DIR"
 # packs what is to be published into DIR, with the version of the tag that is
 # checked out: tags are where all versions come from, the binary's too.
 # Node 20 or newer is the machine's; where there is none, Debian's (12 has 18,
@@ -49,7 +49,7 @@ fi
 bundle() {
 	node_modules/.bin/tsc -p ../../examples/auction
 	node_modules/.bin/esbuild ../../examples/auction/auction.ts --bundle --minify --format=esm --target=es2022 --log-level=warning \
-		--banner:js='// Built from auction.ts by «scripts/client-js.sh examples»; DO NOT EDIT.' --outfile="$1"
+		--banner:js='// Built from auction.ts by scripts/client-js.sh examples; DO NOT EDIT.' --outfile="$1"
 }
 if [ "${1:-}" = examples ]; then
 	bundle ../../examples/auction/auction.js
@@ -57,7 +57,7 @@ if [ "${1:-}" = examples ]; then
 fi
 bundle build/auction.js
 cmp -s build/auction.js ../../examples/auction/auction.js ||
-	{ echo "examples/auction/auction.js is not what auction.ts says: run «scripts/client-js.sh examples»" >&2; exit 1; }
+	{ echo "examples/auction/auction.js is not what auction.ts says: run 'scripts/client-js.sh examples'" >&2; exit 1; }
 npm run --silent test -- --test-reporter=dot --test-reporter-destination=stdout \
 	--test-reporter=spec --test-reporter-destination=build/test.log build/test/*.test.js ||
 	{ sed -n '/failing tests/,$p' build/test.log >&2; exit 1; }

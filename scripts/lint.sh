@@ -13,7 +13,10 @@ go tool staticcheck work # all modules together: their dependencies are looked a
 
 step "gofumpt"
 unformatted=$(go tool gofumpt -l $(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$'))
-[ -z "$unformatted" ] || { printf 'not formatted, run «make fmt»:\n%s\n' "$unformatted"; exit 1; }
+[ -z "$unformatted" ] || { printf 'not formatted, run "make fmt":\n%s\n' "$unformatted"; exit 1; }
+
+step "words"
+! git grep -nIF -e $'\xc2\xab' -e $'\xc2\xbb' || { echo 'write "plain quotes", or a code span: see CONTRIBUTING.md'; exit 1; }
 
 step "import directions"
 go test -count=1 -run '^TestImportDirections$' ./test/repo
@@ -24,7 +27,7 @@ trap 'rm -rf "$tmp"' EXIT
 cp proto/peer/peer.proto "$tmp/"
 go run ./tools/protogen "$tmp/peer.proto"
 for f in peer.pb.go peer_grpc.pb.go; do
-	diff -q "$tmp/$f" "proto/peer/$f" >/dev/null || { echo "proto/peer/$f is stale, run «make generate»"; exit 1; }
+	diff -q "$tmp/$f" "proto/peer/$f" >/dev/null || { echo "proto/peer/$f is stale, run 'make generate'"; exit 1; }
 done
 
 step "the image's binary and its size"
@@ -36,7 +39,7 @@ bytes=$(wc -c <"$tmp/ganglion")
 	exit 1
 }
 printf '%s\n' '{"ganglion":"log","form":1,"log":"6f0c1c1e-5a4b-4a52-9d0c-1f5a2b3c4d5e","after":0}' '{"end":0,"commits":0}' | "$tmp/ganglion" import --store "$tmp/log" - >/dev/null ||
-	{ echo "it lacks the embedded store, which «docker run … dev» needs"; exit 1; }
+	{ echo "it lacks the embedded store, which 'docker run … dev' needs"; exit 1; }
 
 step "alert rules"
 promtool=$(scripts/promtool.sh)

@@ -14,7 +14,7 @@ if ! command -v apt-get >/dev/null; then
 	echo "no PostgreSQL found: install its server, or set PG_BIN to the folder with initdb and postgres, or DATABASE_URL" >&2
 	exit 1
 fi
-echo "no PostgreSQL found: of Debian's package «postgresql» only the programs are used, its own server is not"
+echo "no PostgreSQL found: of Debian's package 'postgresql' only the programs are used, its own server is not"
 sudo=""
 [ "$(id -u)" = 0 ] || sudo=sudo
 # Without this the package would start a server of its own.

@@ -1,5 +1,5 @@
 // Command gateway measures the gateway beside its rivals, and fails when it
-// falls below its floors. Run it as «make bench-gateway», with ARGS=--quick
+// falls below its floors. Run it as "make bench-gateway", with ARGS=--quick
 // for a first look.
 //
 //   - ganglion: the binary as it ships, as a node that is a gateway only. Its

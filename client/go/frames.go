@@ -104,7 +104,7 @@ type limits struct {
 	OpenRequests int `json:"open_requests"`
 }
 
-// item is what an application gets of an event, a state or a «live».
+// item is what an application gets of an event, a state or a "live".
 type item struct {
 	kind     Kind
 	Stream   string          `json:"stream"`
@@ -118,7 +118,7 @@ type item struct {
 	Cursor   string          `json:"cursor"`
 }
 
-// failure is an error frame, or an «unsubscribed» that comes unasked, as an
+// failure is an error frame, or an "unsubscribed" that comes unasked, as an
 // error.
 func (a *answer) failure() *Error {
 	return &Error{

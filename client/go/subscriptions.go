@@ -33,7 +33,7 @@ type feed struct {
 	topic topic
 	start start
 	most  int  // where it pauses
-	marks bool // «live» is an item
+	marks bool // "live" is an item
 
 	id   string // on the current connection
 	live bool

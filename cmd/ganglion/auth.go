@@ -35,7 +35,7 @@ func (f *authFlags) addTo(cmd *cobra.Command) {
 	grantFlags(flags, &f.JWT.HMACFile, &f.JWT.Issuer, &f.JWT.Audience)
 	flags.StringVar(&f.JWT.JWKS, "jwt-jwks", "", "`URL|FILE` of the issuer's public keys as a JSON Web Key Set, for RS, PS, ES and EdDSA.")
 	flags.BoolVar(&f.JWT.AllowHTTP, "jwt-jwks-insecure", false, "Allow a URL without TLS on other than loopback hosts.")
-	flags.StringVar(&f.JWT.Revocations, "jwt-revocations", "", "`FILE` of revoked tokens, as «ganglion revoke» writes it. Read again when it changes.")
+	flags.StringVar(&f.JWT.Revocations, "jwt-revocations", "", "`FILE` of revoked tokens, as 'ganglion revoke' writes it. Read again when it changes.")
 	flags.DurationVar(&f.JWT.Leeway, "jwt-leeway", 30*time.Second, "How far the issuer's clock and this one may differ.")
 }
 

@@ -167,7 +167,7 @@ func configCheckCommand(l *logging) *cobra.Command {
 		Use:   "check",
 		Short: "Check a node's configuration and the files that it names, without starting it.",
 		Long: `Check a node's configuration and the files that it names, without starting it.
-Takes what «ganglion node» takes, from the command line, the environment and the file that --config names. It opens no port and no database.`,
+Takes what "ganglion node" takes, from the command line, the environment and the file that --config names. It opens no port and no database.`,
 		Example: `  ganglion config check --config /etc/ganglion/node.toml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.PrintConfig {

@@ -208,6 +208,6 @@ func TestTheReferenceIsCurrent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want.Bytes()) {
-		t.Error("docs/configuration.md is not what the code says: run «make generate»")
+		t.Error("docs/configuration.md is not what the code says: run 'make generate'")
 	}
 }

@@ -173,7 +173,7 @@ func plain(err error) error {
 // misused is a call that is not understood. It says where to find what a call
 // may say.
 func misused(cmd *cobra.Command, err error) error {
-	return usagef("%w («%s --help» shows what there is)", err, cmd.CommandPath())
+	return usagef("%w ('%s --help' shows what there is)", err, cmd.CommandPath())
 }
 
 // flagError is what flags are refused with.

@@ -115,11 +115,11 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 				args = append(slices.Delete(args, i, i+2), "--store", "there")
 			}
 			if _, err := parsed(t, "", args...); err != nil {
-				t.Errorf("the example «%s» of %s is refused: %v", strings.TrimSpace(line), path, err)
+				t.Errorf("the example '%s' of %s is refused: %v", strings.TrimSpace(line), path, err)
 			}
 		}
 		if examples == 0 {
-			t.Errorf("«ganglion %s --help» shows no example:\n%s", path, cmd.Example)
+			t.Errorf("'ganglion %s --help' shows no example:\n%s", path, cmd.Example)
 		}
 	})
 }
@@ -211,26 +211,26 @@ func TestAnErrorIsOneSentence(t *testing.T) {
 func TestAMistakeNamesTheHelpThatMendsIt(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"":                                    "«ganglion --help»",
-		"nosuch":                              "«ganglion --help»",
+		"":                                    "'ganglion --help'",
+		"nosuch":                              "'ganglion --help'",
 		"memberz":                             `there is no command "memberz": did you mean "members"?`,
 		"nodde --rolez x":                     `there is no command "nodde": did you mean "node"?`,
 		"config":                              "a command is missing: check",
 		"gen tz":                              `did you mean "ts"?`,
-		"dev --nodez 3":                       `there is no --nodez: did you mean "nodes"? («ganglion dev --help»`,
+		"dev --nodez 3":                       `there is no --nodez: did you mean "nodes"? ('ganglion dev --help'`,
 		"dev --nodes x":                       `--nodes does not take "x": invalid syntax`,
 		"dev --nodes":                         "needs an argument",
 		"dev 3":                               `there is no place for "3"`,
-		"node --rolez x":                      "«ganglion node --help»",
+		"node --rolez x":                      "'ganglion node --help'",
 		"node --roles gateway,boss":           `--roles does not take "gateway,boss": write domain or gateway`,
 		"node":                                "--store is missing",
-		"owner":                               "AGGREGATE is missing («ganglion owner --help»",
+		"owner":                               "AGGREGATE is missing ('ganglion owner --help'",
 		"export --store x --resume --after 1": "[after resume]",
 		"revoke --client a --everybody":       "--jwt-revocations is missing",
 		"sessions --kick a --kick-client b":   "[kick kick-client]",
 		"events --stream a/1 --category b":    "[stream category]",
-		"log accept-loss --stor x":            "«ganglion log accept-loss --help»",
-		"--log-level wow":                     "write debug or info or warn or error («ganglion --help»",
+		"log accept-loss --stor x":            "'ganglion log accept-loss --help'",
+		"--log-level wow":                     "write debug or info or warn or error ('ganglion --help'",
 		"completion sh":                       "write bash or zsh or fish",
 	} {
 		var usage usageError
@@ -331,7 +331,7 @@ func TestARingIsReportedAsTheNodeHasIt(t *testing.T) {
 		"n1: it owns a share": {Join: []string{"n1"}},
 	} {
 		if _, err := c.report(status); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%+v: %v, want «%s»", c, err, says)
+			t.Errorf("%+v: %v, want '%s'", c, err, says)
 		}
 	}
 	status.Ring.Signature = "0000000000000001"

@@ -452,7 +452,7 @@ func sentence(err error) string {
 	}
 	for _, prefix := range []string{"ganglion: ", "eventstore: ", "postgres: ", "sqlite: ", "gateway: ", "cluster: ", "token: ", "transfer: ", "import: ", "export: "} {
 		text = strings.TrimPrefix(text, prefix)
-		for _, before := range []string{": ", "; ", "("} { // and not «this cluster: »
+		for _, before := range []string{": ", "; ", "("} { // and not "this cluster: "
 			text = strings.ReplaceAll(text, before+prefix, before)
 		}
 	}

@@ -11,7 +11,7 @@ type Command[S any] interface {
 	// Decide says what happens: events to be recorded, nothing, or a
 	// rejection. It is pure: it reads no clock, waits for nothing, and leaves
 	// the state as it is, maps and slices in it included. Any error but a
-	// *Rejection is a fault of the program; clients see it as «internal».
+	// *Rejection is a fault of the program; clients see it as "internal".
 	Decide(Call, S) (Decision[S], error)
 }
 

@@ -15,7 +15,7 @@ import (
 // other use on it is immutable and safe for concurrent use.
 type Catalog struct {
 	// Source has the Go files of the aggregates, whose comments describe them
-	// to clients: embed them with «//go:embed *.go». Without it, types have
+	// to clients: embed them with "//go:embed *.go". Without it, types have
 	// what their Doc says, and commands and events no description.
 	Source fs.FS
 

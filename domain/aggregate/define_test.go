@@ -120,7 +120,7 @@ func TestProblems(t *testing.T) {
 		"an unexported member":  {box[unexported](nil), "hidden is unexported, so JSON would lose it"},
 		"a member without tag":  {box[untagged](nil), "Name has no json tag"},
 		"a member left out":     {box[skipped](nil), "Name is hidden from JSON"},
-		"a number in quotes":    {box[quoted](nil), "json option «string»"},
+		"a number in quotes":    {box[quoted](nil), "json option 'string'"},
 		"a member's name":       {box[badName](nil), `has the stored name "a.b", which has the character '.'`},
 		"names alike":           {box[twoCases](nil), `has the stored name "ONE", as One does`},
 		"half a codec":          {box[encodesOnly](nil), "can't decode itself: give it UnmarshalJSON"},

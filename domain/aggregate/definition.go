@@ -270,7 +270,7 @@ func (d *Definition) EncodeEvent(event any) (name string, form int, data json.Ra
 func (d *Definition) Scenarios() []Example { return slices.Clone(d.examples) }
 
 // Uncovered returns the commands that no scenario sends, the events that none
-// mentions and the old forms that none reads, in words, such as «command "bid"».
+// mentions and the old forms that none reads, in words, such as command "bid".
 func (d *Definition) Uncovered() []string { return slices.Clone(d.uncovered) }
 
 // Apply makes an event part of a state.

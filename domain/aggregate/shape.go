@@ -204,7 +204,7 @@ func (c *compiler) compileStruct(s *shape, path string) {
 			c.problem(path, "has no json tag: choose its stored name, so that renaming the Go field loses nothing")
 			continue
 		case hasOption(options, "string"):
-			c.problem(path, "has the json option «string»: use a string type instead")
+			c.problem(path, "has the json option 'string': use a string type instead")
 			continue
 		}
 		name = cmp.Or(name, f.Name)

@@ -124,7 +124,7 @@ func (c *checker) compare(s *shape, d *difference) *DataError {
 				return err
 			}
 			if closed = c.take('}'); !closed && !c.take(',') {
-				return c.syntax("«,» or «}»")
+				return c.syntax("',' or '}'")
 			}
 		}
 		c.depth--
@@ -138,7 +138,7 @@ func (c *checker) compare(s *shape, d *difference) *DataError {
 				return err
 			}
 			if closed = c.take(']'); !closed && !c.take(',') {
-				return c.syntax("«,» or «]»")
+				return c.syntax("',' or ']'")
 			}
 		}
 		c.depth--
@@ -181,7 +181,7 @@ func (c *checker) compareObject(s *shape, d *difference) *DataError {
 			return err
 		}
 		if closed = c.take('}'); !closed && !c.take(',') {
-			return c.syntax("«,» or «}»")
+			return c.syntax("',' or '}'")
 		}
 	}
 	c.depth--

@@ -15,7 +15,7 @@ const maxDepth = 64
 
 // strict decodes data into a new value of the shape's type, and takes nothing
 // but what the shape says. encoding/json alone is too kind for commands: it
-// ignores missing and doubled members, takes «Amount» for «amount» and null
+// ignores missing and doubled members, takes "Amount" for "amount" and null
 // for 0, and repairs broken text. Therefore one pass checks, and
 // encoding/json then decodes what is known to fit.
 func (s *shape) strict(data []byte) (reflect.Value, error) {
@@ -220,7 +220,7 @@ func (c *checker) list(s *shape) *DataError {
 			return err.in("[" + strconv.Itoa(n) + "]")
 		}
 		if closed = c.take(']'); !closed && !c.take(',') {
-			return c.syntax("«,» or «]»")
+			return c.syntax("',' or ']'")
 		}
 	}
 	c.depth--
@@ -248,7 +248,7 @@ func (c *checker) name() ([]byte, *DataError) {
 		name = []byte(plain)
 	}
 	if !c.take(':') {
-		return nil, c.syntax("«:»")
+		return nil, c.syntax("':'")
 	}
 	return name, nil
 }
@@ -288,7 +288,7 @@ func (c *checker) object(s *shape) *DataError {
 			return err.in(m.name)
 		}
 		if closed = c.take('}'); !closed && !c.take(',') {
-			return c.syntax("«,» or «}»")
+			return c.syntax("',' or '}'")
 		}
 	}
 	c.depth--
@@ -348,7 +348,7 @@ func (c *checker) dictionary(elem *shape) *DataError {
 			return err.in(clip(name))
 		}
 		if closed = c.take('}'); !closed && !c.take(',') {
-			return c.syntax("«,» or «}»")
+			return c.syntax("',' or '}'")
 		}
 	}
 	c.depth--

@@ -430,7 +430,7 @@ func TestUnreachable(t *testing.T) {
 
 func TestServerThatIsStillStarting(t *testing.T) {
 	t.Parallel()
-	// As long as there is a file «held» the server waits for its archive, and
+	// As long as there is a file "held" the server waits for its archive, and
 	// says that it is starting.
 	server := startServer(t, postgrestest.Options{Settings: map[string]string{
 		"restore_command": "while [ -e ../held ]; do sleep 0.05; done; false", "recovery_target_action": "promote",

@@ -228,7 +228,7 @@ func (b *backend) why(ctx context.Context, u *stored.Unit) (batch.Verdict, error
 		return batch.Verdict{}, failure("read a version", err)
 	}
 	if v.Actual = eventstore.Version(actual); v.Actual == u.Expected {
-		return batch.Verdict{}, &batch.Failure{Kind: batch.Broken, Reason: "an insert was refused for no reason: check the file with «ganglion verify»"}
+		return batch.Verdict{}, &batch.Failure{Kind: batch.Broken, Reason: "an insert was refused for no reason: check the file with 'ganglion verify'"}
 	}
 	v.Moved = true
 	return v, nil

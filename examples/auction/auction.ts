@@ -7,7 +7,7 @@ const at = <E extends HTMLElement = HTMLElement>(id: string) => document.getElem
 const query = new URLSearchParams(location.search);
 
 // Tokens come behind the #, which browsers keep to themselves: #token=…&house=…
-// Without them any name is taken on trust, as «ganglion dev» does.
+// Without them any name is taken on trust, as "ganglion dev" does.
 const tokens = new URLSearchParams(location.hash.slice(1));
 const token = tokens.get("token");
 const subject = (jwt: string): string => JSON.parse(atob(jwt.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"))).sub;

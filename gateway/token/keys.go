@@ -164,14 +164,14 @@ func parseSecrets(raw []byte) (*keySet, error) {
 		switch {
 		case len(line) == 0:
 		case bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' || r > '~' }):
-			return nil, fmt.Errorf("line %d is not plain text: make a secret with «openssl rand -hex 64»", n+1)
+			return nil, fmt.Errorf("line %d is not plain text: make a secret with 'openssl rand -hex 64'", n+1)
 		case len(line) < minSecret:
-			return nil, fmt.Errorf("the secret on line %d has %d bytes, it needs %d: make one with «openssl rand -hex 64»", n+1, len(line), minSecret)
+			return nil, fmt.Errorf("the secret on line %d has %d bytes, it needs %d: make one with 'openssl rand -hex 64'", n+1, len(line), minSecret)
 		default:
 			set.keys = append(set.keys, key{material: bytes.Clone(line)})
 		}
 	}
-	return set, set.check(errors.New("it has no secret: make one with «openssl rand -hex 64»"))
+	return set, set.check(errors.New("it has no secret: make one with 'openssl rand -hex 64'"))
 }
 
 // parseJWKS reads a key set. Keys that can't verify tokens are left out, as

@@ -32,7 +32,7 @@ func TestTheCommittedContractIsTheCodes(t *testing.T) {
 	}
 	for name, want := range map[string][]byte{"schema.json": schema, "asyncapi.yaml": asyncAPI, "contract.ts": doc.TypeScript()} {
 		if got, err := os.ReadFile("../../domain/api/" + name); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("../../domain/api/%s is not what the aggregates say (%v): run «make generate»", name, err)
+			t.Errorf("../../domain/api/%s is not what the aggregates say (%v): run 'make generate'", name, err)
 		}
 	}
 }

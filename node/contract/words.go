@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// words are the comments of Go types and their fields, by «package.Type» and
-// «package.Type.Field».
+// words are the comments of Go types and their fields, by "package.Type" and
+// "package.Type.Field".
 type words map[string]string
 
 // read takes the comments from Go files; nil has none.
@@ -73,8 +73,8 @@ func (w words) add(pkg string, types *ast.GenDecl) {
 }
 
 // plain makes of a Go comment what reads well without the Go name before it:
-// «PlaceBid offers an amount» becomes «Offers an amount», «Inbox is what the
-// client sees» becomes «What the client sees».
+// "PlaceBid offers an amount" becomes "Offers an amount", "Inbox is what the
+// client sees" becomes "What the client sees".
 func plain(text, name string) string {
 	text = strings.TrimSpace(text)
 	if rest, ok := strings.CutPrefix(text, name+" "); ok {

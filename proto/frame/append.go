@@ -11,7 +11,7 @@ import (
 )
 
 // object appends the members of one JSON object. Members whose name begins
-// with «opt» are left out when they are empty.
+// with "opt" are left out when they are empty.
 type object struct{ b []byte }
 
 func open(dst []byte, op string) object {

@@ -212,7 +212,7 @@ type Result struct {
 	Data     json.RawMessage // nil: absent
 }
 
-// Fault is the frame «error»: a request was not granted.
+// Fault is the frame "error": a request was not granted.
 type Fault struct {
 	ID       string // empty where no request can be named
 	Key      string

@@ -12,7 +12,7 @@ import (
 )
 
 // versionHeader says, on each call, which versions of what nodes say to each
-// other the caller speaks, as «1-2». Without it, it is version 1.
+// other the caller speaks, as "1-2". Without it, it is version 1.
 const versionHeader = "ganglion-link"
 
 // Versions are those that a program speaks, from the oldest to the newest.

@@ -2,7 +2,7 @@
 // clients, a durable PostgreSQL (fsync and synchronous_commit on), and beside
 // it what the same server does with a bare INSERT per command.
 //
-// Run it with «make bench». It asserts nothing: figures belong to a machine
+// Run it with "make bench". It asserts nothing: figures belong to a machine
 // and a moment, ratios of one run are what to look at.
 package bench
 

@@ -10,7 +10,7 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestTwoBrowsersBidAgainstEachOther is the auction of «ganglion dev», over
+// TestTwoBrowsersBidAgainstEachOther is the auction of "ganglion dev", over
 // different gateways.
 func TestTwoBrowsersBidAgainstEachOther(t *testing.T) {
 	args := []string{"dev", "--nodes", "3", "--listen", fmt.Sprintf("127.0.0.1:%d", freePorts(t)), "--data", t.TempDir()}

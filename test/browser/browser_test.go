@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 		fail("there is no Chromium: scripts/install.sh chromium-headless-shell installs Debian's")
 	}
 	if _, err := os.Stat("../../client/js/dist/index.js"); err != nil {
-		fail("client/js is not built: run «scripts/client-js.sh build»")
+		fail("client/js is not built: run 'scripts/client-js.sh build'")
 	}
 	dir, err := os.MkdirTemp("", "ganglion-browser")
 	if err == nil {

@@ -38,7 +38,7 @@ func TestTheTutorial(t *testing.T) {
 	o.run("go mod tidy && go test -update && go test && go build -o poll .")
 
 	program := filepath.Join(o.dir, "poll")
-	t.Chdir(o.dir) // for its folders «data» and «web»
+	t.Chdir(o.dir) // for its folders "data" and "web"
 	poll := harness.Start(t, program, 3)
 	vote, ask := o.command(text, "curl -s .*poll/drinks.*vote.*"), o.command(text, "curl -s .*aggregates/poll/drinks")
 	o.says(vote, `"version":1`)
@@ -89,7 +89,7 @@ type outside struct {
 	local *strings.Replacer // makes a page's ports and paths the test's
 }
 
-// read writes the files that a page shows, «```go main.go», and returns the
+// read writes the files that a page shows, "```go main.go", and returns the
 // page.
 func (o *outside) read(page string) string {
 	o.t.Helper()

@@ -323,7 +323,7 @@ func (r *recorder) write(file, name string) error {
 	}
 	head, rest, found := strings.Cut(string(raw), "\n    input_series: # recorded: "+name+"\n")
 	if !found {
-		return fmt.Errorf("%s has no line «    input_series: # recorded: %s»", file, name)
+		return fmt.Errorf("%s has no line '    input_series: # recorded: %s'", file, name)
 	}
 	for strings.HasPrefix(rest, "      ") {
 		_, rest, _ = strings.Cut(rest, "\n")

@@ -44,7 +44,7 @@ func (l *load) check(ctx context.Context, log []event) error {
 // checkLog checks that the log has each command's event once, at the version
 // that its writer was told, each writer's in the order of sending, and none
 // besides; that positions grow, and that versions have no holes. Whether
-// positions have is for «ganglion verify», which sees all of them.
+// positions have is for "ganglion verify", which sees all of them.
 func checkLog(log []event, writers []*writer) error {
 	type command struct {
 		writer *writer

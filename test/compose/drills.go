@@ -37,7 +37,7 @@ func (l *load) drills(ctx context.Context) ([]step, error) {
 }
 
 // twin starts one more node with the image, the settings and the secrets of a
-// container, and what args add to «docker create». It returns its id and what
+// container, and what args add to "docker create". It returns its id and what
 // ends it.
 func twin(ctx context.Context, of string, args ...string) (id string, end func() error, err error) {
 	image, err := output(ctx, "docker", "inspect", "-f", "{{.Config.Image}}", of)
@@ -120,7 +120,7 @@ func newGossipKey(ctx context.Context, nodes []string) error {
 			return err
 		}
 		for _, id := range nodes {
-			if err := until(ctx, fmt.Sprintf("%s does not use the keys of «%s»", name(id), s.line), func() (bool, error) {
+			if err := until(ctx, fmt.Sprintf("%s does not use the keys of '%s'", name(id), s.line), func() (bool, error) {
 				keys, err := gossipKeys(ctx, id)
 				return len(keys) == s.keys && strings.Join(keys, " ") != strings.Join(before, " "), err
 			}); err != nil {

@@ -227,8 +227,8 @@ func (l *load) finish(ctx context.Context) error {
 // sender gets one command done, however often it has to be sent.
 type sender func(ctx context.Context, stream, key string, by int64) (version uint64, err error)
 
-// writer sends «add» commands to one counter, one after another. The i-th adds
-// i under the key «<name>-<i>»; one that sends but once has the name as its key.
+// writer sends "add" commands to one counter, one after another. The i-th adds
+// i under the key "<name>-<i>"; one that sends but once has the name as its key.
 type writer struct {
 	load         *load
 	name, stream string
@@ -368,7 +368,7 @@ func (f *follower) follow(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 		if !strings.HasPrefix(e.ID(), f.load.plan+"-") {
-			continue // another plan's, or those of «ganglion bench», which looks after them itself
+			continue // another plan's, or those of "ganglion bench", which looks after them itself
 		}
 		f.got = append(f.got, event{stream: e.Stream, cause: e.Cause, version: e.Version, position: e.Position, by: e.Data.By})
 		if e.Cause == f.load.last() {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Proves docker-compose.yml: starts the cluster, has this folder's program and
-# «ganglion bench» load it through the load balancer while nodes are killed,
+# "ganglion bench" load it through the load balancer while nodes are killed,
 # paused, cut off, rolled, scaled and drained and PostgreSQL is restarted, checks
 # every event, and takes all of it down again, whatever happens. It takes about
 # ten minutes.
@@ -84,7 +84,7 @@ for _ in $(seq 60); do
 	[ "$health" = starting ] || break
 	sleep 1
 done
-[ "$health" = healthy ] || { docker logs "$one"; docker rm -f "$one" >/dev/null; say "«docker run … dev» is $health"; exit 1; }
+[ "$health" = healthy ] || { docker logs "$one"; docker rm -f "$one" >/dev/null; say "'docker run … dev' is $health"; exit 1; }
 docker rm -f "$one" >/dev/null
 go build -o "$work/load" ./test/compose
 load() {
@@ -101,14 +101,14 @@ fi
 docker build -q -t ganglion:test-next - >/dev/null <<<"FROM ganglion:test
 LABEL org.opencontainers.image.version=next"
 
-# «ganglion bench» beside it, in a container of its own, which may see as much
+# "ganglion bench" beside it, in a container of its own, which may see as much
 # of the cluster as clients do. It ends with 1 if a command fails.
 bench=$(docker run -d --no-healthcheck --network "${COMPOSE_PROJECT_NAME}_front" ganglion:test bench --url http://balancer:8080 --duration 1h --timeout 1m \
 	--token "$(deploy/cluster.sh ganglion token --client bench --expires-in 2h)" --rate 20 --aggregates 20 --reconnect-every 20s)
 load -tag test-next -commands "${COMMANDS:-5000}"
 docker stop -t 90 "$bench" >/dev/null
 docker logs "$bench" 2>&1 | grep -v '^bench: ' || true
-[ "$(docker inspect -f '{{.State.ExitCode}}' "$bench")" = 0 ] || { say "«ganglion bench» was let down"; exit 1; }
+[ "$(docker inspect -f '{{.State.ExitCode}}' "$bench")" = 0 ] || { say "'ganglion bench' was let down"; exit 1; }
 # Their steps change the secrets that the bench comes with.
 load -plan drills -commands 0
 load -plan restore

@@ -24,7 +24,7 @@ import (
 
 // TestClientGo plays every conversation with client/go. Client and gateway
 // share a bubble of package synctest, and so a clock that stands still but
-// for the script's «advance», and a network in memory.
+// for the script's "advance", and a network in memory.
 //
 // protocol: close 1012, close 4000, close 4001, close 4004, close 4100, close 4200
 // protocol: rule Rolling upgrades

@@ -66,7 +66,7 @@ func TestCompletion(t *testing.T) {
 		out, _ := must(t, append([]string{"__completeNoDesc"}, strings.Split(line, " ")...)...)
 		words, _, _ := strings.Cut(out, ":") // what follows is for the shell
 		if got := strings.Join(strings.Fields(words), " "); got != want {
-			t.Errorf("«ganglion %s» is completed by %q, want %q", line, got, want)
+			t.Errorf("'ganglion %s' is completed by %q, want %q", line, got, want)
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {

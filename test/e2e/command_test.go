@@ -286,7 +286,7 @@ func TestMetrics(t *testing.T) {
 	_, table, found := strings.Cut(string(docs), "\n## Metrics\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	if !found {
-		t.Fatal("docs/operations.md has no section «Metrics»")
+		t.Fatal("docs/operations.md has no section 'Metrics'")
 	}
 	explained := regexp.MustCompile("`(ganglion_[a-z_]+)(\\{[a-z]+\\})?`").FindAllStringSubmatch(table, -1)
 	have := regexp.MustCompile(`(?m)^# HELP (ganglion_[a-z_]+) \S`).FindAllStringSubmatch(body, -1)

@@ -15,7 +15,7 @@ import (
 )
 
 // TestFromGoInTheReadmeWorksWhenPasted makes a module of its own outside the
-// workspace, as «go get» would, of the program in the README's «From Go», and
+// workspace, as "go get" would, of the program in the README's "From Go", and
 // runs it against a node.
 func TestFromGoInTheReadmeWorksWhenPasted(t *testing.T) {
 	t.Parallel()
@@ -26,7 +26,7 @@ func TestFromGoInTheReadmeWorksWhenPasted(t *testing.T) {
 	_, section, _ := strings.Cut(string(readme), "\n## From Go\n")
 	program := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(section)
 	if program == nil {
-		t.Fatal("the README has no program under «From Go»")
+		t.Fatal("the README has no program under 'From Go'")
 	}
 	beside(t, section, program[1])
 	client, err := filepath.Abs("../../client/go")
@@ -88,7 +88,7 @@ func beside(t *testing.T, section, program string) {
 	t.Helper()
 	named := regexp.MustCompile("^\n*Save this as `([^`]+)`").FindStringSubmatch(section)
 	if named == nil {
-		t.Fatal("the README does not say where to save the program under «From Go»")
+		t.Fatal("the README does not say where to save the program under 'From Go'")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -48,7 +48,7 @@ func TestEveryRowOfTheProtocolHasATest(t *testing.T) {
 	}
 	for _, row := range rows {
 		if !shown[row] {
-			t.Errorf("no test names «%.60s»", row)
+			t.Errorf("no test names '%.60s'", row)
 		}
 	}
 }

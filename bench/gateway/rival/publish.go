@@ -12,7 +12,7 @@ import (
 )
 
 // servePublish takes one publisher: lines of a topic, how many events to
-// publish to it, and their data. The line «sync» is answered by one of its own
+// publish to it, and their data. The line "sync" is answered by one of its own
 // once all before it was published.
 func servePublish(l net.Listener, publish func(topic string, data []byte) error) error {
 	conn, err := l.Accept()

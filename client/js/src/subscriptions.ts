@@ -178,7 +178,7 @@ export class Feed implements Subscription<any> {
   #finished = false; // and has said so
   #waiting: { resolve(r: IteratorResult<any>): void; reject(e: unknown): void }[] = [];
   readonly #calls: boolean; // handlers, else an iterator
-  readonly #marks: boolean; // «live» is an item
+  readonly #marks: boolean; // "live" is an item
   readonly #most: number;
   readonly #abort: (() => void) | undefined;
 

@@ -94,11 +94,11 @@ func TestGolden(t *testing.T) {
 		"a new event": {
 			catalog(t, "note", one(written{})),
 			catalog(t, "note", aggregate.Events[note]{"written": written{}, "burnt": burnt{}}),
-			`event "burnt" of note, form 1: there is no golden file yet: run «go test -update»`, "",
+			`event "burnt" of note, form 1: there is no golden file yet: run 'go test -update'`, "",
 		},
 		"a new member": {
 			catalog(t, "note", one(written{})), catalog(t, "note", one(writtenWithTime{})),
-			`"data.at" is new, or holds more than it did: run «go test -update»`, "",
+			`"data.at" is new, or holds more than it did: run 'go test -update'`, "",
 		},
 		"a member went": {
 			catalog(t, "note", one(writtenWithTime{})), catalog(t, "note", one(written{})),

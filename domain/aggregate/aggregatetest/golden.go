@@ -54,7 +54,7 @@ func (g golden) check(update bool) error {
 		case g.form < g.d.Form(g.event):
 			return fmt.Errorf("its golden file %s is gone, and only the history of the repository has it: put it back", g.path)
 		case !update:
-			return fmt.Errorf("there is no golden file yet: run «go test -update» here and commit %s", g.path)
+			return fmt.Errorf("there is no golden file yet: run 'go test -update' here and commit %s", g.path)
 		}
 		return g.write()
 	}
@@ -87,7 +87,7 @@ func (g golden) check(update bool) error {
 		return err
 	} else if added != "" {
 		if !update {
-			return fmt.Errorf("%q is new, or holds more than it did: run «go test -update» here and commit %s; "+
+			return fmt.Errorf("%q is new, or holds more than it did: run 'go test -update' here and commit %s; "+
 				"stored events that lack it read as its zero value",
 				added, g.path)
 		}

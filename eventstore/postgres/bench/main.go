@@ -1,6 +1,6 @@
 // Command bench measures the store on PostgreSQL beside its rivals and its
 // physical limit, and fails when it falls below its floors. Run it as
-// «make bench-store», with ARGS=--quick for a first look.
+// "make bench-store", with ARGS=--quick for a first look.
 //
 // It starts a PostgreSQL of its own that waits for the disk. All cases take
 // turns, round after round, and are compared round by round, so that what else

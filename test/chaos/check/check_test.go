@@ -181,7 +181,7 @@ func TestFindsEveryPlantedFault(t *testing.T) {
 	}
 	for _, promise := range []string{Dense, Contiguous, Once, Kept, NotStored, Ours, Linearizable, Real, ReadYours, Lanes, Ordered, Exact, Complete} {
 		if !broken[promise] {
-			t.Errorf("no planted fault breaks «%s»", promise)
+			t.Errorf("no planted fault breaks '%s'", promise)
 		}
 	}
 }

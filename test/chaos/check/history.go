@@ -17,12 +17,12 @@ import (
 type Outcome uint8
 
 const (
-	// Unknown commands were never answered, or only «unknown». The log says
+	// Unknown commands were never answered, or only "unknown". The log says
 	// what became of them.
 	Unknown Outcome = iota
 	// Done commands were acknowledged.
 	Done
-	// Rejected commands got a business «no».
+	// Rejected commands got a business "no".
 	Rejected
 	// Conflict commands were refused since the stream was not at Expect.
 	Conflict

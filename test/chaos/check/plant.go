@@ -68,7 +68,7 @@ var Plants = []Plant{
 		})
 	}},
 	{"a command is rejected that had to be accepted", []string{Linearizable}, func(h *History, _ *rand.Rand) bool {
-		// An opening of what nobody has opened, answered «already open» before
+		// An opening of what nobody has opened, answered "already open" before
 		// anything else began.
 		c := Command{Client: "planted", Stream: "auction/planted", Key: "planted", Name: "open", Amount: 1, Call: 1, Return: 2, Outcome: Rejected, Reason: "already_open", Attempts: 1}
 		h.Commands = append(h.Commands, c)
