@@ -15,6 +15,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/ganglion-es/ganglion/gateway/watched"
 )
 
 const (
@@ -91,7 +93,7 @@ type gossipKeys struct {
 	log  *slog.Logger
 
 	current atomic.Pointer[[][]byte]
-	failing bool
+	watched watched.Files
 }
 
 // watch looks at the file until ctx ends.
@@ -112,27 +114,31 @@ func (k *gossipKeys) watch(ctx context.Context) error {
 func (k *gossipKeys) look() {
 	old := *k.current.Load()
 	keys, err := readGossipKeys(k.file)
-	if err == nil && !k.failing && slices.EqualFunc(keys, old, bytes.Equal) {
+	if err == nil && !k.watched.Bad() && slices.EqualFunc(keys, old, bytes.Equal) {
 		return
 	}
 	if err == nil {
 		err = k.set(keys)
 	}
+	warn, mended := k.watched.Read(err, time.Now())
 	if err != nil {
-		if !k.failing {
-			k.log.Warn("the changed gossip keys are not good: the ones from before stay in use", "error", err)
+		if warn {
+			k.log.Warn("the changed gossip keys are not good: the ones from before stay in use, and a restart would fail", "error", err)
 		}
-		k.failing = true
 		return
 	}
-	k.failing = false
 	k.current.Store(&keys)
 	names := keyNames(keys)
+	if mended {
+		k.log.Info("the gossip keys are good again and in use", "keys", names)
+	}
 	if !slices.ContainsFunc(old, func(o []byte) bool { return bytes.Equal(o, keys[0]) }) {
 		k.log.Warn("the first gossip key is one that was not there before: nodes that lack it don't understand this one", "keys", names)
 		return
 	}
-	k.log.Info("read new gossip keys", "keys", names)
+	if !slices.EqualFunc(keys, old, bytes.Equal) {
+		k.log.Info("read new gossip keys", "keys", names)
+	}
 }
 
 // keyNames are names by which people can compare keys: the beginnings of

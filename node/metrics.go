@@ -11,6 +11,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/gateway/watched"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/feed"
@@ -53,6 +54,12 @@ func (n *node) metrics() http.Handler {
 			Name: "ganglion_certificate_expiry_timestamp_seconds", Help: "When the certificate's chain ends, in seconds since 1970.",
 			ConstLabels: prometheus.Labels{"use": "peers"},
 		}, func() float64 { return float64(n.tls.now().ends.NotAfter.Unix()) }))
+	}
+	for use, bad := range n.badFiles() {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "ganglion_files_bad", Help: "1 while the newest content of files of secrets is not in use, since it is missing or not good.",
+			ConstLabels: prometheus.Labels{"use": use},
+		}, func() float64 { return yes[bad()] }))
 	}
 	gauge("ganglion_clock_ahead_seconds", "How far this node's clock is ahead of the database's; negative if it is behind.", func() float64 {
 		return time.Duration(n.clockAhead.Load()).Seconds()
@@ -162,6 +169,29 @@ func (n *node) metrics() http.Handler {
 		}, func() float64 { return float64(most) }))
 	}
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+}
+
+// badFiles reports for each kind of files of secrets that this node reads again
+// while it runs whether the newest ones are not in use.
+func (n *node) badFiles() map[string]func() bool {
+	all := map[string]func() bool{}
+	if n.tls != nil {
+		all["peers"] = func() bool {
+			n.tls.now() // looks at the files
+			return n.tls.watched.Bad()
+		}
+	}
+	if n.gossip != nil {
+		all["gossip"] = n.gossip.watched.Bad
+	}
+	if auth, ok := n.cfg.Auth.(interface {
+		Watched() map[string]*watched.Files
+	}); ok {
+		for use, files := range auth.Watched() {
+			all[use] = files.Bad
+		}
+	}
+	return all
 }
 
 // yes is a condition as a gauge.

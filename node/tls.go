@@ -14,6 +14,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ganglion-es/ganglion/gateway/watched"
 )
 
 // PeerTLS has the PEM files with which nodes prove themselves to each other.
@@ -150,7 +152,8 @@ type peerFiles struct {
 	current *credentials
 	seen    [3]fs.FileInfo // of the files when they were last read, well or not
 	seenAt  time.Time
-	failing bool
+	failing error                // why they are not good
+	watched watched.Files        // what the log and metrics say of that
 	warned  time.Time            // of the certificate's end
 	refused map[string]time.Time // when a peer's certificate was last logged as refused, by its serial number and subject
 }
@@ -214,24 +217,31 @@ func (f *peerFiles) now() *credentials {
 	at := time.Now()
 	f.warnOfExpiry(at)
 	infos, err := f.files.stat()
-	if err == nil && f.same(infos) {
-		return f.current
-	}
 	var fresh *credentials
-	if err == nil {
+	switch {
+	case err != nil:
+	case !f.same(infos):
 		fresh, err = f.files.read()
+	case f.failing == nil:
+		return f.current
+	default:
+		err = f.failing
 	}
+	warn, mended := f.watched.Read(err, at)
 	if err != nil {
-		if !f.failing {
-			f.log.Warn("the changed peer certificates are not good: the ones from before stay in use", "error", err)
+		if warn {
+			f.log.Warn("the changed peer certificates are not good: the ones from before stay in use, and a restart would fail", "error", err)
 		}
-		f.seen, f.seenAt, f.failing = infos, at, true
+		f.seen, f.seenAt, f.failing = infos, at, err
 		return f.current
 	}
-	if f.failing || !fresh.pair.Leaf.Equal(f.current.pair.Leaf) || !fresh.roots.Equal(f.current.roots) {
+	if mended {
+		f.log.Info("the peer certificates are good again and in use", "expires", fresh.ends.NotAfter)
+	}
+	if !fresh.pair.Leaf.Equal(f.current.pair.Leaf) || !fresh.roots.Equal(f.current.roots) {
 		f.log.Info("read new peer certificates", "expires", fresh.ends.NotAfter)
 	}
-	f.current, f.seen, f.seenAt, f.failing = fresh, infos, at, false
+	f.current, f.seen, f.seenAt, f.failing = fresh, infos, at, nil
 	return f.current
 }
 

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ganglion-es/ganglion/gateway/watched"
 )
 
 const (
@@ -30,6 +32,7 @@ type keeper struct {
 	load func(context.Context) (*keySet, error)
 
 	current atomic.Pointer[keySet]
+	watched watched.Files
 	asked   chan struct{} // capacity 1: read before it is time
 
 	mu      sync.Mutex
@@ -94,17 +97,20 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		k.begin()
 		err := k.read(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
+		}
+		warn, mended := k.watched.Read(err, time.Now())
+		switch {
 		case err != nil:
-			if failures++; failures == 1 {
-				k.log.Warn("the keys that verify tokens can't be read: the ones from before stay in use", "error", err)
+			failures++
+			if warn {
+				k.log.Warn("the keys that verify tokens can't be read: the ones from before stay in use until a restart", "error", err)
 			}
 			pause = min(k.cfg.Floor<<min(failures-1, 20), k.cfg.Refresh)
 		default:
-			if failures > 0 {
-				k.log.Info("the keys that verify tokens can be read again", "failures", failures)
+			if mended {
+				k.log.Info("the keys that verify tokens can be read again and are in use", "failures", failures)
 			}
 			failures, pause = 0, k.cfg.Refresh
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/gateway/watched"
 )
 
 const (
@@ -189,7 +190,7 @@ type revocations struct {
 	// The file when it was last read, well or not. One goroutine uses these.
 	seen    fs.FileInfo
 	seenAt  time.Time
-	failing bool
+	watched watched.Files
 }
 
 func newRevocations(cfg Config) *revocations {
@@ -220,7 +221,7 @@ func (r *revocations) read() error {
 	}
 	now := time.Now()
 	same := r.seen != nil && os.SameFile(r.seen, info) && r.seen.ModTime().Equal(info.ModTime()) && r.seen.Size() == info.Size()
-	if same && !r.failing && r.seenAt.Sub(info.ModTime()) > settledAfter {
+	if same && !r.watched.Bad() && r.seenAt.Sub(info.ModTime()) > settledAfter {
 		return nil
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, maxRevocationFile+1))
@@ -260,12 +261,12 @@ func (r *revocations) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := r.read()
+		warn, mended := r.watched.Read(err, time.Now())
 		switch {
-		case err != nil && !r.failing:
-			r.log.Error("the revocations of tokens can't be read: the ones from before stay in force, new ones are not", "error", err)
-		case err == nil && r.failing:
-			r.log.Info("the revocations of tokens can be read again")
+		case warn:
+			r.log.Error("the revocations of tokens can't be read: the ones from before stay in force, new ones are not, and a restart would fail", "error", err)
+		case mended:
+			r.log.Info("the revocations of tokens can be read again and are in force")
 		}
-		r.failing = err != nil
 	}
 }

@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/gateway/watched"
 )
 
 // Config says which tokens are good.
@@ -216,6 +217,16 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	a.keys.run(ctx)
 	revoking.Wait()
 	return nil
+}
+
+// Watched returns what became of the newest keys (tokens), from a file or a URL,
+// and of the newest revocations, if there is a file of them.
+func (a *Authenticator) Watched() map[string]*watched.Files {
+	all := map[string]*watched.Files{"tokens": &a.keys.watched}
+	if a.cfg.Revocations != "" {
+		all["revocations"] = &a.revocations.watched
+	}
+	return all
 }
 
 // Revoked implements gateway.Revoker.

@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// TestBadFilesOfSecretsShowUntilTheyAreGood spoils each file of secrets that a
+// running node reads again: its metrics and its log say so, and once the file is
+// good again they say that as well.
+func TestBadFilesOfSecretsShowUntilTheyAreGood(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if _, errs, code := call(t, "certs", "--dir", dir, "--node", "n1"); code != 0 {
+		t.Fatal(errs)
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name, content string) {
+		t.Helper()
+		err := os.WriteFile(path("new"), []byte(content), 0o600)
+		if err = errors.Join(err, os.Rename(path("new"), path(name))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("gossip", strings.Repeat("e1", 32)+"\n")
+	write("secrets", strings.Repeat("s", 64)+"\n")
+	write("revoked", "")
+	c := startCluster(t, database(t), []string{""}, "--gossip-key-file", path("gossip"), "--auth", "jwt", "--jwt-hmac-file", path("secrets"), "--jwt-revocations", path("revoked"),
+		"--peer-tls-cert", path("n1.pem"), "--peer-tls-key", path("n1.key"), "--peer-tls-ca", path("ca.pem"))
+	shown := func(bad string) {
+		t.Helper()
+		harness.Eventually(t, "bad files: "+bad, func() error {
+			metrics := scrape(t, c.members[0].URLs[0])
+			for _, use := range []string{"peers", "gossip", "tokens", "revocations"} {
+				value := 0
+				if use == bad {
+					value = 1
+				}
+				if want := fmt.Sprintf("\nganglion_files_bad{use=%q} %d\n", use, value); !strings.Contains(metrics, want) {
+					return fmt.Errorf("/metrics has no %s", strings.TrimSpace(want))
+				}
+			}
+			return nil
+		})
+	}
+	shown("")
+	for _, f := range []struct{ use, file, warning, mended string }{
+		{"peers", "n1.pem", "the changed peer certificates are not good", "the peer certificates are good again"},
+		{"gossip", "gossip", "the changed gossip keys are not good", "the gossip keys are good again"},
+		{"tokens", "secrets", "the keys that verify tokens can't be read", "the keys that verify tokens can be read again"},
+		{"revocations", "revoked", "the revocations of tokens can't be read", "the revocations of tokens can be read again"},
+	} {
+		good, err := os.ReadFile(path(f.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spoil := range []func(){
+			func() { write(f.file, "nonsense\n") },
+			func() {
+				if err := os.Remove(path(f.file)); err != nil {
+					t.Fatal(err)
+				}
+			},
+		} {
+			spoil()
+			shown(f.use)
+			write(f.file, string(good))
+			shown("")
+		}
+		for _, says := range []string{f.warning, f.mended} {
+			harness.Eventually(t, says, func() error {
+				if n := strings.Count(c.members[0].Output(), says); n != 2 {
+					return fmt.Errorf("%q is logged %d times, want 2:\n%s", says, n, c.members[0].Output())
+				}
+				return nil
+			})
+		}
+	}
+}
