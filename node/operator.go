@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,6 +107,11 @@ func notAnswered(ctx context.Context, addr string, err error) error {
 		return fmt.Errorf("%s did not answer in time", addr)
 	case code == codes.Unimplemented:
 		return fmt.Errorf("the node at %s is older than this command", addr)
+	case code == codes.Unavailable && strings.Contains(err.Error(), "while dialing"):
+		return fmt.Errorf("no node can be reached at %s (%s)", addr, grpcstatus.Convert(err).Message())
+	case code == codes.Unavailable && (strings.Contains(err.Error(), context.DeadlineExceeded.Error()) || strings.Contains(err.Error(), net.ErrClosed.Error())):
+		return fmt.Errorf("the node at %s takes connections and does not answer: its process is frozen or paused, or has no free processor (%s)",
+			addr, grpcstatus.Convert(err).Message())
 	case code == codes.Unavailable:
 		return fmt.Errorf("no node that takes this call answers at %s: nodes with certificates want one of the same authority, in --peer-tls-cert, -key and -ca (%s)",
 			addr, grpcstatus.Convert(err).Message())

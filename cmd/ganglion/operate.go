@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -61,10 +62,27 @@ func (f urlFlag) cluster(ctx context.Context, query string) (node.ClusterStatus,
 		return status, fmt.Errorf("%s answered %s: %s", f.URL, resp.Status, firstLine(resp.Body))
 	}
 	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
+		if late := net.Error(nil); errors.As(err, &late) {
+			return status, noAnswer(f.URL, err)
+		}
 		return status, fmt.Errorf("%s does not answer like a Ganglion node: %w", f.URL, err)
 	}
 	return status, nil
 }
+
+const (
+	// pageWithin is how long a node may take to answer with a page.
+	pageWithin = 10 * time.Second
+	// dialWithin is how long a connection to it may take.
+	dialWithin = 5 * time.Second
+)
+
+// pages asks nodes for pages.
+var pages = func() *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DialContext = (&net.Dialer{Timeout: dialWithin}).DialContext
+	return &http.Client{Transport: transport, Timeout: pageWithin}
+}()
 
 // get asks a node for one of its pages.
 func get(ctx context.Context, node, page string) (*http.Response, error) {
@@ -76,7 +94,7 @@ func get(ctx context.Context, node, page string) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := pages.Do(req)
 	if err != nil {
 		return nil, noAnswer(base, err)
 	}
@@ -98,6 +116,11 @@ func noAnswer(base string, err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {
 		err = request.Err
+	}
+	var connection *net.OpError
+	dialing := errors.As(err, &connection) && connection.Op == "dial"
+	if late := net.Error(nil); errors.As(err, &late) && late.Timeout() && !dialing {
+		return fmt.Errorf("the node at %s takes connections and does not answer in time: its process is frozen or paused, or has no free processor", base)
 	}
 	return fmt.Errorf("no node answers at %s: %w", base, err)
 }

@@ -122,6 +122,12 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 	if code != 0 || strings.TrimSpace(out) != name || !strings.Contains(errs, "n2: ") || !strings.Contains(errs, "n3: ") {
 		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
+	if frozen, _, _ := strings.Cut(errs, "n3: "); !strings.Contains(errs, "takes connections and does not answer") || strings.Contains(errs, "--peer-tls-cert") {
+		t.Errorf("of a frozen node it says %s", frozen)
+	}
+	if out, errs, code := call(t, "members", "--url", c.members[1].URLs[0]); code != 1 || !strings.Contains(errs, "frozen or paused") {
+		t.Errorf("members of a frozen node: exit %d, %s%s", code, out, errs)
+	}
 	files := archived(t, name)
 	for file, has := range map[string]string{
 		"members.txt": "n1 ", "n1/readyz.txt": "200 OK\nready", "n1/cluster.json": `"node": "n1"`, "n1/metrics.txt": "ganglion_ready 1",
