@@ -79,7 +79,7 @@ func TestMistakes(t *testing.T) {
 		{"a schema from the future", node("--store", future), 1, "newer than this program"},
 		{"open links to the world", node("--store", data, "--peer-listen", ":0"), 2, "--insecure-peers"},
 		{"open gossip to the world", node("--store", data, "--gossip-listen", ":0"), 2, "--gossip-key-file, or --insecure-peers"},
-		{"half of a certificate", node("--store", data, "--peer-tls-ca", key), 1, "go together"},
+		{"half of a certificate", node("--store", data, "--peer-tls-ca", key), 2, "go together"},
 		{"a gossip key of the wrong size", node("--store", data, "--gossip-key-file", key), 2, "key: line 1 is no gossip key of 32 bytes"},
 		{"a missing key file", node("--store", data, "--gossip-key-file", key+"x"), 2, "can't read"},
 		{"an aggregate that is none", []string{"owner", "auction"}, 2, "type/id"},
@@ -213,6 +213,8 @@ func TestALogForOperators(t *testing.T) {
 		}
 	}
 	_, stop, _ := strings.Cut(dev.Output(), "msg=draining ")
+	// A probe that a busy machine answers too late is no part of the stop.
+	stop = regexp.MustCompile(`(?m)^.*UDP probes failed.*$`).ReplaceAllString(stop, "")
 	if failure := regexp.MustCompile(`(?m)^.*(level=WARN|level=ERROR|err(or)?=|without being sure|EOF).*$`).FindString(stop); failure != "" {
 		t.Errorf("an orderly stop logs %q:\n%s", failure, dev.Output())
 	}
