@@ -403,20 +403,27 @@ func (h *Host) append(d draft) (eventstore.Appended, error) {
 	ctx, cancel := context.WithDeadline(h.ctx, deadline)
 	defer cancel()
 	appended, err := h.store.Append(ctx, d.unit)
-	h.tellOutage(err)
+	h.tellOutage(appended, err)
 	return appended, err
 }
 
-// tellOutage logs once that the store takes no commands, and once that it does
-// again. Clients learn at most that it is out of reach; the log says why.
-func (h *Host) tellOutage(err error) {
+// outageQuiet is how long the store must have refused nothing for an outage to
+// be over. A disk that is almost full takes some commands between others.
+const outageQuiet = 5 * time.Second
+
+// tellOutage logs once that the store takes no commands, and once that it stores
+// events again. Clients learn at most that it is out of reach; the log says why.
+func (h *Host) tellOutage(appended eventstore.Appended, err error) {
 	switch {
 	case errors.Is(err, eventstore.ErrUnavailable), errors.Is(err, eventstore.ErrUnknown):
-		if h.outage.CompareAndSwap(false, true) {
+		if h.outage.Swap(time.Now().UnixNano()) == 0 {
 			h.log.Warn("the store takes no commands: other nodes are asked to execute them", "error", err)
 		}
-	case err == nil && h.outage.Load() && h.outage.CompareAndSwap(true, false):
-		h.log.Info("the store takes commands again")
+	case err == nil && appended.Stored():
+		last := h.outage.Load()
+		if last != 0 && time.Now().UnixNano()-last >= int64(outageQuiet) && h.outage.CompareAndSwap(last, 0) {
+			h.log.Info("the store takes commands again")
+		}
 	}
 }
 

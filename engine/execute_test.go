@@ -447,29 +447,48 @@ func TestStoreFailuresSayWhatIsKnown(t *testing.T) {
 }
 
 func TestAnOutageIsLoggedOnceWithItsCause(t *testing.T) {
-	t.Parallel()
-	log, out := newMemlog(), &logged{}
-	var cause error
-	log.before = func(eventstore.Unit) error { return cause }
-	h := start(t, Config{Store: log, Logger: out.logger()})
-	for i := range 2 {
-		key := fmt.Sprint("k", i)
-		cause = fmt.Errorf("%w: no route", eventstore.ErrUnavailable)
-		for range 3 {
-			out := do(t, h, cmd("a", key, "put", m{"by": 1}))
-			failed(t, out, command.Unavailable, command.RetryLater)
-			if got := out.Failure.Cause; got != cause.Error() {
-				t.Errorf("the cause is %q, want %q", got, cause)
+	synctest.Test(t, func(t *testing.T) {
+		log, out := newMemlog(), &logged{}
+		var cause error
+		log.before = func(eventstore.Unit) error { return cause }
+		h, stop := startStopping(t, Config{Store: log, Logger: out.logger()})
+		defer stop()
+		said := func(says string, times int) {
+			t.Helper()
+			if got := strings.Count(out.String(), says); got != times {
+				t.Errorf("%q is said %d times, want %d:\n%s", says, got, times, out)
 			}
 		}
-		cause = nil
-		granted(t, do(t, h, cmd("a", key, "put", m{"by": 1})), eventstore.Version(i+1))
-	}
-	for says, times := range map[string]int{"no route": 2, "takes no commands": 2, "takes commands again": 2} {
-		if got := strings.Count(out.String(), says); got != times {
-			t.Errorf("%q is said %d times, want %d:\n%s", says, got, times, out)
+		version := eventstore.Version(0)
+		put := func() {
+			t.Helper()
+			version++
+			granted(t, do(t, h, cmd("a", fmt.Sprint("k", version), "put", m{"by": 1})), version)
 		}
-	}
+		for i := range 2 {
+			for range 3 { // a disk that is almost full takes a command now and then
+				cause = fmt.Errorf("%w: no route", eventstore.ErrUnavailable)
+				out := do(t, h, cmd("a", "refused", "put", m{"by": 1}))
+				failed(t, out, command.Unavailable, command.RetryLater)
+				if got := out.Failure.Cause; got != cause.Error() {
+					t.Errorf("the cause is %q, want %q", got, cause)
+				}
+				cause = nil
+				put()
+				said("takes commands again", i)
+			}
+			time.Sleep(outageQuiet)
+			if out := do(t, h, cmd("a", fmt.Sprint("idle", i), "idle", m{})); out.Failure != nil {
+				t.Fatal(out.Failure)
+			}
+			said("takes commands again", i) // nothing was stored
+			put()
+			put()
+			said("no route", i+1)
+			said("takes no commands", i+1)
+			said("takes commands again", i+1)
+		}
+	})
 }
 
 func TestPoisonedCommandFailsAlone(t *testing.T) {

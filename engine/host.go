@@ -62,7 +62,7 @@ type Host struct {
 	counters  counters
 	faults    sync.Map                  // of *rate.Sometimes: panics that were logged, by place
 	differing sync.Map                  // of formKey: forms that were logged
-	outage    atomic.Bool               // the last append found the store out of reach
+	outage    atomic.Int64              // when the store last took no command, in nanoseconds since 1970; 0 while it does
 	aheadTold atomic.Int64              // when decisionTime last logged, in nanoseconds since 1970
 	pauseMost time.Duration             // a longer time between two looks of watchForPauses is a pause
 	ticked    atomic.Pointer[time.Time] // when watchForPauses last looked; nil while it does not

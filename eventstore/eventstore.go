@@ -20,6 +20,7 @@ package eventstore
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -110,6 +111,11 @@ type Appended struct {
 	// without events stands at the version and position of what came before
 	// it; when nothing came before it in this unit, Position is 0.
 	Commands []Place
+}
+
+// Stored reports whether the unit had events.
+func (a Appended) Stored() bool {
+	return slices.ContainsFunc(a.Commands, func(p Place) bool { return p.Position > 0 })
 }
 
 // Place is the version and the position of a command's last event.

@@ -47,7 +47,7 @@ type observer struct {
 // It is safe for concurrent use.
 type storeHealth struct {
 	silent  atomic.Bool  // at the last question
-	refused atomic.Int64 // when the last append failed for the store's sake, in Unix nanoseconds; 0 since one succeeded
+	refused atomic.Int64 // when the last append failed for the store's sake, in Unix nanoseconds; 0 since events were stored
 }
 
 // refusedFor is how long the failure of an append counts if none follows it.
@@ -55,9 +55,9 @@ const refusedFor = time.Minute
 
 func (s *storeHealth) checked(err error) { s.silent.Store(err != nil && isOutage(err)) }
 
-func (s *storeHealth) appended(err error, now time.Time) {
+func (s *storeHealth) appended(appended eventstore.Appended, err error, now time.Time) {
 	switch {
-	case err == nil:
+	case err == nil && appended.Stored():
 		s.refused.Store(0)
 	case isOutage(err):
 		s.refused.Store(now.UnixNano())
@@ -85,7 +85,7 @@ func newObserver(node string, provider trace.TracerProvider) *observer {
 	o := &observer{
 		node:       trace.WithAttributes(attribute.String("ganglion.node", node)),
 		commands:   histogram("ganglion_command_seconds", "From a command's arrival at this gateway to its answer, whichever it was."),
-		appends:    histogram("ganglion_append_seconds", "How long the store took for an append, with the wait for its batch."),
+		appends:    histogram("ganglion_append_seconds", "How long the store took for an append, with the wait for its batch; without those that a database refused which is away or full."),
 		deliveries: histogram("ganglion_delivery_seconds", "From a commit's time, by its owner's clock, to its delivery to this node's sessions."),
 	}
 	if provider != nil {
@@ -212,8 +212,10 @@ func (s observedStore) Append(ctx context.Context, u eventstore.Unit) (eventstor
 		}
 	}
 	appended, err := s.Store.Append(ctx, u)
-	s.appends.Observe(time.Since(began).Seconds())
-	s.store.appended(err, time.Now())
+	if !isOutage(err) { // how slow a database is that stores nothing, says nothing
+		s.appends.Observe(time.Since(began).Seconds())
+	}
+	s.store.appended(appended, err, time.Now())
 	for _, span := range spans {
 		if err != nil {
 			span.SetStatus(codes.Error, err.Error())

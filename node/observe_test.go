@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/ganglion-es/ganglion/domain"
@@ -210,17 +211,20 @@ func TestStoreIsUpAgainAMinuteAfterItsLastRefusal(t *testing.T) {
 		s      storeHealth
 		now    = time.Unix(1_000_000, 0)
 		full   = fmt.Errorf("%w: no space left on device", eventstore.ErrUnavailable)
+		none   = eventstore.Appended{Commands: []eventstore.Place{{Version: 1}}}
+		one    = eventstore.Appended{Commands: []eventstore.Place{{Version: 1}, {Version: 2, Position: 7}}}
 		states = []struct {
 			what string
 			do   func()
 			up   bool
 		}{
 			{"at first", func() {}, true},
-			{"an append is refused", func() { s.appended(full, now) }, false},
+			{"an append is refused", func() { s.appended(none, full, now) }, false},
 			{"it answers questions", func() { s.checked(nil) }, false},
-			{"an append finds a conflict, which stores nothing", func() { s.appended(&eventstore.ConflictError{}, now) }, false},
-			{"an append succeeds", func() { s.appended(nil, now) }, true},
-			{"an append's fate is unknown", func() { s.appended(eventstore.ErrUnknown, now) }, false},
+			{"an append finds a conflict, which stores nothing", func() { s.appended(none, &eventstore.ConflictError{}, now) }, false},
+			{"an append without events succeeds", func() { s.appended(none, nil, now) }, false},
+			{"an append with events succeeds", func() { s.appended(one, nil, now) }, true},
+			{"an append's fate is unknown", func() { s.appended(none, eventstore.ErrUnknown, now) }, false},
 			{"half a minute without appends", func() { now = now.Add(refusedFor / 2) }, false},
 			{"a minute", func() { now = now.Add(refusedFor / 2) }, true},
 			{"it is silent", func() { s.checked(full) }, false},
@@ -233,5 +237,35 @@ func TestStoreIsUpAgainAMinuteAfterItsLastRefusal(t *testing.T) {
 		if got := s.up(now); got != step.up {
 			t.Errorf("%s: up is %v", step.what, got)
 		}
+	}
+}
+
+// appends is a store that answers appends with an error, or with none.
+type appends struct {
+	eventstore.Store
+	err error
+}
+
+func (a appends) Append(context.Context, eventstore.Unit) (eventstore.Appended, error) {
+	return eventstore.Appended{}, a.err
+}
+
+func TestAppendsThatAnOutageRefusedAreNotMeasured(t *testing.T) {
+	t.Parallel()
+	o := newObserver("n1", nil)
+	for _, err := range []error{
+		nil, &eventstore.ConflictError{}, // the database has answered both
+		fmt.Errorf("%w: no space left on device", eventstore.ErrUnavailable), eventstore.ErrUnknown,
+	} {
+		_, _ = observedStore{appends{err: err}, o}.Append(t.Context(), eventstore.Unit{})
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(o.appends)
+	measured, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := measured[0].Metric[0].Histogram.GetSampleCount(); n != 2 {
+		t.Errorf("%d of four appends are measured, want the 2 that the database answered", n)
 	}
 }

@@ -388,12 +388,18 @@ func (r *Router) final(c *call, f *command.Failure) *command.Failure {
 	return &g
 }
 
-// warnEvery bounds how often an operator is told that commands find nobody.
-const warnEvery = 10 * time.Second
+const (
+	// warnEvery bounds how often an operator is told that commands find nobody.
+	warnEvery = 10 * time.Second
+	// answeredAfter is how long no command must have been answered unavailable
+	// for an outage to be over.
+	answeredAfter = 5 * time.Second
+)
 
 // tellUnavailable logs that commands are answered unavailable, now and then.
 func (r *Router) tellUnavailable(f *command.Failure) {
 	now, last := time.Now().UnixNano(), r.warned.Load()
+	r.refusedAt.Store(now)
 	if r.closed.Load() || last != 0 && now-last < int64(warnEvery) || !r.warned.CompareAndSwap(last, now) {
 		return
 	}
@@ -402,6 +408,15 @@ func (r *Router) tellUnavailable(f *command.Failure) {
 		facts = append(facts, "err", f.Cause)
 	}
 	r.cfg.Logger.Warn("commands are answered unavailable", facts...)
+}
+
+// tellAnswered logs that the commands after those of tellUnavailable are executed.
+func (r *Router) tellAnswered() {
+	warned := r.warned.Load()
+	if warned == 0 || time.Now().UnixNano()-r.refusedAt.Load() < int64(answeredAfter) || !r.warned.CompareAndSwap(warned, 0) {
+		return
+	}
+	r.cfg.Logger.Info("commands are answered again", "so_far", r.count.unavailable.Load())
 }
 
 // unreachable is the failure of a call that found nobody to execute it.

@@ -387,6 +387,25 @@ func TestANodeWithoutItsDatabaseIsPassedOver(t *testing.T) {
 					t.Errorf("%s does not say why in its log: %q", from, line)
 				}
 			}
+
+			const again = "commands are answered again"
+			w.nodes["b"].executor.set(func(e *executor) { e.instead = nil })
+			for _, from := range []string{"a", "b", "g"} {
+				mustSucceed(t, w.nodes[from].do(command.Command{Stream: s, Session: "3"}))
+				if line := log.line(again, "node="+from); line != "" {
+					t.Errorf("%s says right after a refusal: %q", from, line)
+				}
+				w.nodes[from].router.refusedAt.Store(time.Now().Add(-answeredAfter).UnixNano()) // long ago
+				for range 2 {
+					mustSucceed(t, w.nodes[from].do(command.Command{Stream: s, Session: "3"}))
+				}
+				if line := log.line(again, "node="+from); !strings.Contains(line, "so_far=1") {
+					t.Errorf("%s does not say that commands are answered again: %q", from, line)
+				}
+			}
+			if n := strings.Count(log.text.String(), again); n != 3 {
+				t.Errorf("%d lines of 3 nodes say that commands are answered again", n)
+			}
 		})
 	}
 }

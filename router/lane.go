@@ -122,7 +122,10 @@ func (s *shard) unlock() {
 	s.answers = nil
 	s.mu.Unlock()
 	for _, a := range answers {
-		if f := a.outcome.Failure; f != nil && f.Code == command.Unavailable {
+		switch f := a.outcome.Failure; {
+		case f == nil && a.outcome.Result.Position > 0 && !a.outcome.Result.Replayed:
+			s.router.tellAnswered()
+		case f != nil && f.Code == command.Unavailable:
 			s.router.tellUnavailable(f)
 		}
 		a.reply(a.outcome)

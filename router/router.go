@@ -242,7 +242,9 @@ type Router struct {
 	changed  broadcast     // the ring, a link, draining or closed
 	changes  atomic.Uint64 // of those
 	part     part
-	warned   atomic.Int64 // when tellUnavailable last did, in Unix nanoseconds
+
+	warned    atomic.Int64 // when tellUnavailable last did, in Unix nanoseconds; 0 since tellAnswered did
+	refusedAt atomic.Int64 // when a command was last answered unavailable, in Unix nanoseconds
 
 	own     gauge         // commands and gets that this node executes, or answers for a peer
 	streams gauge         // of peers

@@ -53,7 +53,7 @@ func (j *journal) execute(node string, c command.Command) command.Result {
 		return res
 	}
 	j.entries[c.Stream] = append(j.entries[c.Stream], entry{node, c.Session, c.Key, string(c.Data), c.Attempt})
-	res := command.Result{Key: c.Key, Version: eventstore.Version(len(j.entries[c.Stream])), Data: c.Data}
+	res := command.Result{Key: c.Key, Version: eventstore.Version(len(j.entries[c.Stream])), Position: eventstore.Position(len(j.entries[c.Stream])), Data: c.Data}
 	j.known[id] = res
 	j.changed.send()
 	return res
