@@ -3,6 +3,7 @@ package eventstore
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 var (
@@ -110,3 +111,25 @@ func (e *DamagedError) Error() string {
 
 // Is makes errors.Is(err, ErrDamaged) hold for every DamagedError.
 func (e *DamagedError) Is(target error) bool { return target == ErrDamaged }
+
+// WentBackError is [ErrWentBack] with what is known of the loss.
+type WentBackError struct {
+	// Seen is the newest position that was seen, or that another node told of.
+	Seen   Position
+	SeenAt time.Time // when its commit was decided
+	// Head is where the log ends. If it is less than Seen, the positions between
+	// the two are lost; else the log has other events in their place, and how
+	// many were lost before those can't be told.
+	Head   Position
+	HeadAt time.Time // when that was decided; means nothing for an empty log
+}
+
+func (e *WentBackError) Error() string {
+	if e.Head < e.Seen {
+		return fmt.Sprintf("%v (this node has seen position %d and the log ends at %d: %d positions are gone)", ErrWentBack, e.Seen, e.Head, e.Seen-e.Head)
+	}
+	return fmt.Sprintf("%v (position %d, which this node has seen, has another event now; the log ends at %d)", ErrWentBack, e.Seen, e.Head)
+}
+
+// Unwrap returns ErrWentBack.
+func (e *WentBackError) Unwrap() error { return ErrWentBack }

@@ -58,6 +58,7 @@ func (n *node) judge(change func(*status)) {
 	change(&now)
 	n.status.Store(&now)
 	switch why := now.problem(); {
+	case errors.Is(why, eventstore.ErrWentBack): // leaveLostLog has said so
 	case why != nil && was.problem() == nil:
 		n.log.Error("not serving", "why", why)
 	case why == nil && was.problem() != nil:
@@ -109,8 +110,18 @@ func (n *node) watchLog(ctx context.Context) error {
 func (n *node) leaveLostLog(ctx context.Context, why error) {
 	old := n.store.LogID()
 	if n.status.Load().lost == nil {
+		facts := []any{"log", old}
+		if loss := (*eventstore.WentBackError)(nil); errors.As(why, &loss) {
+			facts = append(facts, "seen", loss.Seen, "seen_at", loss.SeenAt.UTC(), "head", loss.Head)
+			if loss.Head > 0 {
+				facts = append(facts, "head_at", loss.HeadAt.UTC())
+			}
+			if loss.Head < loss.Seen {
+				facts = append(facts, "lost", loss.Seen-loss.Head)
+			}
+		}
 		n.log.Error("the log went back: events that this node has seen are gone; sessions are closed and commands refused "+
-			"until the events are restored or the loss is accepted with 'ganglion log accept-loss'", "log", old)
+			"until the events are restored or the loss is accepted with 'ganglion log accept-loss'", facts...)
 	}
 	n.judge(func(s *status) { s.lost = why })
 	if n.host != nil {

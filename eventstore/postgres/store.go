@@ -227,7 +227,7 @@ func (s *Store) afterConnect(ctx context.Context, c *pgx.Conn) error {
 		return err
 	}
 	if !s.guard.Compare(mark, log) {
-		s.cfg.Logger.Error("the log went back", "position", mark.Newest.Position, "head", log.Head.Position)
+		s.cfg.Logger.Debug("the log went back", "position", mark.Newest.Position, "head", log.Head.Position)
 	}
 	if s.cfg.Warm {
 		return warmReads(ctx, c)
@@ -289,7 +289,7 @@ func (s *Store) LogID() string { return s.guard.Mark().LogID }
 // Witness implements eventstore.Store.
 func (s *Store) Witness(log string, c *eventstore.Commit) {
 	if !s.guard.Witness(log, guard.Of(c)) {
-		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", c.Position)
+		s.cfg.Logger.Debug("the log went back: another node has seen a commit that it lacks", "position", c.Position)
 	}
 }
 
@@ -299,8 +299,7 @@ func (s *Store) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.guard.Compare(mark, log)
-	return s.guard.Err()
+	return s.guard.Check(mark, log)
 }
 
 // Resume implements eventstore.Store.

@@ -141,7 +141,7 @@ func (s *Store) LogID() string { return s.guard.Mark().LogID }
 // Witness implements eventstore.Store.
 func (s *Store) Witness(log string, c *eventstore.Commit) {
 	if !s.guard.Witness(log, guard.Of(c)) {
-		s.cfg.Logger.Error("the log went back: another node has seen a commit that it lacks", "position", c.Position)
+		s.cfg.Logger.Debug("the log went back: another node has seen a commit that it lacks", "position", c.Position)
 	}
 }
 
@@ -151,8 +151,7 @@ func (s *Store) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.guard.Compare(mark, log)
-	return s.guard.Err()
+	return s.guard.Check(mark, log)
 }
 
 // Resume implements eventstore.Store.

@@ -111,7 +111,7 @@ func (l *loop) answered(a answer) error {
 	switch {
 	case a.err == nil:
 	case errors.Is(a.err, eventstore.ErrWentBack):
-		l.cfg.Logger.Error("the log went back; nothing is delivered until the loss is accepted", "error", a.err)
+		l.cfg.Logger.Debug("the log went back; nothing is delivered until the loss is accepted", "error", a.err)
 		l.lost = a.err
 		l.Subscriber.lost.Store(&a.err)
 		return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +214,10 @@ func TestLogWentBack(t *testing.T) {
 			}
 			return nil
 		})
+		told := regexp.MustCompile(`(?m)^.*level=ERROR.*went back.*$`).FindAllString(n.Output(), -1)
+		if len(told) != 1 || !regexp.MustCompile(`the log went back.* seen=20 seen_at=\S+ head=10 head_at=\S+ lost=10$`).MatchString(told[0]) {
+			t.Errorf("node %d does not say in one line what is lost: %q", i+1, told)
+		}
 	}
 
 	_, errs, code := call(t, "log", "accept-loss", "--store", store)

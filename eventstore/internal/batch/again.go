@@ -78,7 +78,7 @@ func (c *Committer) announce(log string, commits []eventstore.Commit) {
 	last := &commits[len(commits)-1]
 	c.announced = last.Position
 	if err := c.cfg.Saw(log, guard.Of(last)); err != nil {
-		c.cfg.Logger.Error("the log went back", "position", last.Position, "err", err)
+		c.cfg.Logger.Debug("the log went back", "position", last.Position, "err", err)
 	}
 	if c.cfg.Committed == nil {
 		return

@@ -12,6 +12,7 @@ package guard
 
 import (
 	"sync"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 )
@@ -127,6 +128,17 @@ func (g *Guard) Compare(m Mark, l Log) bool {
 		g.lost = true
 	}
 	return !g.lost
+}
+
+// Check is Compare with an error that says how much is lost.
+func (g *Guard) Check(m Mark, l Log) error {
+	if g.Compare(m, l) {
+		return nil
+	}
+	seen, head := g.Mark().Newest, l.Head
+	return &eventstore.WentBackError{
+		Seen: seen.Position, SeenAt: time.UnixMicro(seen.Micros), Head: head.Position, HeadAt: time.UnixMicro(head.Micros),
+	}
 }
 
 // Resume begins again with a log that went back, if it holds the mark after

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -128,4 +129,23 @@ func TestResumeNeedsTheMarkOfNow(t *testing.T) {
 	wantLost(t, "WentBack", g.WentBack(), true)
 	wantLost(t, "Resume by an older mark", g.Resume(asked, Log{ID: "one", AtMark: commit(5, "e"), Head: commit(5, "e")}), true)
 	wantLost(t, "a new incarnation", g.Resume(asked, Log{ID: "two", Head: commit(5, "e")}), false)
+}
+
+func TestCheckSaysHowMuchIsLost(t *testing.T) {
+	t.Parallel()
+	g := New(Log{ID: "one", Head: commit(7, "g")})
+	if err := g.Check(g.Mark(), Log{ID: "one", AtMark: commit(7, "g"), Head: commit(9, "i")}); err != nil {
+		t.Errorf("a log that holds the mark: %v", err)
+	}
+	err := g.Check(g.Mark(), Log{ID: "one", Head: commit(5, "e")})
+	wantLost(t, "a log that ends earlier", err, true)
+	var loss *eventstore.WentBackError
+	if !errors.As(err, &loss) || loss.Seen != 7 || loss.Head != 5 || loss.SeenAt.UnixMicro() != 7 || loss.HeadAt.UnixMicro() != 5 || !strings.Contains(err.Error(), "2 positions are gone") {
+		t.Errorf("a log that ends earlier: %#v, %v", loss, err)
+	}
+	err = g.Check(g.Mark(), Log{ID: "one", AtMark: commit(7, "other"), Head: commit(8, "h")})
+	wantLost(t, "a log with another event", err, true)
+	if !strings.Contains(err.Error(), "position 7, which this node has seen, has another event now; the log ends at 8") {
+		t.Errorf("a log with another event: %v", err)
+	}
 }
