@@ -49,7 +49,8 @@ type MemberStatus struct {
 	// State is "starting", "ready", "not-ready" or "draining". Only a "ready"
 	// one answers /readyz with 200; one that is "not-ready" still owns aggregates.
 	State string `json:"state"`
-	// Problem says why a member is "not-ready".
+	// Problem says why a member is "not-ready", or what is wrong with one that
+	// is "ready".
 	Problem string   `json:"problem,omitempty"`
 	Roles   []string `json:"roles"`
 	// Version is the version of its program; empty if that is too old to tell.
@@ -206,7 +207,7 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 
 // stateOf is a member's state as an operator sees it.
 func stateOf(s cluster.State, p cluster.Problem) string {
-	if s == cluster.Ready && p != cluster.NoProblem {
+	if s == cluster.Ready && !p.Serves() {
 		return NotReady
 	}
 	return s.String()

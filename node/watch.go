@@ -163,7 +163,8 @@ func (n *node) watchSight(ctx context.Context) error {
 	}
 }
 
-// problem is why /readyz says 503 on a node whose state is ready.
+// problem is what is wrong with a node whose state is ready: first what makes
+// /readyz say 503.
 func (n *node) problem() cluster.Problem {
 	s := n.status.Load()
 	var blind blindness
@@ -176,6 +177,13 @@ func (n *node) problem() cluster.Problem {
 		return blind.problem
 	case n.gateway != nil && n.gateway.Refusing() != nil:
 		return cluster.RefusesSessions
+	case !n.observer.store.up(time.Now()):
+		return cluster.StoreRefuses
+	}
+	for _, bad := range n.badFiles() {
+		if bad() {
+			return cluster.FilesBad
+		}
 	}
 	return cluster.NoProblem
 }

@@ -271,7 +271,7 @@ func TestMembersSaysWhatANodeThinksOfItsLinks(t *testing.T) {
 	}
 }
 
-func TestMembersShowsLostOnesAndThoseThatAreNotReady(t *testing.T) {
+func TestMembersShowsWhatIsWrongBelowTheTable(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	err := printMembers(&out, node.ClusterStatus{
@@ -279,6 +279,7 @@ func TestMembersShowsLostOnesAndThoseThatAreNotReady(t *testing.T) {
 		Members: []node.MemberStatus{
 			{ID: "n1", State: "ready", Roles: []string{"domain"}, Version: "v1.2.3", AgeSeconds: 90_061},
 			{ID: "n2", State: node.NotReady, Problem: "the log went back", Roles: []string{"domain"}, AgeSeconds: 59},
+			{ID: "n4", State: "ready", Problem: "its database stores nothing", Roles: []string{"domain"}},
 		},
 		Lost: []node.LostMember{{ID: "n3", Roles: []string{"gateway"}, Version: "v1.2.2", LostSeconds: 185}},
 	})
@@ -287,7 +288,7 @@ func TestMembersShowsLostOnesAndThoseThatAreNotReady(t *testing.T) {
 	}
 	for _, want := range []string{
 		`^n1 +ready +domain .* 1d1h +v1\.2\.3 `, `^n2 +not-ready +domain .* 59s +- `, `^n3 +lost +gateway .* v1\.2\.2 `,
-		`^n2 is not ready: the log went back$`, `^n3 is lost: n1 last heard it 3m5s ago`,
+		`^n2 is not ready: the log went back$`, `^n4: its database stores nothing$`, `^n3 is lost: n1 last heard it 3m5s ago`,
 	} {
 		if !regexp.MustCompile(`(?m)` + want).MatchString(out.String()) {
 			t.Errorf("the output lacks %s:\n%s", want, out.String())

@@ -185,8 +185,12 @@ func printMembers(out io.Writer, status node.ClusterStatus) error {
 		return err
 	}
 	for _, m := range status.Members {
-		if m.Problem != "" {
+		switch {
+		case m.Problem == "":
+		case m.State == node.NotReady:
 			fmt.Fprintf(out, "%s is not ready: %s\n", m.ID, m.Problem)
+		default:
+			fmt.Fprintf(out, "%s: %s\n", m.ID, m.Problem)
 		}
 	}
 	for _, l := range status.Lost {

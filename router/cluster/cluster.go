@@ -390,7 +390,7 @@ func (c *Cluster) SetState(s State) {
 	}
 }
 
-// SetProblem tells the others why this node does not serve, or that it does.
+// SetProblem tells the others what is wrong with this node, or that nothing is.
 func (c *Cluster) SetProblem(p Problem) {
 	if c.change(func(m *Member) { m.Problem = p }) {
 		poke(c.stateChanged)

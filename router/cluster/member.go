@@ -35,8 +35,8 @@ func (s State) String() string {
 // MarshalText makes a State readable in JSON.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Problem says why a ready member does not serve, which its /readyz answers
-// with 503. It is told to the other nodes and changes nothing about owners.
+// Problem says what is wrong with a ready member. It is told to the other nodes
+// and changes nothing about owners.
 type Problem uint8
 
 const (
@@ -53,7 +53,16 @@ const (
 	// RefusesSessions: the member's gateway takes no sessions for another
 	// reason.
 	RefusesSessions
+	// StoreRefuses: the member's database does not answer or stores nothing.
+	StoreRefuses
+	// FilesBad: certificates, keys or revocations that the member reads again
+	// are missing or not good.
+	FilesBad
 )
+
+// Serves reports whether a member with this problem serves all the same; else
+// its /readyz answers 503.
+func (p Problem) Serves() bool { return p == NoProblem || p == StoreRefuses || p == FilesBad }
 
 // String returns a short phrase, and "" for NoProblem.
 func (p Problem) String() string {
@@ -70,6 +79,10 @@ func (p Problem) String() string {
 		return "no ready domain node is in sight"
 	case RefusesSessions:
 		return "its gateway takes no sessions"
+	case StoreRefuses:
+		return "its database does not answer, or stores nothing; its log says why"
+	case FilesBad:
+		return "files of secrets are missing or not good, and a restart would fail; its log names them"
 	}
 	return fmt.Sprintf("problem %d, which a newer program knows", uint8(p))
 }
@@ -100,7 +113,7 @@ type Member struct {
 	// milliseconds, negative if it is behind; 0 while the node finds that the
 	// two agree.
 	ClockMS int64 `json:"clock_ms"`
-	// Problem says why the member does not serve although it is Ready.
+	// Problem says what is wrong with the member although it is Ready.
 	Problem Problem `json:"problem,omitempty"`
 	// Version is the version of the member's program, in at most 64 printable
 	// ASCII characters, which is cut where it does not fit into gossip; empty for

@@ -46,6 +46,10 @@ func TestBadFilesOfSecretsShowUntilTheyAreGood(t *testing.T) {
 					return fmt.Errorf("/metrics has no %s", strings.TrimSpace(want))
 				}
 			}
+			out, errs, code := call(t, "members", "--url", c.members[0].URLs[0])
+			if code != 0 || !strings.Contains(out, "n1       ready ") || strings.Contains(out, "\nn1: files of secrets are missing or not good") != (bad != "") {
+				return errors.New(out + errs)
+			}
 			return nil
 		})
 	}
