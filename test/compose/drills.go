@@ -185,6 +185,9 @@ func (l *load) newTokenSecret(ctx context.Context) error {
 		if err == nil {
 			defer c.Close()
 			_, err = counters.Aggregate(c, "1").Get(ctx)
+			if ended := c.Err(); ended != nil {
+				err = ended
+			}
 		}
 		var refused *ganglion.Error
 		if errors.As(err, &refused) && refused.Code == ganglion.CodeUnauthenticated {
