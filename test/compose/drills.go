@@ -261,7 +261,8 @@ func fullDisk(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, docker(ctx, "rm", "-f", database)) }()
 	id, err := output(ctx, "docker", "run", "-d", "--name", node, "--network", network, "-v", project+"_secrets-domain:/secrets:ro", nodeImage,
-		"dev", "--listen", ":8080", "--store", "postgres://ganglion@database/ganglion?sslmode=disable", "--store-password-file", "/secrets/database-password")
+		"node", "--listen", ":8080", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
+		"--store", "postgres://ganglion@database/ganglion?sslmode=disable", "--store-password-file", "/secrets/database-password")
 	if err != nil {
 		return err
 	}
