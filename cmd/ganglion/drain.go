@@ -68,7 +68,7 @@ func (c drainCmd) run(ctx context.Context, log *slog.Logger) error {
 	if c.Shutdown {
 		fmt.Println(member.ID + ": has left, and stops")
 	} else {
-		fmt.Println(member.ID + ": has left; stop its process, or start it anew to have it back")
+		fmt.Println(member.ID + ": has left; stop its process, or start it again to have it back")
 	}
 	return nil
 }

@@ -57,7 +57,10 @@ func twin(ctx context.Context, of string, args ...string) (id string, end func()
 	if id, err = output(ctx, "docker", append(append(create, args...), image, "node")...); err != nil {
 		return "", nil, err
 	}
-	end = func() error { return errors.Join(docker(ctx, "stop", "-t", "60", id), docker(ctx, "rm", "-f", id)) }
+	end = func() error { // also after an interruption
+		ctx := context.WithoutCancel(ctx)
+		return errors.Join(docker(ctx, "stop", "-t", "60", id), docker(ctx, "rm", "-f", id))
+	}
 	project := os.Getenv("COMPOSE_PROJECT_NAME")
 	err = docker(ctx, "network", "connect", project+"_data", id)
 	if strings.Contains(settings, "GANGLION_ROLES=gateway") {
@@ -231,7 +234,8 @@ func fewDescriptors(ctx context.Context, like string) error {
 // fullDisk fills the disk of a database beside the cluster's, and makes room
 // again.
 func fullDisk(ctx context.Context) (err error) {
-	const network, node = "ganglion-drill", "ganglion-drill-node"
+	const network = "ganglion-drill"
+	cleanup := context.WithoutCancel(ctx)
 	databases, err := containers(ctx, "postgres")
 	if err != nil {
 		return err
@@ -251,7 +255,7 @@ func fullDisk(ctx context.Context) (err error) {
 	if err := docker(ctx, "network", "create", network); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, docker(ctx, "network", "rm", network)) }()
+	defer func() { err = errors.Join(err, docker(cleanup, "network", "rm", network)) }()
 	project := os.Getenv("COMPOSE_PROJECT_NAME")
 	database, err := output(ctx, "docker", "run", "-d", "--network", network, "--network-alias", "database", "--user", "70:70",
 		"--tmpfs", "/var/lib/postgresql/data:uid=70,size=200m", "--tmpfs", "/run/postgresql:uid=70", "-v", project+"_secrets-postgres:/secrets:ro",
@@ -259,35 +263,33 @@ func fullDisk(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, docker(ctx, "rm", "-f", database)) }()
-	id, err := output(ctx, "docker", "run", "-d", "--name", node, "--network", network, "-v", project+"_secrets-domain:/secrets:ro", nodeImage,
+	defer func() { err = errors.Join(err, docker(cleanup, "rm", "-f", database)) }()
+	id, err := output(ctx, "docker", "run", "-d", "--network", network, "-v", project+"_secrets-domain:/secrets:ro", nodeImage,
 		"node", "--listen", ":8080", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
 		"--store", "postgres://ganglion@database/ganglion?sslmode=disable", "--store-password-file", "/secrets/database-password")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, docker(ctx, "rm", "-f", id)) }()
+	defer func() { err = errors.Join(err, docker(cleanup, "rm", "-f", id)) }()
 	if err := healthy(ctx, id); err != nil {
 		return err
 	}
-	add := func() []string {
-		return []string{"exec", id, "/ganglion", "bench", "--url", "http://127.0.0.1:8080", "--rate", "20", "--connections", "1", "--duration", "2s", "--timeout", "1s"}
+	add := func() error {
+		return docker(ctx, "exec", id, "/ganglion", "bench", "--url", "http://127.0.0.1:8080", "--rate", "20", "--connections", "1", "--duration", "2s", "--timeout", "1s")
 	}
-	if _, err := output(ctx, "docker", add()...); err != nil {
+	if err := add(); err != nil {
 		return err
 	}
 	const fill = "/var/lib/postgresql/data/fill"
 	_ = docker(ctx, "exec", database, "dd", "if=/dev/zero", "of="+fill, "bs=8k") // fails when the disk is full
 	return errors.Join(
 		until(ctx, "commands go on with a full disk", func() (bool, error) {
-			_, err := output(ctx, "docker", add()...)
-			return err != nil, nil
+			return add() != nil, nil
 		}),
 		says(ctx, "No space left on device", "docker", "logs", id),
 		docker(ctx, "exec", database, "rm", fill),
 		until(ctx, "commands do not go on with room on the disk", func() (bool, error) {
-			_, err := output(ctx, "docker", add()...)
-			return err == nil, nil
+			return add() == nil, nil
 		}),
 	)
 }

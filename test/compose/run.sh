@@ -2,8 +2,8 @@
 # Proves docker-compose.yml: starts the cluster, has this folder's program and
 # "ganglion bench" load it through the load balancer while nodes are killed,
 # paused, cut off, rolled, scaled and drained and PostgreSQL is restarted, checks
-# every event, and takes all of it down again, whatever happens. It takes about
-# ten minutes.
+# every event, and takes all of it down again, whatever happens. It takes
+# about 20 minutes on two processors.
 #
 # On Debian it installs what is missing, and says so; as root it starts a
 # Docker daemon for the while if none is running. Images that can't be pulled
