@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
 # Starts and stops the cluster of docker-compose.yml:
 #
-#   deploy/cluster.sh up                make what is missing, start, return when all of it serves
+#   deploy/cluster.sh up                build what is missing, start, and return when all services are ready
 #   deploy/cluster.sh dev               the same with a binary built here, mounted into the nodes, and any client id
-#                                       taken on trust; again after a change, it rolls the nodes onto the new binary
-#   deploy/cluster.sh roll [TAG]        replace the nodes one by one, by those of ganglion:TAG
-#   deploy/cluster.sh scale DOMAIN GATEWAY   as many domain nodes and gateways; drained ones don't count, and are removed
-#   deploy/cluster.sh ganglion ARG...   an operator's command, on a gateway: members, token --client ada
-#   deploy/cluster.sh secrets LINE      change secrets by a line of shell in the folder of all of them, make those
-#                                       that are missing, and hand each reader its own
-#   deploy/cluster.sh secrets ganglion ARG...   the same by an operator's command: revoke, certs
-#   deploy/cluster.sh down [--volumes]  stop; the log and the secrets stay, unless --volumes
-#   deploy/cluster.sh compose ARG...    any other command, with the same files
+#                                       trusted; run it again after a change to roll the nodes onto the new binary
+#   deploy/cluster.sh roll [TAG]        replace the nodes one by one with those of ganglion:TAG
+#   deploy/cluster.sh scale DOMAIN GATEWAY   set the number of domain nodes and gateways; remove drained ones first
+#   deploy/cluster.sh ganglion ARG...   run an operator's command on a gateway: members, token --client ada
+#   deploy/cluster.sh secrets LINE      run a shell command in the folder of all secrets, make missing secrets, and
+#                                       copy each to the services that read it
+#   deploy/cluster.sh secrets ganglion ARG...   the same with an operator's command: revoke, certs
+#   deploy/cluster.sh down [--volumes]  stop; keep the log and the secrets, unless --volumes is given
+#   deploy/cluster.sh compose ARG...    run any other compose command with the same files
 #
-# GANGLION_PUBLISH    where clients connect (127.0.0.1:8080)
-# GANGLION_TAG        the tag of the nodes' image (dev)
+# GANGLION_PUBLISH    address for clients (127.0.0.1:8080)
+# GANGLION_TAG        tag of the nodes' image (dev)
 # GANGLION_PREBUILT   1: build the binary with this machine's Go, not in Docker
-# GANGLION_STANDINS   1: where images can't be pulled, use stand-ins made of this
-#                     machine's own PostgreSQL and HAProxy; only for trying out
+# GANGLION_STANDINS   1: if images can't be pulled, use stand-ins built from this
+#                     machine's PostgreSQL and HAProxy, to try the cluster
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 go_image=golang:1.26-alpine
 compose_images="postgres:17-alpine haproxy:3.0-alpine"
 files=docker-compose.yml
-# A busy machine takes longer to start a container than docker-compose 1.29 waits.
+# On a busy machine a container can start more slowly than docker-compose 1.29 allows.
 export COMPOSE_HTTP_TIMEOUT=${COMPOSE_HTTP_TIMEOUT:-300}
 
 say() { echo "cluster: $*" >&2; }
@@ -51,7 +51,7 @@ build_binary() {
 	mkdir -p "$1"
 	CGO_ENABLED=0 GOWORK=off GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
 		go build -tags grpcnotrace -trimpath -ldflags="-s -w -funcalign=16 -X github.com/ganglion-es/ganglion/node.version=$(version)" -o "$1/ganglion.new" ./cmd/ganglion
-	# A new file: the nodes that run go on with the old one.
+	# Replace the file instead of writing into it: running nodes keep the old one.
 	mv "$1/ganglion.new" "$1/ganglion"
 }
 
@@ -72,8 +72,8 @@ build_image() {
 	docker build -q -f deploy/Dockerfile.prebuilt -t "$image" "${args[@]}" "$dir" >&2
 }
 
-# use_standins makes compose use them from here on, unless the real images are
-# there.
+# use_standins makes later compose commands use stand-ins, unless the real images are
+# present.
 use_standins() {
 	[ "${GANGLION_STANDINS:-0}" = 1 ] || return 0
 	# shellcheck disable=SC2086
@@ -85,13 +85,13 @@ prepare() {
 	# shellcheck disable=SC2086
 	if ! pulled $compose_images; then
 		[ "${GANGLION_STANDINS:-0}" = 1 ] ||
-			fail "these images can't be pulled; GANGLION_STANDINS=1 makes stand-ins of this machine's own programs, to try it out"
+			fail "images can't be pulled: set GANGLION_STANDINS=1 to use stand-ins built from this machine's programs"
 		test/compose/standins.sh
 	fi
 	use_standins
 }
 
-# healthy SERVICE... waits until all their containers are.
+# healthy SERVICE... waits until all containers of the services are healthy.
 healthy() {
 	local states waiting=""
 	local end=$((SECONDS + 120))
@@ -102,11 +102,11 @@ healthy() {
 		[ -n "$waiting" ] || return 0
 		sleep 0.5
 	done
-	fail "not ready after two minutes: $waiting- see 'deploy/cluster.sh compose logs'"
+	fail "not healthy after two minutes: $waiting- see 'deploy/cluster.sh compose logs'"
 }
 
-# a_gateway prints the container of one: one that serves, or else one that runs
-# and is not paused.
+# a_gateway prints the container of a ready gateway, or, if none is ready, of a running
+# one that is not paused.
 a_gateway() {
 	local id ids running=""
 	ids=$(compose ps -q gateway)
@@ -122,7 +122,7 @@ a_gateway() {
 	echo "$running"
 }
 
-# drained prints the containers whose node an operator has drained.
+# drained prints the containers of drained nodes.
 drained() {
 	local id ids says
 	ids=$(compose ps -q domain gateway)
@@ -153,7 +153,7 @@ ready() {
 
 		  $url/examples/auction/$other
 
-		Without one, paste:
+		Without a browser, run:
 
 		  curl -s $url/v1/commands -H 'Authorization: Bearer $ada' -d '{"id":"1","aggregate":"counter/c","command":"add","data":{"by":1}}'
 	EOF
@@ -179,7 +179,7 @@ dev() {
 	ready
 }
 
-# once ARG... runs a one-shot service, and returns when it has ended.
+# once ARG... runs a one-shot service and waits for its end.
 once() { compose run --rm -T --no-deps "$@" >&2; }
 
 secrets() {
@@ -194,15 +194,14 @@ secrets() {
 
 restart_node() { docker restart "$1" >/dev/null; }
 
-# replace_node stops one in order, and lets compose make what is missing, which
-# is then of the image that the tag names.
+# replace_node drains and removes a node, and starts another with the image of the tag.
 replace_node() {
 	docker stop "$1" >/dev/null
 	docker rm "$1" >/dev/null
 	compose up -d --no-build --no-recreate --no-deps --scale "$2=$3" "$2" >/dev/null 2>&1
 }
 
-# each_node DO does something to each node, one after another.
+# each_node FUNCTION calls a function for each node, one after another.
 each_node() {
 	local service id ids
 	for service in domain gateway; do
@@ -215,12 +214,12 @@ each_node() {
 	done
 }
 
-# scale removes drained nodes first: compose takes away the newest containers,
-# whatever their nodes do.
+# scale removes drained nodes first, since compose would remove the newest containers,
+# drained or not.
 scale() {
 	local id ids most
 	most=$(sed -n 's/^ *server-template gateway \([0-9]*\) .*/\1/p' deploy/haproxy.cfg)
-	[ "$2" -le "$most" ] || fail "the load balancer takes $most gateways: raise the number after 'server-template gateway' in deploy/haproxy.cfg for more"
+	[ "$2" -le "$most" ] || fail "the load balancer allows $most gateways: for more, raise the number after 'server-template gateway' in deploy/haproxy.cfg"
 	ids=$(drained)
 	for id in $ids; do
 		say "removing the drained node ${id:0:12}"
@@ -240,8 +239,8 @@ dev) dev ;;
 roll)
 	use_standins
 	export GANGLION_TAG=${1:-${GANGLION_TAG:-dev}}
-	present "ganglion:$GANGLION_TAG" || fail "there is no image ganglion:$GANGLION_TAG"
-	secrets # those that a newer release has added
+	present "ganglion:$GANGLION_TAG" || fail "no image ganglion:$GANGLION_TAG on this machine: build or pull it first"
+	secrets # make the secrets that a newer release adds
 	each_node replace_node
 	;;
 scale)

@@ -1,14 +1,14 @@
 #!/bin/sh
-# The service "secrets" of docker-compose.yml: makes the secrets that are not
-# there yet, and gives each reader its own files, which nobody else can read.
-# What is there is never changed.
+# The service "secrets" of docker-compose.yml makes missing secrets, and copies each to
+# the services that read it, as a file that no other user can read. It never changes
+# an existing secret.
 set -eu
 umask 077
 
 nodes=65532    # the user of the nodes' image
-database=70    # the user postgres of PostgreSQL's
+database=70    # the user postgres of PostgreSQL's image
 
-# secret NAME COMMAND... makes a secret of what the command prints.
+# secret NAME COMMAND... makes a secret from the output of the command.
 secret() {
 	name=$1
 	shift
@@ -20,9 +20,9 @@ padded() { head -c 32 /dev/urandom | base64; }
 secret gossip-key padded
 secret jwt-key random 48
 secret database-password random 24
-[ -e /authority/revoked ] || : >/authority/revoked # tokens that are good no more; none yet
+[ -e /authority/revoked ] || : >/authority/revoked # no revoked tokens yet
 
-# give DIR USER FILE [NAME] hands a file to its reader.
+# give DIR USER FILE [NAME] copies a file for the service that reads it.
 give() {
 	to=/secrets/$1/${4:-$3}
 	[ -e "$to" ] && cmp -s "/authority/$3" "$to" && return

@@ -6,15 +6,15 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// Auction sells one item to the highest bidder. Its seller opens it, anybody
-// else bids until it closes, and the seller settles it by closing it. All
-// amounts are integers in cents.
+// Auction sells one item to the highest bidder. The seller opens it, and other
+// clients bid until its closing time, at which it ends by itself; the seller may close
+// it before. All amounts are integers in cents.
 type Auction struct {
 	Item     string    `json:"item"`
-	Seller   string    `json:"seller"` // empty until it is opened
+	Seller   string    `json:"seller"` // empty before it is opened
 	Reserve  int64     `json:"reserve"`
 	ClosesAt time.Time `json:"closes_at,omitzero"`
-	Top      *TopBid   `json:"top"` // none before a bid
+	Top      *TopBid   `json:"top"` // null before the first bid
 	Bids     int       `json:"bids"`
 	Closed   bool      `json:"closed"`
 }
@@ -25,9 +25,9 @@ type TopBid struct {
 	Amount int64  `json:"amount"`
 }
 
-// OpenAuction puts an item up for sale, with the sender as its seller. Bids
-// below the reserve are not taken, and none once the time to close has come,
-// which may be at once.
+// OpenAuction puts an item up for sale. The sender becomes its seller. Bids below
+// the reserve are rejected, and so are bids from the closing time on. The closing
+// time may be in the past; the auction then ends immediately.
 type OpenAuction struct {
 	Item     string    `json:"item"`
 	Reserve  int64     `json:"reserve"`
@@ -39,8 +39,13 @@ type PlaceBid struct {
 	Amount int64 `json:"amount"`
 }
 
-// CloseAuction ends the bidding, or settles an auction whose time is over.
+// CloseAuction ends the auction and names the winner, before its closing time or in
+// the moment after it.
 type CloseAuction struct{}
+
+// EndAuction ends the auction at its closing time and names the winner. No client can
+// send it.
+type EndAuction struct{}
 
 // AuctionOpened records that an item is for sale.
 type AuctionOpened struct {
@@ -50,51 +55,51 @@ type AuctionOpened struct {
 	ClosesAt time.Time `json:"closes_at"`
 }
 
-// BidPlaced records a bid above all before it.
+// BidPlaced records a bid that is higher than all earlier bids.
 type BidPlaced struct {
 	Bidder string `json:"bidder"`
 	Amount int64  `json:"amount"`
 }
 
-// AuctionClosed records who bought the item, and for how much; without a bid
-// the winner is empty and the amount 0.
+// AuctionClosed records who bought the item and for how much. Without a bid the
+// winner is empty and the amount 0.
 type AuctionClosed struct {
 	Winner string `json:"winner"`
 	Amount int64  `json:"amount"`
 }
 
 var (
-	// ErrAlreadyOpen rejects opening an auction twice, also after it closed.
+	// ErrAlreadyOpen rejects opening an auction again, even after it has closed.
 	ErrAlreadyOpen = aggregate.Reject("already_open", "this auction has been opened before")
-	// ErrNotOpen rejects a bid on, or the end of, what never began.
+	// ErrNotOpen rejects a bid on an auction that was never opened, and closing it.
 	ErrNotOpen = aggregate.Reject("not_open", "this auction has not been opened")
-	// ErrClosed rejects what comes too late.
+	// ErrClosed rejects a bid after the closing time, and closing twice.
 	ErrClosed = aggregate.Reject("closed", "this auction is over")
-	// ErrNotSeller rejects that somebody else than the seller ends it.
+	// ErrNotSeller rejects closing by a client that is not the seller.
 	ErrNotSeller = aggregate.Reject("not_seller", "only its seller may close this auction")
 	// ErrOwnAuction rejects a seller's bid.
 	ErrOwnAuction = aggregate.Reject("own_auction", "sellers may not bid in their own auctions")
 
 	// ErrTooLow rejects a bid below the reserve, or not above the top bid.
 	ErrTooLow = aggregate.Reject("too_low", "a bid is at least the reserve and more than the top bid")
-	// ErrTooHigh rejects a bid that not every client could read exactly.
+	// ErrTooHigh rejects a bid that some clients could not read exactly.
 	ErrTooHigh = aggregate.Reject("too_high", "an amount is at most 2^53 cents")
 
-	// ErrInvalidItem and ErrInvalidReserve reject an auction that makes no
-	// sense.
+	// ErrInvalidItem and ErrInvalidReserve reject an auction without a valid
+	// item or reserve.
 	ErrInvalidItem    = aggregate.Reject("invalid_item", "an item has 1 byte to 4 KiB")
 	ErrInvalidReserve = aggregate.Reject("invalid_reserve", "a reserve is from 1 to 2^53 cents")
 )
 
-// The rules ask in one order everywhere: is there an auction, may this client
-// do this at all, is it the time, and only then, is it a good offer. So who
+// Each Decide checks in the same order: whether the auction exists, whether this
+// client may do this, whether it is in time, and then the amount. So a client that
 // may never bid is not told to bid more.
 
 func (c OpenAuction) Decide(call aggregate.Call, s Auction) (aggregate.Decision[Auction], error) {
 	switch {
 	case s.Seller != "":
 		return nil, ErrAlreadyOpen
-	case len(c.Item) < 1 || len(c.Item) > longest:
+	case len(c.Item) < 1 || len(c.Item) > maxText:
 		return nil, ErrInvalidItem
 	case c.Reserve < 1 || c.Reserve > exact:
 		return nil, ErrInvalidReserve
@@ -125,8 +130,8 @@ func (c PlaceBid) Decide(call aggregate.Call, s Auction) (aggregate.Decision[Auc
 	return aggregate.Emit(BidPlaced{Bidder: call.Client, Amount: c.Amount})
 }
 
-// Decide grants the end also after ClosesAt: that is when an auction that ran
-// its time gets its winner.
+// Decide also allows closing after ClosesAt, when an auction that ran its full time
+// gets its winner.
 func (c CloseAuction) Decide(call aggregate.Call, s Auction) (aggregate.Decision[Auction], error) {
 	switch {
 	case s.Seller == "":
@@ -135,10 +140,24 @@ func (c CloseAuction) Decide(call aggregate.Call, s Auction) (aggregate.Decision
 		return nil, ErrNotSeller
 	case s.Closed:
 		return nil, ErrClosed
-	case s.Top == nil:
-		return aggregate.Emit(AuctionClosed{})
 	}
-	return aggregate.Emit(AuctionClosed{Winner: s.Top.Bidder, Amount: s.Top.Amount})
+	return aggregate.Emit(s.settled())
+}
+
+// Decide does nothing for an auction that is over, or whose closing time is later.
+func (EndAuction) Decide(call aggregate.Call, s Auction) (aggregate.Decision[Auction], error) {
+	if s.Seller == "" || s.Closed || call.Time.Before(s.ClosesAt) {
+		return aggregate.Emit[Auction]()
+	}
+	return aggregate.Emit(s.settled())
+}
+
+// settled is how the auction ends: the top bidder wins.
+func (s Auction) settled() aggregate.Event[Auction] {
+	if s.Top == nil {
+		return AuctionClosed{}
+	}
+	return AuctionClosed{Winner: s.Top.Bidder, Amount: s.Top.Amount}
 }
 
 func (e AuctionOpened) Apply(s *Auction) {
@@ -152,7 +171,7 @@ func (e BidPlaced) Apply(s *Auction) {
 
 func (e AuctionClosed) Apply(s *Auction) { s.Closed = true }
 
-// A lamp of Ada's, for sale until noon: what most scenarios begin with.
+// Most scenarios begin with a lamp that Ada sells until noon.
 var (
 	noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	lamp = AuctionOpened{Item: "lamp", Seller: "ada", Reserve: 1000, ClosesAt: noon}
@@ -160,24 +179,36 @@ var (
 
 var _ = aggregate.Define(&Catalog, aggregate.Type[Auction]{
 	Name: "auction",
-	Doc:  "One item, sold to the highest bidder.",
+	Doc:  "An auction sells one item to the highest bidder.",
 	Access: aggregate.Access{
 		Send: aggregate.Authenticated,
 		Read: aggregate.Anyone,
+
+		Commands: map[string]aggregate.Rule{"end": aggregate.System},
 	},
 	Commands: aggregate.Commands[Auction]{
 		"open":  OpenAuction{},
 		"bid":   PlaceBid{},
 		"close": CloseAuction{},
+		"end":   EndAuction{},
+	},
+	Wake: func(s Auction) (time.Time, aggregate.Command[Auction]) {
+		if s.Seller == "" || s.Closed {
+			return time.Time{}, nil
+		}
+		return s.ClosesAt, EndAuction{}
 	},
 	Events: aggregate.Events[Auction]{
 		"opened":     AuctionOpened{},
 		"bid_placed": BidPlaced{},
 		"closed":     AuctionClosed{},
 	},
+	Rejections: aggregate.Rejections{
+		ErrAlreadyOpen, ErrNotOpen, ErrClosed, ErrNotSeller, ErrOwnAuction, ErrTooLow, ErrTooHigh, ErrInvalidItem, ErrInvalidReserve,
+	},
 	ShowsCaller: true,
 	Scenarios: aggregate.Scenarios[Auction]{
-		"who opens an auction is its seller": aggregate.
+		"the client that opens an auction is its seller": aggregate.
 			When(OpenAuction{Item: "lamp", Reserve: 1000, ClosesAt: noon}).By("ada").
 			Then(lamp).
 			Shows(`{"item": "lamp", "seller": "ada", "reserve": 1000, "closes_at": "2026-05-01T12:00:00Z",
@@ -189,58 +220,58 @@ var _ = aggregate.Define(&Catalog, aggregate.Type[Auction]{
 			Given(lamp).
 			When(OpenAuction{Item: "lamp", Reserve: 2000, ClosesAt: noon}).By("ada").
 			Reject(ErrAlreadyOpen),
-		"and not again once closed": aggregate.
+		"a closed auction does not open again": aggregate.
 			Given(lamp, AuctionClosed{}).
 			When(OpenAuction{Item: "lamp", Reserve: 2000, ClosesAt: noon}).By("bob").
 			Reject(ErrAlreadyOpen),
-		"an auction is of something": aggregate.
+		"an auction needs an item": aggregate.
 			When(OpenAuction{Item: "", Reserve: 1000, ClosesAt: noon}).By("ada").
 			Reject(ErrInvalidItem),
-		"nothing is sold for nothing": aggregate.
+		"a reserve is at least 1 cent": aggregate.
 			When(OpenAuction{Item: "lamp", Reserve: 0, ClosesAt: noon}).By("ada").
 			Reject(ErrInvalidReserve),
-		"its time may be over when it opens": aggregate.
+		"the closing time may be in the past": aggregate.
 			When(OpenAuction{Item: "lamp", Reserve: 1000, ClosesAt: noon}).By("ada").At(noon).
 			Then(lamp),
 
-		"a bid of the reserve is taken": aggregate.
+		"a bid may equal the reserve": aggregate.
 			Given(lamp).
 			When(PlaceBid{Amount: 1000}).By("bob").
 			Then(BidPlaced{Bidder: "bob", Amount: 1000}).
 			Shows(`{"item": "lamp", "seller": "ada", "reserve": 1000, "closes_at": "2026-05-01T12:00:00Z",
 				"top": {"bidder": "bob", "amount": 1000}, "bids": 1, "closed": false}`),
-		"a bid below it is not": aggregate.
+		"a bid below the reserve is rejected": aggregate.
 			Given(lamp).
 			When(PlaceBid{Amount: 999}).By("bob").
 			Reject(ErrTooLow),
-		"a bid tops the one before": aggregate.
+		"a bid must exceed the top bid": aggregate.
 			Given(lamp, BidPlaced{Bidder: "bob", Amount: 1500}).
 			When(PlaceBid{Amount: 1501}).By("eve").
 			Then(BidPlaced{Bidder: "eve", Amount: 1501}),
-		"or is too low": aggregate.
+		"a bid equal to the top bid is rejected": aggregate.
 			Given(lamp, BidPlaced{Bidder: "bob", Amount: 1500}).
 			When(PlaceBid{Amount: 1500}).By("eve").
 			Reject(ErrTooLow),
-		"a bid is a number that everybody can read": aggregate.
+		"a bid may not exceed 2^53": aggregate.
 			Given(lamp).
 			When(PlaceBid{Amount: exact + 1}).By("bob").
 			Reject(ErrTooHigh),
-		"sellers don't bid": aggregate.
+		"a seller may not bid": aggregate.
 			Given(lamp).
 			When(PlaceBid{Amount: 1500}).By("ada").
 			Reject(ErrOwnAuction),
-		"nobody bids before the opening": aggregate.
+		"an auction takes no bid before it opens": aggregate.
 			When(PlaceBid{Amount: 1500}).By("bob").
 			Reject(ErrNotOpen),
-		"the last moment is early enough": aggregate.
+		"a bid may arrive just before the closing time": aggregate.
 			Given(lamp).
 			When(PlaceBid{Amount: 1500}).By("bob").At(noon.Add(-time.Microsecond)).
 			Then(BidPlaced{Bidder: "bob", Amount: 1500}),
-		"the closing time is too late": aggregate.
+		"a bid at the closing time is rejected": aggregate.
 			Given(lamp).
 			When(PlaceBid{Amount: 1500}).By("bob").At(noon).
 			Reject(ErrClosed),
-		"and so is any time after the end": aggregate.
+		"a closed auction takes no bid": aggregate.
 			Given(lamp, AuctionClosed{}).
 			When(PlaceBid{Amount: 1500}).By("bob").
 			Reject(ErrClosed),
@@ -251,15 +282,15 @@ var _ = aggregate.Define(&Catalog, aggregate.Type[Auction]{
 			Then(AuctionClosed{Winner: "bob", Amount: 1500}).
 			Shows(`{"item": "lamp", "seller": "ada", "reserve": 1000, "closes_at": "2026-05-01T12:00:00Z",
 				"top": {"bidder": "bob", "amount": 1500}, "bids": 1, "closed": true}`),
-		"also when the time was over": aggregate.
+		"an auction may be closed after its closing time": aggregate.
 			Given(lamp, BidPlaced{Bidder: "bob", Amount: 1500}).
 			When(CloseAuction{}).By("ada").At(noon.Add(time.Hour)).
 			Then(AuctionClosed{Winner: "bob", Amount: 1500}),
-		"without a bid nobody wins": aggregate.
+		"without a bid there is no winner": aggregate.
 			Given(lamp).
 			When(CloseAuction{}).By("ada").
 			Then(AuctionClosed{Winner: "", Amount: 0}),
-		"only the seller closes": aggregate.
+		"only the seller may close an auction": aggregate.
 			Given(lamp).
 			When(CloseAuction{}).By("bob").
 			Reject(ErrNotSeller),
@@ -267,7 +298,32 @@ var _ = aggregate.Define(&Catalog, aggregate.Type[Auction]{
 			Given(lamp, AuctionClosed{}).
 			When(CloseAuction{}).By("ada").
 			Reject(ErrClosed),
-		"what is not open can't be closed": aggregate.
+
+		"an auction ends at its closing time": aggregate.
+			Given(lamp).
+			Wakes(noon),
+		"the top bidder wins when it ends": aggregate.
+			Given(lamp, BidPlaced{Bidder: "bob", Amount: 1500}).
+			Woken().
+			Then(AuctionClosed{Winner: "bob", Amount: 1500}).
+			Shows(`{"item": "lamp", "seller": "ada", "reserve": 1000, "closes_at": "2026-05-01T12:00:00Z",
+				"top": {"bidder": "bob", "amount": 1500}, "bids": 1, "closed": true}`),
+		"without a bid it ends without a winner": aggregate.
+			Given(lamp).
+			Woken().At(noon.Add(time.Hour)).
+			Then(AuctionClosed{}),
+		"an auction that was closed does not end again": aggregate.
+			Given(lamp, AuctionClosed{}).
+			Wakes(time.Time{}),
+		"no client can end an auction": aggregate.
+			Given(lamp).
+			When(EndAuction{}).By("ada").At(noon).
+			Forbid(),
+		"an auction does not end before its closing time": aggregate.
+			Given(lamp).
+			When(EndAuction{}).By("~wake").At(noon.Add(-time.Microsecond)).
+			Then(),
+		"an auction that was never opened cannot be closed": aggregate.
 			When(CloseAuction{}).By("ada").
 			Reject(ErrNotOpen),
 	},

@@ -1,9 +1,10 @@
-// Package domain is the application: its aggregates, one file each.
+// Package domain is the application: its aggregates, projections and process
+// managers, one file each.
 //
-// A file tells an aggregate's whole story: state, commands, events, rules and
-// scenarios. To add an aggregate, add a file; nothing else needs an edit. Its
-// tests are its scenarios, and "go test -update" writes the golden files that
-// keep its stored events readable for ever.
+// A file contains all parts of an aggregate: state, commands, events, rules and
+// scenarios. To add an aggregate, add a file; no other file needs an edit. Its scenarios are its
+// tests, and "go test -update" writes the golden files that keep its stored events
+// readable.
 package domain
 
 import (
@@ -12,17 +13,17 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// Catalog has every aggregate of the application. Each file of this package
+// Catalog contains every aggregate of the application. Each file of this package
 // adds its own with aggregate.Define.
 var Catalog = aggregate.Catalog{Source: source}
 
 //go:embed *.go
 var source embed.FS
 
-// exact is the largest number up to which every program, JavaScript included,
-// reads a JSON integer exactly: 2^53 (IEEE 754 double precision). Amounts and
-// sums stay within it, so that every client shows the same one.
+// exact is 2^53. Up to this number every program reads a JSON integer exactly, even
+// in JavaScript, whose numbers are IEEE 754 doubles. Amounts and sums stay
+// within it, so that every client shows the same number.
 const exact = 1 << 53
 
-// longest is the most bytes that a text written by a client may have.
-const longest = 4 << 10
+// maxText is the largest size, in bytes, of a text from a client.
+const maxText = 4 << 10

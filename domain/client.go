@@ -2,17 +2,16 @@ package domain
 
 import "github.com/ganglion-es/ganglion/domain/aggregate"
 
-// Client is one client's inbox: every client is an aggregate, named by its
-// client id. Others leave notifications in it; only the client itself reads
-// and acknowledges them.
+// Client is the inbox of one client. Its aggregate id is the client's id. Other
+// clients leave notifications; only the client itself reads and acknowledges them.
 type Client struct {
-	// Version is the stream's: it counts notifications and acknowledgements
-	// alike, so that clients name a notification by the version of its event.
+	// Version is the version of the stream. It counts notifications and
+	// acknowledgements, so a notification is named by the version of its event.
 	Version uint64 `json:"version"`
-	// Last is the version of the newest notification, 0 without one.
+	// Last is the version of the newest notification, or 0 if there is none.
 	Last uint64 `json:"last"`
-	// Unread has the versions of the notifications that are not acknowledged,
-	// oldest first. Neighbours share a span: a full inbox is a few of them.
+	// Unread has the versions of the unacknowledged notifications, oldest first.
+	// Consecutive versions share a span.
 	Unread []Span `json:"unread"`
 }
 
@@ -27,19 +26,19 @@ type Notify struct {
 	Text string `json:"text"`
 }
 
-// Acknowledge says that the client has seen every notification up to a
-// version, that of the notification's event.
+// Acknowledge marks every notification up to a version as read. The version is that
+// of a notification's event.
 type Acknowledge struct {
 	Version uint64 `json:"version"`
 }
 
-// Notified records that somebody left a notification.
+// Notified records that a client left a notification.
 type Notified struct {
 	From string `json:"from"`
 	Text string `json:"text"`
 }
 
-// Acknowledged records that notifications up to a version were seen.
+// Acknowledged records that the notifications up to a version were read.
 type Acknowledged struct {
 	Version uint64 `json:"version"`
 }
@@ -49,12 +48,12 @@ var (
 	ErrInvalidText = aggregate.Reject("invalid_text", "a text has 1 byte to 4 KiB")
 
 	// ErrNotNotified rejects an acknowledgement past the newest notification.
-	ErrNotNotified = aggregate.Reject("not_notified", "there is no notification up to this version yet")
+	ErrNotNotified = aggregate.Reject("not_notified", "no notification has this version or a later one")
 )
 
 func (c Notify) Decide(call aggregate.Call, _ Client) (aggregate.Decision[Client], error) {
-	if len(c.Text) < 1 || len(c.Text) > longest {
-		return nil, ErrInvalidText.Because("the text has %d bytes: it may have 1 to %d", len(c.Text), longest)
+	if len(c.Text) < 1 || len(c.Text) > maxText {
+		return nil, ErrInvalidText.Because("the text has %d bytes: it may have 1 to %d", len(c.Text), maxText)
 	}
 	return aggregate.Emit(Notified{From: call.Client, Text: c.Text})
 }
@@ -64,7 +63,7 @@ func (c Acknowledge) Decide(_ aggregate.Call, s Client) (aggregate.Decision[Clie
 	case c.Version > s.Last:
 		return nil, ErrNotNotified.Because("the newest notification has version %d", s.Last)
 	case len(s.Unread) == 0 || c.Version < s.Unread[0].First:
-		return aggregate.Emit[Client]() // seen before: asking twice changes nothing
+		return aggregate.Emit[Client]() // already read
 	}
 	return aggregate.Emit(Acknowledged{Version: c.Version})
 }
@@ -89,10 +88,10 @@ func (e Acknowledged) Apply(s *Client) {
 	}
 }
 
-// Inbox is what the client sees of its state.
+// Inbox is what the client sees of its inbox.
 type Inbox struct {
-	Unread uint64 `json:"unread"` // how many notifications
-	Last   uint64 `json:"last"`   // the newest one's version: what to acknowledge
+	Unread uint64 `json:"unread"` // number of unread notifications
+	Last   uint64 `json:"last"`   // version of the newest notification
 }
 
 func inbox(s Client) any {
@@ -105,47 +104,48 @@ func inbox(s Client) any {
 
 var _ = aggregate.Define(&Catalog, aggregate.Type[Client]{
 	Name: "client",
-	Doc:  "A client's inbox: others leave notifications, the client acknowledges them.",
+	Doc:  "A client's inbox. Other clients leave notifications; the client acknowledges them.",
 	Access: aggregate.Access{
 		Send:     aggregate.Authenticated,
 		Read:     aggregate.Self,
 		Commands: map[string]aggregate.Rule{"acknowledge": aggregate.Self},
 	},
-	Commands: aggregate.Commands[Client]{"notify": Notify{}, "acknowledge": Acknowledge{}},
-	Events:   aggregate.Events[Client]{"notified": Notified{}, "acknowledged": Acknowledged{}},
-	View:     inbox,
+	Commands:   aggregate.Commands[Client]{"notify": Notify{}, "acknowledge": Acknowledge{}},
+	Events:     aggregate.Events[Client]{"notified": Notified{}, "acknowledged": Acknowledged{}},
+	Rejections: aggregate.Rejections{ErrInvalidText, ErrNotNotified},
+	View:       inbox,
 	Scenarios: aggregate.Scenarios[Client]{
-		"anybody with a name may notify a client": aggregate.
+		"an authenticated client may notify another": aggregate.
 			When(Notify{Text: "lunch?"}).By("ada").On("bob").
 			Then(Notified{From: "ada", Text: "lunch?"}).
 			Shows(`{"unread": 1, "last": 1}`),
-		"who has no name may not": aggregate.
+		"an anonymous client may not notify": aggregate.
 			When(Notify{Text: "buy now"}).By("").On("bob").
 			Forbid(),
-		"a notification says something": aggregate.
+		"a notification needs a text": aggregate.
 			When(Notify{Text: ""}).By("ada").On("bob").
 			Reject(ErrInvalidText).
 			Shows(`{"unread": 0, "last": 0}`),
-		"acknowledging one reads those before it as well": aggregate.
+		"an acknowledgement covers earlier notifications too": aggregate.
 			Given(Notified{From: "ada", Text: "lunch?"}, Notified{From: "eve", Text: "psst"}, Notified{From: "ada", Text: "now?"}).
 			When(Acknowledge{Version: 2}).By("bob").On("bob").
 			Then(Acknowledged{Version: 2}).
 			Shows(`{"unread": 1, "last": 3}`),
-		"versions count acknowledgements too": aggregate.
+		"acknowledgements count in versions": aggregate.
 			Given(Notified{From: "ada", Text: "lunch?"}, Acknowledged{Version: 1}, Notified{From: "ada", Text: "now?"}).
 			When(Acknowledge{Version: 3}).By("bob").On("bob").
 			Then(Acknowledged{Version: 3}).
 			Shows(`{"unread": 0, "last": 3}`),
-		"acknowledging twice changes nothing": aggregate.
+		"a second acknowledgement changes nothing": aggregate.
 			Given(Notified{From: "ada", Text: "lunch?"}, Acknowledged{Version: 1}).
 			When(Acknowledge{Version: 1}).By("bob").On("bob").
 			Then().
 			Shows(`{"unread": 0, "last": 1}`),
-		"what was not notified can't be acknowledged": aggregate.
+		"a version past the newest notification cannot be acknowledged": aggregate.
 			Given(Notified{From: "ada", Text: "lunch?"}).
 			When(Acknowledge{Version: 2}).By("bob").On("bob").
 			Reject(ErrNotNotified),
-		"nobody acknowledges for another": aggregate.
+		"a client may not acknowledge for another": aggregate.
 			Given(Notified{From: "ada", Text: "lunch?"}).
 			When(Acknowledge{Version: 1}).By("ada").On("bob").
 			Forbid(),

@@ -2,12 +2,12 @@ package domain
 
 import "github.com/ganglion-es/ganglion/domain/aggregate"
 
-// Counter is a number that clients add to. It stays within ±2^53.
+// Counter is a number that clients add to. It stays from -2^53 to 2^53.
 type Counter struct {
 	Value int64 `json:"value"`
 }
 
-// Add asks for a number, perhaps a negative one, to be added.
+// Add adds a number, which may be negative.
 type Add struct {
 	By int64 `json:"by"`
 }
@@ -18,15 +18,15 @@ type Added struct {
 }
 
 var (
-	// ErrZero rejects adding nothing.
+	// ErrZero rejects adding 0.
 	ErrZero = aggregate.Reject("zero", "adding 0 changes nothing")
 
-	// ErrOverflow rejects a sum that not every client could read exactly.
+	// ErrOverflow rejects a sum that some clients could not read exactly.
 	ErrOverflow = aggregate.Reject("overflow", "the sum would leave the range from -2^53 to 2^53")
 )
 
-// Decide compares with the room that is left, since the sum itself might not
-// fit an int64.
+// Decide compares the number with the remaining range, since the sum may not fit an
+// int64.
 func (c Add) Decide(_ aggregate.Call, s Counter) (aggregate.Decision[Counter], error) {
 	switch {
 	case c.By == 0:
@@ -46,36 +46,37 @@ var _ = aggregate.Define(&Catalog, aggregate.Type[Counter]{
 		Send: aggregate.Authenticated,
 		Read: aggregate.Authenticated,
 	},
-	Commands: aggregate.Commands[Counter]{"add": Add{}},
-	Events:   aggregate.Events[Counter]{"added": Added{}},
+	Commands:   aggregate.Commands[Counter]{"add": Add{}},
+	Events:     aggregate.Events[Counter]{"added": Added{}},
+	Rejections: aggregate.Rejections{ErrZero, ErrOverflow},
 	Scenarios: aggregate.Scenarios[Counter]{
-		"a new counter is at zero": aggregate.
+		"a new counter is 0, and adding 0 is rejected": aggregate.
 			When(Add{By: 0}).
 			Reject(ErrZero).
 			Shows(`{"value": 0}`),
-		"numbers add up": aggregate.
+		"numbers are added, negative ones too": aggregate.
 			Given(Added{By: 2}, Added{By: 3}).
 			When(Add{By: -7}).
 			Then(Added{By: -7}).
 			Shows(`{"value": -2}`),
-		"the limit itself can be reached": aggregate.
+		"the sum may be 2^53": aggregate.
 			Given(Added{By: exact - 1}).
 			When(Add{By: 1}).
 			Then(Added{By: 1}).
 			Shows(`{"value": 9007199254740992}`),
-		"the limit can't be passed": aggregate.
+		"the sum may not exceed 2^53": aggregate.
 			Given(Added{By: exact}).
 			When(Add{By: 1}).
 			Reject(ErrOverflow),
-		"nor the one below zero": aggregate.
+		"the sum may not be less than -2^53": aggregate.
 			Given(Added{By: -exact}).
 			When(Add{By: -1}).
 			Reject(ErrOverflow),
-		"not even by a number that wraps around": aggregate.
+		"a sum that overflows an int64 is rejected": aggregate.
 			Given(Added{By: -exact}).
 			When(Add{By: -1 << 63}).
 			Reject(ErrOverflow),
-		"who has no name adds nothing": aggregate.
+		"an anonymous client may not add": aggregate.
 			When(Add{By: 1}).By("").
 			Forbid(),
 	},

@@ -9,27 +9,30 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ganglion-es/ganglion/domain/aggregate/aggregatetest"
+	"github.com/ganglion-es/ganglion/domain/domaintest"
 )
 
-// TestDomain runs every aggregate's scenarios and compares the stored forms of
-// its events with the golden files in testdata/events. A new aggregate needs
-// nothing here; "go test -update" writes its golden files.
-func TestDomain(t *testing.T) {
+// A new aggregate needs no code here: "go test -update" writes its golden files.
+func TestScenariosHoldAndStoredFormsStayReadable(t *testing.T) {
 	t.Parallel()
-	aggregatetest.Run(t, &Catalog)
+	domaintest.Run(t, &Catalog)
 }
 
-// TestPure keeps aggregates free of the outside world: they import only the
-// standard library and the programming model, which itself has only the
-// standard library.
-func TestPure(t *testing.T) {
+func TestDomainDependsOnlyOnTheStandardLibrary(t *testing.T) {
 	t.Parallel()
-	const model = "github.com/ganglion-es/ganglion/domain/aggregate"
+	const shape = "github.com/ganglion-es/ganglion/domain/internal/shape"
+	const aggregates = shape + " github.com/ganglion-es/ganglion/domain/aggregate"
+	const projections = aggregates + " github.com/ganglion-es/ganglion/domain/projection github.com/ganglion-es/ganglion/domain/internal/events"
+	const processes = projections + " github.com/ganglion-es/ganglion/domain/process"
+	const queries = projections + " github.com/ganglion-es/ganglion/domain/query"
 	const format = "{{if not .Standard}}{{.ImportPath}}{{end}}"
 	for pkg, allowed := range map[string]string{
-		".":           model + " github.com/ganglion-es/ganglion/domain",
-		"./aggregate": model,
+		".":            queries + " " + processes + " github.com/ganglion-es/ganglion/domain/group github.com/ganglion-es/ganglion/domain",
+		"./aggregate":  aggregates,
+		"./group":      aggregates + " github.com/ganglion-es/ganglion/domain/group",
+		"./projection": projections,
+		"./query":      queries,
+		"./process":    processes,
 	} {
 		out, err := exec.Command("go", "list", "-deps", "-f", format, pkg).Output()
 		if err != nil {
@@ -37,15 +40,14 @@ func TestPure(t *testing.T) {
 		}
 		for _, dep := range strings.Fields(string(out)) {
 			if !strings.Contains(" "+allowed+" ", " "+dep+" ") {
-				t.Errorf("%s depends on %s: aggregates import only the standard library and domain/aggregate", pkg, dep)
+				t.Errorf("%s depends on %s: the domain imports only the standard library and its own programming models", pkg, dep)
 			}
 		}
 	}
 }
 
-// TestNoOutsideWorld finds aggregates that read a clock, chance, or the
-// machine, which Decide and Apply may not: what they need comes in the Call.
-func TestNoOutsideWorld(t *testing.T) {
+// Decide and Apply may use only their arguments.
+func TestAggregatesUseNoClockChanceOrGoroutine(t *testing.T) {
 	t.Parallel()
 	packages := map[string]bool{
 		"crypto/rand": true, "io": true, "math/rand": true, "math/rand/v2": true,
@@ -57,7 +59,7 @@ func TestNoOutsideWorld(t *testing.T) {
 	}
 	files, err := filepath.Glob("*.go")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no files to look at: %v", err)
+		t.Fatalf("no files found: %v", err)
 	}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
@@ -76,7 +78,7 @@ func TestNoOutsideWorld(t *testing.T) {
 				}
 			case *ast.SelectorExpr:
 				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && clocks[n.Sel.Name] {
-					t.Errorf("%s: uses time.%s: the time comes in the Call", set.Position(n.Pos()), n.Sel.Name)
+					t.Errorf("%s: uses time.%s: use the time of the Call", set.Position(n.Pos()), n.Sel.Name)
 				}
 			case *ast.GoStmt:
 				t.Errorf("%s: starts a goroutine: aggregates are pure", set.Position(n.Pos()))

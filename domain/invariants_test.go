@@ -16,8 +16,8 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// A history is one aggregate that a test sends commands to, with everything
-// taken through its stored form, as a host does.
+// A history is one aggregate that a test sends commands to. It encodes and decodes
+// every event, as the engine does.
 type history struct {
 	t     *testing.T
 	typ   *aggregate.Definition
@@ -29,13 +29,13 @@ func newHistory(t *testing.T, typ string) *history {
 	t.Helper()
 	d, ok := Catalog.Type(typ)
 	if !ok {
-		t.Fatalf("there is no %s", typ)
+		t.Fatalf("the catalog has no type %s", typ)
 	}
 	return &history{t: t, typ: d, state: d.NewState(), call: aggregate.Call{ID: "1", Time: noon.Add(-time.Hour)}}
 }
 
-// send decides a command and applies what happens. It returns the events, or
-// the code of the rejection. Now and then the state goes through a snapshot.
+// send decides a command and applies its events. It returns the events, or the code
+// of the rejection. One command in ten also takes the state through a snapshot.
 func (h *history) send(r *rand.Rand, client string, cmd any) (events []any, code string) {
 	h.t.Helper()
 	h.call.Client = client
@@ -72,7 +72,7 @@ func (h *history) send(r *rand.Rand, client string, cmd any) (events []any, code
 	return events, ""
 }
 
-// random runs a test with many seeds, which a failure names.
+// random runs a test with 50 seeds. The subtest's name is the seed.
 func random(t *testing.T, test func(t *testing.T, r *rand.Rand)) {
 	t.Parallel()
 	for seed := range uint64(50) {
@@ -82,7 +82,7 @@ func random(t *testing.T, test func(t *testing.T, r *rand.Rand)) {
 	}
 }
 
-func TestCounterStaysExact(t *testing.T) {
+func TestRandomAddsKeepTheCounterExact(t *testing.T) {
 	random(t, func(t *testing.T, r *rand.Rand) {
 		h := newHistory(t, "counter")
 		sum, limit := new(big.Int), big.NewInt(1<<53)
@@ -105,7 +105,7 @@ func TestCounterStaysExact(t *testing.T) {
 			}
 			if want == "" {
 				if !reflect.DeepEqual(events, []any{Added{By: by}}) {
-					t.Fatalf("adding %d did %+v", by, events)
+					t.Fatalf("adding %d caused %+v", by, events)
 				}
 				sum = next
 			}
@@ -116,7 +116,7 @@ func TestCounterStaysExact(t *testing.T) {
 	})
 }
 
-func TestAuctionIsFair(t *testing.T) {
+func TestRandomBidsKeepTheAuctionFair(t *testing.T) {
 	random(t, func(t *testing.T, r *rand.Rand) {
 		h := newHistory(t, "auction")
 		clients := []string{"ada", "bob", "eve"}
@@ -161,11 +161,11 @@ func TestAuctionIsFair(t *testing.T) {
 	})
 }
 
-// checkSale checks what any observer of an auction may rely on.
+// checkSale checks the rules that an observer of an auction may rely on.
 func checkSale(t *testing.T, event any, before Auction, client string, now time.Time) {
 	t.Helper()
 	if before.Closed {
-		t.Fatalf("%+v after the end", event)
+		t.Fatalf("%+v after the auction closed", event)
 	}
 	switch e := event.(type) {
 	case AuctionOpened:
@@ -188,11 +188,11 @@ func checkSale(t *testing.T, event any, before Auction, client string, now time.
 	}
 }
 
-func TestClientCountsUnread(t *testing.T) {
+func TestRandomAcknowledgementsKeepTheUnreadCount(t *testing.T) {
 	random(t, func(t *testing.T, r *rand.Rand) {
 		h := newHistory(t, "client")
 		var version, last uint64
-		var unread []uint64 // the versions, one by one
+		var unread []uint64 // versions
 		for range 200 {
 			var cmd any = Notify{Text: strings.Repeat("x", r.IntN(2)+r.IntN(2)*4096)}
 			if r.IntN(3) == 0 {
@@ -212,7 +212,7 @@ func TestClientCountsUnread(t *testing.T) {
 					n := len(unread)
 					unread = slices.DeleteFunc(unread, func(v uint64) bool { return v <= e.Version })
 					if len(unread) == n {
-						t.Fatalf("%+v acknowledged nothing", e)
+						t.Fatalf("%+v acknowledged no notification", e)
 					}
 				}
 			}

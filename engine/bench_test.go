@@ -13,8 +13,8 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// BenchmarkHost measures commands to counters, so many in flight, through the
-// host into SQLite. commands/unit shows how much a flush of the disk carries.
+// BenchmarkHost measures commands to counters, through the host into SQLite.
+// commands/unit is the number of commands for each flush of the disk.
 func BenchmarkHost(b *testing.B) {
 	for _, counters := range []int{1, 64} {
 		for _, inFlight := range []int{1, 64, 512} {
@@ -31,7 +31,7 @@ func BenchmarkHost(b *testing.B) {
 	}
 }
 
-// BenchmarkSubmit measures the host itself: the log is a map.
+// BenchmarkSubmit measures the host alone, on a log in memory.
 func BenchmarkSubmit(b *testing.B) {
 	for _, inFlight := range []int{1, 512} {
 		b.Run(fmt.Sprintf("inflight=%d", inFlight), func(b *testing.B) {
@@ -42,7 +42,7 @@ func BenchmarkSubmit(b *testing.B) {
 	}
 }
 
-// flow sends b.N commands, never more than inFlight of them unanswered.
+// flow sends b.N commands with at most inFlight of them unanswered.
 func flow(b *testing.B, h *Host, counters, inFlight int) {
 	streams := make([]eventstore.StreamID, counters)
 	for i := range streams {
@@ -75,7 +75,7 @@ func flow(b *testing.B, h *Host, counters, inFlight int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commands/s")
 }
 
-// BenchmarkGet measures a get that is answered from memory.
+// BenchmarkGet measures a get that the cached view answers.
 func BenchmarkGet(b *testing.B) {
 	h := start(b, Config{Store: newMemlog()})
 	granted(b, do(b, h, cmd("a", "1", "put", m{"by": 1})), 1)

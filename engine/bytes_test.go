@@ -9,8 +9,8 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// Note cuts its text at three bytes, perhaps within a character: JSON does not
-// keep that.
+// Note cuts its text after three bytes, which may split a character. JSON does not
+// preserve half a character.
 type Note struct {
 	Text  string
 	Bytes int
@@ -56,9 +56,8 @@ func noted(id, key, text string) command.Command {
 	return c
 }
 
-// TestOwnerAppliesTheBytesThatOthersRead stores an event whose JSON is not what
-// Decide returned: the owner shows, and decides by, what every other node
-// decodes.
+// The event's JSON differs from the event that Decide returned. The owner must show, and
+// decide by, the event that every other node decodes.
 func TestOwnerAppliesTheBytesThatOthersRead(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
@@ -80,13 +79,12 @@ func TestOwnerAppliesTheBytesThatOthersRead(t *testing.T) {
 				t.Errorf("%s: the owner shows %s at version %d, another node %s at %d", id, mine.Data, mine.Version, theirs.Data, theirs.Version)
 			}
 		}
-		failed(t, do(t, owner, noted("b", "2", "abc")), command.Rejected, command.RetryNo)
+		failed(t, do(t, owner, noted("b", "2", "abc")), command.CodeRejected, command.RetryNo)
 	})
 }
 
-// TestStateThatJSONCannotKeepHasNoSnapshot lets Apply put broken text into a
-// state: no node may start from what JSON makes of it.
-func TestStateThatJSONCannotKeepHasNoSnapshot(t *testing.T) {
+// Apply puts invalid text into the state. No node may start from its JSON.
+func TestStateThatJSONCannotPreserveHasNoSnapshot(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		text      string
@@ -107,7 +105,7 @@ func TestStateThatJSONCannotKeepHasNoSnapshot(t *testing.T) {
 			granted(t, do(t, h, c), 1)
 			waitIdle(t, h)
 			waitStats(t, h, func(s Stats) bool { return s.Snapshots == test.snapshots })
-			if warned := strings.Contains(out.String(), "a snapshot can't be made"); warned != (test.snapshots == 0) {
+			if warned := strings.Contains(out.String(), "cannot make a snapshot"); warned != (test.snapshots == 0) {
 				t.Errorf("the log says %q", out.String())
 			}
 		})
@@ -127,7 +125,7 @@ func (c halve) Decide(aggregate.Call, Note) (aggregate.Decision[Note], error) {
 	return aggregate.Emit[Note](halved(c))
 }
 
-// Apply keeps three bytes of a whole text, and two of one that begins with the
+// Apply keeps three bytes of a text, but only two of one that begins with the
 // replacement character.
 func (e halved) Apply(n *Note) {
 	n.Text = e.Text[:3]

@@ -12,7 +12,14 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-func TestCacheKeepsWhatIsUsed(t *testing.T) {
+// putOne adds 1 to an unused box and waits until it is idle.
+func putOne(t *testing.T, h *Host, id string) {
+	t.Helper()
+	granted(t, do(t, h, cmd(id, "1", "put", m{"by": 1})), 1)
+	waitIdle(t, h)
+}
+
+func TestCacheEvictsTheLeastRecentlyUsedStates(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	h := start(t, Config{Store: log, CachedStates: 10})
@@ -20,8 +27,7 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 		get(t, h, command.Get{Stream: box(fmt.Sprint(i))})
 	}
 	for i := range 30 {
-		granted(t, do(t, h, cmd(fmt.Sprint(i), "1", "put", m{"by": i + 1})), 1)
-		waitIdle(t, h)
+		putOne(t, h, fmt.Sprint(i))
 		touch(0)
 	}
 	s := h.Stats()
@@ -29,17 +35,17 @@ func TestCacheKeepsWhatIsUsed(t *testing.T) {
 		t.Errorf("%d cached in %d bytes, %d evicted", s.Cached, s.CachedBytes, s.Evicted)
 	}
 	if s.Loads != 30 {
-		t.Errorf("the box that was used all along was read again: %d loads", s.Loads)
+		t.Errorf("the box that was used most was loaded again: %d loads", s.Loads)
 	}
 	for i := 21; i < 30; i++ {
 		touch(i)
 	}
 	if again := h.Stats(); again.Loads != s.Loads {
-		t.Errorf("the newest were evicted: %d loads", again.Loads-s.Loads)
+		t.Errorf("recently used boxes were evicted: %d loads", again.Loads-s.Loads)
 	}
 	touch(1)
 	if again := h.Stats(); again.Loads != s.Loads+1 {
-		t.Errorf("what was evicted was read %d times", again.Loads-s.Loads)
+		t.Errorf("an evicted box was loaded %d times, want once", again.Loads-s.Loads)
 	}
 }
 
@@ -47,8 +53,7 @@ func TestCacheIsBoundedByBytes(t *testing.T) {
 	t.Parallel()
 	h := start(t, Config{Store: newMemlog(), CachedBytes: 5000})
 	for i := range 30 {
-		granted(t, do(t, h, cmd(fmt.Sprint(i), "1", "put", m{"by": i + 1})), 1)
-		waitIdle(t, h)
+		putOne(t, h, fmt.Sprint(i))
 		if s := h.Stats(); s.CachedBytes > 5000 {
 			t.Fatalf("%d bytes cached", s.CachedBytes)
 		}
@@ -62,20 +67,18 @@ func TestCacheIsBoundedByBytes(t *testing.T) {
 	}
 }
 
-func TestKeepForgetsWhatIsNotOwned(t *testing.T) {
+func TestKeepForgetsAggregatesThatAreNotOwned(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	h := start(t, Config{Store: log})
-	for _, id := range []string{"mine", "theirs"} {
-		granted(t, do(t, h, cmd(id, "1", "put", m{"by": 1})), 1)
-	}
-	waitIdle(t, h)
+	putOne(t, h, "mine")
+	putOne(t, h, "theirs")
 	held := holdFirst(t, log)
 	busy := submit(t, h, cmd("busy", "1", "put", m{"by": 1}))
 	<-held.arrived
 	next := submit(t, h, cmd("busy", "2", "put", m{"by": 1}))
 	h.Keep(func(s eventstore.StreamID) bool { return s.ID == "mine" })
-	if s := h.Stats(); s.Cached != 2 { // busy is at work
+	if s := h.Stats(); s.Cached != 2 { // mine and busy, which has a worker
 		t.Errorf("%d cached", s.Cached)
 	}
 	held.open()
@@ -83,15 +86,15 @@ func TestKeepForgetsWhatIsNotOwned(t *testing.T) {
 	granted(t, <-next, 2)
 	waitIdle(t, h)
 	if s := h.Stats(); s.Cached != 1 {
-		t.Errorf("%d cached once the mailbox was empty", s.Cached)
+		t.Errorf("%d cached after the mailbox was empty", s.Cached)
 	}
 	if value, _ := get(t, h, command.Get{Stream: box("busy")}); value != 2 {
-		t.Errorf("read again, it shows %d", value)
+		t.Errorf("loaded again, the box shows %d", value)
 	}
 }
 
-// What was going on while the log went back must not come back with it.
-func TestClearForgetsAlsoWhatIsUnderWay(t *testing.T) {
+// An append that ends after Clear must not restore a state of lost events.
+func TestClearDropsStateOfAppendInProgress(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	h := start(t, Config{Store: log})
@@ -107,7 +110,7 @@ func TestClearForgetsAlsoWhatIsUnderWay(t *testing.T) {
 	held.open()
 	granted(t, <-answer, 3)
 	if value, version := get(t, h, command.Get{Stream: box("a")}); value != 0 || version != 0 {
-		t.Errorf("the box shows %d at version %d, which the log no longer has", value, version)
+		t.Errorf("the box shows %d at version %d, which the log has lost", value, version)
 	}
 	granted(t, do(t, h, cmd("a", "3", "put", m{"by": 1})), 1)
 	if value, version := get(t, h, command.Get{Stream: box("a"), AtLeast: 1}); value != 1 || version != 1 {
@@ -115,7 +118,7 @@ func TestClearForgetsAlsoWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-func TestPauseIsNoticed(t *testing.T) {
+func TestPauseDetectorComparesBothClocks(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	h, err := New(Config{Store: newMemlog(), Catalog: catalog(nil)})
@@ -123,66 +126,67 @@ func TestPauseIsNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for after, want := range map[time.Duration]bool{
-		pauseTick: false, 9 * pauseTick: false, pauseMost: false, pauseMost + 1: true, time.Hour: true,
+		pauseTick: false, 9 * pauseTick: false, pauseLimit: false, pauseLimit + 1: true, time.Hour: true,
 	} {
-		if got := h.paused(now, now.Add(after)); got != want {
+		if got := h.pauses.isPause(now, now.Add(after)); got != want {
 			t.Errorf("%s between two ticks: paused %v", after, got)
 		}
 	}
-	// A suspended machine: only the wall clock has moved.
-	if !h.paused(now, now.Round(0).Add(time.Hour)) {
+	// On a suspended machine only the wall clock moves.
+	if !h.pauses.isPause(now, now.Round(0).Add(time.Hour)) {
 		t.Error("a suspended machine was not noticed")
 	}
 }
 
-// A get that waited in a socket while the process was stopped may be served
-// before the pause is noticed.
-func TestAGetRightAfterAPauseIsNotStale(t *testing.T) {
+// A get that waited in a socket during the pause may be served before the pause is
+// noticed.
+func TestGetRightAfterAPauseIsNotStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := newMemlog()
-		one, stopOne := startStopping(t, Config{Store: log})
-		defer stopOne()
-		two, stopTwo := startStopping(t, Config{Store: log})
-		defer stopTwo()
-		synctest.Wait()
-		granted(t, do(t, one, cmd("a", "1", "put", m{"by": 1})), 1)
-		granted(t, do(t, two, cmd("a", "2", "put", m{"by": 1})), 2) // no feed: one learns nothing of it
-		if _, version := get(t, one, command.Get{Stream: box("a")}); version != 1 {
-			t.Fatalf("a weak get shows version %d; the test needs one that is behind", version)
+		h, stop := startBehind(t)
+		defer stop()
+		h.pauses.lastTick.Store(new(time.Now().Add(-pauseLimit - 1)))
+		if _, version := get(t, h, command.Get{Stream: box("a")}); version != 2 {
+			t.Errorf("right after a pause a get shows version %d, want 2", version)
 		}
-		one.ticked.Store(new(time.Now().Add(-pauseMost - 1)))
-		if _, version := get(t, one, command.Get{Stream: box("a")}); version != 2 {
-			t.Errorf("right after a pause a weak get shows version %d, want 2", version)
-		}
-		if n := one.Stats().Pauses; n != 0 {
-			t.Errorf("%d pauses were noticed before the get: the test shows nothing", n)
+		if n := h.Stats().Pauses; n != 0 {
+			t.Errorf("%d pauses were noticed before the get, want 0", n)
 		}
 	})
 }
 
-func TestPauseForgetsEveryState(t *testing.T) {
+// startBehind runs a host that has box a in memory at version 1, while another host
+// has stored version 2. Without a feed the first host does not know it.
+func startBehind(t *testing.T) (h *Host, stop func()) {
+	t.Helper()
+	log := newMemlog()
+	h, stopFirst := startStopping(t, Config{Store: log})
+	other, stopOther := startStopping(t, Config{Store: log})
+	synctest.Wait()
+	granted(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), 1)
+	granted(t, do(t, other, cmd("a", "2", "put", m{"by": 1})), 2)
+	if _, version := get(t, h, command.Get{Stream: box("a")}); version != 1 {
+		t.Fatalf("a get shows version %d, want 1", version)
+	}
+	return h, func() { stopFirst(); stopOther() }
+}
+
+func TestPauseDropsEveryState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log := newMemlog()
-		one, stopOne := startStopping(t, Config{Store: log})
-		defer stopOne()
-		two, stopTwo := startStopping(t, Config{Store: log})
-		defer stopTwo()
-		synctest.Wait()
-		granted(t, do(t, one, cmd("a", "1", "put", m{"by": 1})), 1)
-		granted(t, do(t, two, cmd("a", "2", "put", m{"by": 1})), 2) // no feed: one learns nothing of it
-		one.ticked.Store(new(time.Now().Add(-pauseMost)))
+		h, stop := startBehind(t)
+		defer stop()
+		h.pauses.lastTick.Store(new(time.Now().Add(-pauseLimit)))
 		time.Sleep(2 * pauseTick) // until the pause is noticed
 		synctest.Wait()
-		if s := one.Stats(); s.Pauses != 1 || s.Cached != 0 {
+		if s := h.Stats(); s.Pauses != 1 || s.Cached != 0 {
 			t.Errorf("%d pauses were noticed, and %d states are in memory", s.Pauses, s.Cached)
 		}
-		if _, version := get(t, one, command.Get{Stream: box("a")}); version != 2 {
-			t.Errorf("after a pause a weak get shows version %d, want 2", version)
+		if _, version := get(t, h, command.Get{Stream: box("a")}); version != 2 {
+			t.Errorf("after a pause a get shows version %d, want 2", version)
 		}
 	})
 }
 
-func TestHealthyProcessForgetsNothing(t *testing.T) {
+func TestHealthyProcessDropsNoState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, stop := startStopping(t, Config{Store: newMemlog()})
 		defer stop()
@@ -194,7 +198,7 @@ func TestHealthyProcessForgetsNothing(t *testing.T) {
 	})
 }
 
-func TestSnapshotsShortenTheReading(t *testing.T) {
+func TestLoadStartsFromTheNewestSnapshot(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
 		store := log(nil)
@@ -206,29 +210,28 @@ func TestSnapshotsShortenTheReading(t *testing.T) {
 
 		other := start(t, Config{Store: log(nil)})
 		if value, version := get(t, other, command.Get{Stream: box("a")}); value != 25 || version != 25 {
-			t.Errorf("from a snapshot: %d at version %d", value, version)
+			t.Errorf("from a snapshot the box shows %d at version %d", value, version)
 		}
 		if s := other.Stats(); s.SnapshotsUsed != 1 || s.EventsLoaded != 5 {
-			t.Errorf("%d snapshots used, %d events read", s.SnapshotsUsed, s.EventsLoaded)
+			t.Errorf("%d snapshots used, %d events loaded", s.SnapshotsUsed, s.EventsLoaded)
 		}
 		if r := granted(t, do(t, other, cmd("a", "idle", "idle", m{})), 25); r.Position != 25 {
 			t.Errorf("%+v", r)
 		}
 
-		// A program with another idea of the state does not trust it, and
-		// makes its own.
+		// A program with another fingerprint ignores the snapshot and makes its own.
 		newer := start(t, Config{Store: log(nil), Catalog: catalog(func(b *aggregate.Type[Box]) { b.Revision = 7 })})
 		if value, version := get(t, newer, command.Get{Stream: box("a")}); value != 25 || version != 25 {
-			t.Errorf("past a snapshot: %d at version %d", value, version)
+			t.Errorf("without the snapshot the box shows %d at version %d", value, version)
 		}
 		if s := newer.Stats(); s.SnapshotsUsed != 0 || s.EventsLoaded != 25 {
-			t.Errorf("%d snapshots used, %d events read", s.SnapshotsUsed, s.EventsLoaded)
+			t.Errorf("%d snapshots used, %d events loaded", s.SnapshotsUsed, s.EventsLoaded)
 		}
 		waitStats(t, newer, func(s Stats) bool { return s.Snapshots == 1 })
 	})
 }
 
-func TestSnapshotThatCannotBeUsedIsPassedOver(t *testing.T) {
+func TestUnusableSnapshotIsIgnored(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	h := start(t, Config{Store: log})
@@ -237,20 +240,20 @@ func TestSnapshotThatCannotBeUsedIsPassedOver(t *testing.T) {
 
 	log.snapshots[snapshotOf{box("a"), fingerprint}] = eventstore.Snapshot{Stream: box("a"), Version: 3, Fingerprint: fingerprint, State: []byte(`[`)}
 	if value, _ := get(t, start(t, Config{Store: log}), command.Get{Stream: box("a"), Strong: true}); value != 3 {
-		t.Errorf("past a snapshot that is no JSON: %d", value)
+		t.Errorf("without a snapshot that is not JSON the box shows %d", value)
 	}
-	// One that is ahead of the log: made of events that were lost.
+	// A snapshot ahead of the log was made of events that the log has lost.
 	log.snapshots[snapshotOf{box("a"), fingerprint}] = eventstore.Snapshot{
 		Stream: box("a"), Version: 9, Position: 9, Fingerprint: fingerprint, State: []byte(`{"Value":99,"Events":9}`),
 	}
 	other := start(t, Config{Store: log})
 	granted(t, do(t, other, cmd("a", "2", "put", m{"by": 1})), 4)
 	if value, _ := get(t, other, command.Get{Stream: box("a")}); value != 4 {
-		t.Errorf("past a snapshot of lost events: %d", value)
+		t.Errorf("without a snapshot of lost events the box shows %d", value)
 	}
 }
 
-func TestSlowSnapshotsAreDropped(t *testing.T) {
+func TestSnapshotsBeyondTheQueueAreDropped(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	held := newGate(t)

@@ -10,7 +10,7 @@ import (
 
 func fixedClock(at time.Time) func() time.Time { return func() time.Time { return at } }
 
-func TestTimeNeverRunsBackInAStream(t *testing.T) {
+func TestTimeNeverRunsBackwardsInAStream(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	noon := time.Date(2030, 1, 1, 12, 0, 0, 1500, time.FixedZone("x", 3600))
@@ -24,13 +24,12 @@ func TestTimeNeverRunsBackInAStream(t *testing.T) {
 		}
 	}
 	if s := behind.Stats(); s.Ahead != 0 {
-		t.Errorf("a difference of a minute is called a wrong clock %d times", s.Ahead)
+		t.Errorf("a difference of a minute counts as a wrong clock %d times", s.Ahead)
 	}
 }
 
-// TestWrongClockDoesNotFreezeAnAggregate lets a node whose clock is a year
-// ahead touch an aggregate: on other nodes its time goes on, also from a
-// snapshot, and the log names the aggregate.
+// A node whose clock is a year ahead stores an event. On other nodes the aggregate's time
+// must not stand still, even after a load from a snapshot. The log must name the aggregate.
 func TestWrongClockDoesNotFreezeAnAggregate(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
@@ -45,7 +44,7 @@ func TestWrongClockDoesNotFreezeAnAggregate(t *testing.T) {
 		later := start(t, Config{Store: log(nil), Now: fixedClock(noon.Add(time.Second))})
 		granted(t, do(t, later, cmd("a", "3", "put", m{"by": 1})), 11)
 		if s := later.Stats(); s.SnapshotsUsed != 1 || s.Ahead != 0 {
-			t.Errorf("%d snapshots used, %d decisions past a wrong clock", s.SnapshotsUsed, s.Ahead)
+			t.Errorf("%d snapshots used, %d decisions despite a wrong clock", s.SnapshotsUsed, s.Ahead)
 		}
 		commits := assertLog(t, store)
 		for i, want := range []time.Time{noon, noon.Add(time.Second)} {
@@ -54,7 +53,7 @@ func TestWrongClockDoesNotFreezeAnAggregate(t *testing.T) {
 			}
 		}
 		if s := right.Stats(); s.Ahead != 1 {
-			t.Errorf("%d decisions past a wrong clock, want 1", s.Ahead)
+			t.Errorf("%d decisions despite a wrong clock, want 1", s.Ahead)
 		}
 		if text := out.String(); strings.Count(text, "ahead of this node's clock") != 1 || !strings.Contains(text, "stream=box/a") {
 			t.Errorf("the log says %s", text)

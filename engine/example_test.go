@@ -14,8 +14,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// A command is decided, stored and answered; sent again under the same key,
-// it gets the same answer.
+// A command that is sent twice with the same key is executed once.
 func Example() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

@@ -5,166 +5,87 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"time"
-
-	"golang.org/x/time/rate"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-func badRequest(message, field string) *command.Failure {
-	return &command.Failure{Code: command.BadRequest, Message: message, Field: field, Retry: command.RetryNo}
-}
-
-// unknownType and unknownCommand say Elsewhere: the gateway knew the name when
-// it sent the command here, so this node is the older one.
-func unknownType(typ string) *command.Failure {
-	return &command.Failure{
-		Code: command.NotFound, Message: fmt.Sprintf("there is no aggregate type %q", typ),
-		Retry: command.RetryNo, Elsewhere: true,
-	}
-}
-
+// unknownCommand refuses a command that this node's program lacks. The gateway
+// that sent it knew the name, so other nodes may run a newer program.
 func unknownCommand(def *aggregate.Definition, name string) *command.Failure {
-	return &command.Failure{
-		Code:    command.NotFound,
-		Message: fmt.Sprintf("%s has no command %q; it has: %s", def.Name(), name, strings.Join(def.Commands(), ", ")),
-		Retry:   command.RetryNo, Elsewhere: true,
-	}
-}
-
-func busy(why string) *command.Failure {
-	return &command.Failure{Code: command.Busy, Message: why + ": send the command again in a moment", Retry: command.RetryLater}
-}
-
-func late() *command.Failure {
-	return &command.Failure{
-		Code: command.Timeout, Message: "the command waited until its time was over, and was not begun",
-		Retry: command.RetryLater,
-	}
+	return command.UnknownCommand(def.Name(), name, def.Commands()...).OnOtherNodes()
 }
 
 func leaving() *command.Failure {
-	return &command.Failure{
-		Code: command.Unavailable, Message: "this node is leaving and takes no more requests",
-		Retry: command.RetryLater, Elsewhere: true,
-	}
+	return command.Unavailable("this node is shutting down; another node serves the request").OnOtherNodes()
 }
 
-func keyReused(key string) *command.Failure {
-	return &command.Failure{
-		Code:    command.KeyReused,
-		Message: "the key was used before, with another client, command or data: use a new key for each command",
-		Key:     key, Retry: command.RetryNo,
-	}
+// outageRetry is how long clients are asked to wait while the database is out of
+// reach. A failover takes seconds.
+const outageRetry = 500 * time.Millisecond
+
+// unreachable is the failure for an error that may not occur on other nodes.
+func unreachable(err error, retry command.Retry, message string) *command.Failure {
+	f := command.Unavailable("%s", message).OnOtherNodes()
+	f.Retry, f.After, f.Cause = retry, outageRetry, err.Error()
+	return f
 }
 
-func internal() *command.Failure {
-	return &command.Failure{
-		Code: command.Internal, Message: "the node failed at this request; its log says why", Retry: command.RetryNo,
-	}
-}
-
-// outage is how long clients are asked to wait when the database is away: a
-// failover takes seconds, and what waits should not be many.
-const outage = 500 * time.Millisecond
-
-// failure says to a client what an error from the store, or from reading an
-// aggregate, means. It is internal, and logged with the keys of the commands
-// concerned, when there is nothing that a client could know. Whether other
-// nodes still reach the database, only they know: they are asked.
+// failure translates an error of the store, or of reading an aggregate, for the
+// client. An error that a client can do nothing about becomes an internal
+// failure, and is logged with the keys of the jobs.
 func (h *Host) failure(s eventstore.StreamID, doing string, err error, jobs ...*job) *command.Failure {
-	unavailable := func(message string, retry command.Retry) *command.Failure {
-		return &command.Failure{Code: command.Unavailable, Message: message, Retry: retry}
-	}
-	away := func(message string, retry command.Retry) *command.Failure {
-		f := unavailable(message, retry)
-		f.After, f.Elsewhere, f.Cause = outage, true, err.Error()
+	if f := h.storeFailure(s, err); f != nil {
 		return f
 	}
+	h.counters.internal.Add(1)
+	h.reportFault(s, doing, err, jobs)
+	return command.Internal(command.RetryNo)
+}
+
+// storeFailure returns nil for an error that is a fault of the program.
+func (h *Host) storeFailure(s eventstore.StreamID, err error) *command.Failure {
 	var invalid *eventstore.InvalidError
 	switch {
 	case errors.As(err, &invalid):
-		return badRequest("the database refuses the data: "+invalid.Reason, "")
-	case errors.Is(err, eventstore.ErrUnknown) && errors.Is(err, eventstore.ErrWentBack):
-		h.counters.unknown.Add(1)
-		return unavailable("the log has lost events that were seen before, perhaps this command's as well; it serves again "+
-			"once an operator has decided about them: send it again with the same key", command.RetrySameKey)
+		return command.BadRequest("", "the database refuses the data: %s", invalid.Reason)
 	case errors.Is(err, eventstore.ErrUnknown):
 		h.counters.unknown.Add(1)
-		return away("the database went away while it stored the command, so the outcome is not known: "+
-			"send it again with the same key", command.RetrySameKey)
-	case errors.Is(err, errForgotten):
+		return unknownOutcome(err)
+	case errors.Is(err, errInvalidated):
 		h.counters.unavailable.Add(1)
-		return away("this node stood still again and again while it read the aggregate: try again", command.RetryLater)
+		return unreachable(err, command.RetryLater, "this node was paused several times while it read the aggregate: try again")
 	case errors.Is(err, eventstore.ErrUnavailable):
 		h.counters.unavailable.Add(1)
-		return away("the database can't be reached, or stores nothing at the moment: try again", command.RetryLater)
+		return unreachable(err, command.RetryLater, "the database does not answer, or stores nothing at the moment: try again")
 	case errors.Is(err, eventstore.ErrWentBack):
 		h.counters.unavailable.Add(1)
-		return unavailable("the log has lost events that were seen before; it serves again once an operator has decided about them",
-			command.RetryLater)
+		return command.Unavailable("the log has lost events: requests are refused until an operator has decided how to continue")
 	case errors.Is(err, eventstore.ErrClosed), h.ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return leaving()
-	case isMisread(err): // checkStored has logged it
-		f := unavailable(fmt.Sprintf("%s has events that this node's version of the program would misread", s), command.RetryLater)
-		f.Elsewhere = true
-		return f
+	case isMisread(err): // reportForm has logged it
+		return command.Unavailable("%s has events that this node's version of the program would misread", s).OnOtherNodes()
 	case errors.Is(err, aggregate.ErrUnknownEvent):
-		h.log.Warn("an event is newer than this program: leaving the aggregate to other nodes", "stream", s, "error", err)
-		f := unavailable(fmt.Sprintf("%s has events that this node's version of the program does not know", s), command.RetryLater)
-		f.Elsewhere = true
-		return f
+		h.log.Warn("an event is newer than this program; leaving the aggregate to other nodes", "stream", s, "err", err)
+		return command.Unavailable("%s has events that this node's version of the program does not know", s).OnOtherNodes()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return late()
+		return command.Expired()
 	}
-	h.counters.internal.Add(1)
-	h.logFault(s, doing, err, jobs)
-	return internal()
+	return nil
 }
 
-// logFault logs a fault of the program. A client can cause the same panic with
-// each command that it sends: for each place the first ten are logged, and then
-// one a second.
-func (h *Host) logFault(s eventstore.StreamID, doing string, err error, jobs []*job) {
-	log := h.log.With("stream", s)
-	switch len(jobs) {
-	case 0:
-	case 1:
-		log = log.With("key", jobs[0].Key, "command", jobs[0].Name, "client", jobs[0].Client)
-	default:
-		log = log.With("keys", keysOf(jobs))
+// unknownOutcome is the failure for a unit that may or may not be stored.
+func unknownOutcome(err error) *command.Failure {
+	if !errors.Is(err, eventstore.ErrWentBack) {
+		return unreachable(err, command.RetrySameKey,
+			"the database became unreachable while it stored the command, so the outcome is unknown: send the command again with the same key")
 	}
-	var p *panicError
-	if !errors.As(err, &p) {
-		log.Error(doing+" failed", "err", err)
-		return
-	}
-	place := doing + " of " + s.Type
-	if len(jobs) == 1 {
-		place += " " + jobs[0].Name
-	}
-	once, ok := h.faults.Load(place)
-	if !ok {
-		once, _ = h.faults.LoadOrStore(place, &rate.Sometimes{First: 10, Interval: time.Second})
-	}
-	once.(*rate.Sometimes).Do(func() {
-		log.Error(doing+": application code panicked", "panic", p.value, "stack", string(p.stack))
-	})
-}
-
-// keysOf returns the keys of the first commands of a round: enough to find
-// them by.
-func keysOf(jobs []*job) []string {
-	const most = 16
-	keys := make([]string, 0, min(len(jobs), most))
-	for _, j := range jobs[:min(len(jobs), most)] {
-		keys = append(keys, j.Key)
-	}
-	return keys
+	f := command.Unavailable("the log has lost events, perhaps also this command's: " +
+		"send the command again with the same key once an operator has decided how to continue")
+	f.Retry = command.RetrySameKey
+	return f
 }
 
 // panicError is a panic of application code.

@@ -11,8 +11,8 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// The programs below are three releases of one application, whose event
-// "logged" changed its form twice: from text, to text and level, to lines.
+// Three releases of one application, whose event "logged" has three forms: a text; a
+// text and whether it is loud; and lines.
 type (
 	journal struct {
 		Lines []string `json:"lines"`
@@ -81,10 +81,9 @@ func release(t testing.TB, n int) *aggregate.Catalog {
 	return &c
 }
 
-// TestThreeForms runs three releases one after another on one log. Each reads
-// what the ones before it wrote, trusts no snapshot but its own, and a release
-// that is older than the log refuses to work on it.
-func TestThreeForms(t *testing.T) {
+// Each release reads the events of the earlier ones and uses only its own snapshots. An
+// older release leaves the aggregate to other nodes.
+func TestThreeReleasesReadOneLog(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
 		stream := eventstore.StreamID{Type: "journal", ID: "a"}
@@ -107,7 +106,7 @@ func TestThreeForms(t *testing.T) {
 				t.Fatal(err)
 			}
 			if len(j.Lines) != lines || j.Loud != loud || j.Lines[0] != "line 0" || j.Lines[lines-1] == "" {
-				t.Errorf("it shows %d lines, %d of them loud: %s", len(j.Lines), j.Loud, state.Data)
+				t.Errorf("the journal shows %d lines, %d of them loud: %s", len(j.Lines), j.Loud, state.Data)
 			}
 		}
 		line := func(i int) string { return fmt.Sprint("line ", i) }
@@ -121,7 +120,7 @@ func TestThreeForms(t *testing.T) {
 		send(second, 12, 12, func(i int) any { return m{"text": line(i), "loud": true} })
 		shows(second, 24, 12)
 		if s := second.Stats(); s.SnapshotsUsed != 0 || s.EventsLoaded != 12 {
-			t.Errorf("release 2 used %d snapshots and read %d events", s.SnapshotsUsed, s.EventsLoaded)
+			t.Errorf("release 2 used %d snapshots and loaded %d events", s.SnapshotsUsed, s.EventsLoaded)
 		}
 		waitStats(t, second, func(s Stats) bool { return s.Snapshots+s.SnapshotsDropped >= 2 })
 
@@ -129,30 +128,30 @@ func TestThreeForms(t *testing.T) {
 		send(third, 24, 6, func(i int) any { return m{"lines": []string{line(i), line(i)}, "loud": true} })
 		shows(third, 36, 18)
 		if s := third.Stats(); s.SnapshotsUsed != 0 || s.EventsLoaded != 24 {
-			t.Errorf("release 3 used %d snapshots and read %d events", s.SnapshotsUsed, s.EventsLoaded)
+			t.Errorf("release 3 used %d snapshots and loaded %d events", s.SnapshotsUsed, s.EventsLoaded)
 		}
 		waitStats(t, third, func(s Stats) bool { return s.Snapshots+s.SnapshotsDropped >= 2 })
 
-		// Its own snapshot it trusts.
+		// A release uses its own snapshot.
 		again := start(t, Config{Store: log(nil), Catalog: release(t, 3)})
 		shows(again, 36, 18)
 		if s := again.Stats(); s.SnapshotsUsed != 1 || s.EventsLoaded > 5 {
-			t.Errorf("release 3 again used %d snapshots and read %d events", s.SnapshotsUsed, s.EventsLoaded)
+			t.Errorf("release 3 again used %d snapshots and loaded %d events", s.SnapshotsUsed, s.EventsLoaded)
 		}
 
-		// Release 2 is still there during a rolling upgrade: it hands on what
-		// it does not understand.
+		// During a rolling upgrade release 2 still runs, and leaves events that it does
+		// not know to other nodes.
 		old := start(t, Config{Store: log(nil), Catalog: release(t, 2)})
 		c := cmd("a", "late", "jot", m{"text": "x", "loud": false})
 		c.Stream = stream
 		if o := do(t, old, c); o.Failure == nil || !o.Failure.Elsewhere {
-			t.Errorf("an older release answers %+v", o)
+			t.Errorf("an older release replies %+v", o)
 		}
 	})
 }
 
-// The programs below are two releases of a shop whose event "placed" has other
-// members in the second, under the same form: its author forgot the upcaster.
+// Two releases of a shop. The second changed the members of the event "placed" without
+// a new form: its author forgot the upcaster.
 type (
 	shop     struct{ Cents int }
 	placeOne struct {
@@ -189,7 +188,7 @@ func shops(t testing.TB, c aggregate.Command[shop], e aggregate.Event[shop]) *ag
 	return &all
 }
 
-func TestEventOfAnotherShapeIsNeverReadAsZero(t *testing.T) {
+func TestEventOfAnotherShapeIsRefusedAndLoggedOnce(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
 		stream := eventstore.StreamID{Type: "shop", ID: "a"}
@@ -204,20 +203,20 @@ func TestEventOfAnotherShapeIsNeverReadAsZero(t *testing.T) {
 		var out logged
 		second := start(t, Config{Store: log(nil), Catalog: shops(t, placeTwo{}, placedTwo{}), Logger: out.logger()})
 		for i := range 3 {
-			if f := failed(t, do(t, second, place(fmt.Sprint("two", i), m{"cents": 5})), command.Unavailable, command.RetryLater); !f.Elsewhere {
-				t.Errorf("%+v is not left to another node", f)
+			if f := failed(t, do(t, second, place(fmt.Sprint("two", i), m{"cents": 5})), command.CodeUnavailable, command.RetryLater); !f.Elsewhere {
+				t.Errorf("%+v is not sent to another node", f)
 			}
-			getFails(t, second, command.Get{Stream: stream}, command.Unavailable)
+			getFails(t, second, command.Get{Stream: stream}, command.CodeUnavailable)
 		}
 		text := out.String()
 		if strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "would misread") != 1 {
-			t.Errorf("it is not logged once:\n%s", text)
+			t.Errorf("the form is not logged once:\n%s", text)
 		}
 		for _, say := range []string{"stream=shop/a", "version=1", "event=placed", "form=1", "[price]", "[cents]", "aggregate.Reads"} {
 			if !strings.Contains(text, say) {
 				t.Errorf("the log lacks %q:\n%s", say, text)
 			}
 		}
-		granted(t, do(t, first, place("2", m{"price": 1})), 2) // what it was made for still works
+		granted(t, do(t, first, place("2", m{"price": 1})), 2) // the first release still works
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-func TestGetOfAnUnusedAggregate(t *testing.T) {
+func TestGetOfUnusedAggregateShowsTheEmptyState(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
 		h := start(t, Config{Store: log(nil)})
@@ -27,10 +27,10 @@ func TestGetOfAnUnusedAggregate(t *testing.T) {
 		}
 		waitIdle(t, h)
 		if s := h.Stats(); s.Cached != 0 {
-			t.Errorf("%d unused aggregates take up memory", s.Cached)
+			t.Errorf("%d unused aggregates are cached", s.Cached)
 		}
-		getFails(t, h, command.Get{Stream: eventstore.StreamID{Type: "shelf", ID: "1"}}, command.NotFound)
-		getFails(t, h, command.Get{Stream: box(".")}, command.BadRequest)
+		getFails(t, h, command.Get{Stream: eventstore.StreamID{Type: "shelf", ID: "1"}}, command.CodeNotFound)
+		getFails(t, h, command.Get{Stream: box(".")}, command.CodeBadRequest)
 	})
 }
 
@@ -38,7 +38,7 @@ func TestStrongGetIsNeverStale(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
 		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
-		for i := 1; i <= 30; i++ { // no feed: one learns nothing of two
+		for i := 1; i <= 30; i++ { // without a feed the hosts do not know of each other's commits
 			writer, reader := one, two
 			if i%2 == 0 {
 				writer, reader = two, one
@@ -46,7 +46,7 @@ func TestStrongGetIsNeverStale(t *testing.T) {
 			o := do(t, writer, cmd("a", fmt.Sprint(i), "put", m{"by": 1}))
 			r := granted(t, o, eventstore.Version(i))
 			g := command.Get{Stream: box("a"), Strong: true}
-			if i%3 == 0 { // read your writes, on the other node
+			if i%3 == 0 { // read your own write on the other host
 				g = command.Get{Stream: box("a"), AtLeast: r.Position}
 			}
 			if value, version := get(t, reader, g); value != i || version != eventstore.Version(i) {
@@ -65,17 +65,17 @@ func TestObservedCommitOutdatesTheCache(t *testing.T) {
 	granted(t, do(t, two, cmd("a", "2", "put", m{"by": 1})), 2)
 	g := command.Get{Stream: box("a")}
 	if value, _ := get(t, one, g); value != 1 {
-		t.Errorf("the cache shows %d without having been told", value)
+		t.Errorf("before Observe a get shows %d, want 1", value)
 	}
 	waitIdle(t, one)
 	one.Observe(assertLog(t, log))
 	if value, _ := get(t, one, g); value != 2 {
-		t.Errorf("the cache shows %d after it was told", value)
+		t.Errorf("after Observe a get shows %d, want 2", value)
 	}
 	if s := one.Stats(); s.Invalidated != 1 || s.EventsLoaded != 1 {
-		t.Errorf("only what was missing should be read: %+v", s)
+		t.Errorf("%+v, want one state invalidated and one event loaded", s)
 	}
-	// And a command is decided on what is known, without a conflict.
+	// A command is decided at the known version, without a conflict.
 	granted(t, do(t, two, cmd("a", "3", "put", m{"by": 1})), 3)
 	one.Observe(assertLog(t, log))
 	granted(t, do(t, one, cmd("a", "4", "put", m{"by": 1})), 4)
@@ -84,14 +84,14 @@ func TestObservedCommitOutdatesTheCache(t *testing.T) {
 	}
 }
 
-func TestOwnCommitsOnTheFeedCostNothing(t *testing.T) {
+func TestOwnCommitsOnTheFeedCauseNoLoad(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	h := start(t, Config{Store: log})
-	log.told = append(log.told, func(_ string, batch []eventstore.Commit) { h.Observe(batch) }) // before the append returns, as from a store
+	log.listeners = append(log.listeners, func(_ string, batch []eventstore.Commit) { h.Observe(batch) }) // before the append returns, as a store does
 	for i := range 50 {
 		granted(t, do(t, h, cmd("a", fmt.Sprint(i), "put", m{"by": 1})), eventstore.Version(i+1))
-		h.Observe(log.commits[len(log.commits)-1:]) // and again, late
+		h.Observe(log.commits[len(log.commits)-1:]) // again, as the feed does
 		if value, _ := get(t, h, command.Get{Stream: box("a")}); value != i+1 {
 			t.Fatalf("the box shows %d after %d", value, i+1)
 		}
@@ -112,12 +112,12 @@ func TestGetIsAnsweredWhileAnAppendIsUnderWay(t *testing.T) {
 	a := submit(t, h, cmd("a", "2", "put", m{"by": 1}))
 	<-held.arrived
 	if value, version := get(t, h, command.Get{Stream: box("a")}); value != 1 || version != 1 {
-		t.Errorf("the box shows %d at version %d: nothing more is committed", value, version)
+		t.Errorf("during the append the box shows %d at version %d, want 1 at 1", value, version)
 	}
 	held.open()
 	granted(t, <-a, 2)
 	if value, _ := get(t, h, command.Get{Stream: box("a")}); value != 2 {
-		t.Errorf("the box shows %d after the answer", value)
+		t.Errorf("after the reply the box shows %d", value)
 	}
 }
 
@@ -132,12 +132,12 @@ func TestGetWaitsForAPosition(t *testing.T) {
 		granted(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), 1)
 
 		begun := time.Now()
-		getFails(t, h, command.Get{Stream: box("a"), AtLeast: 2, Deadline: begun.Add(time.Second)}, command.Timeout)
+		getFails(t, h, command.Get{Stream: box("a"), AtLeast: 2, Deadline: begun.Add(time.Second)}, command.CodeTimeout)
 		if waited := time.Since(begun); waited != time.Second {
-			t.Errorf("the get waited %s for a position that never came", waited)
+			t.Errorf("the get waited %s, want 1 s", waited)
 		}
 
-		for _, told := range []bool{true, false} {
+		for _, observed := range []bool{true, false} {
 			type answer struct {
 				value   int
 				version eventstore.Version
@@ -151,13 +151,13 @@ func TestGetWaitsForAPosition(t *testing.T) {
 				}()
 			}
 			synctest.Wait()
-			before := log.headsAsked()
+			before := log.headReads()
 			time.Sleep(time.Second)
-			if asked := log.headsAsked() - before; asked == 0 || asked > 41 {
-				t.Errorf("three gets asked for the head %d times in a second", asked)
+			if asked := log.headReads() - before; asked == 0 || asked > 41 {
+				t.Errorf("three gets asked for the head %d times in a second, want 1 to 41", asked)
 			}
 			do(t, other, cmd("a", fmt.Sprint("k", position), "put", m{"by": 1}))
-			if told {
+			if observed {
 				h.Observe(log.commits[len(log.commits)-1:])
 			}
 			for range 3 {
@@ -169,7 +169,7 @@ func TestGetWaitsForAPosition(t *testing.T) {
 	})
 }
 
-func TestAggregateIsReadOnceForAll(t *testing.T) {
+func TestConcurrentGetsShareOneLoad(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	granted(t, do(t, start(t, Config{Store: log}), cmd("a", "1", "put", m{"by": 1})), 1)
@@ -189,11 +189,11 @@ func TestAggregateIsReadOnceForAll(t *testing.T) {
 	held.open()
 	wg.Wait()
 	if _, reads := log.counts(); reads != before+1 {
-		t.Errorf("100 gets read the stream %d times", reads-before)
+		t.Errorf("100 gets loaded the stream %d times", reads-before)
 	}
 }
 
-func TestAtMostSoManyAggregatesAreReadAtOnce(t *testing.T) {
+func TestConcurrentLoadsAreBounded(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	held := newGate(t)
@@ -217,11 +217,11 @@ func TestAtMostSoManyAggregatesAreReadAtOnce(t *testing.T) {
 	held.open()
 	wg.Wait()
 	if most.Load() != 4 {
-		t.Errorf("%d aggregates were read at once", most.Load())
+		t.Errorf("%d aggregates were loaded concurrently, want 4", most.Load())
 	}
 }
 
-func TestFailedReadIsTriedAgain(t *testing.T) {
+func TestFailedLoadIsRetriedByTheNextRequest(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	var fail atomic.Bool
@@ -233,8 +233,8 @@ func TestFailedReadIsTriedAgain(t *testing.T) {
 		return nil
 	}
 	h := start(t, Config{Store: log})
-	getFails(t, h, command.Get{Stream: box("a")}, command.Unavailable)
-	failed(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), command.Unavailable, command.RetryLater)
+	getFails(t, h, command.Get{Stream: box("a")}, command.CodeUnavailable)
+	failed(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), command.CodeUnavailable, command.RetryLater)
 	fail.Store(false)
 	granted(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), 1)
 	if n, _ := log.counts(); n != 1 {
@@ -242,7 +242,7 @@ func TestFailedReadIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestGetEndsWithItsCaller(t *testing.T) {
+func TestGetReturnsWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	held := newGate(t)
@@ -260,25 +260,25 @@ func TestGetEndsWithItsCaller(t *testing.T) {
 	cancel()
 	for range 2 {
 		var f *command.Failure
-		if err := <-ended; !errors.As(err, &f) || f.Code != command.Timeout {
+		if err := <-ended; !errors.As(err, &f) || f.Code != command.CodeTimeout {
 			t.Errorf("error %v", err)
 		}
 	}
 	held.open()
 }
 
-func TestDamagedStreamIsNotGuessedAt(t *testing.T) {
+func TestDamagedStreamFailsAsInternal(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	h := start(t, Config{Store: log})
 	for i := range 3 {
 		granted(t, do(t, h, cmd("a", fmt.Sprint(i), "put", m{"by": 1})), eventstore.Version(i+1))
 	}
-	log.streams[box("a")] = []int{0, 2} // version 2 is missing
+	log.streams[box("a")] = []int{0, 2} // without version 2
 	var out logged
 	other := start(t, Config{Store: log, Logger: out.logger(), Catalog: catalog(func(b *aggregate.Type[Box]) { b.SnapshotEvery = -1 })})
-	getFails(t, other, command.Get{Stream: box("a")}, command.Internal)
-	failed(t, do(t, other, cmd("a", "x", "put", m{"by": 1})), command.Internal, command.RetryNo)
+	getFails(t, other, command.Get{Stream: box("a")}, command.CodeInternal)
+	failed(t, do(t, other, cmd("a", "x", "put", m{"by": 1})), command.CodeInternal, command.RetryNo)
 	if out.String() == "" {
 		t.Error("nothing was logged")
 	}

@@ -16,22 +16,20 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// BenchmarkHot measures commands to one counter on a PostgreSQL that waits for
-// the disk, beside what the counter could do if each command were a commit of
-// its own. One commit's time is measured on the same server, in the same run,
-// in two ways:
+// BenchmarkHot compares commands to one counter, on a PostgreSQL with fsync, with one
+// commit for each command. The time of one commit is measured on the same server, in the
+// same run, in two ways:
 //
-//   - µs/insert is a bare INSERT of one row with its commit, the shortest
-//     commit that the server can make; insert-times is commands per second times
-//     that.
-//   - µs/alone is a command whose neighbours wait for it: the same host with one
-//     in flight. alone-times is what gathering commands into units gains.
+//   - µs/insert is a bare INSERT of one row with its commit, the server's shortest
+//     commit. insert-times is commands per second times that.
+//   - µs/alone is a command with one in flight on the same host. alone-times is the gain
+//     of units with several commands.
 //
-// The aim is 50 at 512 in flight. A row costs the server 10 to 14 µs of its
-// processor whatever carries it there, so on a disk that commits in less than
-// 50 times that, about 0.6 ms, no log can reach 50 insert-times: COPY can't.
-// disk=quick is the disk as it is; for disk=+1ms the server waits a millisecond
-// more before each flush (commit_delay), as a network disk makes it wait.
+// The aim is 50 at 512 in flight. A row costs the server 10 to 14 µs of processor time in
+// any case. On a disk that commits in less than 50 times that, about 0.6 ms, no log
+// reaches 50 insert-times, not even with COPY. disk=quick is the disk as it is. For disk=+1ms
+// the server waits another millisecond before each flush (commit_delay), as with a network
+// disk.
 func BenchmarkHot(b *testing.B) {
 	for disk, settings := range map[string]map[string]string{
 		"quick": nil,
@@ -63,7 +61,7 @@ func benchmarkHot(b *testing.B, settings map[string]string) {
 	runs := 0
 	for _, inFlight := range []int{1, 64, 512} {
 		b.Run(fmt.Sprintf("inflight=%d", inFlight), func(b *testing.B) {
-			runs++ // each run has a log of its own
+			runs++ // each run has its own log
 			store, err := postgres.Open(b.Context(), postgres.Config{URL: url, Schema: fmt.Sprint("run", runs)})
 			if err != nil {
 				b.Fatal(err)
@@ -84,7 +82,7 @@ func benchmarkHot(b *testing.B, settings map[string]string) {
 	}
 }
 
-// commandsAlone measures how long a command takes that is alone.
+// commandsAlone measures the time of a command with one in flight.
 func commandsAlone(b *testing.B, h *Host, key string) []time.Duration {
 	b.Helper()
 	took := make([]time.Duration, 200)
@@ -102,7 +100,7 @@ func commandsAlone(b *testing.B, h *Host, key string) []time.Duration {
 	return took
 }
 
-// bareInserts measures how long one INSERT with its commit takes.
+// bareInserts measures the time of one INSERT with its commit.
 func bareInserts(b *testing.B, conn *pgx.Conn) []time.Duration {
 	b.Helper()
 	took := make([]time.Duration, 200)

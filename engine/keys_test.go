@@ -13,12 +13,12 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// The hash is stored for as long as the log lives: these must never change.
+// The log keeps hashes permanently, so they must never change.
 func TestDigestIsPermanentAndUnambiguous(t *testing.T) {
 	t.Parallel()
 	h := digest("ada", "bid", []byte(`{"amount":700}`))
 	if got, want := hex.EncodeToString(h[:]), "fcb8093619570776e1748773618d1155"; got != want {
-		t.Errorf("digest is %s, was %s when it was first stored", got, want)
+		t.Errorf("digest is %s, want %s as stored in logs", got, want)
 	}
 	seen := map[eventstore.Hash]string{}
 	for _, in := range [][3]string{
@@ -41,7 +41,7 @@ func TestResentKeyIsReplayedOnAnyHost(t *testing.T) {
 		granted(t, do(t, two, cmd("a", "2", "put", m{"by": 4})), 4)
 		for _, h := range []*Host{one, two, start(t, Config{Store: log(nil)})} {
 			again := cmd("a", "1", "repeat", m{"times": 3})
-			again.Data = json.RawMessage(" { \"times\" : 3 } ") // the same data, written otherwise
+			again.Data = json.RawMessage(" { \"times\" : 3 } ") // the same data in another notation
 			r := granted(t, do(t, h, again), 3)
 			if !r.Replayed || r.Position != first.Position || r.Key != "1" {
 				t.Errorf("replayed: %+v, first: %+v", r, first)
@@ -54,7 +54,7 @@ func TestResentKeyIsReplayedOnAnyHost(t *testing.T) {
 }
 
 // protocol: rule Exactly once
-func TestResentCommandThatWouldBeDecidedOtherwiseGetsItsFirstAnswer(t *testing.T) {
+func TestResentCommandGetsItsFirstOutcomeInAnyState(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
 		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
@@ -64,8 +64,8 @@ func TestResentCommandThatWouldBeDecidedOtherwiseGetsItsFirstAnswer(t *testing.T
 			return c
 		}
 		granted(t, do(t, one, expecting("granted", 0)), 1)
-		failed(t, do(t, one, expecting("refused", 2)), command.Conflict, command.RetryNo)
-		granted(t, do(t, one, cmd("a", "other", "put", m{"by": 1})), 2) // version 2: by now the former has no events, the latter has one
+		failed(t, do(t, one, expecting("refused", 2)), command.CodeConflict, command.RetryNo)
+		granted(t, do(t, one, cmd("a", "other", "put", m{"by": 1})), 2) // now at version 2 the first would be refused and the second granted
 		again := map[string]func(h *Host){
 			"granted": func(h *Host) {
 				if r := granted(t, do(t, h, expecting("granted", 0)), 1); !r.Replayed || r.Position != 1 {
@@ -73,13 +73,13 @@ func TestResentCommandThatWouldBeDecidedOtherwiseGetsItsFirstAnswer(t *testing.T
 				}
 			},
 			"refused": func(h *Host) {
-				if f := failed(t, do(t, h, expecting("refused", 2)), command.Conflict, command.RetryNo); !f.Replayed || *f.Version != 1 {
+				if f := failed(t, do(t, h, expecting("refused", 2)), command.CodeConflict, command.RetryNo); !f.Replayed || *f.Version != 1 {
 					t.Errorf("refused again: %+v", f)
 				}
 			},
 		}
-		// A store that finds a known key looks more closely at those that follow:
-		// each host begins with another one.
+		// A store treats the command after a known key differently, so each host begins
+		// with another one.
 		again["refused"](one)
 		again["granted"](one)
 		again["granted"](two)
@@ -90,9 +90,9 @@ func TestResentCommandThatWouldBeDecidedOtherwiseGetsItsFirstAnswer(t *testing.T
 	})
 }
 
-// A command that changed nothing was at the position of the event before it,
-// which is read when it is sent again.
-func TestFirstAnswerWithoutEventsIsAtThePositionBeforeIt(t *testing.T) {
+// A command that changed nothing is at the position of the event before it, which a
+// replay reads from the log.
+func TestReplayedCommandWithoutEventsKeepsItsPosition(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	var unreadable atomic.Bool
@@ -113,12 +113,12 @@ func TestFirstAnswerWithoutEventsIsAtThePositionBeforeIt(t *testing.T) {
 	}
 	granted(t, do(t, h, cmd("a", "3", "put", m{"by": 1})), 4) // the state is in memory again
 	unreadable.Store(true)
-	// It is known to be done, and no other node can say where any better.
-	if f := failed(t, do(t, h, idle), command.Unavailable, command.RetrySameKey); f.Elsewhere || f.Key != "2" {
-		t.Errorf("while the log can't be read: %+v", f)
+	// The command was executed, so no other node may execute it.
+	if f := failed(t, do(t, h, idle), command.CodeUnavailable, command.RetrySameKey); f.Elsewhere || f.Key != "2" {
+		t.Errorf("while the log is unreadable: %+v", f)
 	}
 	unreadable.Store(false)
-	log.mu.Lock() // the log went back, and no one has noticed yet
+	log.mu.Lock() // the log went back
 	log.streams[box("a")] = nil
 	log.mu.Unlock()
 	if r := granted(t, do(t, h, idle), 3); !r.Replayed || r.Position != 0 {
@@ -132,13 +132,13 @@ func TestRejectionUnderAClientsKeyIsFinal(t *testing.T) {
 	eachStore(t, func(t *testing.T, log opener) {
 		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
 		empty := cmd("a", "no", "put", m{"by": 0})
-		first := failed(t, do(t, one, empty), command.Rejected, command.RetryNo)
+		first := failed(t, do(t, one, empty), command.CodeRejected, command.RetryNo)
 		if first.Reason != "empty" || first.Message != "the box has 0" || first.Replayed {
 			t.Errorf("rejected: %+v", first)
 		}
 		granted(t, do(t, two, cmd("a", "1", "put", m{"by": 5})), 1)
 		for _, h := range []*Host{one, two} {
-			again := failed(t, do(t, h, empty), command.Rejected, command.RetryNo)
+			again := failed(t, do(t, h, empty), command.CodeRejected, command.RetryNo)
 			if again.Message != first.Message || again.Reason != first.Reason || !again.Replayed || again.Key != "no" {
 				t.Errorf("rejected again: %+v", again)
 			}
@@ -152,13 +152,13 @@ func TestOutcomeIsKeptForClientsKeysAndSecondAttempts(t *testing.T) {
 		h := start(t, Config{Store: log(nil)})
 		c := cmd("a", "gateway-made", "put", m{"by": 0})
 		c.ClientKey = false
-		failed(t, do(t, h, c), command.Rejected, command.RetryNo)
+		failed(t, do(t, h, c), command.CodeRejected, command.RetryNo)
 		c.Attempt = 2
-		if f := failed(t, do(t, h, c), command.Rejected, command.RetryNo); f.Replayed {
-			t.Error("a rejection that nobody can ask for again was kept")
+		if f := failed(t, do(t, h, c), command.CodeRejected, command.RetryNo); f.Replayed {
+			t.Error("a rejection under a key of the gateway was kept")
 		}
 		c.Attempt = 3
-		if f := failed(t, do(t, h, c), command.Rejected, command.RetryNo); !f.Replayed {
+		if f := failed(t, do(t, h, c), command.CodeRejected, command.RetryNo); !f.Replayed {
 			t.Error("the rejection of a second attempt was not kept")
 		}
 	})
@@ -172,18 +172,18 @@ func TestKeyBelongsToClientCommandAndData(t *testing.T) {
 		bob := cmd("a", "k", "put", m{"by": 1})
 		bob.Client = "bob"
 		for _, c := range []command.Command{bob, cmd("a", "k", "put", m{"by": 2}), cmd("a", "k", "idle", m{})} {
-			if f := failed(t, do(t, h, c), command.KeyReused, command.RetryNo); f.Key != "k" {
+			if f := failed(t, do(t, h, c), command.CodeKeyReused, command.RetryNo); f.Key != "k" {
 				t.Errorf("%+v", f)
 			}
 		}
-		granted(t, do(t, h, cmd("b", "k", "put", m{"by": 2})), 1) // another aggregate's keys are its own
+		granted(t, do(t, h, cmd("b", "k", "put", m{"by": 2})), 1) // keys belong to one aggregate
 		if value, version := get(t, h, command.Get{Stream: box("a")}); value != 1 || version != 1 {
 			t.Errorf("the box shows %d at version %d", value, version)
 		}
 	})
 }
 
-func TestSameKeyInOneDrain(t *testing.T) {
+func TestDuplicateKeysInOneDrainGetOneOutcome(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	held := holdFirst(t, log)
@@ -193,37 +193,37 @@ func TestSameKeyInOneDrain(t *testing.T) {
 	var answers []<-chan command.Outcome
 	for _, c := range []command.Command{
 		cmd("a", "k", "put", m{"by": 1}), // 0: the first
-		cmd("a", "k", "put", m{"by": 1}), // 1: the same again
+		cmd("a", "k", "put", m{"by": 1}), // 1: the same
 		cmd("a", "k", "put", m{"by": 2}), // 2: another
-		cmd("a", "l", "put", m{"by": 1}), // 3: goes on
+		cmd("a", "l", "put", m{"by": 1}), // 3: another key
 		cmd("a", "n", "put", m{"by": 0}), // 4: rejected
-		cmd("a", "n", "put", m{"by": 0}), // 5: the same again
-		cmd("a", "0", "put", m{"by": 9}), // 6: the log knows the key from another command
-		cmd("a", "0", "put", m{"by": 9}), // 7: the same again
-		cmd("a", "0", "put", m{"by": 1}), // 8: the one that it knows
+		cmd("a", "n", "put", m{"by": 0}), // 5: the same
+		cmd("a", "0", "put", m{"by": 9}), // 6: the log has the key for another command
+		cmd("a", "0", "put", m{"by": 9}), // 7: the same
+		cmd("a", "0", "put", m{"by": 1}), // 8: the command in the log
 	} {
 		answers = append(answers, submit(t, h, c))
 	}
 	held.open()
 	granted(t, <-zero, 1)
 	if r := granted(t, <-answers[0], 2); r.Replayed {
-		t.Error("the first is called replayed")
+		t.Error("the first is marked replayed")
 	}
 	if r := granted(t, <-answers[1], 2); !r.Replayed {
-		t.Error("the second is not called replayed")
+		t.Error("the second is not marked replayed")
 	}
-	failed(t, <-answers[2], command.KeyReused, command.RetryNo)
+	failed(t, <-answers[2], command.CodeKeyReused, command.RetryNo)
 	granted(t, <-answers[3], 3)
-	if f := failed(t, <-answers[4], command.Rejected, command.RetryNo); f.Replayed {
-		t.Error("the first rejection is called replayed")
+	if f := failed(t, <-answers[4], command.CodeRejected, command.RetryNo); f.Replayed {
+		t.Error("the first rejection is marked replayed")
 	}
-	if f := failed(t, <-answers[5], command.Rejected, command.RetryNo); !f.Replayed {
-		t.Error("the second rejection is not called replayed")
+	if f := failed(t, <-answers[5], command.CodeRejected, command.RetryNo); !f.Replayed {
+		t.Error("the second rejection is not marked replayed")
 	}
-	failed(t, <-answers[6], command.KeyReused, command.RetryNo)
-	failed(t, <-answers[7], command.KeyReused, command.RetryNo)
+	failed(t, <-answers[6], command.CodeKeyReused, command.RetryNo)
+	failed(t, <-answers[7], command.CodeKeyReused, command.RetryNo)
 	if r := granted(t, <-answers[8], 1); !r.Replayed {
-		t.Error("the known one is not called replayed")
+		t.Error("the command in the log is not marked replayed")
 	}
 	if value, version := get(t, h, command.Get{Stream: box("a")}); value != 3 || version != 3 {
 		t.Errorf("the box shows %d at version %d", value, version)
@@ -236,7 +236,7 @@ func TestKnownKeysLeaveTheRestOfTheUnitInOrder(t *testing.T) {
 	log := newMemlog()
 	other := start(t, Config{Store: log})
 	granted(t, do(t, other, cmd("a", "x", "put", m{"by": 1})), 1)
-	failed(t, do(t, other, cmd("a", "y", "put", m{"by": 0})), command.Rejected, command.RetryNo)
+	failed(t, do(t, other, cmd("a", "y", "put", m{"by": 0})), command.CodeRejected, command.RetryNo)
 	held := holdFirst(t, log)
 	h := start(t, Config{Store: log})
 	zero := submit(t, h, cmd("a", "0", "put", m{"by": 1}))
@@ -253,7 +253,7 @@ func TestKnownKeysLeaveTheRestOfTheUnitInOrder(t *testing.T) {
 	granted(t, <-answers[0], 3)
 	granted(t, <-answers[1], 1)
 	granted(t, <-answers[2], 4)
-	failed(t, <-answers[3], command.Rejected, command.RetryNo)
+	failed(t, <-answers[3], command.CodeRejected, command.RetryNo)
 	granted(t, <-answers[4], 5)
 	if s := h.Stats(); s.Replays != 2 || s.Units != 2 {
 		t.Errorf("%+v", s)
@@ -261,7 +261,7 @@ func TestKnownKeysLeaveTheRestOfTheUnitInOrder(t *testing.T) {
 	assertLog(t, log)
 }
 
-func TestUnknownOutcomeIsFoundOutByTheSameKey(t *testing.T) {
+func TestResendingTheKeyResolvesAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for _, stored := range []bool{true, false} {
 		t.Run(fmt.Sprintf("stored %v", stored), func(t *testing.T) {
@@ -279,7 +279,7 @@ func TestUnknownOutcomeIsFoundOutByTheSameKey(t *testing.T) {
 			}
 			h := start(t, Config{Store: log})
 			c := cmd("a", "1", "put", m{"by": 1})
-			failed(t, do(t, h, c), command.Unavailable, command.RetrySameKey)
+			failed(t, do(t, h, c), command.CodeUnavailable, command.RetrySameKey)
 			if r := granted(t, do(t, h, c), 1); r.Replayed != stored {
 				t.Errorf("replayed %v", r.Replayed)
 			}
@@ -297,50 +297,49 @@ func TestConflictIsDecidedAgain(t *testing.T) {
 		one, two := start(t, Config{Store: log(nil)}), start(t, Config{Store: log(nil)})
 		granted(t, do(t, one, cmd("a", "1", "put", m{"by": 1})), 1)
 		granted(t, do(t, two, cmd("a", "2", "put", m{"by": 2})), 2)
-		// A rejection is not given out from a state that has moved on.
-		if f := failed(t, do(t, one, cmd("a", "3", "put", m{"by": 0})), command.Rejected, command.RetryNo); f.Message != "the box has 3" {
-			t.Errorf("the answer came from stale state: %s", f.Message)
+		// A rejection must be decided at the newest version.
+		if f := failed(t, do(t, one, cmd("a", "3", "put", m{"by": 0})), command.CodeRejected, command.RetryNo); f.Message != "the box has 3" {
+			t.Errorf("the rejection was decided at a stale state: %s", f.Message)
 		}
 		if s := one.Stats(); s.Conflicts != 1 {
 			t.Errorf("%d conflicts", s.Conflicts)
 		}
 		granted(t, do(t, one, cmd("a", "4", "put", m{"by": 3})), 3)
-		// Nor is a decision to do nothing.
+		// So must a decision to change nothing.
 		if r := granted(t, do(t, two, cmd("a", "5", "idle", m{})), 3); r.Position != 3 {
 			t.Errorf("%+v", r)
 		}
 	})
 }
 
-func TestConflictStormEndsAsBusy(t *testing.T) {
+func TestRepeatedConflictsEndAsBusy(t *testing.T) {
 	t.Parallel()
 	log := newMemlog()
 	n := 0
 	log.before = func(u eventstore.Unit) error {
-		n++ // one aggregate, so one at a time
+		n++ // one aggregate, so no concurrent appends
 		return &eventstore.ConflictError{Stream: u.Stream, Expected: u.Expected, Actual: u.Expected + 1}
 	}
 	h := start(t, Config{Store: log})
-	failed(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), command.Busy, command.RetryLater)
-	if n != conflictsMost {
+	failed(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), command.CodeBusy, command.RetryLater)
+	if n != maxConflicts {
 		t.Errorf("tried %d times", n)
 	}
-	if s := h.Stats(); s.Conflicts != conflictsMost || s.Busy != 1 || s.Cached != 0 {
+	if s := h.Stats(); s.Conflicts != maxConflicts || s.Busy != 1 || s.Cached != 0 {
 		t.Errorf("%+v", s)
 	}
 }
 
-// Two hosts that both believe they own the same aggregates, told of each
-// other's commits or not, cost each other retries and nothing else.
-func TestTwoHostsFightForTheSameAggregates(t *testing.T) {
+// One host observes the commits of both, the other none.
+func TestTwoHostsExecuteEachCommandOnce(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
 		var hosts [2]*Host
-		var mu sync.Mutex // the hosts are made one after the other
+		var mu sync.Mutex // until both hosts are set
 		feed := func(_ string, commits []eventstore.Commit) {
 			mu.Lock()
 			defer mu.Unlock()
-			hosts[0].Observe(commits) // the other one is told nothing
+			hosts[0].Observe(commits)
 		}
 		mu.Lock()
 		for i := range hosts {
@@ -366,9 +365,9 @@ func TestTwoHostsFightForTheSameAggregates(t *testing.T) {
 						}
 						h = hosts[rand.N(2)]
 					}
-					if i%5 == 0 { // what is acknowledged is seen by a strong get anywhere
+					if i%5 == 0 { // a strong get on any host shows an acknowledged command
 						if _, version := get(t, hosts[rand.N(2)], command.Get{Stream: c.Stream, Strong: true}); version == 0 {
-							t.Errorf("%s: nothing is there after an acknowledged command", c.Stream)
+							t.Errorf("%s: version 0 after an acknowledged command", c.Stream)
 						}
 					}
 				}

@@ -13,9 +13,9 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// Two hosts on a PostgreSQL whose connections are cut again and again: a
-// client that sends again what it was told to send again has everything once.
-func TestCutConnectionsLoseAndDoubleNothing(t *testing.T) {
+// All connections of two hosts are cut repeatedly. Clients retry as the failures say, and
+// every command must be executed once.
+func TestCutConnectionsExecuteEachCommandOnce(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.URL(t)
 	log := onPostgres(t, url)
@@ -58,7 +58,7 @@ func TestCutConnectionsLoseAndDoubleNothing(t *testing.T) {
 						return
 					}
 				}
-				if done.Add(1)%24 == 0 { // while the others' commands are in flight
+				if done.Add(1)%24 == 0 { // while other commands are in flight
 					select {
 					case cut <- struct{}{}:
 					default:

@@ -13,9 +13,9 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// BenchmarkLoad measures a get of an aggregate of 100,000 events that is not in
-// memory: from a snapshot that is as old as snapshots get (999 events), and
-// from the first event. The aim is 50 ms with a snapshot.
+// BenchmarkLoad measures a get of an aggregate of 100,000 events that is not in memory:
+// from the oldest snapshot that occurs (999 events old), and from the first event. The aim
+// is 50 ms with a snapshot.
 func BenchmarkLoad(b *testing.B) {
 	const events, every = 100_000, aggregate.DefaultSnapshotEvery
 	stores := map[string]func(b *testing.B) eventstore.Store{
@@ -54,7 +54,7 @@ func BenchmarkLoad(b *testing.B) {
 					}
 				}
 				if s := h.Stats(); s.EventsLoaded/uint64(b.N) != want {
-					b.Errorf("%d events were read %d times", s.EventsLoaded, b.N)
+					b.Errorf("%d events were loaded in %d loads", s.EventsLoaded, b.N)
 				}
 				b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/load")
 			}
@@ -68,7 +68,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// appendPuts gives the box "long" events up to a version, one to a commit.
+// appendPuts adds commits of one event to the box "long", up to a version.
 func appendPuts(b *testing.B, store eventstore.Store, from, to int) {
 	b.Helper()
 	for from < to {

@@ -10,18 +10,16 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// memlog is a log in memory, for tests that need to put faults and delays
-// where a database has none on demand. It keeps to the contract of
-// eventstore.Store: the same tests run on the real stores where no fault is
-// asked for.
+// memlog is an eventstore.Store in memory, for tests that need faults and delays. Tests
+// without faults run on it and on the real stores.
 type memlog struct {
-	// before is called ahead of an append; an error refuses the unit. after
-	// is called behind it; an error hides that it was stored. Both may block,
-	// and hold up nobody else. Set before use.
+	// before is called before an append; an error refuses the unit. after is
+	// called after it; an error hides that the unit was stored. Either may
+	// block, and blocks only its own append. Set them before use.
 	before, after func(eventstore.Unit) error
-	// reading is called ahead of each ReadStream; an error refuses it.
+	// reading is called before each ReadStream; an error refuses it.
 	reading func(eventstore.StreamID) error
-	// saving is called ahead of each SaveSnapshot.
+	// saving is called before each SaveSnapshot.
 	saving func()
 
 	mu        sync.Mutex
@@ -29,7 +27,7 @@ type memlog struct {
 	streams   map[eventstore.StreamID][]int // indexes into commits
 	keys      map[keyOf]known
 	snapshots map[snapshotOf]eventstore.Snapshot
-	told      []eventstore.Committed
+	listeners []eventstore.Committed
 	appends   int
 	reads     int
 	heads     int
@@ -131,8 +129,8 @@ func (l *memlog) append(u eventstore.Unit) (eventstore.Appended, error) {
 		}
 	}
 	if len(batch) > 0 {
-		for _, tell := range l.told {
-			tell(l.LogID(), batch)
+		for _, notify := range l.listeners {
+			notify(l.LogID(), batch)
 		}
 	}
 	return placed, nil
@@ -228,7 +226,7 @@ func (l *memlog) counts() (appends, reads int) {
 	return l.appends, l.reads
 }
 
-func (l *memlog) headsAsked() int {
+func (l *memlog) headReads() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.heads

@@ -15,7 +15,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// deliberate takes time to decide. Tests use it where time is simulated.
+// deliberate is a command that takes time to decide. Use it in synctest bubbles.
 type deliberate struct {
 	For time.Duration `json:"for"`
 }
@@ -33,9 +33,8 @@ func slow(id string, key any, takes time.Duration) command.Command {
 	return cmd(id, fmt.Sprint(key), "deliberate", deliberate{For: takes})
 }
 
-// TestOverloadedAggregateGrantsOnlyInTime offers an aggregate four times what
-// it can decide. What it takes, it answers in time; the rest it refuses when it
-// arrives.
+// The load is four times what the aggregate can decide. Accepted commands must be
+// answered in time, and the others refused on arrival.
 func TestOverloadedAggregateGrantsOnlyInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, stop := startStopping(t, Config{Store: newMemlog(), Catalog: slowBoxes()})
@@ -52,7 +51,7 @@ func TestOverloadedAggregateGrantsOnlyInTime(t *testing.T) {
 					if !time.Now().After(c.Deadline) {
 						inTime.Add(1)
 					}
-				case o.Failure.Code == command.Busy:
+				case o.Failure.Code == command.CodeBusy:
 					refused.Add(1)
 				default:
 					late.Add(1)
@@ -67,17 +66,16 @@ func TestOverloadedAggregateGrantsOnlyInTime(t *testing.T) {
 			t.Errorf("%d of %d possible commands were granted", g, possible)
 		}
 		if in < g*95/100 || late.Load() > offered/20 {
-			t.Errorf("%d granted, only %d of them in time; %d were taken and not begun", g, in, late.Load())
+			t.Errorf("%d granted, only %d of them in time; %d were accepted and not begun", g, in, late.Load())
 		}
 		if g+refused.Load()+late.Load() != offered {
-			t.Errorf("%d commands have no answer", offered-g-refused.Load()-late.Load())
+			t.Errorf("%d commands have no reply", offered-g-refused.Load()-late.Load())
 		}
 	})
 }
 
-// TestSlowUnitDoesNotShutTheDoor has one append take long: what it makes the
-// host expect is corrected by the next units.
-func TestSlowUnitDoesNotShutTheDoor(t *testing.T) {
+// One append takes a minute. The next units must correct the host's estimate.
+func TestOneSlowUnitDoesNotRefuseLaterCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemlog()
 		var first atomic.Bool
@@ -98,7 +96,7 @@ func TestSlowUnitDoesNotShutTheDoor(t *testing.T) {
 	})
 }
 
-func TestUnitEndsAfterItsTimeOfDeciding(t *testing.T) {
+func TestUnitIsStoredAfterTheDecideLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemlog()
 		held := holdFirst(t, log)
@@ -113,15 +111,14 @@ func TestUnitEndsAfterItsTimeOfDeciding(t *testing.T) {
 		for i, a := range answers {
 			granted(t, <-a, eventstore.Version(i+1))
 		}
-		if s := h.Stats(); s.Units != 4 { // one, and three of three each
+		if s := h.Stats(); s.Units != 4 { // one unit of one command, and three of three commands
 			t.Errorf("%d units", s.Units)
 		}
 	})
 }
 
-// TestCommandWhoseTimePassesInARoundIsNotDecided also sends one along with it,
-// which must not be executed before it.
-func TestCommandWhoseTimePassesInARoundIsNotDecided(t *testing.T) {
+// A command behind the expired one in its lane must not be executed either.
+func TestCommandThatExpiresDuringARoundIsNotDecided(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemlog()
 		held := holdFirst(t, log)
@@ -130,13 +127,13 @@ func TestCommandWhoseTimePassesInARoundIsNotDecided(t *testing.T) {
 		first := submit(t, h, slow("a", "first", 0))
 		<-held.arrived
 		long := submit(t, h, slow("a", "long", time.Second))
-		lane := command.NewLane()
+		ticket := command.NewTicket()
 		late, behind := slow("a", "late", 0), slow("a", "behind", 0)
-		late.Deadline, late.Lane, behind.Lane = time.Now().Add(500*time.Millisecond), lane, lane.Next()
+		late.Deadline, late.Ticket, behind.Ticket = time.Now().Add(500*time.Millisecond), ticket, ticket.Next()
 		lateAnswer := make(chan command.Outcome, 1)
 		h.Submit(late, func(o command.Outcome) {
 			if o.Failure != nil {
-				lane.Refuse(o.Failure) // as a router does
+				ticket.Refuse(o.Failure) // as the router does
 			}
 			lateAnswer <- o
 		})
@@ -145,16 +142,16 @@ func TestCommandWhoseTimePassesInARoundIsNotDecided(t *testing.T) {
 		held.open()
 		granted(t, <-first, 1)
 		granted(t, <-long, 2)
-		failed(t, <-lateAnswer, command.Timeout, command.RetryLater)
+		failed(t, <-lateAnswer, command.CodeTimeout, command.RetryLater)
 		if o := <-behindAnswer; o.Failure == nil {
-			t.Errorf("what was sent along with it was executed: %+v", o.Result)
+			t.Errorf("the command behind it was executed: %+v", o.Result)
 		}
 		granted(t, <-other, 3)
 		assertLog(t, log)
 	})
 }
 
-func TestCodeThatDoesNotReturnIsNamed(t *testing.T) {
+func TestApplicationCodeThatHangsIsLoggedByName(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out logged
 		h, stop := startStopping(t, Config{Store: newMemlog(), Catalog: slowBoxes(), Logger: out.logger()})
@@ -173,12 +170,12 @@ func TestCodeThatDoesNotReturnIsNamed(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if again := out.String(); again != text {
-			t.Errorf("the log goes on: %s", again)
+			t.Errorf("the log continues: %s", again)
 		}
 	})
 }
 
-func TestViewIsRenderedWhenItIsRead(t *testing.T) {
+func TestViewIsRenderedOncePerVersionOnRead(t *testing.T) {
 	t.Parallel()
 	var rendered atomic.Int64
 	h := start(t, Config{Store: newMemlog(), Catalog: catalog(func(b *aggregate.Type[Box]) {
@@ -200,7 +197,7 @@ func TestViewIsRenderedWhenItIsRead(t *testing.T) {
 		}
 	}
 	want("after 5 gets", 1)
-	failed(t, do(t, h, cmd("a", "none", "put", m{"by": 0})), command.Rejected, command.RetryNo)
+	failed(t, do(t, h, cmd("a", "none", "put", m{"by": 0})), command.CodeRejected, command.RetryNo)
 	get(t, h, command.Get{Stream: box("a"), Strong: true})
 	want("after a rejection", 1)
 	granted(t, do(t, h, cmd("a", "more", "put", m{"by": 1})), 21)
@@ -210,9 +207,8 @@ func TestViewIsRenderedWhenItIsRead(t *testing.T) {
 	want("after one more command", 2)
 }
 
-// TestStateThatIsNeverReadIsStillCounted bounds memory by states that no get
-// asks for and no snapshot measures.
-func TestStateThatIsNeverReadIsStillCounted(t *testing.T) {
+// No get renders the state and no snapshot measures it.
+func TestUnreadStateCountsAgainstTheCacheBounds(t *testing.T) {
 	t.Parallel()
 	h := start(t, Config{Store: newMemlog(), Catalog: notes(func(n *aggregate.Type[Note]) {
 		n.SnapshotEvery = -1
@@ -220,11 +216,11 @@ func TestStateThatIsNeverReadIsStillCounted(t *testing.T) {
 		n.Commands = aggregate.Commands[Note]{"jot": keep{}}
 	})})
 	const size = 32 << 10
-	for i := range 20 { // replaces the text, so the state does not grow
+	for i := range 20 { // each event replaces the text, so the state does not grow
 		granted(t, do(t, h, noted("a", fmt.Sprint(i), strings.Repeat("x", size))), eventstore.Version(i+1))
 	}
-	if s := h.Stats(); s.CachedBytes < size || s.CachedBytes > 10*size+2*measureLeast {
-		t.Errorf("a state of %d bytes counts for %d", size, s.CachedBytes)
+	if s := h.Stats(); s.CachedBytes < size || s.CachedBytes > 10*size+2*measureStep {
+		t.Errorf("a state of %d bytes counts as %d", size, s.CachedBytes)
 	}
 }
 
@@ -243,8 +239,7 @@ func (c keep) Decide(aggregate.Call, Note) (aggregate.Decision[Note], error) {
 
 func (e whole) Apply(n *Note) { n.Text = e.Text }
 
-// TestGetsAreBoundedLikeCommands asks for many unused aggregates while the
-// store does not answer.
+// Gets ask for many unused aggregates while the store does not answer.
 func TestGetsAreBoundedLikeCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newMemlog()
@@ -258,7 +253,7 @@ func TestGetsAreBoundedLikeCommands(t *testing.T) {
 			for i := range n {
 				go func() {
 					_, err := h.Get(ctx, command.Get{Stream: box(fmt.Sprint(i))})
-					if f, ok := errors.AsType[*command.Failure](err); ok && f.Code == command.Busy {
+					if f, ok := errors.AsType[*command.Failure](err); ok && f.Code == command.CodeBusy {
 						busy.Add(1)
 						return
 					}
@@ -271,15 +266,15 @@ func TestGetsAreBoundedLikeCommands(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		busy, others := ask(ctx, 200)
 		if s := h.Stats(); busy.Load() != 190 || s.Pending != 10 || s.Active != 10 {
-			t.Errorf("%d refused, %d pending, %d at work", busy.Load(), s.Pending, s.Active)
+			t.Errorf("%d refused, %d pending, %d workers", busy.Load(), s.Pending, s.Active)
 		}
-		failed(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), command.Busy, command.RetryLater)
+		failed(t, do(t, h, cmd("a", "1", "put", m{"by": 1})), command.CodeBusy, command.RetryLater)
 
-		// Once their callers have gone, only the two that are being read stay.
+		// When the callers leave, only the two loads under way remain.
 		leave()
 		synctest.Wait()
 		if s := h.Stats(); others.Load() != 10 || s.Pending != 0 || s.Active != 2 {
-			t.Errorf("%d ended, %d pending, %d at work", others.Load(), s.Pending, s.Active)
+			t.Errorf("%d ended, %d pending, %d workers", others.Load(), s.Pending, s.Active)
 		}
 		if s := h.Stats(); s.Loads != 2 {
 			t.Errorf("%d loads were begun", s.Loads)
@@ -287,7 +282,7 @@ func TestGetsAreBoundedLikeCommands(t *testing.T) {
 		ctx, leave = context.WithCancel(t.Context())
 		defer leave()
 		if busy, _ = ask(ctx, 10); busy.Load() != 0 {
-			t.Errorf("%d of those who came later were refused", busy.Load())
+			t.Errorf("%d later gets were refused", busy.Load())
 		}
 	})
 }

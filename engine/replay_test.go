@@ -11,7 +11,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// longLog has a box of 3,000 events, of which a page takes 20 ms to read.
+// longLog has a box of 3,000 events. A page of it takes 20 ms to read.
 func longLog(t *testing.T) *memlog {
 	log := newMemlog()
 	for i := range 3000 {
@@ -27,10 +27,9 @@ func longLog(t *testing.T) *memlog {
 	return log
 }
 
-// TestReplayContinuesWhereItsTimeEnded loads an aggregate that takes longer
-// than LoadTimeout to read: with snapshots and without, on one node, and on one
-// that is started again after each attempt.
-func TestReplayContinuesWhereItsTimeEnded(t *testing.T) {
+// The aggregate takes longer than LoadTimeout to read. The host runs with or without
+// snapshots, and continues or is restarted after each attempt.
+func TestInterruptedLoadContinuesWhereItStopped(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		every    int
@@ -52,13 +51,13 @@ func TestReplayContinuesWhereItsTimeEnded(t *testing.T) {
 					if o.Failure == nil {
 						granted(t, o, 3001)
 						if attempt < 2 {
-							t.Errorf("the aggregate was read at once: the test shows nothing")
+							t.Errorf("the aggregate was read in one attempt")
 						}
 						break
 					}
-					failed(t, o, command.Timeout, command.RetryLater)
+					failed(t, o, command.CodeTimeout, command.RetryLater)
 					if attempt == 5 {
-						t.Fatalf("after %d attempts the aggregate is still not read", attempt)
+						t.Fatalf("the aggregate is not read after %d attempts", attempt)
 					}
 					if test.restarts {
 						stop()
@@ -68,7 +67,7 @@ func TestReplayContinuesWhereItsTimeEnded(t *testing.T) {
 					}
 				}
 				if read != 3000 {
-					t.Errorf("%d events were read, want each of 3000 once", read)
+					t.Errorf("%d events were loaded, want each of 3000 once", read)
 				}
 				if value, _ := get(t, h, command.Get{Stream: box("long")}); value != 3001 {
 					t.Errorf("the box shows %d", value)
@@ -78,8 +77,7 @@ func TestReplayContinuesWhereItsTimeEnded(t *testing.T) {
 	}
 }
 
-// TestProgramVersionsKeepTheirOwnSnapshots runs two versions of a program side
-// by side, as a rolling upgrade does.
+// Two versions of a program run side by side, as in a rolling upgrade.
 func TestProgramVersionsKeepTheirOwnSnapshots(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, log opener) {
@@ -92,9 +90,9 @@ func TestProgramVersionsKeepTheirOwnSnapshots(t *testing.T) {
 				granted(t, do(t, h, cmd("a", fmt.Sprint(version), "repeat", m{"times": 20})), version)
 				def, _ := c.Type("box")
 				waitSnapshot(t, store, box("a"), def.Fingerprint(), version)
-				s := h.Stats() // an append that found the log busy repeats its load
+				s := h.Stats() // a conflict repeats the load
 				if round == 0 && s.SnapshotsUsed != 0 || round > 0 && (s.SnapshotsUsed != s.Loads || s.EventsLoaded != 20*s.Loads) {
-					t.Errorf("round %d, program %d: %d loads, %d snapshots used, %d events read", round, i, s.Loads, s.SnapshotsUsed, s.EventsLoaded)
+					t.Errorf("round %d, program %d: %d loads, %d snapshots used, %d events loaded", round, i, s.Loads, s.SnapshotsUsed, s.EventsLoaded)
 				}
 			}
 		}

@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
 
-// Box is an aggregate with what the shipped ones lack: a snapshot every ten
-// events, several events for a command, and ways to go wrong.
+// Box is an aggregate with a snapshot every ten events, commands with several events,
+// and commands that fail in each possible way.
 type Box struct {
 	Value  int
 	Events int
@@ -31,20 +31,20 @@ type Box struct {
 }
 
 type (
-	put struct { // puts, or is rejected when by is 0
+	put struct { // adds By, or is rejected if it is 0
 		By int `json:"by"`
 	}
-	repeat struct { // puts 1, so often
+	repeat struct { // adds 1 in each of Times events
 		Times int `json:"times"`
 	}
 	idle struct{} // is granted and changes nothing
-	huge struct { // makes an event of that size
+	huge struct { // has an event of this size
 		Bytes int `json:"bytes"`
 	}
-	boom struct { // panics or fails: in decide, error, nil rejection, nil error, apply, view
+	boom struct { // panics or fails in: decide, error, nil rejection, nil error, apply, view
 		In string `json:"in"`
 	}
-	mark struct { // makes an event that only some programs know
+	mark struct { // has an event that only some programs know
 		Text string `json:"text"`
 	}
 )
@@ -64,7 +64,7 @@ type (
 	}
 )
 
-var errEmpty = aggregate.Reject("empty", "there is nothing to put")
+var errEmpty = aggregate.Reject("empty", "By is 0")
 
 func (c put) Decide(_ aggregate.Call, b Box) (aggregate.Decision[Box], error) {
 	if c.By == 0 {
@@ -109,7 +109,7 @@ func (c mark) Decide(aggregate.Call, Box) (aggregate.Decision[Box], error) {
 	return aggregate.Emit[Box](markEvent(c))
 }
 
-// textless is an error that can't be asked for anything when it is nil.
+// textless is an error whose methods panic on a nil pointer.
 type textless struct{ cause error }
 
 func (e *textless) Error() string { return "boom: " + e.cause.Error() }
@@ -119,7 +119,7 @@ func (e putEvent) Apply(b *Box)  { b.Value += e.By; b.Events++ }
 func (e hugeEvent) Apply(b *Box) { b.Events++ }
 func (e markEvent) Apply(b *Box) { b.Events++ }
 func (e boomEvent) Apply(b *Box) {
-	b.Value = -1 // half done
+	b.Value = -1 // half changed
 	if e.In == "apply" {
 		panic("boom in apply")
 	}
@@ -127,14 +127,15 @@ func (e boomEvent) Apply(b *Box) {
 	b.Broken = true
 }
 
-// catalog returns a catalog with boxes; change changes their definition.
+// catalog returns a catalog with the type box. change may modify its definition.
 func catalog(change func(*aggregate.Type[Box])) *aggregate.Catalog {
 	var c aggregate.Catalog
 	t := aggregate.Type[Box]{
 		Name:          "box",
-		Doc:           "A box is for tests.",
+		Doc:           "A box for tests.",
 		Access:        aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
 		SnapshotEvery: 10,
+		Rejections:    aggregate.Rejections{errEmpty},
 		Commands: aggregate.Commands[Box]{
 			"put": put{}, "repeat": repeat{}, "idle": idle{}, "huge": huge{}, "boom": boom{}, "mark": mark{},
 		},
@@ -156,16 +157,17 @@ func catalog(change func(*aggregate.Type[Box])) *aggregate.Catalog {
 // start runs a host until the test ends.
 func start(t testing.TB, config Config) *Host {
 	t.Helper()
-	h, _ := starting(t, config, time.Hour) // figures of a test must not depend on how busy the machine is
+	h, _ := startWith(t, config, time.Hour) // on a busy machine a test may look paused
 	return h
 }
 
+// startStopping runs a host until stop is called.
 func startStopping(t testing.TB, config Config) (h *Host, stop func()) {
 	t.Helper()
-	return starting(t, config, pauseMost)
+	return startWith(t, config, pauseLimit)
 }
 
-func starting(t testing.TB, config Config, pauseMost time.Duration) (h *Host, stop func()) {
+func startWith(t testing.TB, config Config, pauseLimit time.Duration) (h *Host, stop func()) {
 	t.Helper()
 	if config.Catalog == nil {
 		config.Catalog = catalog(nil)
@@ -174,7 +176,7 @@ func starting(t testing.TB, config Config, pauseMost time.Duration) (h *Host, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.pauseMost = pauseMost
+	h.pauses.limit = pauseLimit
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
@@ -190,7 +192,7 @@ func starting(t testing.TB, config Config, pauseMost time.Duration) (h *Host, st
 
 func box(id string) eventstore.StreamID { return eventstore.StreamID{Type: "box", ID: id} }
 
-// cmd is a command as a gateway sends it for a client that gives keys.
+// cmd returns a command with a client's key, as a gateway sends it.
 func cmd(id, key, name string, data any) command.Command {
 	raw, err := json.Marshal(data)
 	if err != nil {
@@ -203,43 +205,43 @@ func cmd(id, key, name string, data any) command.Command {
 
 type m map[string]any
 
-// do submits a command and waits for its answer.
+// do submits a command and waits for its outcome.
 func do(t testing.TB, h *Host, c command.Command) command.Outcome {
 	t.Helper()
 	return <-submit(t, h, c)
 }
 
-// submit submits a command; the channel gets its answer. A second answer
-// fails the test.
+// submit submits a command and returns a channel for its outcome. A second reply fails
+// the test.
 func submit(t testing.TB, h *Host, c command.Command) <-chan command.Outcome {
 	t.Helper()
-	answer := make(chan command.Outcome, 1)
+	outcome := make(chan command.Outcome, 1)
 	var once sync.Once
 	h.Submit(c, func(o command.Outcome) {
 		first := false
 		once.Do(func() { first = true })
 		if !first {
-			t.Errorf("command %s was answered twice", c.Key)
+			t.Errorf("command %s got two replies", c.Key)
 			return
 		}
-		answer <- o
+		outcome <- o
 	})
-	return answer
+	return outcome
 }
 
-// granted asserts that a command was executed, and where its events are.
+// granted asserts that a command was executed at a version.
 func granted(t testing.TB, o command.Outcome, version eventstore.Version) command.Result {
 	t.Helper()
 	if o.Failure != nil {
 		t.Fatalf("the command failed: %v", o.Failure)
 	}
 	if o.Result.Version != version {
-		t.Fatalf("the command ended at version %d, want %d", o.Result.Version, version)
+		t.Fatalf("the command is at version %d, want %d", o.Result.Version, version)
 	}
 	return o.Result
 }
 
-// failed asserts that a command failed, and how.
+// failed asserts that a command failed with a code and retry.
 func failed(t testing.TB, o command.Outcome, code command.Code, retry command.Retry) *command.Failure {
 	t.Helper()
 	if o.Failure == nil {
@@ -266,7 +268,7 @@ func get(t testing.TB, h *Host, g command.Get) (value int, version eventstore.Ve
 	return shown.Value, state.Version
 }
 
-// getFails asserts that a get fails, and how.
+// getFails asserts that a get fails with a code.
 func getFails(t testing.TB, h *Host, g command.Get, code command.Code) *command.Failure {
 	t.Helper()
 	state, err := h.Get(t.Context(), g)
@@ -277,10 +279,9 @@ func getFails(t testing.TB, h *Host, g command.Get, code command.Code) *command.
 	return f
 }
 
-// gate lets a test hold something up: what passes waits until it is opened,
-// or the test ends.
+// gate blocks each call of pass until open is called or the test ends.
 type gate struct {
-	arrived chan struct{} // one for each that waits
+	arrived chan struct{} // one element for each call of pass
 	opened  chan struct{}
 	end     <-chan struct{}
 }
@@ -299,7 +300,7 @@ func (g *gate) pass() {
 	}
 }
 
-// holdFirst makes the log hold up its first append.
+// holdFirst makes the first append of the log wait for the returned gate.
 func holdFirst(t testing.TB, log *memlog) *gate {
 	g := newGate(t)
 	var first sync.Once
@@ -307,7 +308,7 @@ func holdFirst(t testing.TB, log *memlog) *gate {
 	return g
 }
 
-// logged collects what a host logs.
+// logged collects a host's log lines.
 type logged struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -327,8 +328,8 @@ func (l *logged) String() string {
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// assertLog asserts what must hold of any log: dense positions, dense versions
-// for each stream, and every key of a stream once.
+// assertLog asserts that positions have no gaps, that the versions of each stream have
+// none, and that no key of a stream is repeated. It returns all commits.
 func assertLog(t testing.TB, store eventstore.Store) (commits []eventstore.Commit) {
 	t.Helper()
 	var position eventstore.Position
@@ -348,7 +349,7 @@ func assertLog(t testing.TB, store eventstore.Store) (commits []eventstore.Commi
 			}
 			key := fmt.Sprint(c.Stream, " ", c.Key)
 			if keys[key] {
-				t.Errorf("%s: key %s is there twice", c.Stream, c.Key)
+				t.Errorf("%s: key %s is repeated", c.Stream, c.Key)
 			}
 			keys[key], versions[c.Stream], position = true, c.Version, c.Position
 		}
@@ -365,33 +366,33 @@ func contextEnded(t testing.TB) (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// waitIdle waits until no aggregate is being worked on: a command's answer
-// leaves a moment before that.
+// waitIdle waits until the host has no worker. A worker ends a moment after it has
+// replied.
 func waitIdle(t testing.TB, h *Host) {
 	t.Helper()
 	for h.Stats().Active > 0 {
 		select {
 		case <-t.Context().Done():
-			t.Fatal("the host does not come to rest")
+			t.Fatal("the host still has workers")
 		default:
 			runtime.Gosched()
 		}
 	}
 }
 
-// opener opens one more handle on a log, as each node has one.
+// opener opens another store on the same log, as each node does.
 type opener func(eventstore.Committed) eventstore.Store
 
-// eachStore runs a test on every kind of log there is.
+// eachStore runs a test on a log in memory, on SQLite and on PostgreSQL.
 func eachStore(t *testing.T, test func(t *testing.T, log opener)) {
 	t.Run("memory", func(t *testing.T) {
 		t.Parallel()
 		log := newMemlog()
-		test(t, func(told eventstore.Committed) eventstore.Store {
-			if told != nil {
+		test(t, func(committed eventstore.Committed) eventstore.Store {
+			if committed != nil {
 				log.mu.Lock()
 				defer log.mu.Unlock()
-				log.told = append(log.told, told)
+				log.listeners = append(log.listeners, committed)
 			}
 			return log
 		})
@@ -399,8 +400,8 @@ func eachStore(t *testing.T, test func(t *testing.T, log opener)) {
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		test(t, func(told eventstore.Committed) eventstore.Store {
-			store, err := sqlite.Open(t.Context(), sqlite.Config{Dir: dir, Committed: told})
+		test(t, func(committed eventstore.Committed) eventstore.Store {
+			store, err := sqlite.Open(t.Context(), sqlite.Config{Dir: dir, Committed: committed})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -419,8 +420,8 @@ func eachStore(t *testing.T, test func(t *testing.T, log opener)) {
 }
 
 func onPostgres(t *testing.T, url string) opener {
-	return func(told eventstore.Committed) eventstore.Store {
-		store, err := postgres.Open(t.Context(), postgres.Config{URL: url, Committed: told})
+	return func(committed eventstore.Committed) eventstore.Store {
+		store, err := postgres.Open(t.Context(), postgres.Config{URL: url, Committed: committed})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -433,8 +434,8 @@ func onPostgres(t *testing.T, url string) opener {
 	}
 }
 
-// waitSnapshot waits until the newest snapshot of a stream with a fingerprint is
-// one of a version, and returns it.
+// waitSnapshot waits for a stream's snapshot at a version and with a fingerprint, and
+// returns it.
 func waitSnapshot(t *testing.T, store eventstore.Store, s eventstore.StreamID, fingerprint string, version eventstore.Version) *eventstore.Snapshot {
 	t.Helper()
 	var newest *eventstore.Snapshot
@@ -451,17 +452,17 @@ func waitSnapshot(t *testing.T, store eventstore.Store, s eventstore.StreamID, f
 	return newest
 }
 
-// patience is how long a test waits for something that happens on its own.
+// patience is how long a test waits for background work.
 const patience = time.Minute
 
-// waitStats waits until the host's figures are as wanted.
+// waitStats waits until want accepts the host's figures.
 func waitStats(t testing.TB, h *Host, want func(Stats) bool) {
 	t.Helper()
 	deadline := time.After(patience)
 	for !want(h.Stats()) {
 		select {
 		case <-deadline:
-			t.Fatalf("it does not come to that: %+v", h.Stats())
+			t.Fatalf("after a minute the figures are %+v", h.Stats())
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// TestGetAfterTheLossWasAccepted sets a log back under a snapshot, and back
-// into use: nobody is shown a state that was made of the lost events, not even
-// when other commits have taken their positions and versions.
-func TestGetAfterTheLossWasAccepted(t *testing.T) {
+// The log loses events that a snapshot includes, and an operator accepts the loss. No get
+// may show the lost events, even after other commits have taken their positions and
+// versions.
+func TestGetsShowNoLostEventAfterAcceptLoss(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	url := postgrestest.URL(t)
@@ -65,7 +65,7 @@ func TestGetAfterTheLossWasAccepted(t *testing.T) {
 	if _, err := openStore().AcceptLoss(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Resume(ctx); err != nil { // as a node does, and the rest
+	if _, err := store.Resume(ctx); err != nil { // a node resumes the store and clears the host
 		t.Fatal(err)
 	}
 	if err := store.Check(ctx); err != nil {
@@ -75,8 +75,8 @@ func TestGetAfterTheLossWasAccepted(t *testing.T) {
 	weak(h, 12, 12, "the node that saw the lost events")
 	weak(start(t, Config{Store: openStore()}), 12, 12, "a new node")
 
-	// The log grows to where the snapshot was, with other events, and a
-	// writer that held the snapshot all the time writes it now.
+	// The log grows to the snapshot's version with other events, and a
+	// delayed writer stores the old snapshot.
 	granted(t, do(t, h, cmd("a", "other", "repeat", m{"times": 10})), 22)
 	if err := store.SaveSnapshot(ctx, *lost); err != nil {
 		t.Fatal(err)

@@ -7,49 +7,49 @@ import (
 )
 
 var (
-	// ErrConflict reports that a stream is not at the expected version.
-	// ConflictError has the details.
+	// ErrConflict reports that a stream is not at the expected version. See
+	// [ConflictError].
 	ErrConflict = errors.New("eventstore: version conflict")
 
-	// ErrKnownKeys reports that keys were used before. KnownKeysError has
-	// their first answers.
+	// ErrKnownKeys reports that the log has keys of the unit. See
+	// [KnownKeysError].
 	ErrKnownKeys = errors.New("eventstore: known keys")
 
-	// ErrInvalid reports data that the database refuses. InvalidError says why.
+	// ErrInvalid reports data that cannot be stored. See [InvalidError].
 	ErrInvalid = errors.New("eventstore: invalid data")
 
-	// ErrUnknown reports that it could not be found out whether a unit was
-	// stored. Sending the same keys again is safe.
+	// ErrUnknown reports that a unit may or may not have been stored. The caller
+	// may safely append the same keys again.
 	ErrUnknown = errors.New("eventstore: outcome unknown: the database went away while it was storing")
 
-	// ErrUnavailable reports that the database can't be reached and that
-	// nothing was stored.
+	// ErrUnavailable reports that the database is not reachable and that nothing
+	// was stored.
 	ErrUnavailable = errors.New("eventstore: database unavailable")
 
-	// ErrMisconfigured reports a database that refuses this program until somebody
-	// changes a configuration: a wrong password, a database that does not exist,
-	// missing rights. Such an error is ErrUnavailable as well.
+	// ErrMisconfigured reports that the database refuses this program until an
+	// operator changes the configuration: the password is wrong, or the database
+	// or a right is missing. Such an error is also ErrUnavailable.
 	ErrMisconfigured = errors.New("eventstore: the database refuses this program as it is configured")
 
-	// ErrWentBack reports that the log lost events that were seen before: it
+	// ErrWentBack reports that the log lacks events that this store has seen: it
 	// was restored from an older copy, or a standby that lagged was promoted.
 	ErrWentBack = errors.New("eventstore: the log went back: events that this node has seen are gone; " +
 		"restore them, or accept the loss with 'ganglion log accept-loss'")
 
-	// ErrSchemaTooNew reports a database that a newer Ganglion has migrated.
+	// ErrSchemaTooNew reports a log that a newer program has migrated.
 	ErrSchemaTooNew = errors.New("eventstore: the database's schema is newer than this program")
 
-	// ErrDamaged reports a log that breaks its own rules. DamagedError says where.
+	// ErrDamaged reports a log that breaks its own rules. See [DamagedError].
 	ErrDamaged = errors.New("eventstore: damaged log")
 
-	// ErrClosed reports a store that was closed.
+	// ErrClosed reports a closed store.
 	ErrClosed = errors.New("eventstore: closed")
 )
 
-// UnavailableError says why the database can't be used.
+// UnavailableError is [ErrUnavailable] with the reason.
 type UnavailableError struct {
 	Reason        string
-	Misconfigured bool // trying again will not help
+	Misconfigured bool // the error is also ErrMisconfigured: a retry does not help
 }
 
 func (e *UnavailableError) Error() string { return ErrUnavailable.Error() + ": " + e.Reason }
@@ -59,7 +59,7 @@ func (e *UnavailableError) Is(target error) bool {
 	return target == ErrUnavailable || e.Misconfigured && target == ErrMisconfigured
 }
 
-// ConflictError says which stream moved, and how far.
+// ConflictError is [ErrConflict] with the versions.
 type ConflictError struct {
 	Stream           StreamID
 	Expected, Actual Version
@@ -72,8 +72,8 @@ func (e *ConflictError) Error() string {
 // Is makes errors.Is(err, ErrConflict) hold for every ConflictError.
 func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
-// KnownKeysError gives the first answers of those keys of a unit that the log
-// already knew, by rising Index.
+// KnownKeysError is [ErrKnownKeys] with the first outcomes of the known keys, in
+// the order of Index.
 type KnownKeysError struct {
 	Stream StreamID
 	Known  []First
@@ -86,7 +86,7 @@ func (e *KnownKeysError) Error() string {
 // Is makes errors.Is(err, ErrKnownKeys) hold for every KnownKeysError.
 func (e *KnownKeysError) Is(target error) bool { return target == ErrKnownKeys }
 
-// InvalidError says why the database refuses a unit's data.
+// InvalidError is [ErrInvalid] with the reason.
 type InvalidError struct {
 	Stream StreamID
 	Reason string
@@ -99,7 +99,7 @@ func (e *InvalidError) Error() string {
 // Is makes errors.Is(err, ErrInvalid) hold for every InvalidError.
 func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 
-// DamagedError says where the log breaks its own rules.
+// DamagedError is [ErrDamaged] with the position.
 type DamagedError struct {
 	Position Position
 	Reason   string
@@ -112,16 +112,16 @@ func (e *DamagedError) Error() string {
 // Is makes errors.Is(err, ErrDamaged) hold for every DamagedError.
 func (e *DamagedError) Is(target error) bool { return target == ErrDamaged }
 
-// WentBackError is [ErrWentBack] with what is known of the loss.
+// WentBackError is [ErrWentBack] with the extent of the loss.
 type WentBackError struct {
-	// Seen is the newest position that was seen, or that another node told of.
+	// Seen is the newest position that this store or another node has seen.
 	Seen   Position
 	SeenAt time.Time // when its commit was decided
-	// Head is where the log ends. If it is less than Seen, the positions between
-	// the two are lost; else the log has other events in their place, and how
-	// many were lost before those can't be told.
+	// Head is the end of the log. If it is less than Seen, the positions between
+	// the two are lost. Otherwise the log has other events at some of the seen
+	// positions, and the extent of the loss is unknown.
 	Head   Position
-	HeadAt time.Time // when that was decided; means nothing for an empty log
+	HeadAt time.Time // when the commit at Head was decided; undefined for an empty log
 }
 
 func (e *WentBackError) Error() string {

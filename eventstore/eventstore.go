@@ -1,45 +1,48 @@
-// Package eventstore is the contract of the log: every event of every
-// aggregate, once, in one dense order.
+// Package eventstore defines the contract of the log. The log holds every event
+// of every aggregate once, in one order without holes.
 //
-// A log holds commits. A commit is what one command did to one stream: one or
-// more events, stored together or not at all. Versions count a stream's events
-// 1, 2, 3, … and positions count the log's, both without a hole and in commit
-// order, so that a reader who has seen position p knows that nothing at or
-// below p will ever appear.
+// A log consists of commits. A commit holds the events of one command on one
+// stream, which are stored together or not at all. Versions count the events of a
+// stream, and positions those of the log: 1, 2, 3, … in commit order. After
+// position p is visible, no event at or below p appears.
 //
-// Writers hand in units (consecutive commands on one stream, decided on one
-// state). A unit names the version it was decided at; the store accepts one
-// writer per stream version, so two nodes that both believe they own an
-// aggregate cost a retry and never an event. Every command carries a key, and
-// a key's first answer is its answer for ever.
+// A writer appends a unit: consecutive commands on one stream, decided on one
+// state. The unit names the version of that state, and the store accepts one
+// writer per stream version. If two nodes both act as the owner of an aggregate,
+// one of them must retry, and no event is lost. Every command has a key. A
+// command whose key the log knows gets the outcome of the key's first use,
+// forever.
 //
-// The packages postgres and sqlite implement Store; storetest is the suite
-// that both pass.
+// The packages postgres and sqlite implement [Store]. Package storetest is the
+// suite that both pass.
 package eventstore
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"time"
 )
 
-// Position is an event's place in the log: 1, 2, 3, … dense and in commit
-// order. 0 lies before the first event. The high bits are kept free for the
-// number of a log, should there one day be several; today they are 0.
+// Position is the place of an event in the log: 1, 2, 3, … without a hole and in
+// commit order. 0 is before the first event. The high bits are 0; they are
+// reserved for the number of a log.
 type Position uint64
 
-// Version counts the events of one stream: 1, 2, 3, … without a hole. An
-// unused stream is at 0.
+// Version counts the events of a stream: 1, 2, 3, … without a hole. The version of
+// an unused stream is 0.
 type Version uint64
 
-// Hash identifies what a key was first used for: a digest of the client id,
-// the command's name and its decoded data.
+// Hash identifies the use of a key: a digest of the client id, the command's name
+// and its decoded data.
 type Hash [16]byte
 
-// Event is one event in its stored form.
+// Event is an event in its stored form.
 type Event struct {
-	// Type is the stored name, chosen in the aggregate's definition.
+	// Type is the stored name, which the aggregate's definition chooses.
 	Type string
 	// Form is the version of the stored form of Data; 1 is the first, and 0
 	// means 1.
@@ -48,18 +51,52 @@ type Event struct {
 	Data json.RawMessage
 }
 
-// Meta is what a commit remembers about its command besides its effect.
+// Meta describes the command of a commit.
 type Meta struct {
 	// Client is the id of the client that sent the command.
 	Client string `json:"client,omitempty"`
-	// Trace is the W3C traceparent that came with it.
+	// Trace is the W3C traceparent of the command.
 	Trace string `json:"trace,omitempty"`
+	// Depth is the number of commands of process managers that led to this one,
+	// itself included: 0 for a command of a client, a wake-up or a schedule.
+	Depth int `json:"depth,omitempty"`
+	// Wake is when the aggregate is to be woken, as its state after the commit
+	// says. It is zero if its type has no wake-ups.
+	Wake Wake `json:"wake,omitzero"`
 }
 
-// Commit is what one command did: Events hold the positions
-// Position-len(Events)+1 … Position and the versions
-// Version-len(Events)+1 … Version. A Commit that was read or announced is
-// shared: nobody changes it.
+// A Wake is the time at which an aggregate asks for a command. Its JSON form is
+// [Micros, Revision]; Known is true in every decoded one.
+type Wake struct {
+	Known bool
+	// Micros is the time in microseconds since 1970, 0 for none.
+	Micros int64
+	// Revision is that of the type's definition which has computed the time.
+	Revision int
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (w Wake) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, "[%d,%d]", w.Micros, w.Revision), nil
+}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (w *Wake) UnmarshalJSON(data []byte) error {
+	var pair []int64
+	if err := json.Unmarshal(data, &pair); err != nil {
+		return err
+	}
+	if len(pair) != 2 || pair[1] < math.MinInt32 || pair[1] > math.MaxInt32 {
+		return errors.New("a wake is [microseconds since 1970, revision]")
+	}
+	*w = Wake{Known: true, Micros: pair[0], Revision: int(pair[1])}
+	return nil
+}
+
+// Commit has the events of one command. Their positions are
+// Position-len(Events)+1 … Position, and their versions
+// Version-len(Events)+1 … Version. A Commit that was read or announced is shared
+// and must not be changed.
 type Commit struct {
 	Position Position // of the last event
 	Stream   StreamID
@@ -76,40 +113,40 @@ func (c *Commit) First() Position { return c.Position - Position(len(c.Events)) 
 // FirstVersion returns the version of the commit's first event.
 func (c *Commit) FirstVersion() Version { return c.Version - Version(len(c.Events)) + 1 }
 
-// Command is one decided command on its way into the log.
+// Command is a decided command to store.
 type Command struct {
-	// Key identifies the command within its stream, for ever. Required.
+	// Key identifies the command within its stream, forever. Required.
 	Key string
-	// Hash is compared when the key is known: a different one is a reused key.
+	// Hash is compared with the stored one if the log knows the key. If they
+	// differ, the key was reused.
 	Hash Hash
-	// At is when the command was decided; stored in UTC at microseconds.
+	// At is the time of the decision, stored in UTC with microseconds.
 	At   time.Time
 	Meta Meta
-	// Events is what the command did. Empty means that it was refused or
-	// changed nothing; such a command is checked like any other and leaves
-	// no commit.
+	// Events is empty if the command was refused or changed nothing. Such a
+	// command is checked like any other, and stores no commit.
 	Events []Event
-	// Answer, for a command without events, is the caller's own record of its
-	// outcome: an opaque JSON document that is given back with the key.
+	// Answer is the caller's record of the outcome of a command without events:
+	// an opaque JSON document that is returned with the known key.
 	Answer json.RawMessage
-	// Keep makes the outcome of a command without events final for a day: it
-	// is stored, and given back to whoever sends the key again.
+	// Keep makes the outcome of a command without events final for a day: it is
+	// stored, and returned to callers that use the key again.
 	Keep bool
 }
 
 // Unit is one or more consecutive commands on one stream, decided one after
-// another from the state at Expected. It succeeds or fails whole.
+// another from the state at Expected. It succeeds or fails as a whole.
 type Unit struct {
 	Stream   StreamID
 	Expected Version
 	Commands []Command
 }
 
-// Appended tells where a unit's commands went.
+// Appended has the places of a unit's commands.
 type Appended struct {
-	// Commands has one element per command of the unit, in order. A command
-	// without events stands at the version and position of what came before
-	// it; when nothing came before it in this unit, Position is 0.
+	// Commands has one element per command, in order. A command without events
+	// has the version and position of the command before it. If the unit has no
+	// earlier event, Position is 0.
 	Commands []Place
 }
 
@@ -124,27 +161,26 @@ type Place struct {
 	Position Position
 }
 
-// First is the first answer of a key that the log already knew.
+// First is the first outcome of a known key.
 type First struct {
-	// Index is the command's place in the unit that was refused.
+	// Index is the index of the command in the refused unit.
 	Index int
-	// Reused says that the key was first used with another Hash; the other
-	// fields are then zero.
+	// Reused reports that the first use had another Hash. The other fields are
+	// then zero.
 	Reused bool
-	// Place is where the first use's events are; for an outcome without
-	// events, the version that it was decided at.
+	// Place is the place of the first use's events. If it had none, Place has
+	// only the version at which it was decided.
 	Place Place
-	// Answer is the kept answer of an outcome without events, else nil.
+	// Answer is the kept answer of a command without events.
 	Answer json.RawMessage
 }
 
-// Snapshot is a state that a host may start from instead of a stream's first
-// event. It is a cache: always safe to delete, never trusted across a change
-// of Fingerprint.
+// Snapshot is a state from which loading starts instead of the first event. It is a
+// cache: it can be deleted at any time, and is not used after a change of
+// Fingerprint.
 type Snapshot struct {
 	Stream StreamID
-	// Version and Position are those of the last event in the state, At is
-	// its time.
+	// Version, Position and At are those of the last event in the state.
 	Version  Version
 	Position Position
 	At       time.Time
@@ -153,28 +189,28 @@ type Snapshot struct {
 	State       json.RawMessage
 }
 
-// LoadBytes bounds the events in one page that Load returns. A page ends with
-// the commit that reaches it.
+// LoadBytes bounds the events in a page of Load. A page ends with the commit that
+// reaches it.
 const LoadBytes = 1 << 20
 
-// LoadRequest is what Load reads.
+// LoadRequest selects a page for Load.
 type LoadRequest struct {
 	Stream StreamID
-	// Fingerprint names the snapshot to start from; empty means none.
+	// Fingerprint selects the snapshot to start from. Empty means none.
 	Fingerprint string
-	// After is the version to read after if Load finds no snapshot.
+	// After is the version after which Load reads if it finds no snapshot.
 	After Version
 	// Limit bounds the number of commits.
 	Limit int
 }
 
-// Loaded is one page of a stream, as Load returns it.
+// Loaded is a page of a stream.
 type Loaded struct {
-	// Snapshot is the state before Commits; nil if there is none with the
+	// Snapshot is the state before Commits. It is nil if none has the
 	// fingerprint.
 	Snapshot *Snapshot
-	// Commits follow the snapshot, or LoadRequest.After. The first may also
-	// hold events at or below that version.
+	// Commits follow the snapshot, or LoadRequest.After. The first one may also
+	// have events at or below that version.
 	Commits []Commit
 	// More reports whether the stream may have commits after these.
 	More bool
@@ -188,40 +224,39 @@ type Head struct {
 
 // Store is a log. It is safe for concurrent use.
 //
-// Every method reports ErrUnavailable when the database can't be reached and
-// nothing was done, and ErrWentBack once the log was found to be older than
-// what this store has seen of it.
+// Every method returns ErrUnavailable if the database is not reachable and nothing
+// was done, and ErrWentBack after the store has detected that the log lacks
+// events which it has seen.
 type Store interface {
-	// Append stores a unit, or says why not:
+	// Append stores a unit. After any error but ErrUnknown, nothing was stored:
 	//
-	//   - *KnownKeysError: keys of the unit are known; nothing was stored.
-	//     This is checked before the version.
-	//   - *ConflictError: the stream is not at Expected; nothing was stored.
-	//   - *InvalidError: the database refuses the data; nothing was stored.
-	//   - ErrUnavailable: nothing was stored.
-	//   - ErrUnknown: the unit may or may not have been stored. Append says
-	//     so only after it has tried to find out until its deadline.
-	//   - ErrClosed: the store is closed; nothing was stored.
+	//   - *KnownKeysError: the log has keys of the unit. Keys are checked before
+	//     the version.
+	//   - *ConflictError: the stream is not at Expected.
+	//   - *InvalidError: the data cannot be stored.
+	//   - ErrUnavailable: the database is not reachable.
+	//   - ErrClosed: the store is closed.
+	//   - ErrUnknown: the unit may or may not have been stored. Append returns
+	//     this only after its deadline.
 	//
-	// Append gathers what all callers hand in while the previous batch is in
-	// flight, and stores each batch with one flush of the disk. The context
-	// ends only the wait for a place in a batch (nothing was stored), never
-	// an append under way.
+	// Units of concurrent callers that arrive while a batch is in flight form the
+	// next batch, which is stored with one flush of the disk. Cancelling the
+	// context ends only the wait for a place in a batch, never an append in
+	// flight.
 	Append(ctx context.Context, u Unit) (Appended, error)
 
-	// ReadStream returns commits of a stream that hold events after a
-	// version, oldest first, at most limit commits. The first may also hold
-	// events at or below after.
+	// ReadStream returns at most limit commits of a stream that have events after
+	// a version, oldest first. The first one may also have events at or below
+	// that version.
 	ReadStream(ctx context.Context, s StreamID, after Version, limit int) ([]Commit, error)
 
-	// Read returns commits that hold events after a position, in order, at
-	// most limit commits; none at the head. The first may also hold events
-	// at or below after. A hole is a damaged log: *DamagedError.
+	// Read returns at most limit commits that have events after a position, in
+	// order; none at the head. The first one may also have events at or below
+	// the position. The error for a hole is a *DamagedError.
 	Read(ctx context.Context, after Position, limit int) ([]Commit, error)
 
-	// ReadType reads like Read, but returns only commits whose stream is of a
-	// type. It looks at no more than scan positions and returns how far it
-	// looked: every matching commit at or below upTo has been returned.
+	// ReadType is Read for the streams of a type. It examines about scan
+	// positions, and returns every matching commit from there up to upTo.
 	ReadType(ctx context.Context, typ string, after Position, limit, scan int) (commits []Commit, upTo Position, err error)
 
 	// Head returns the position of the newest event, 0 for an empty log.
@@ -230,40 +265,47 @@ type Store interface {
 	// StreamHead returns the newest version of a stream, and its position.
 	StreamHead(ctx context.Context, s StreamID) (Head, error)
 
-	// Load returns a page of a stream, with the snapshot that has the
-	// request's fingerprint: both as of one moment, and in one call to the
-	// database. A page holds at most Limit commits and about LoadBytes.
+	// Load returns a page of a stream, with the snapshot that has the request's
+	// fingerprint. Both are read at one moment, in one call to the database. A
+	// page has at most Limit commits and about LoadBytes.
 	Load(ctx context.Context, r LoadRequest) (Loaded, error)
-	// SaveSnapshot keeps a snapshot, unless a newer one with its fingerprint
-	// is there. Of each stream the store keeps two: this one, and of those
-	// with other fingerprints the one that was saved last. So two versions of
-	// a program leave each other's snapshots alone.
+	// SaveSnapshot stores a snapshot, unless the store has a newer one with the
+	// same fingerprint. The store keeps two snapshots of a stream: this one, and
+	// the last one of all other fingerprints. Therefore two versions of a program
+	// do not delete each other's snapshots.
 	SaveSnapshot(ctx context.Context, s Snapshot) error
 
-	// LogID returns the log's incarnation: one history of it. It changes only
-	// when an operator accepts that a restored log lost its newest events.
+	// LogID returns the log's incarnation. It changes only when an operator
+	// accepts that a restored log lost its newest events.
 	LogID() string
-	// Witness tells the store of a commit of the incarnation log that the node
-	// has seen elsewhere than here: the log must never again be without it.
+	// Witness reports a commit that the node has seen elsewhere, in the
+	// incarnation named log. From then on the store's log must have it.
 	Witness(log string, c *Commit)
-	// Check compares the log with the newest commit that this store has seen,
-	// and returns ErrWentBack if that is gone. From then on every method does,
-	// until Resume.
+	// Check compares the log with the newest commit that this store has seen. It
+	// returns ErrWentBack if the log lacks that commit. From then on every method
+	// returns it, until Resume.
 	Check(ctx context.Context) error
-	// Resume begins again with a log that went back, once an operator has
-	// accepted the loss or the lost events are back, and returns its head and
-	// takes its LogID; until then it returns ErrWentBack. The caller first lets
-	// go of everything that it knows of the lost history: sessions, states, what
-	// is on its way. Nothing of the new history is read or appended before
-	// Resume, whichever method has noticed the loss.
+	// Resume accepts a log that went back, and returns its head. It returns
+	// ErrWentBack until an operator has accepted the loss, which changes LogID,
+	// or the lost events are back. The caller must first drop everything that it
+	// knows of the lost history: sessions, states, commands in flight. Whichever
+	// method detected the loss, no method reads the new history or appends to it
+	// before Resume.
 	Resume(ctx context.Context) (Position, error)
 
-	// Close ends what is under way and releases the database. Commands that
+	// Close waits for the batch in flight and releases the database. Units that
 	// were not yet sent get ErrClosed.
 	Close() error
 }
 
-// Committed is told of every batch that a store itself has stored in the
-// incarnation log: dense, in order, before any caller of Append in that batch
-// has its answer. It must not block.
+// Busy is a Store that reports how many appends wait for their outcome, so that other work
+// on the database can give way to them. The two implementations of Store do.
+type Busy interface {
+	// Appending returns the number of units that wait for their outcome.
+	Appending() int
+}
+
+// Committed is called with the commits that the store itself has stored in the
+// incarnation named log. A batch is in order and has no hole. The call precedes
+// the results of Append for the batch. It must not block.
 type Committed func(log string, batch []Commit)

@@ -12,8 +12,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 )
 
-// A unit names the version that it was decided at. A key that the log knows
-// gives its first answer; a stream that has moved is a conflict.
+// A unit names the version of its decision. A known key gives its first outcome, and
+// a stream that has moved is a conflict.
 func Example() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

@@ -5,42 +5,41 @@ import (
 	"fmt"
 )
 
-// Record is a commit with all that a log keeps of it.
+// Record is a commit with everything that a log stores about it.
 type Record struct {
 	Commit
-	// Hash is what the commit's key was first used for.
+	// Hash identifies the first use of the commit's key.
 	Hash Hash
 }
 
-// Mover is a Store whose log can be moved: read out whole, and written into
-// another one as it was. Package transfer moves logs by way of a file. The
-// stores of the packages postgres and sqlite are Movers.
+// Mover is a Store whose log can be copied into another log unchanged. Package
+// transfer moves logs through a file. The stores of the packages postgres and
+// sqlite are Movers.
 type Mover interface {
 	Store
 
-	// Records is Read with all that the log keeps of each commit.
+	// Records is Read for records.
 	Records(ctx context.Context, after Position, limit int) ([]Record, error)
 
-	// Restore appends commits of another log at their own positions. It holds
-	// the same lock and passes the same checks as Append: the first position
-	// is the one behind the log's last, there is no hole, every commit
-	// continues its stream, and no key is there twice. All of them are stored,
-	// or none: *RestoreError says which one can't be and why, and any other
-	// error leaves it open, so ask for the Head. A kept outcome whose key
-	// comes in with a commit gives way to it.
+	// Restore appends commits of another log at their own positions. It has the
+	// lock and the checks of Append: the first position follows the head, there
+	// is no hole, every commit continues its stream, and no key exists twice.
+	// Restore stores all commits or none. A *RestoreError names the commit that
+	// was refused. After any other error the outcome is unknown; Head shows it. A
+	// kept outcome with the key of a commit is deleted.
 	//
-	// Committed is not told; whoever follows the log finds the commits there.
+	// Restore does not call Committed. Readers of the log find the commits.
 	Restore(ctx context.Context, records []Record) error
 
 	// Adopt gives an empty log the incarnation of the log that is about to be
-	// restored into it, so that cursors of that log are good for this one. A
-	// log that has events and another incarnation keeps it: *RestoreError.
+	// restored into it, so that cursors of that log are valid for this one. The
+	// error is a *RestoreError if the log has events and another incarnation.
 	Adopt(ctx context.Context, id string) error
 }
 
-// RestoreError says why a log does not take the commits of another.
+// RestoreError is the reason why a log refuses the commits of another log.
 type RestoreError struct {
-	Position Position // of the commit at fault; 0 for the log as a whole
+	Position Position // of the refused commit; 0 for the whole log
 	Reason   string
 }
 

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// MaxIDBytes bounds an aggregate's id.
+// MaxIDBytes bounds the id of an aggregate.
 const MaxIDBytes = 200
 
 // StreamID names an aggregate, and the stream of its events.
@@ -19,18 +19,18 @@ type StreamID struct {
 // String returns "type/id".
 func (s StreamID) String() string { return s.Type + "/" + s.ID }
 
-// ParseStreamID takes "type/id" apart. The error says what is wrong with the
-// name, in words for whoever wrote it.
+// ParseStreamID parses "type/id". The error is written for the person who wrote
+// the name.
 func ParseStreamID(name string) (StreamID, error) {
 	typ, id, ok := strings.Cut(name, "/")
 	if !ok {
-		return StreamID{}, fmt.Errorf("%q names no aggregate: write type/id, such as auction/42", clip(name))
+		return StreamID{}, fmt.Errorf("%q does not name an aggregate: write type/id, such as auction/42", clip(name))
 	}
 	s := StreamID{Type: typ, ID: id}
 	return s, s.Validate()
 }
 
-// Validate reports what is wrong with the name.
+// Validate returns an error if the name is invalid.
 func (s StreamID) Validate() error {
 	if err := ValidateType(s.Type); err != nil {
 		return err
@@ -38,7 +38,7 @@ func (s StreamID) Validate() error {
 	return ValidateID(s.ID)
 }
 
-// ValidateType reports what is wrong with the name of an aggregate type.
+// ValidateType returns an error if typ is not the name of an aggregate type.
 func ValidateType(typ string) error {
 	if typ == "" {
 		return fmt.Errorf("the aggregate's type is empty: write type/id, such as auction/42")
@@ -54,16 +54,16 @@ func ValidateType(typ string) error {
 	return nil
 }
 
-// ValidateID reports what is wrong with an aggregate's id; client ids follow
-// the same rules.
+// ValidateID returns an error if id is not the id of an aggregate. For client ids
+// there is ValidateClient.
 func ValidateID(id string) error {
 	switch {
 	case id == "":
-		return fmt.Errorf("the id is empty: it has 1 to %d bytes", MaxIDBytes)
+		return fmt.Errorf("the id is empty: 1 to %d bytes are allowed", MaxIDBytes)
 	case len(id) > MaxIDBytes:
 		return fmt.Errorf("the id has %d bytes, at most %d are allowed", len(id), MaxIDBytes)
 	case id == "." || id == "..":
-		return fmt.Errorf("the id may not be %q", id)
+		return fmt.Errorf("the id must not be %q", id)
 	case !utf8.ValidString(id):
 		return fmt.Errorf("the id is not valid UTF-8")
 	}
@@ -73,6 +73,18 @@ func ValidateID(id string) error {
 		}
 	}
 	return nil
+}
+
+// Reserved begins the keys and the client ids of commands that the program itself
+// sends: wake-ups, and the commands of process managers. Clients can't use it.
+const Reserved = "~"
+
+// ValidateClient returns an error if id is not the id of a client.
+func ValidateClient(id string) error {
+	if strings.HasPrefix(id, Reserved) {
+		return fmt.Errorf("the id %q begins with %s, which is reserved for the program's own commands: use another id", clip(id), Reserved)
+	}
+	return ValidateID(id)
 }
 
 func clip(s string) string {

@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestParseStreamID(t *testing.T) {
+func TestParseStreamIDAcceptsOnlyValidNames(t *testing.T) {
 	t.Parallel()
 	for name, ok := range map[string]bool{
 		"auction/42": true, "a-b_1/ada lovelace": true, "client/日本": true, "a/" + strings.Repeat("x", 200): true,
@@ -24,7 +24,7 @@ func TestParseStreamID(t *testing.T) {
 			t.Errorf("%q: %v", name, err)
 		}
 		if err == nil && s.String() != name {
-			t.Errorf("%q is read as %q", name, s)
+			t.Errorf("%q is parsed as %q", name, s)
 		}
 	}
 }
@@ -42,7 +42,7 @@ func FuzzParseStreamID(f *testing.F) {
 			return
 		}
 		if s.String() != name || s.Validate() != nil || len(s.ID) > eventstore.MaxIDBytes {
-			t.Errorf("%q is read as %q", name, s)
+			t.Errorf("%q is parsed as %q", name, s)
 		}
 	})
 }

@@ -1,5 +1,5 @@
-// Package examples has the pages that "ganglion dev" serves, and nodes with
-// --examples, built and ready.
+// Package examples contains the built pages that "ganglion dev" and nodes with
+// --examples serve.
 package examples
 
 import (
@@ -10,7 +10,7 @@ import (
 //go:embed auction/index.html auction/auction.css auction/auction.js
 var pages embed.FS
 
-// Handler serves the pages under /examples/, and leads there from /.
+// Handler serves the pages under /examples/, and redirects / to the auction.
 func Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /examples/", http.StripPrefix("/examples", http.FileServerFS(pages)))

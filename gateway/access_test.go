@@ -18,19 +18,19 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// badges authenticates clients by badges that were handed out, and takes
-// clients back.
+// badges is an Authenticator whose tokens are the keys of known. It can revoke
+// them.
 type badges struct {
 	known map[string]gateway.Identity // by token
 
 	mu      sync.Mutex
 	revoked []string // client ids and token ids
 	more    chan struct{}
-	upon    func() // called once a token was found good
+	onValid func() // called after a token was found valid
 }
 
 func newBadges(known map[string]gateway.Identity) *badges {
-	return &badges{known: known, more: make(chan struct{}), upon: func() {}}
+	return &badges{known: known, more: make(chan struct{}), onValid: func() {}}
 }
 
 func (b *badges) Token(_ context.Context, token string) (gateway.Identity, error) {
@@ -39,9 +39,9 @@ func (b *badges) Token(_ context.Context, token string) (gateway.Identity, error
 		return gateway.Identity{}, errors.New("no such badge")
 	}
 	b.mu.Lock()
-	upon := b.upon
+	onValid := b.onValid
 	b.mu.Unlock()
-	upon()
+	onValid()
 	return id, nil
 }
 
@@ -73,7 +73,7 @@ func (b *badges) revoke(id string) {
 	b.more = make(chan struct{})
 }
 
-// rooms is a catalog whose streams may be read by those whose badge says so.
+// rooms is a catalog whose streams a client may read if its claims name them.
 type rooms struct{ catalog }
 
 func (rooms) MayRead(_ string, claims map[string]any, _, id string) bool {
@@ -91,7 +91,7 @@ func badgeFor(rooms ...string) gateway.Identity {
 }
 
 // protocol: gateway unsubscribed, error forbidden
-func TestWithdrawnAccessEndsItsSubscriptionsOnly(t *testing.T) {
+func TestRevokedAccessEndsItsSubscriptionsOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	auth := newBadges(map[string]gateway.Identity{"all": badgeFor("a", "b", "*"), "b": badgeFor("b"), "none": badgeFor()})
@@ -118,22 +118,22 @@ func TestWithdrawnAccessEndsItsSubscriptionsOnly(t *testing.T) {
 		f := want[frame.Unsubscribed](c)
 		ended[f.Sub] = f
 	}
-	if f := want[frame.Result](c); f.ID != "1" { // all is decided before the answer
+	if f := want[frame.Result](c); f.ID != "1" { // access is rechecked before the reply
 		t.Errorf("got %s", f.Append(nil))
 	}
 	for _, sub := range []string{"sa", "sc"} {
-		if f := ended[sub]; f.ID != "" || f.Code != command.Forbidden || f.Message == "" || f.Cursor != position(at[sub]) {
+		if f := ended[sub]; f.ID != "" || f.Code != command.CodeForbidden || f.Message == "" || f.Cursor != position(at[sub]) {
 			t.Errorf("%s: got %s, want the cursor %s", sub, f.Append(nil), position(at[sub]))
 		}
 	}
 	w.add("counter/a", 3)
 	w.add("counter/b", 1)
-	c.wantEvents("sb", 1) // and nothing of the others
+	c.wantEvents("sb", 1) // and no event of the others
 	c.sendf(`{"op":"subscribe","id":"sa","stream":"counter/a","cursor":%q}`, ended["sa"].Cursor)
-	c.wantFault("sa", command.Forbidden)
+	c.wantFault("sa", command.CodeForbidden)
 	c.send(`{"op":"subscribe","id":"sc","category":"counter"}`)
-	if f := c.wantFault("sc", command.Forbidden); f.Message != "ada may not read every counter: set Access.ReadAll of counter to a rule that allows it "+
-		"(Read by a rule of one's own opens no category)" {
+	if f := c.wantFault("sc", command.CodeForbidden); f.Message != "ada may not read every counter: set Access.ReadAll of counter to a rule that allows it "+
+		"(a custom rule in Read opens no category)" {
 		t.Errorf("got %s", f.Append(nil))
 	}
 
@@ -147,24 +147,24 @@ func TestWithdrawnAccessEndsItsSubscriptionsOnly(t *testing.T) {
 
 func position(e frame.Event) string { return strconv.FormatUint(uint64(e.Position), 10) }
 
-// slowly answers gets when it is told to.
-type slowly struct {
+// slowRouter is a router that replies to a get when the test closes answer.
+type slowRouter struct {
 	gateway.Router
 	asked, answer chan struct{}
 }
 
-func (s slowly) Get(ctx context.Context, g command.Get) (command.State, error) {
+func (s slowRouter) Get(ctx context.Context, g command.Get) (command.State, error) {
 	s.asked <- struct{}{}
 	<-s.answer
 	return s.Router.Get(ctx, g)
 }
 
 // protocol: client auth, error forbidden
-func TestWithdrawnAccessAnswersASubscriptionThatHasYetToBegin(t *testing.T) {
+func TestRevokedAccessRefusesASubscriptionThatHasNotBegun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	auth := newBadges(map[string]gateway.Identity{"all": badgeFor("a", "b"), "b": badgeFor("b")})
-	router := slowly{w.router, make(chan struct{}), make(chan struct{})}
+	router := slowRouter{w.router, make(chan struct{}), make(chan struct{})}
 	n := w.node(func(c *gateway.Config) {
 		c.Auth, c.Catalog, c.Router, c.Limits.OpenRequests = auth, rooms{}, router, 2
 	})
@@ -174,7 +174,7 @@ func TestWithdrawnAccessAnswersASubscriptionThatHasYetToBegin(t *testing.T) {
 	c.send(`{"op":"subscribe","id":"s","stream":"counter/a","state":true}`)
 	<-router.asked
 	c.send(`{"op":"auth","id":"1","token":"b"}`)
-	c.wantFault("s", command.Forbidden)
+	c.wantFault("s", command.CodeForbidden)
 	want[frame.Result](c)
 	close(router.answer)
 	go func() {
@@ -182,7 +182,7 @@ func TestWithdrawnAccessAnswersASubscriptionThatHasYetToBegin(t *testing.T) {
 		}
 	}()
 	t.Cleanup(func() { close(router.asked) })
-	for range 5 { // its place among the open requests is free again, and its id too
+	for range 5 { // its slot and its id are free again
 		c.send(`{"op":"subscribe","id":"s","stream":"counter/b","state":true}`)
 		want[frame.Subscribed](c)
 		want[frame.State](c)
@@ -192,20 +192,20 @@ func TestWithdrawnAccessAnswersASubscriptionThatHasYetToBegin(t *testing.T) {
 	}
 }
 
-// hours is a catalog whose streams may be read while open is true: its rules
-// look at more than the token.
-type hours struct {
+// timedRules is a catalog whose streams may be read while open is true: its rules
+// depend on more than the token.
+type timedRules struct {
 	catalog
 	open *atomic.Bool
 }
 
-func (h hours) MayRead(string, map[string]any, string, string) bool { return h.open.Load() }
+func (h timedRules) MayRead(string, map[string]any, string, string) bool { return h.open.Load() }
 
 func TestHeartbeatEndsSubscriptionsThatRulesNoLongerAllow(t *testing.T) {
 	t.Parallel()
 	var open atomic.Bool
 	open.Store(true)
-	bubbleOver(t, func(c *gateway.Config) { c.Catalog = hours{open: &open} }, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
+	bubbleWithTransport(t, func(c *gateway.Config) { c.Catalog = timedRules{open: &open} }, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
 		e, err := openEvents(transport, "http://gateway/v1/streams/counter/a/events", "ada")
 		if err != nil {
 			t.Fatal(err)
@@ -226,7 +226,7 @@ func TestHeartbeatEndsSubscriptionsThatRulesNoLongerAllow(t *testing.T) {
 		open.Store(false)
 		for {
 			if f, ok := c.eventually().(frame.Unsubscribed); ok {
-				if f.Sub != "s" || f.Code != command.Forbidden || f.Cursor != "0" {
+				if f.Sub != "s" || f.Code != command.CodeForbidden || f.Cursor != "0" {
 					t.Errorf("got %s", f.Append(nil))
 				}
 				break
@@ -246,14 +246,14 @@ func TestHeartbeatEndsSubscriptionsThatRulesNoLongerAllow(t *testing.T) {
 		}
 		e.wantEvent(t, "close", `"code":4200`)
 		if took := time.Since(began); took > 25*time.Second {
-			t.Errorf("they ended %v after the rule said no, a heartbeat is 25 s", took)
+			t.Errorf("the subscriptions ended %v after the rule denied access, want at most a heartbeat of 25 s", took)
 		}
 		if resp, err := openEvents(transport, "http://gateway/v1/streams/counter/a/events", "ada", "Last-Event-ID", "0"); err != nil || resp.resp.StatusCode != http.StatusForbidden {
-			t.Errorf("coming back: %v, %v", resp, err)
+			t.Errorf("a reconnection: %v, %v", resp, err)
 		} else {
 			resp.close()
 		}
-		c.send(`{"op":"ping","id":"1"}`) // the session itself goes on
+		c.send(`{"op":"ping","id":"1"}`) // the session itself continues
 		for {
 			if f, ok := c.eventually().(frame.Pong); ok && f.ID == "1" {
 				break
@@ -263,26 +263,26 @@ func TestHeartbeatEndsSubscriptionsThatRulesNoLongerAllow(t *testing.T) {
 }
 
 // protocol: close 4001
-func TestARevokedTokenEndsItsSessions(t *testing.T) {
+func TestRevokedTokenEndsItsSessions(t *testing.T) {
 	t.Parallel()
 	auth := newBadges(map[string]gateway.Identity{"ada": {Client: "ada"}, "bob": {Client: "bob"}, "cem": {Client: "cem"}})
 	n := newWorld(t).node(func(c *gateway.Config) { c.Auth = auth })
-	greet := func(token string) *client {
+	hello := func(token string) *client {
 		c := n.dial()
 		c.sendf(`{"op":"hello","id":"h","token":%q}`, token)
 		return c
 	}
-	greeted, silent, other := greet("ada"), n.dial("Authorization", "Bearer ada"), greet("bob")
-	want[frame.Welcome](greeted)
+	welcomed, silent, other := hello("ada"), n.dial("Authorization", "Bearer ada"), hello("bob")
+	want[frame.Welcome](welcomed)
 	want[frame.Welcome](other)
 	silent.send(`{"op":"ping","id":"1"}`)
 	want[frame.Pong](silent)
 
 	auth.revoke("ada")
-	greeted.wantClose(4001)
+	welcomed.wantClose(4001)
 	silent.wantClose(4001)
-	again := greet("ada")
-	again.wantFault("h", command.Unauthenticated)
+	again := hello("ada")
+	again.wantFault("h", command.CodeUnauthenticated)
 	again.wantClose(4001)
 	if _, resp, err := n.tryDial("Authorization", "Bearer ada"); err == nil || resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("a handshake with a revoked token: %v, %v", resp, err)
@@ -295,12 +295,12 @@ func TestARevokedTokenEndsItsSessions(t *testing.T) {
 	}
 }
 
-// TestTokenRevokedWhileItIsCheckedEndsTheSession revokes a token after it was
-// found good and before the session has the identity: the look at all sessions
-// that a revocation brings is over by then.
+// TestTokenRevokedDuringItsCheckEndsTheSession revokes a token after it was
+// found valid. The gateway checks all sessions for revoked tokens before the
+// session has the identity.
 //
 // protocol: close 4001
-func TestTokenRevokedWhileItIsCheckedEndsTheSession(t *testing.T) {
+func TestTokenRevokedDuringItsCheckEndsTheSession(t *testing.T) {
 	t.Parallel()
 	for name, use := range map[string]func(dial func(header ...string) *client, next func()) *client{
 		"handshake": func(dial func(...string) *client, next func()) *client {
@@ -325,7 +325,7 @@ func TestTokenRevokedWhileItIsCheckedEndsTheSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			auth := newBadges(map[string]gateway.Identity{"old": {Client: "ada"}, "new": {Client: "ada", Claims: map[string]any{"jti": "2"}}})
-			bubbleOver(t, func(c *gateway.Config) { c.Auth = auth }, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
+			bubbleWithTransport(t, func(c *gateway.Config) { c.Auth = auth }, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
 				dial := func(header ...string) *client {
 					c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport}, header...)
 					if err != nil {
@@ -336,13 +336,34 @@ func TestTokenRevokedWhileItIsCheckedEndsTheSession(t *testing.T) {
 				c := use(dial, func() {
 					auth.mu.Lock()
 					defer auth.mu.Unlock()
-					auth.upon = func() {
+					auth.onValid = func() {
 						auth.revoke("2")
-						synctest.Wait() // until all sessions were looked at
+						synctest.Wait() // until all sessions were checked
 					}
 				})
 				c.wantClose(4001)
 			})
 		})
 	}
+}
+
+func TestReservedKeysAndIDsAreRefusedOnEveryPath(t *testing.T) {
+	t.Parallel()
+	n := newWorld(t).node()
+	c := n.join("ada")
+	c.send(`{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{"by":1},"key":"~wake:1"}`)
+	if f := c.wantFault("1", command.CodeBadRequest); f.Field != "key" || f.Key != "~wake:1" {
+		t.Errorf("got %s, want the field key", f.Append(nil))
+	}
+	status, body := n.do("POST", "/v1/commands", "ada", `{"aggregate":"counter/a","command":"add","data":{"by":1},"key":"~wake:1"}`)
+	if status != http.StatusBadRequest || !strings.Contains(body, "use another key") {
+		t.Errorf("over HTTP: %d %s", status, body)
+	}
+	status, body = n.do("POST", "/v1/commands", "~wake", `{"aggregate":"counter/a","command":"add","data":{"by":1}}`)
+	if status != http.StatusUnauthorized || !strings.Contains(body, "reserved") {
+		t.Errorf("as ~wake over HTTP: %d %s", status, body)
+	}
+	other := n.dial()
+	other.send(`{"op":"hello","id":"1","client":"~wake"}`)
+	other.wantFault("1", command.CodeBadRequest)
 }

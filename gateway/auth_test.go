@@ -10,7 +10,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// kitchen lets those with a role do everything.
+// kitchen is a catalog in which clients with the role kitchen may send commands.
 type kitchen struct{ catalog }
 
 func (kitchen) MaySend(_ string, claims map[string]any, _, _, _ string) bool {
@@ -31,7 +31,7 @@ func TestDevelopmentTokensCarryClaims(t *testing.T) {
 	want[frame.Result](c)
 	c = n.join("cook")
 	c.send(add)
-	c.wantFault("2", command.Forbidden)
+	c.wantFault("2", command.CodeForbidden)
 
 	for who, status := range map[string]int{
 		`cook {"role":"kitchen"}`:                    http.StatusOK,
@@ -55,7 +55,7 @@ func TestDevelopmentTokensCarryClaims(t *testing.T) {
 	}
 }
 
-func TestATwofoldAuthorizationIsRefused(t *testing.T) {
+func TestDuplicateAuthorizationHeaderIsRefused(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()
 	status, body := n.ask("GET /v1/aggregates/counter/a HTTP/1.1\nHost: gw\nAuthorization: Bearer dev:ada\nAuthorization: Bearer dev:eve\n\n")

@@ -17,7 +17,7 @@ import (
 )
 
 // BenchmarkFanOut delivers events to 1,000 sessions on one stream, in memory:
-// what the gateway itself costs per delivery, without the kernel's part.
+// the gateway's own cost of a delivery, without the kernel's.
 func BenchmarkFanOut(b *testing.B) {
 	for _, batch := range []int{1, 64} {
 		b.Run(fmt.Sprint("batch=", batch), func(b *testing.B) { fanOut(b, 1000, batch) })
@@ -26,7 +26,7 @@ func BenchmarkFanOut(b *testing.B) {
 
 func fanOut(b *testing.B, sessions, batch int) {
 	g, err := gateway.New(gateway.Config{
-		Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}), Auth: gateway.Development(),
+		Node: "n1", Catalog: catalog{}, Store: emptyStore{}, Router: newOwner(emptyStore{}), Auth: gateway.Development(),
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -52,7 +52,7 @@ func fanOut(b *testing.B, sessions, batch int) {
 		want[frame.Welcome](c)
 		want[frame.Subscribed](c)
 		want[frame.Live](c)
-		running.Go(func() { _, _ = io.Copy(io.Discard, raw) }) // reads below the WebSocket
+		running.Go(func() { _, _ = io.Copy(io.Discard, raw) }) // reads without a WebSocket library
 	}
 	stream := eventstore.StreamID{Type: "auction", ID: "1"}
 	data := []byte(`{"bidder":"ada","amount":12500}`)

@@ -11,49 +11,59 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto"
+	"github.com/ganglion-es/ganglion/proto/ask"
 	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/group"
 )
 
 // Router carries requests to the node that owns their aggregate.
 // *router.Router satisfies it.
 type Router interface {
-	// Send hands in a command. Commands with the same Session and Stream are
-	// executed in the order of the calls. Send never blocks; reply is called
-	// exactly once, on any goroutine, perhaps before Send returns.
+	// Send sends a command to its owner. Commands with the same Session and
+	// Stream are executed in the order of the calls. Send never blocks. It
+	// calls reply exactly once, on any goroutine, perhaps before it returns.
 	Send(c command.Command, reply func(command.Outcome))
-	// Get answers with an aggregate's public state. The error is a
+	// Get returns an aggregate's public state. The error is a
 	// *command.Failure.
 	Get(ctx context.Context, g command.Get) (command.State, error)
 }
 
 // Config configures a Gateway.
 type Config struct {
-	// Node identifies this node to clients and in the log. Required.
+	// Node identifies this node to clients and in log lines. Required.
 	Node string
 
-	// Version is that of the software, as shown in the welcome frame.
+	// Version is the software's version in the welcome frame.
 	//
 	// Defaults to "devel".
 	Version string
 
-	// Catalog says what exists and who may do what. Required.
+	// Catalog has the application's types and access rules. Required.
 	Catalog Catalog
 
-	// Schema is what the application's aggregates take and show, as a JSON
-	// Schema, for /v1/schema. AsyncAPI describes the WebSocket protocol, with
-	// the application's messages in it.
+	// Schema is the JSON Schema of the application's commands, states and
+	// events, for /v1/schema. AsyncAPI describes the WebSocket protocol,
+	// including the application's messages.
 	//
-	// Default to a schema that says nothing, and to proto.AsyncAPI.
+	// Default to an empty schema and to proto.AsyncAPI.
 	Schema   []byte
 	AsyncAPI []byte
 
-	// Store is where history is read. Required.
+	// Store is the log that history is read from. Required.
 	Store eventstore.Store
 
-	// Router is where commands go. Required.
+	// Router executes commands and reads states. Required.
 	Router Router
 
-	// Auth tells who a client is. Required; Development trusts everybody.
+	// Queries answers questions. Without it, the gateway refuses them as
+	// unsupported.
+	Queries ask.Queries
+
+	// Groups coordinates consumer groups. Without it, the gateway refuses them as
+	// unsupported.
+	Groups group.Groups
+
+	// Auth identifies clients. Required; [Development] trusts every client.
 	Auth Authenticator
 
 	// Origins are the hosts whose pages may connect from a browser, besides
@@ -61,54 +71,55 @@ type Config struct {
 	// scheme://host.
 	Origins []string
 
-	// Limits bound what clients may take of the gateway.
+	// Limits bound the resources that clients use.
 	Limits Limits
 
-	// QueueBytes bounds what waits for a session's socket. Past it nothing is
-	// read from the client, until it has taken its answers. Events do not
-	// wait there: a full socket holds one message of them, of 32 KiB at most
-	// (or QueueBytes, if that is less), and those that come after it are taken
-	// from the window, or from the log if they are no longer there.
+	// QueueBytes bounds the pending replies of a session. Past it the gateway
+	// does not read from the client until the client has read replies. Events
+	// are not queued. While the socket is full, the session holds at most one
+	// message of events, of at most 32 KiB (or QueueBytes, if that is less).
+	// Later events come from the window, or from the log if the window has
+	// dropped them.
 	//
 	// Defaults to 256 KiB.
 	QueueBytes int
 
-	// SendBuffer is the kernel's send buffer for one socket, in bytes, so
-	// that a slow client is noticed: Linux would let it grow to 4 MB.
+	// SendBuffer is the kernel's send buffer for one socket, in bytes. It is
+	// bounded so that the gateway notices a slow client: Linux would let it
+	// grow to 4 MB.
 	//
 	// Defaults to 64 KiB.
 	SendBuffer int
 
-	// WindowEvents and WindowBytes bound the newest events that are kept
-	// encoded, so that most catching up does not touch the store.
+	// WindowEvents and WindowBytes bound the window, which has the newest
+	// events. Most clients that catch up need no older events.
 	//
 	// Default to 65,536 events and 32 MiB.
 	WindowEvents int
 	WindowBytes  int
 
 	// PageCommits is how many commits one read of the log asks for, and
-	// PageReads how many such reads are under way at once.
+	// PageReads the number of concurrent reads.
 	//
 	// Default to 256 and 8.
 	PageCommits int
 	PageReads   int
 
-	// Heartbeat is the time between two heartbeats. A session from which
-	// nothing came for three of them ends.
+	// Heartbeat is the time between two heartbeats. A session whose client
+	// sends nothing for three of them ends.
 	//
 	// Defaults to 25 seconds.
 	Heartbeat time.Duration
 
-	// ReadGrace is how long a client may read nothing at all while something
-	// waits for it, before it is closed with 4102.
+	// ReadGrace is how long a client with pending frames may read nothing. Then
+	// its session is closed with 4102.
 	//
 	// Defaults to 60 seconds.
 	ReadGrace time.Duration
 
-	// DrainWindow is the time over which a gateway that drains parts with its
-	// sessions, one after another, so that others don't get them all at once.
-	// Those that wait for their turn are served. With few sessions it takes
-	// less.
+	// DrainWindow is the time over which a draining gateway ends its sessions,
+	// one after another, so that their clients do not reconnect together. A
+	// session is served until its turn. Few sessions are drained in less time.
 	//
 	// Defaults to 5 seconds.
 	DrainWindow time.Duration
@@ -136,7 +147,7 @@ func (c Config) withDefaults() (Config, error) {
 	c.Limits = limits
 	positive := func(n *int, byDefault int, name string) {
 		if *n < 0 {
-			errs = append(errs, fmt.Errorf("gateway: %s is negative", name))
+			errs = append(errs, fmt.Errorf("gateway: %s is %d: it must not be negative", name, *n))
 		}
 		*n = cmp.Or(*n, byDefault)
 	}
@@ -148,7 +159,7 @@ func (c Config) withDefaults() (Config, error) {
 	positive(&c.PageReads, 8, "PageReads")
 	lasting := func(d *time.Duration, byDefault time.Duration, name string) {
 		if *d < 0 {
-			errs = append(errs, fmt.Errorf("gateway: %s is negative", name))
+			errs = append(errs, fmt.Errorf("gateway: %s is %v: it must not be negative", name, *d))
 		}
 		*d = cmp.Or(*d, byDefault)
 	}
@@ -163,7 +174,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	for _, pattern := range c.Origins {
 		if _, err := path.Match(pattern, ""); err != nil {
-			errs = append(errs, fmt.Errorf("gateway: Origins has the malformed pattern %q", pattern))
+			errs = append(errs, fmt.Errorf("gateway: Origins has the malformed pattern %q: use the syntax of path.Match", pattern))
 		}
 	}
 	c.Version = cmp.Or(c.Version, "devel")

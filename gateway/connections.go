@@ -8,11 +8,11 @@ import (
 	"sync/atomic"
 )
 
-// Connections bounds the connections of an [http.Server] that are not a
-// session's: set its State as the server's ConnState. Past the bound it closes
-// the connection that has waited longest for a request, and if all have one in
-// progress, the one whose request has taken longest. A new connection is
-// never refused.
+// Connections bounds the connections of an [http.Server] that belong to no
+// session. Use its State as the server's ConnState. Past the bound it closes the
+// connection that has waited longest for a request. If all have a request in
+// progress, it closes the one with the oldest request. It never refuses a new
+// connection. It is safe for concurrent use.
 type Connections struct {
 	most   int
 	closed atomic.Uint64
@@ -23,12 +23,12 @@ type Connections struct {
 	active list.List // of net.Conn, the one with the oldest request in front
 }
 
-// NewConnections returns a bound of most connections.
+// NewConnections returns a Connections with a bound of most connections.
 func NewConnections(most int) *Connections {
 	return &Connections{most: most, seats: make(map[net.Conn]*seat)}
 }
 
-// Open returns how many connections there are.
+// Open returns the number of connections.
 func (c *Connections) Open() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -38,7 +38,8 @@ func (c *Connections) Open() int {
 // Closed returns how many connections were closed to make room for others.
 func (c *Connections) Closed() uint64 { return c.closed.Load() }
 
-// State notes the state of a connection. It is an [http.Server]'s ConnState.
+// State records the state of a connection. It is for an [http.Server]'s
+// ConnState.
 func (c *Connections) State(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	if was, ok := c.seats[conn]; ok {
@@ -49,10 +50,10 @@ func (c *Connections) State(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew, http.StateIdle:
 		c.seats[conn] = &seat{}
-		c.seats[conn].take(&c.idle, conn)
+		c.seats[conn].join(&c.idle, conn)
 	case http.StateActive:
 		c.seats[conn] = &seat{}
-		c.seats[conn].take(&c.active, conn)
+		c.seats[conn].join(&c.active, conn)
 	}
 	if state == http.StateNew && len(c.seats) > c.most {
 		if oldest = c.idle.Front(); oldest.Value == conn && c.active.Len() > 0 {

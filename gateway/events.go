@@ -5,29 +5,30 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/gateway/internal/history"
+	"github.com/ganglion-es/ganglion/gateway/internal/session"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
 func (g *Gateway) serveStream(w http.ResponseWriter, r *http.Request, identity Identity) {
 	s, failure := requested(r, r.PathValue("id"))
-	g.serveEvents(w, r, identity, topic{stream: s}, failure)
+	g.serveEvents(w, r, identity, history.Topic{Stream: s}, failure)
 }
 
 func (g *Gateway) serveCategory(w http.ResponseWriter, r *http.Request, identity Identity) {
 	s, failure := requested(r, "all")
-	g.serveEvents(w, r, identity, topic{category: s.Type}, failure)
+	g.serveEvents(w, r, identity, history.Topic{Category: s.Type}, failure)
 }
 
-// serveEvents answers with the events of a topic: those that there are, or as
-// Server-Sent Events also those that come.
-func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, failure *command.Failure) {
-	live := strings.Contains(r.Header.Get("Accept"), "text/event-stream")
-	log := g.cfg.Store.LogID() // that all of the answer belongs to
-	req := frame.Subscribe{Stream: t.stream, Category: t.category}
+// serveEvents responds with the stored events of a topic, or with the stored and
+// live ones as Server-Sent Events.
+func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity Identity, t history.Topic, failure *command.Failure) {
+	live := acceptsEvents(r)
+	log := g.log.ID() // the whole response must be of this log
+	req := frame.Subscribe{Stream: t.Stream, Category: t.Category}
 	limit := 0
 	if failure == nil {
 		limit, failure = limitOf(r, live)
@@ -36,21 +37,19 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 		failure = g.startOf(&req, r)
 	}
 	if failure == nil {
-		failure = g.mayRead(identity, t)
+		failure = stateOf(&req, r, live)
 	}
-	var from start
 	if failure == nil {
-		from, failure = g.locate(r.Context(), asker{client: identity.Client}, t, req)
+		failure = g.gate.MayRead(identity, t)
 	}
-	if failure == nil && !live { // up to the log's own head: who just wrote finds it here
-		if done, err := g.reading(r.Context(), identity.Client); err != nil {
-			failure = readFailure(err)
-		} else {
-			from.head, err = g.cfg.Store.Head(r.Context())
-			done()
-			if err != nil {
-				failure = readFailure(err)
-			}
+	var from history.Start
+	if failure == nil {
+		from, failure = g.log.Locate(r.Context(), history.Caller{Client: identity.Client}, t, req)
+	}
+	if failure == nil && !live { // read up to the stored head, so that a client finds the event it has just caused
+		var err error
+		if from.Head, err = g.log.Head(r.Context(), identity.Client); err != nil {
+			failure = history.Failure(err)
 		}
 	}
 	if failure != nil {
@@ -64,84 +63,85 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request, identity I
 		g.listSome(w, r, identity, t, from, limit)
 		return
 	}
-	w.Header().Set("Ganglion-Cursor", cursor(max(from.head, from.at)))
+	w.Header().Set("Ganglion-Cursor", history.Cursor(max(from.Head, from.At)))
 	if live {
-		g.streamEvents(w, r, identity, t, from)
+		g.streamEvents(w, r, identity, t, from, req.State)
 		return
 	}
 	g.listEvents(w, r, identity, t, from)
 }
 
-// errOtherLog cuts off an answer that began before the log went back.
+// errOtherLog cuts off a response that began before the log went back.
 var errOtherLog = errors.New("the log went back")
 
-// listEvents writes the events up to the head, one JSON object a line. A
-// response that is cut off short has no final chunk: clients see that.
-func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, from start) {
+// listEvents writes the events up to the head, one JSON object a line. After a
+// failure, the response has no final chunk, so that the client notices.
+func (g *Gateway) listEvents(w http.ResponseWriter, r *http.Request, identity Identity, t history.Topic, from history.Start) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	if r.Method == http.MethodHead {
 		return
 	}
-	out := g.respond(w, identity)
-	defer out.end()
-	at, version := from.at, from.version
-	for at < from.head {
-		p, err := g.readPage(r.Context(), identity.Client, t, place{at, version}, from.head)
-		if err == nil && g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
-			p.list, err = nil, errOtherLog
+	out := g.responses.begin(w, identity)
+	defer out.finish()
+	at := from.Place
+	for at.At < from.Head {
+		p, err := g.log.ReadPage(r.Context(), identity.Client, t, at, from.Head)
+		entries := p.Entries()
+		if err == nil && g.log.ID() != w.Header().Get("Ganglion-Log") {
+			entries, err = nil, errOtherLog
 		}
 		var page []byte
-		for _, e := range p.list {
-			if e.err != nil {
-				g.logUnshown(e)
-				err = e.err
+		for _, e := range entries {
+			if e.Err != nil {
+				_ = g.gate.Unshown(e)
+				err = e.Err
 				break
 			}
-			page = append(append(append(page, '{'), e.tail...), '\n')
-			version = e.version
+			page = append(append(append(page, '{'), e.Tail...), '\n')
+			at.Version = e.Version
 		}
 		if werr := out.write(page); err == nil {
 			err = werr
 		}
 		if err != nil {
-			g.cfg.Logger.Debug("a response was cut off", "error", err)
-			panic(http.ErrAbortHandler) // the way to tell the client that there was more
+			g.cfg.Logger.Debug("a response was cut off", "err", err)
+			panic(http.ErrAbortHandler) // leaves out the final chunk
 		}
-		at = p.to.at
+		at.At = p.End()
 	}
 }
 
-// listSomeBytes is when an answer with a limit is full, however few events it
-// has: it is gathered in memory.
+// listSomeBytes is the size at which a response with a limit is full, even if it
+// has fewer events. Such a response is collected in memory.
 const listSomeBytes = 1 << 20
 
-// listSome writes at most limit events. They are read before the answer
-// begins, so that its header can say where the next one begins. An answer
-// without events says that there are no more.
-func (g *Gateway) listSome(w http.ResponseWriter, r *http.Request, identity Identity, t topic, from start, limit int) {
-	at, version := from.at, from.version
+// listSome writes at most limit events. It reads them before the response
+// begins, so that the header can have the cursor for the next request. A
+// response without events means that no more are stored.
+func (g *Gateway) listSome(w http.ResponseWriter, r *http.Request, identity Identity, t history.Topic, from history.Start, limit int) {
+	at := from.Place
 	var body []byte
 	var failure *command.Failure
-	for n := 0; at < from.head && n < limit && len(body) < listSomeBytes && failure == nil; {
-		p, err := g.readPage(r.Context(), identity.Client, t, place{at, version}, from.head)
-		if err == nil && g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
+	for n := 0; at.At < from.Head && n < limit && len(body) < listSomeBytes && failure == nil; {
+		p, err := g.log.ReadPage(r.Context(), identity.Client, t, at, from.Head)
+		if err == nil && g.log.ID() != w.Header().Get("Ganglion-Log") {
 			err = eventstore.ErrWentBack
 		}
 		if err != nil {
-			failure = readFailure(err)
+			failure = history.Failure(err)
 			break
 		}
 		full := false
-		for _, e := range p.list {
-			if e.err != nil {
-				g.logUnshown(e)
-				if full = n > 0; !full { // the events before it are worth an answer
-					failure = g.unshown(e)
+		for _, e := range p.Entries() {
+			if e.Err != nil {
+				unshown := g.gate.Unshown(e)
+				if full = n > 0; !full { // return the events before it
+					failure = unshown
 				}
 				break
 			}
-			body = append(append(append(body, '{'), e.tail...), '\n')
-			at, version, n = e.position, e.version, n+1
+			body = append(append(append(body, '{'), e.Tail...), '\n')
+			at, n = e.Place(), n+1
 			if full = n == limit || len(body) >= listSomeBytes; full {
 				break
 			}
@@ -149,99 +149,44 @@ func (g *Gateway) listSome(w http.ResponseWriter, r *http.Request, identity Iden
 		if full {
 			break
 		}
-		at = p.to.at
+		at.At = p.End()
 	}
 	if failure != nil {
 		writeFailure(w, "", "", failure)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	w.Header().Set("Ganglion-Cursor", cursor(at))
-	out := g.respond(w, identity)
-	defer out.end()
+	w.Header().Set("Ganglion-Cursor", history.Cursor(at.At))
+	out := g.responses.begin(w, identity)
+	defer out.finish()
 	if err := out.write(body); err != nil {
 		g.cfg.Logger.Debug("a response was cut off", "err", err)
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// streamEvents begins a session that sends Server-Sent Events.
-func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, identity Identity, t topic, from start) {
+// streamEvents starts a session that sends Server-Sent Events.
+func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request, identity Identity, t history.Topic, from history.Start, mode frame.StateMode) {
 	if r.Method == http.MethodHead {
 		w.Header().Set("Content-Type", "text/event-stream")
 		return
 	}
-	if !r.ProtoAtLeast(1, 1) {
-		writeFailure(w, "", "", needsHTTP11())
-		return
-	}
-	s := newSession(g, identity)
-	s.greeted, s.paused = true, true // the client says nothing
-	if failure := g.enterNow(s); failure != nil {
-		writeFailure(w, "", "", failure)
-		return
-	}
-	_, rw, err := (&hijacker{ResponseWriter: w, session: s}).Hijack()
-	if err != nil {
-		g.unenter(s)
-		writeFailure(w, "", "", needsHTTP11())
-		return
-	}
-	s.wire = eventStream{rw.Reader}
-	giveUpAfter(s.socket.Conn, g.cfg.ReadGrace)
-	header := eventStreamHeader(w.Header())
-	s.mu.Lock()
-	s.writing = true // the shard writes nothing before the header, such as a close
-	s.mu.Unlock()
-	if err := g.admit(s); err != nil { // it changed its mind meanwhile
-		s.reject(err, header)
-		g.unenter(s)
-		return
-	}
-	sub := &subscription{
-		session: s, id: eventStreamSub, topic: t, head: eventStreamHead,
-		started: true, at: from.at, version: from.version,
-	}
-	s.mu.Lock()
-	s.writing = false
-	// From here on whoever leaves the log closes this session as well.
-	if g.cfg.Store.LogID() != w.Header().Get("Ganglion-Log") {
-		s.part(frame.CloseLost, errOtherLog.Error())
-	}
-	s.subs[sub.id] = sub
-	s.work(sub)
-	if !s.ended && s.send(header) {
-		s.kick()
-	}
-	s.mu.Unlock()
-	s.start()
+	g.stream(w, r, identity, func(s *session.Session) (func([]byte, func() bool), *command.Failure) {
+		return func(head []byte, isOtherLog func() bool) { s.StartEventStream(t, from.Place, mode, head, isOtherLog) }, nil
+	})
 }
 
-// needsHTTP11 refuses what has no chunks, or no connection of its own.
+// needsHTTP11 refuses an event stream over a version of HTTP that has no chunks,
+// or in which requests share a connection.
 func needsHTTP11() *command.Failure {
-	return &command.Failure{Code: command.Unsupported, Message: "Server-Sent Events need HTTP/1.1: use it, or a WebSocket"}
-}
-
-// enterNow counts a session that is about to begin among those of its client,
-// or says why it can't begin.
-func (g *Gateway) enterNow(s *session) *command.Failure {
-	g.mu.Lock()
-	err := g.refusal()
-	g.mu.Unlock()
-	if err == nil {
-		err = g.enter(s, s.identity.Client)
-	}
-	if err != nil {
-		return tooMany(err)
-	}
-	return nil
+	return command.Unsupported("Server-Sent Events need HTTP/1.1: use it, or a WebSocket")
 }
 
 // eventParameters are the query parameters of listings and streams of events.
-var eventParameters = []string{"after", "last", "cursor", "from", "log", "limit"}
+var eventParameters = []string{"after", "last", "cursor", "from", "log", "limit", "state"}
 
-// limitOf reads how many events a listing may have, 0 for all, and refuses
-// parameters that do not exist.
+// limitOf parses the maximum number of events in a listing; 0 means all. It
+// refuses unknown parameters.
 func limitOf(r *http.Request, live bool) (int, *command.Failure) {
 	query, failure := parameters(r, eventParameters...)
 	if failure != nil {
@@ -255,19 +200,41 @@ func limitOf(r *http.Request, live bool) (int, *command.Failure) {
 	case err != nil || n < 1:
 		return 0, badParameter("limit", "must be a whole number of 1 or more")
 	case live:
-		return 0, badParameter("limit", "is for listings: Server-Sent Events go on; leave it out, or ask for application/x-ndjson")
+		return 0, badParameter("limit", "is for listings, and Server-Sent Events do not end: leave it out, or ask for application/x-ndjson")
 	}
 	return n, nil
 }
 
-// startOf reads where a reading of events begins: where a subscription could,
-// but by default at the beginning.
+// stateOf parses which states a stream of events has. It is called after
+// startOf.
+func stateOf(req *frame.Subscribe, r *http.Request, live bool) *command.Failure {
+	query, failure := parameters(r, eventParameters...)
+	if failure != nil || !query.Has("state") {
+		return failure
+	}
+	mode := frame.StateMode(query.Get("state"))
+	switch {
+	case mode != frame.StateEach && mode != frame.StateOnly:
+		return badParameter("state", "must be each or only; leave it out for events alone")
+	case req.Category != "":
+		return badParameter("state", "is for streams: a category has no state")
+	case !live:
+		return badParameter("state", "is for Server-Sent Events, and a listing has events alone: accept text/event-stream, or read the aggregate")
+	case mode == frame.StateOnly && (req.After != nil || req.Last > 0):
+		return badParameter("state", "is only, and after and last choose events: leave them out, or give the state each")
+	}
+	req.State = mode
+	return nil
+}
+
+// startOf parses where a response begins. It has the choices of a subscription,
+// but the default is the beginning of the log.
 func (g *Gateway) startOf(req *frame.Subscribe, r *http.Request) *command.Failure {
 	query, failure := parameters(r, eventParameters...)
 	if failure != nil {
 		return failure
 	}
-	if last := r.Header.Get("Last-Event-ID"); last != "" { // the URL is still that of the first request
+	if last := r.Header.Get("Last-Event-ID"); last != "" { // takes precedence: a browser repeats the URL of its first request
 		query = url.Values{"cursor": {last}, "log": query["log"]}
 	}
 	after, last, from := query.Get("after"), query.Get("last"), query.Get("from")
@@ -280,7 +247,7 @@ func (g *Gateway) startOf(req *frame.Subscribe, r *http.Request) *command.Failur
 	}
 	switch {
 	case given > 1:
-		return badParameter("cursor", "and after, last and from exclude each other: give one of them")
+		return command.BadRequest("cursor", "the parameters after, last, cursor and from exclude each other: give one of them")
 	case req.Category != "" && after != "":
 		return badParameter("after", "is for streams: a category begins at a cursor")
 	case req.Category != "" && last != "":
@@ -300,12 +267,12 @@ func (g *Gateway) startOf(req *frame.Subscribe, r *http.Request) *command.Failur
 		req.Last = n
 	case from == "now":
 	case from != "":
-		return badParameter("from", "must be now, or left out for the beginning")
+		return badParameter("from", "must be now; leave it out to begin at the beginning")
 	case req.Cursor == "":
 		req.Cursor = "0"
 	}
-	if log, this := query.Get("log"), g.cfg.Store.LogID(); log != "" && log != this && req.Resumes() && !req.FromBeginning() {
-		return cursorOfOtherLog(log, this)
+	if log, this := query.Get("log"), g.log.ID(); log != "" && log != this && req.Resumes() && !req.FromBeginning() {
+		return history.OtherLog(log, this)
 	}
 	return nil
 }

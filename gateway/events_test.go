@@ -17,11 +17,10 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
-	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
 // sse is a client of Server-Sent Events, which reads them as the HTML standard
-// says (9.2.6, interpreting an event stream).
+// specifies (9.2.6, interpreting an event stream).
 type sse struct {
 	resp   *http.Response
 	lines  *bufio.Reader
@@ -29,13 +28,13 @@ type sse struct {
 	retry  int
 }
 
-// sseEvent is one that was dispatched.
+// sseEvent is a dispatched event.
 type sseEvent struct {
 	name, data string
-	id         string // lastID then
+	id         string // lastID at the event
 }
 
-// events asks for Server-Sent Events.
+// events requests Server-Sent Events.
 func (n *node) events(path, who string, header ...string) *sse {
 	n.w.t.Helper()
 	e, err := openEvents(oneShot, n.url+path, who, header...)
@@ -47,7 +46,7 @@ func (n *node) events(path, who string, header ...string) *sse {
 		body, _ := io.ReadAll(e.resp.Body)
 		n.w.t.Fatalf("%s: %s %s", path, e.resp.Status, body)
 	}
-	theContract(n.w.t).check(n.w.t, http.MethodGet, path, e.resp, "")
+	openAPIContract(n.w.t).check(n.w.t, http.MethodGet, path, e.resp, "")
 	return e
 }
 
@@ -67,13 +66,15 @@ func openEvents(transport http.RoundTripper, url, who string, header ...string) 
 	if err != nil {
 		return nil, err
 	}
-	return &sse{resp: resp, lines: bufio.NewReader(resp.Body)}, nil
+	return newSSE(resp), nil
 }
+
+func newSSE(resp *http.Response) *sse { return &sse{resp: resp, lines: bufio.NewReader(resp.Body)} }
 
 func (e *sse) close() { _ = e.resp.Body.Close() }
 
-// next returns the next event that is dispatched. Its error is io.EOF after an
-// end in good order.
+// next returns the next dispatched event. Its error is io.EOF after the final
+// chunk.
 func (e *sse) next() (sseEvent, error) {
 	var ev sseEvent
 	var data []string
@@ -112,7 +113,7 @@ func (e *sse) next() (sseEvent, error) {
 	}
 }
 
-// wantEvent reads the next event, which must be of that name.
+// wantEvent reads the next event, which must have the name.
 func (e *sse) wantEvent(t testing.TB, name, data string) sseEvent {
 	t.Helper()
 	ev, err := e.next()
@@ -133,7 +134,7 @@ func (e *sse) wantVersions(t testing.TB, stream string, from, to int) {
 	}
 }
 
-// position peeks at the id of what comes next.
+// position peeks at the id of the next event.
 func (e *sse) position(t testing.TB) string {
 	t.Helper()
 	for n := 8; ; n += 8 {
@@ -147,14 +148,14 @@ func (e *sse) position(t testing.TB) string {
 	}
 }
 
-func TestServerSentEventsGoOnLiveAndResumeAnywhere(t *testing.T) {
+func TestEventStreamContinuesLiveAndResumesAnywhere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	first, second := w.node(small), w.node()
 	w.add("auction/1", 10)
 	w.add("auction/2", 5)
-	first.settle()
-	second.settle()
+	first.catchUp()
+	second.catchUp()
 
 	e := first.events("/v1/streams/auction/1/events?after=3", "")
 	if h := e.resp.Header; h.Get("Content-Type") != "text/event-stream" || h.Get("Cache-Control") != "no-store" || h.Get("Ganglion-Cursor") != "15" || h.Get("Ganglion-Log") != w.store.LogID() {
@@ -169,7 +170,7 @@ func TestServerSentEventsGoOnLiveAndResumeAnywhere(t *testing.T) {
 	e.wantVersions(t, "auction/1", 11, 12)
 	e.close()
 
-	// The URL is still that of the first request.
+	// A browser repeats the URL of the first request.
 	e = second.events("/v1/streams/auction/1/events?after=3", "", "Last-Event-ID", e.lastID)
 	w.add("auction/1", 1)
 	e.wantEvent(t, "live", `"version":12`)
@@ -186,13 +187,12 @@ func TestServerSentEventsGoOnLiveAndResumeAnywhere(t *testing.T) {
 	now.wantEvent(t, "live", `"cursor":"19"`)
 	w.add("auction/3", 1)
 	now.wantVersions(t, "auction/3", 1, 1)
-	waitFor(t, func() bool { return first.Stats().Sessions == 1 }) // the one that was closed has ended
+	waitFor(t, func() bool { return first.Stats().Sessions == 1 }) // the closed session has ended
 }
 
-// TestReconnectingReadersOfServerSentEventsMissNothing cuts readers at random
-// moments; they come back to random gateways with their last id, as an
-// EventSource does.
-func TestReconnectingReadersOfServerSentEventsMissNothing(t *testing.T) {
+// TestReconnectingEventStreamsMissNothing disconnects readers at random moments.
+// They reconnect to random gateways with their last id, as an EventSource does.
+func TestReconnectingEventStreamsMissNothing(t *testing.T) {
 	t.Parallel()
 	const total, readers = 600, 6
 	seed := uint64(time.Now().UnixNano())
@@ -238,13 +238,28 @@ func TestReconnectingReadersOfServerSentEventsMissNothing(t *testing.T) {
 	working.Wait()
 }
 
-func TestASlowReaderOfServerSentEventsIsDemoted(t *testing.T) {
+func TestSlowEventStreamIsDemoted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node(func(c *gateway.Config) { c.QueueBytes, c.SendBuffer, c.WindowEvents = 4<<10, 4<<10, 100 })
 	e := n.events("/v1/categories/auction/events", "")
 	e.wantEvent(t, "live", "")
-	total := 0
+	total, read := 0, 0
+	next := func() { // reads the next version
+		t.Helper()
+		for ev := (sseEvent{}); ev.name != "" || ev.data == ""; {
+			var err error
+			if ev, err = e.next(); err != nil {
+				t.Fatal(err)
+			}
+			if ev.name != "" || ev.data == "" {
+				continue
+			}
+			if read++; !strings.Contains(ev.data, fmt.Sprintf(`"version":%d,`, read)) || !json.Valid([]byte(ev.data)) {
+				t.Fatalf("got %.100s, want version %d", ev.data, read)
+			}
+		}
+	}
 	for n.Stats().Demotions == 0 {
 		events := make([]eventstore.Event, 100)
 		for i := range events {
@@ -252,28 +267,22 @@ func TestASlowReaderOfServerSentEventsIsDemoted(t *testing.T) {
 		}
 		w.append(eventstore.StreamID{Type: "auction", ID: "1"}, events...)
 		total += len(events)
-	}
-	for v := 1; v <= total; {
-		ev, err := e.next()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if ev.name == "" && ev.data != "" {
-			if !strings.Contains(ev.data, fmt.Sprintf(`"version":%d,`, v)) || !json.Valid([]byte(ev.data)) {
-				t.Fatalf("got %.100s, want version %d", ev.data, v)
-			}
-			v++
+		if n.Stats().Full > 0 { // a session is demoted when its socket takes something again
+			next()
 		}
 	}
-	e.wantEvent(t, "live", fmt.Sprintf(`"cursor":"%d"`, total)) // again
+	for read < total {
+		next()
+	}
+	e.wantEvent(t, "live", fmt.Sprintf(`"cursor":"%d"`, total)) // it is live again
 }
 
-func TestWhatServerSentEventsCannotBeginWithIsAProblem(t *testing.T) {
+func TestInvalidEventStreamRequestGetsAProblem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node(limited(func(l *gateway.Limits) { l.Sessions, l.SessionsPerClient = 3, 1 }))
 	w.add("auction/1", 3)
-	n.settle()
+	n.catchUp()
 	ask := func(path, who string, header ...string) (int, string) {
 		t.Helper()
 		e, err := openEvents(oneShot, n.url+path, who, header...)
@@ -285,7 +294,7 @@ func TestWhatServerSentEventsCannotBeginWithIsAProblem(t *testing.T) {
 		if e.resp.StatusCode != http.StatusOK {
 			body, _ = io.ReadAll(e.resp.Body)
 		}
-		theContract(t).check(t, http.MethodGet, path, e.resp, string(body))
+		openAPIContract(t).check(t, http.MethodGet, path, e.resp, string(body))
 		return e.resp.StatusCode, string(body)
 	}
 	for _, c := range []struct {
@@ -302,6 +311,9 @@ func TestWhatServerSentEventsCannotBeginWithIsAProblem(t *testing.T) {
 		{"/v1/categories/auction/events", "ada", []string{"Last-Event-ID", "x"}, 400, `"field":"cursor"`},
 		{"/v1/categories/auction/events?cursor=2&log=another", "ada", nil, 409, `"code":"cursor_ahead"`},
 		{"/v1/categories/auction/events?log=another", "ada", []string{"Last-Event-ID", "2"}, 409, `"code":"cursor_ahead"`},
+		{"/v1/streams/auction/1/events?state=true", "ada", nil, 400, `must be each or only`},
+		{"/v1/streams/auction/1/events?state=only&after=1", "ada", nil, 400, `choose events`},
+		{"/v1/categories/auction/events?state=each", "ada", nil, 400, `a category has no state`},
 		{"/v1/categories/auction/events?from=then", "ada", nil, 400, `"field":"from"`},
 		{"/v1/categories/auction/events?from=now&cursor=1", "ada", nil, 400, `exclude each other`},
 		{"/v1/categories/auction/events", "ada", []string{"Origin", "https://evil.example"}, 403, `"code":"forbidden"`},
@@ -332,7 +344,7 @@ func TestWhatServerSentEventsCannotBeginWithIsAProblem(t *testing.T) {
 	}
 }
 
-func TestServerSentEventsEndWithWhy(t *testing.T) {
+func TestEventStreamEndsWithItsCloseReason(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node()
@@ -370,9 +382,9 @@ func TestServerSentEventsEndWithWhy(t *testing.T) {
 	}
 }
 
-func TestServerSentEventsBeatAndEndWithTheirToken(t *testing.T) {
+func TestEventStreamHasHeartbeatsAndEndsWithItsToken(t *testing.T) {
 	t.Parallel()
-	bubbleOver(t, func(c *gateway.Config) { c.Auth = expiring{c.Auth, 10 * time.Minute} }, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
+	bubbleWithTransport(t, func(c *gateway.Config) { c.Auth = expiring{c.Auth, 10 * time.Minute} }, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
 		e, err := openEvents(transport, "http://gateway/v1/streams/counter/a/events", "ada")
 		if err != nil {
 			t.Fatal(err)
@@ -384,7 +396,7 @@ func TestServerSentEventsBeatAndEndWithTheirToken(t *testing.T) {
 			Position: 7, Stream: eventstore.StreamID{Type: "auction", ID: "1"}, Version: 7, At: time.Now(),
 			Events: make([]eventstore.Event, 7),
 		}})
-		for i := range 21 { // the client says nothing, and lives
+		for i := range 21 { // the client sends nothing and is not closed
 			ev, err := e.next()
 			if err != nil || ev.name != "" || ev.data != "" || e.lastID != "7" {
 				t.Fatalf("heartbeat %d: got %+v, %v", i, ev, err)
@@ -409,7 +421,7 @@ func TestServerSentEventsBeatAndEndWithTheirToken(t *testing.T) {
 	})
 }
 
-func TestJSONLinesOfAHeadRequestAreNone(t *testing.T) {
+func TestHeadRequestForEventsHasNoBody(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node()
@@ -427,93 +439,6 @@ func TestJSONLinesOfAHeadRequestAreNone(t *testing.T) {
 		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != accept || n.Stats().Sessions != 0 {
 			t.Errorf("%s: got %s %v", accept, resp.Status, resp.Header)
-		}
-	}
-}
-
-// TestSessionsAreSentAwayOneAfterAnother holds what a draining gateway does
-// against time: a session that waits for its turn is served.
-func TestSessionsAreSentAwayOneAfterAnother(t *testing.T) {
-	t.Parallel()
-	bubble(t, func(c *gateway.Config) { c.DrainWindow = 40 * time.Millisecond }, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
-		var clients []*client
-		for range 20 {
-			c := dial()
-			c.send(`{"op":"hello","id":"h","client":"ada"}`)
-			want[frame.Welcome](c)
-			clients = append(clients, c)
-		}
-		began := time.Now()
-		var reading sync.WaitGroup
-		var mu sync.Mutex
-		told := map[time.Duration]int{}
-		waits := map[int64]bool{}
-		for _, c := range clients {
-			reading.Go(func() {
-				for {
-					switch f := c.eventually().(type) {
-					case frame.Goodbye:
-						mu.Lock()
-						told[time.Since(began)]++
-						waits[f.ReconnectInMS] = true
-						mu.Unlock()
-						c.wantClose(frame.CloseDraining)
-						return
-					case frame.Heartbeat:
-					default:
-						t.Errorf("got %s", f.Append(nil))
-					}
-				}
-			})
-		}
-		if err := g.Drain(t.Context()); err != nil {
-			t.Error(err)
-		}
-		reading.Wait()
-		for i := range 20 {
-			if at := time.Duration(i) * 2 * time.Millisecond; told[at] != 1 {
-				t.Errorf("%d sessions were told at %v, want 1", told[at], at)
-			}
-		}
-		if len(waits) < 5 {
-			t.Errorf("20 sessions were told the %d times to reconnect: %v", len(waits), waits)
-		}
-	})
-}
-
-// TestEventsThatWereThereComeBeforeGoodbye sends a session away while its feed
-// has more for it than one message holds.
-func TestEventsThatWereThereComeBeforeGoodbye(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	n := w.node(func(c *gateway.Config) { c.QueueBytes = 2 << 10 })
-	c := n.join("ada")
-	c.send(`{"op":"subscribe","id":"s","category":"auction"}`)
-	want[frame.Subscribed](c)
-	want[frame.Live](c)
-	n.feed.hold(true)
-	w.add("auction/1", 200)
-	n.feed.hold(false)
-	n.settle()
-	drained := make(chan error)
-	go func() { drained <- n.Drain(t.Context()) }()
-	events := 0
-	for {
-		switch f := c.read().(type) {
-		case frame.Event:
-			events++
-		case frame.Heartbeat:
-			if f.Cursor != "200" || len(f.Behind) > 0 || events != 200 {
-				t.Errorf("after %d events got %s", events, f.Append(nil))
-			}
-		case frame.Goodbye:
-			c.wantClose(frame.CloseDraining)
-			if err := <-drained; err != nil {
-				t.Error(err)
-			}
-			return
-		default:
-			t.Fatalf("got %s", f.Append(nil))
 		}
 	}
 }

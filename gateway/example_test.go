@@ -10,12 +10,12 @@ import (
 	"github.com/ganglion-es/ganglion/gateway"
 )
 
-// A gateway stands between clients and a router, and is fed by whoever knows
-// what was committed.
+// A gateway passes commands of clients to a router. The feed calls Deliver with
+// committed events.
 func Example() {
 	g, err := gateway.New(gateway.Config{
-		Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: newOwner(nothing{}),
-		Auth: gateway.Development(), // trusts everybody
+		Node: "n1", Catalog: catalog{}, Store: emptyStore{}, Router: newOwner(emptyStore{}),
+		Auth: gateway.Development(), // trusts every client
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -36,6 +36,6 @@ func Example() {
 	cancel()
 	fmt.Println(<-stopped)
 	// Output:
-	// 404 {"op":"error","code":"not_found","message":"there are no aggregates of type \"unicorn\"","retry":"no","type":"about:blank","title":"Not Found","status":404,"detail":"there are no aggregates of type \"unicorn\""}
+	// 404 {"op":"error","code":"not_found","message":"unknown aggregate type \"unicorn\"","retry":"no","type":"about:blank","title":"Not Found","status":404,"detail":"unknown aggregate type \"unicorn\""}
 	// <nil>
 }

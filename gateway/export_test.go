@@ -15,12 +15,10 @@ func (g *Gateway) Routes() []string {
 	return patterns
 }
 
-// Statuses returns the status for each code that has one of its own.
+// Statuses returns the status of each code that has its own.
 func Statuses() map[command.Code]int { return maps.Clone(statuses) }
 
-// ReadsWaiting returns how many reads of the log wait for a place.
+// ReadsWaiting returns the number of reads of the log that wait for their turn.
 func (g *Gateway) ReadsWaiting() int {
-	g.reads.mu.Lock()
-	defer g.reads.mu.Unlock()
-	return g.reads.waiting.len()
+	return g.log.Waiting()
 }

@@ -1,156 +1,164 @@
-// Package gateway is what clients meet: WebSocket sessions that speak
-// ganglion.v1, and the same over HTTP.
+// Package gateway serves clients: WebSocket sessions that speak ganglion.v1,
+// and the same over HTTP.
 //
-// A gateway keeps nothing that a client would miss. Commands go to the router,
-// which finds the owner; events come from the feed, dense and in order, and
+// A gateway has no state that a client would miss. Commands go to the router,
+// which finds the owner. Events come from the feed, dense and in order, and
 // from the log. A subscription gets each matching event exactly once and in
-// order: it reads the log up to some position, and what comes after that live.
-// Cursors are positions, so that a client may resume at any gateway.
+// order: it reads events from the log up to some position, and later events
+// live. Cursors are positions, so a client can resume at any gateway.
 //
-// No session slows another, nor the feed: Deliver puts events, each encoded
-// once, into a window that all sessions share, and says which topics have
-// something new. Sessions are dealt out to shards, each with one goroutine that
-// writes to them in turns and never blocks; only a full socket gets a goroutine
-// of its own. Events don't queue per session: a subscription's cursor says what
-// comes next, and is moved when the socket takes it. A session that takes less
-// than it should get falls behind the window and is demoted: it reads the log at
-// the pace of its socket until it has caught up, without a gap and without a
-// repeat. Answers to a client are never dropped; instead the gateway stops
-// reading from a client that does not take its answers, and asks for states
-// only when there is room for them. If too much waits for all sockets together,
-// the sessions with the most bytes are closed, and new ones are still admitted.
+// No session slows another session or the feed: Deliver puts events, each
+// encoded once, into a window that all sessions share, and wakes the audiences
+// of their topics. Sessions are spread over shards, each with one goroutine that
+// writes to them in turns and never blocks; only a full socket gets its own
+// goroutine. Events are not queued per session: a subscription's cursor says
+// which event comes next, and moves when the socket takes the event. If a client
+// reads too slowly, its subscription falls behind the window and is demoted: it
+// reads the log at the pace of the socket until it has caught up, without gaps
+// or repeats. Replies are never dropped. Instead the gateway stops reading from
+// a client that does not read its replies, and asks for states only when the
+// session's outbox has room. If all outbound buffers together exceed their
+// limit, the sessions with the most bytes are closed, and new ones are still
+// admitted.
 //
-// Locks, in this order: session.mu, then pages.mu or shard.mu, then hub.mu.
-// Others, such as Gateway.mu, are not held while another lock is taken.
+// If the store can't be read, subscriptions that are behind wait, and live
+// delivery continues. If an event can't be shown, because this node's software
+// is older than the event's form, the subscription ends with its cursor
+// (unsubscribed, unavailable) and others continue. If the node loses the cluster
+// or the log, Suspend closes all sessions with a code that tells clients to
+// reconnect immediately, to another gateway.
 //
-// When the store can't be read, catching up waits and what is live goes on.
-// When an event can't be shown, because this node is older than the event's
-// form, the subscription ends with its cursor (unsubscribed, unavailable) and
-// others go on. When the node loses its way, Suspend closes all sessions with
-// a code that tells them to come back at once, to another gateway.
+// The parts are in internal/: [session] serves one client and states the order
+// of all locks, [hub] wakes sessions, [history] reads events, [outbox] writes,
+// [wire] encodes, [questions] asks queries, [consumer] delivers to members of consumer groups, [socket] wraps the connection, [access] decides what a client
+// may do, [limits] bounds the resources that it uses.
+//
+// [session]: github.com/ganglion-es/ganglion/gateway/internal/session
+// [hub]: github.com/ganglion-es/ganglion/gateway/internal/hub
+// [history]: github.com/ganglion-es/ganglion/gateway/internal/history
+// [outbox]: github.com/ganglion-es/ganglion/gateway/internal/outbox
+// [wire]: github.com/ganglion-es/ganglion/gateway/internal/wire
+// [questions]: github.com/ganglion-es/ganglion/gateway/internal/questions
+// [consumer]: github.com/ganglion-es/ganglion/gateway/internal/consumer
+// [socket]: github.com/ganglion-es/ganglion/gateway/internal/socket
+// [access]: github.com/ganglion-es/ganglion/gateway/internal/access
+// [limits]: github.com/ganglion-es/ganglion/gateway/internal/limits
 package gateway
 
 import (
-	"container/list"
 	"context"
-	"errors"
-	"math/rand/v2"
 	"net/http"
-	"runtime"
-	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/gateway/internal/access"
+	"github.com/ganglion-es/ganglion/gateway/internal/consumer"
+	"github.com/ganglion-es/ganglion/gateway/internal/history"
+	"github.com/ganglion-es/ganglion/gateway/internal/hub"
+	"github.com/ganglion-es/ganglion/gateway/internal/limits"
+	"github.com/ganglion-es/ganglion/gateway/internal/outbox"
+	"github.com/ganglion-es/ganglion/gateway/internal/questions"
+	"github.com/ganglion-es/ganglion/gateway/internal/session"
+	"github.com/ganglion-es/ganglion/gateway/internal/socket"
+	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
-	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 )
+
+// Limits bound the resources that clients use in a gateway. Each field says what
+// happens past the limit, and [Stats] counts how often that happened.
+type Limits = limits.Limits
 
 // Gateway serves clients. Its methods are safe for concurrent use, except
 // that Deliver is called by one goroutine.
 type Gateway struct {
-	cfg      Config
-	guard    *guard
-	hub      *hub
-	handler  http.Handler
-	pages    *pages
-	locating singleflight.Group // starts of subscriptions in the log
+	cfg       Config
+	hub       *hub.Hub
+	log       *history.Log
+	shared    *history.SharedStates
+	gate      *access.Gate
+	server    *session.Server // shared by all sessions
+	roster    *roster
+	responses *responses
+	pollers   *pollers
+	rates     *limits.Buckets // of commands over HTTP
+	handler   http.Handler
+	stopReads context.CancelFunc
 
-	needsClient bool         // an anonymous client may do nothing here
-	reads       places       // for concurrent reads of the log
-	gets        clientPlaces // for concurrent reads of states
-	rates       buckets      // of commands over HTTP
-	stats       counters
-	queued      atomic.Int64    // bytes that wait for sockets
-	full        atomic.Int64    // sessions whose socket is full
-	ctx         context.Context // ends when all sessions have
-	cancel      context.CancelFunc
-	tasks       sync.WaitGroup // sessions
-
-	overload  chan struct{} // signalled when more waits for sockets than may
-	rejecting atomic.Int64  // sessions that are being closed as too many
-
-	warnings struct{ origin, upgrade rate.Sometimes } // clients provoke them
-
-	mu        sync.Mutex
-	sessions  map[*session]struct{}
-	greetings list.List      // of *session: those that have not said hello, the oldest in front
-	anonymous list.List      // of *session: those that said hello without a client id
-	known     int            // sessions with a client id
-	clients   map[string]int // those by client id
-	requests  map[string]int // HTTP requests in progress by client id
-	responses map[*response]struct{}
-	idle      chan struct{} // closed while there are no sessions
-	started   bool
-	suspended bool
-	draining  bool
-	stopped   bool
+	warnings struct{ origin, upgrade rate.Sometimes } // that clients can cause
 }
 
-type counters struct {
-	sessions, handshakes, commands, delivered, demotions, pages, revoked atomic.Uint64
-
-	limited [limits]atomic.Uint64
-}
-
-// Stats counts what a gateway has done since it started.
+// Stats are the current state of a gateway and its counters since it started.
 type Stats struct {
-	Sessions  int    // open now
-	Anonymous int    // of those, that said hello without a client id
-	Full      int    // of those, with a full socket
-	Accepted  uint64 // sessions
-	Commands  uint64 // sent to the router
-	Delivered uint64 // event frames written to sockets
-	Outbound  int    // bytes that wait for sockets
-	Rejecting int    // sessions that are being closed since there were too many
-	Demotions uint64 // sessions that could not keep up
-	PageReads uint64 // reads of the log for subscriptions
-	Revoked   uint64 // sessions closed since their token was revoked
-	Head      eventstore.Position
+	Sessions   int    // open sessions
+	Anonymous  int    // open sessions that said hello without a client id
+	Full       int    // open sessions with a full socket
+	Accepted   uint64 // sessions
+	Commands   uint64 // sent to the router
+	Delivered  uint64 // event frames written to sockets
+	Outbound   int    // bytes in outbound buffers
+	Rejecting  int    // sessions that are being closed because there are too many
+	Demotions  uint64 // subscriptions that fell behind the window
+	PageReads  uint64 // reads of the log for subscriptions
+	StateReads uint64 // requests to owners for subscriptions with states
+	Revoked    uint64 // sessions closed because their token was revoked
+	Following  int    // live queries
+	Consumers  int    // members of consumer groups
+	Head       eventstore.Position
 
-	// Limited counts how often each of the Limits said no, by its name, such
-	// as frame_bytes.
+	// Limited counts how often each of the [Limits] was reached, by its name,
+	// such as frame_bytes.
 	Limited map[string]uint64
 }
 
-// warnEvery bounds how often the log has one kind of warning that clients
-// provoke.
+// warnEvery is the least time between two log lines with the same warning, if
+// clients can cause it.
 const warnEvery = time.Minute
 
-// New returns a gateway, which refuses sessions until Start.
+// New returns a gateway. It refuses sessions until Begin, and serves them while
+// Run runs.
 func New(cfg Config) (*Gateway, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	_, trusting := cfg.Auth.(development)
-	application := &guard{log: cfg.Logger}
-	cfg.guardApplication(application)
-	g := &Gateway{
-		cfg:      cfg,
-		guard:    application,
-		reads:    places{free: cfg.PageReads},
-		gets:     clientPlaces{each: cfg.Limits.OpenRequests, clients: make(map[string]*sharedPlaces)},
-		rates:    buckets{perSecond: cfg.Limits.CommandsPerSecond, byClient: make(map[string]*bucket)},
-		sessions: make(map[*session]struct{}),
-		clients:  make(map[string]int),
-		requests: make(map[string]int), responses: make(map[*response]struct{}),
-		overload: make(chan struct{}, 1),
-		idle:     make(chan struct{}),
+	isDevelopment := access.IsDevelopment(cfg.Auth)
+	guard := access.NewGuard(cfg.Logger)
+	cfg.Catalog, cfg.Auth = guard.Catalog(cfg.Catalog), guard.Auth(cfg.Auth)
+
+	counters := &limits.Counters{}
+	g := &Gateway{cfg: cfg, rates: limits.NewBuckets(cfg.Limits.CommandsPerSecond)}
+	g.warnings.origin.Interval, g.warnings.upgrade.Interval = warnEvery, warnEvery
+	g.gate = &access.Gate{
+		Catalog: cfg.Catalog, Guard: guard, Counters: counters, Logger: cfg.Logger, Node: cfg.Node,
+		PerSecond: cfg.Limits.CommandsPerSecond, NeedsClient: !isDevelopment && !cfg.Catalog.AllowsAnonymous(),
 	}
-	for _, w := range []*rate.Sometimes{&g.warnings.origin, &g.warnings.upgrade} {
-		w.Interval = warnEvery
+	out := &outbox.Shared{Budget: limits.NewBudget(cfg.Limits.OutboundBytes, counters, cfg.Logger), QueueBytes: cfg.QueueBytes}
+	g.responses = &responses{
+		limits: &g.cfg.Limits, counters: counters, budget: out.Budget, grace: cfg.ReadGrace,
+		byClient: make(map[string]int), open: make(map[*response]struct{}),
 	}
-	close(g.idle)
-	g.needsClient = !trusting && !cfg.Catalog.AllowsAnonymous()
-	g.ctx, g.cancel = context.WithCancel(context.Background())
-	g.hub = &hub{encode: g.encode, window: newWindow(cfg.WindowEvents, cfg.WindowBytes)}
-	for range runtime.GOMAXPROCS(0) {
-		g.hub.shards = append(g.hub.shards, newShard(g))
+	g.roster = newRoster(&g.cfg.Limits, counters)
+	g.hub = hub.New(hub.Config{
+		Encode: encode(cfg.Catalog), Window: history.NewWindow(cfg.WindowEvents, cfg.WindowBytes), MessageLimit: out.MessageLimit,
+	})
+	states := &history.States{Read: cfg.Router.Get, Places: limits.NewClientPlaces(cfg.Limits.OpenRequests), Counters: counters}
+	asker := &questions.Asker{Queries: cfg.Queries, Places: states.Places, Counters: counters, Most: cfg.Limits.Queries}
+	ctx, cancel := context.WithCancel(context.Background())
+	g.stopReads = cancel
+	g.log = history.NewLog(ctx, history.Config{
+		Store: cfg.Store, Live: g.hub, Encode: encode(cfg.Catalog), States: states,
+		PageCommits: cfg.PageCommits, Reads: cfg.PageReads, Counters: counters, Logger: cfg.Logger,
+	})
+	g.shared = history.NewSharedStates(ctx, cfg.Router.Get, cfg.Logger)
+	consumers := &consumer.Gateway{Groups: cfg.Groups, Hub: g.hub, Log: g.log, Unshown: g.gate.Unshown, Guard: guard.Call, Logger: cfg.Logger}
+	g.pollers = newPollers(consumers, &g.cfg.Limits, counters)
+	g.server = &session.Server{
+		Node: cfg.Node, Version: cfg.Version, Heartbeat: cfg.Heartbeat, Limits: cfg.Limits, Counters: counters, Logger: cfg.Logger,
+		Socket: socket.Options{Grace: cfg.ReadGrace, SendBuffer: cfg.SendBuffer},
+		Auth:   cfg.Auth, Gate: g.gate, Send: cfg.Router.Send, Asker: asker, Consumers: consumers, Log: g.log, States: states, Shared: g.shared, Hub: g.hub, Out: out, Roster: g.roster,
 	}
-	g.pages = newPages(g)
 	g.handler = g.newHandler()
 	return g, nil
 }
@@ -159,176 +167,90 @@ func New(cfg Config) (*Gateway, error) {
 // close frame.
 const stopGrace = 2 * time.Second
 
-// Run serves until ctx ends; then it closes all sessions with 1001 and returns
-// when they have ended. Drain before that to part on better terms.
+// Run serves until ctx ends. Then it closes all sessions with 1001 and returns
+// when they have ended. Call Drain first, so that clients get the replies to
+// their open requests.
 func (g *Gateway) Run(ctx context.Context) error {
-	var shards sync.WaitGroup
-	for _, sh := range g.hub.shards {
-		shards.Go(sh.run)
-	}
-	shards.Go(func() { g.watchDebts(ctx) })
-	g.watchRevoked(ctx)
+	var running sync.WaitGroup
+	running.Go(g.hub.Run)
+	running.Go(func() { g.server.Out.Budget.Run(ctx, g.holders) })
+	g.closeRevoked(ctx)
 	<-ctx.Done()
-	g.mu.Lock()
-	g.stopped = true
-	g.mu.Unlock()
-	for _, s := range g.all() {
-		s.closeAfter(frame.CloseGoingAway, "the node stops")
-	}
+	g.roster.setState(func(s *rosterState) { s.isStopped = true })
+	g.roster.closeAll(frame.CloseGoingAway, "the node is stopping")
+	g.pollers.endAll(command.Unavailable("the node is stopping: call another gateway"))
 	grace, cancel := context.WithTimeout(context.Background(), stopGrace)
 	defer cancel()
-	_ = g.wait(grace) // whoever did not take the close frame has lost nothing
-	g.tasks.Wait()
-	g.cancel()
-	g.pages.stop()
-	for _, sh := range g.hub.shards {
-		sh.stop()
-	}
-	shards.Wait()
+	_ = g.roster.wait(grace) // a client that does not get its close frame loses nothing else
+	g.roster.serving.Wait()
+	g.server.Consumers.Wait()
+	g.stopReads()
+	g.log.Pages().Stop()
+	g.shared.Stop()
+	g.hub.Stop()
+	running.Wait()
 	return nil
 }
 
-// nextShard deals sessions out.
-func (g *Gateway) nextShard() *shard {
-	return g.hub.shards[g.stats.handshakes.Add(1)%uint64(len(g.hub.shards))]
-}
-
-// wait waits until all sessions have ended. When ctx ends, the rest are ended
-// without ceremony.
-func (g *Gateway) wait(ctx context.Context) error {
-	g.mu.Lock()
-	idle := g.idle // nobody new is admitted, so that this is the last one
-	g.mu.Unlock()
-	select {
-	case <-idle:
-		return nil
-	case <-ctx.Done():
-		for _, s := range g.all() {
-			s.end()
-		}
-		<-idle
-		return context.Cause(ctx)
-	}
-}
-
-func (g *Gateway) all() []*session {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	all := make([]*session, 0, len(g.sessions))
-	for s := range g.sessions {
+// holders returns all connections with outbound buffers.
+func (g *Gateway) holders() []limits.Holder {
+	var all []limits.Holder
+	for _, s := range g.roster.all() {
 		all = append(all, s)
 	}
-	return all
+	return g.responses.appendTo(all)
 }
 
-var (
-	errStops  = errors.New("the node stops")
-	errDrains = errors.New("the node is draining")
-)
-
-// errRefused says why new sessions are not taken, or nil.
-func (g *Gateway) errRefused() error {
-	switch {
-	case g.stopped:
-		return errStops
-	case g.draining:
-		return errDrains
-	case g.suspended:
-		return errors.New("the node lost its way to the cluster or to the log")
-	case !g.started:
-		return errors.New("the node is starting")
-	}
-	return nil
-}
-
-// Deliver takes committed events in, dense and in order, from one goroutine.
-// It never blocks on a session. Should there be a hole all the same, the
-// sessions are closed with 4200: they resume from the log.
+// Deliver delivers committed events, dense and in order. One goroutine calls it.
+// It never blocks on a session. If events are missing, it closes all sessions
+// with 4200, and their clients resume from the log.
 func (g *Gateway) Deliver(commits []eventstore.Commit) {
-	if dense := g.hub.deliver(commits); !dense {
-		g.cfg.Logger.Error("the feed delivered events with a hole between them; sessions resume from the log", "position", g.hub.position())
-		for _, s := range g.all() {
-			s.closeAfter(frame.CloseLost, "this gateway missed events")
-		}
+	if isDense := g.hub.Deliver(commits); !isDense {
+		g.cfg.Logger.Error("the feed skipped events; sessions resume from the log", "position", g.hub.Head())
+		g.roster.closeAll(frame.CloseLost, "this gateway missed events")
+		g.pollers.endAll(command.Unavailable("this gateway missed events: call again"))
 	}
 }
 
-// Refusing says why the gateway takes no new sessions, nil if it does.
-func (g *Gateway) Refusing() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.errRefused()
-}
+// Refusing returns the reason if the gateway admits no new sessions, else nil.
+func (g *Gateway) Refusing() error { return g.roster.refusing() }
 
-// Begin begins live delivery after head: what Deliver brings next follows it.
-// The gateway takes sessions in from then on. It is called again, between two
-// calls of Deliver, when the log went back and live delivery begins again:
-// sessions that are still open are closed with 4200 first.
+// Begin begins live delivery after head: the events of the next Deliver follow
+// it. The gateway then admits sessions. If the log went back, call Begin again,
+// between two calls of Deliver. It closes the open sessions with 4200.
 func (g *Gateway) Begin(head eventstore.Position) {
-	g.mu.Lock()
-	g.started = false
-	g.mu.Unlock()
-	for _, s := range g.all() {
-		s.closeAfter(frame.CloseLost, "the log went back: reconnect")
-	}
-	g.hub.reset(head)
-	g.pages.clear()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.started = true
+	g.roster.setState(func(s *rosterState) { s.isStarted = false })
+	g.roster.closeAll(frame.CloseLost, "the log went back: reconnect")
+	g.pollers.endAll(command.Unavailable("the log went back: call again"))
+	g.hub.Reset(head)
+	g.log.Pages().Clear()
+	g.shared.Clear()
+	g.roster.setState(func(s *rosterState) { s.isStarted = true })
 }
 
 // Suspend closes all sessions with a code, such as 4200, and refuses new ones
 // until Resume.
 func (g *Gateway) Suspend(code int, reason string) {
-	g.mu.Lock()
-	g.suspended = true
-	g.mu.Unlock()
-	g.cfg.Logger.Warn("sessions are closed", "code", code, "reason", reason)
-	for _, s := range g.all() {
-		s.closeAfter(code, reason)
-	}
+	g.roster.setState(func(s *rosterState) { s.isSuspended = true })
+	g.cfg.Logger.Warn("closing all sessions", "code", code, "reason", reason)
+	g.roster.closeAll(code, reason)
+	g.pollers.endAll(command.Unavailable("the node has lost the cluster or the log: call another gateway"))
 }
 
-// Resume takes sessions in again.
+// Resume admits sessions again.
 func (g *Gateway) Resume() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.suspended = false
+	g.roster.setState(func(s *rosterState) { s.isSuspended = false })
 }
 
-// Stats returns what the gateway has done.
+// Stats returns the gateway's current state and counters.
 func (g *Gateway) Stats() Stats {
-	g.mu.Lock()
-	open, anonymous := len(g.sessions), g.anonymous.Len()
-	g.mu.Unlock()
-	limited := make(map[string]uint64, limits)
-	for l, name := range limitNames {
-		limited[name] = g.stats.limited[l].Load()
-	}
+	open, anonymous := g.roster.counts()
+	out := g.server.Out
 	return Stats{
-		Sessions: open, Anonymous: anonymous, Full: int(g.full.Load()), Outbound: int(g.queued.Load()), Rejecting: int(g.rejecting.Load()), Accepted: g.stats.sessions.Load(), Commands: g.stats.commands.Load(),
-		Delivered: g.stats.delivered.Load(), Demotions: g.stats.demotions.Load(), PageReads: g.stats.pages.Load(), Revoked: g.stats.revoked.Load(),
-		Head: g.hub.position(), Limited: limited,
+		Sessions: open, Anonymous: anonymous, Full: out.Full(), Outbound: out.Budget.Used(), Rejecting: int(g.roster.rejecting.Load()),
+		Accepted: g.roster.admitted.Load(), Commands: g.gate.Admitted(), Delivered: out.Delivered(),
+		Demotions: g.server.Demotions.Load(), PageReads: g.log.PageReads(), StateReads: g.shared.Reads(), Revoked: g.server.Revoked.Load(),
+		Following: g.server.Asker.Following(), Consumers: g.server.Consumers.Members(),
+		Head: g.hub.Head(), Limited: g.server.Counters.ByName(),
 	}
-}
-
-// newID returns a UUIDv7 (RFC 9562): its time-ordered head is kind to an
-// index, its 74 random bits keep it apart from others.
-func newID() string {
-	var b [16]byte
-	ms := uint64(time.Now().UnixMilli())
-	hi, lo := ms<<16|0x7000|rand.Uint64()&0x0fff, rand.Uint64()&(1<<62-1)|1<<63
-	for i := range 8 {
-		b[i], b[8+i] = byte(hi>>(56-8*i)), byte(lo>>(56-8*i))
-	}
-	const hex = "0123456789abcdef"
-	out := make([]byte, 0, 36)
-	for i, c := range b {
-		if slices.Contains([]int{4, 6, 8, 10}, i) {
-			out = append(out, '-')
-		}
-		out = append(out, hex[c>>4], hex[c&15])
-	}
-	return string(out)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// logged keeps what is logged.
+// logged keeps the lines of a log.
 type logged struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -37,44 +37,44 @@ func (l *logged) logger(level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: level}))
 }
 
-// brittle is a catalog whose code panics: its rules for what is called boom,
-// the rule for categories of counters, and the upcaster of form 3.
-type brittle struct{ catalog }
+// panickingCatalog is a catalog whose code panics: the rules for the id boom, the
+// rule for the category counter, and the upcaster of form 3.
+type panickingCatalog struct{ catalog }
 
-func (brittle) MaySend(_ string, claims map[string]any, _, id, _ string) bool {
+func (panickingCatalog) MaySend(_ string, claims map[string]any, _, id, _ string) bool {
 	return id != "boom" || claims["role"].(string) == "admin"
 }
 
-func (brittle) MayRead(_ string, claims map[string]any, _, id string) bool {
+func (panickingCatalog) MayRead(_ string, claims map[string]any, _, id string) bool {
 	return id != "boom" || claims["role"].(string) == "admin"
 }
 
-func (b brittle) MayReadAll(_ string, claims map[string]any, typ string) bool {
+func (panickingCatalog) MayReadAll(_ string, claims map[string]any, typ string) bool {
 	return typ != "counter" || claims["role"].(string) == "admin"
 }
 
-func (b brittle) Show(typ, event string, form int, data json.RawMessage) (json.RawMessage, error) {
+func (b panickingCatalog) Show(typ, event string, form int, data json.RawMessage) (json.RawMessage, error) {
 	if form == 3 {
 		panic("boom in an upcaster")
 	}
 	return b.catalog.Show(typ, event, form, data)
 }
 
-func TestPanickingRulesSayNoAndEndNoProcess(t *testing.T) {
+func TestPanickingRulesDenyAccess(t *testing.T) {
 	t.Parallel()
 	var log logged
 	w := newWorld(t)
-	n := w.node(func(c *gateway.Config) { c.Catalog, c.Logger = brittle{}, log.logger(slog.LevelInfo) })
+	n := w.node(func(c *gateway.Config) { c.Catalog, c.Logger = panickingCatalog{}, log.logger(slog.LevelInfo) })
 	c := n.join("ada")
 	for range 3 {
 		c.send(`{"op":"command","id":"1","aggregate":"counter/boom","command":"add","data":{"by":1}}`)
-		c.wantFault("1", command.Forbidden)
+		c.wantFault("1", command.CodeForbidden)
 		c.send(`{"op":"get","id":"2","aggregate":"counter/boom"}`)
-		c.wantFault("2", command.Forbidden)
+		c.wantFault("2", command.CodeForbidden)
 		c.send(`{"op":"subscribe","id":"3","stream":"counter/boom"}`)
-		c.wantFault("3", command.Forbidden)
+		c.wantFault("3", command.CodeForbidden)
 		c.send(`{"op":"subscribe","id":"4","category":"counter"}`)
-		c.wantFault("4", command.Forbidden)
+		c.wantFault("4", command.CodeForbidden)
 		for _, path := range []string{"/v1/aggregates/counter/boom", "/v1/streams/counter/boom/events", "/v1/categories/counter/events"} {
 			if status, body := n.do("GET", path, "ada", ""); status != http.StatusForbidden {
 				t.Errorf("%s: %d %s", path, status, body)
@@ -93,13 +93,13 @@ func TestPanickingUpcasterEndsItsSubscriptionOnly(t *testing.T) {
 	t.Parallel()
 	var log logged
 	w := newWorld(t)
-	n := w.node(func(c *gateway.Config) { c.Catalog, c.Logger = brittle{}, log.logger(slog.LevelInfo) })
+	n := w.node(func(c *gateway.Config) { c.Catalog, c.Logger = panickingCatalog{}, log.logger(slog.LevelInfo) })
 	c := n.join("ada")
 	c.send(`{"op":"subscribe","id":"a","stream":"counter/a","after":0}`)
 	want[frame.Subscribed](c)
 	want[frame.Live](c)
 	w.append(eventstore.StreamID{Type: "counter", ID: "a"}, eventstore.Event{Type: "added", Form: 3, Data: []byte(`{}`)})
-	if f := want[frame.Unsubscribed](c); f.Sub != "a" || f.Code != command.Unavailable || f.Cursor != "0" {
+	if f := want[frame.Unsubscribed](c); f.Sub != "a" || f.Code != command.CodeUnavailable || f.Cursor != "0" {
 		t.Errorf("got %s", f.Append(nil))
 	}
 	c.send(`{"op":"subscribe","id":"b","stream":"counter/b","after":0}`)
@@ -108,46 +108,46 @@ func TestPanickingUpcasterEndsItsSubscriptionOnly(t *testing.T) {
 	w.add("counter/b", 1)
 	c.wantEvents("b", 1)
 	if text := log.String(); strings.Count(text, "application code panicked") != 1 || !strings.Contains(text, "guard_test.go") {
-		t.Errorf("the log does not say once what panicked:\n%s", text)
+		t.Errorf("the log does not name the panic once:\n%s", text)
 	}
 }
 
-// jumpy is an Authenticator that panics for some tokens, and returns an error
-// that can't be asked for its text for others.
-type jumpy struct{ gateway.Authenticator }
+// panickingAuth is an Authenticator that panics for some tokens. For others it
+// returns an error whose Error method panics.
+type panickingAuth struct{ gateway.Authenticator }
 
-type textless struct{ text string }
+type panickingError struct{ text string }
 
-func (e *textless) Error() string { return e.text }
+func (e *panickingError) Error() string { return e.text }
 
-func (j jumpy) Token(ctx context.Context, token string) (gateway.Identity, error) {
+func (j panickingAuth) Token(ctx context.Context, token string) (gateway.Identity, error) {
 	switch token {
 	case "dev:boom":
 		panic("boom in Auth")
 	case "dev:textless":
-		var e *textless
+		var e *panickingError
 		return gateway.Identity{Client: "admin"}, e
 	}
 	return j.Authenticator.Token(ctx, token)
 }
 
-func (j jumpy) Revoked(id gateway.Identity) error {
+func (panickingAuth) Revoked(id gateway.Identity) error {
 	if id.Client == "eve" {
 		panic("boom in Revoked")
 	}
 	return nil
 }
 
-func (jumpy) Revocations() <-chan struct{} { panic("boom in Revocations") }
+func (panickingAuth) Revocations() <-chan struct{} { panic("boom in Revocations") }
 
-func TestPanickingAuthenticatorLetsNobodyIn(t *testing.T) {
+func TestPanickingAuthenticatorRejectsEveryClient(t *testing.T) {
 	t.Parallel()
 	var log logged
-	n := newWorld(t).node(func(c *gateway.Config) { c.Auth, c.Logger = jumpy{c.Auth}, log.logger(slog.LevelInfo) })
+	n := newWorld(t).node(func(c *gateway.Config) { c.Auth, c.Logger = panickingAuth{c.Auth}, log.logger(slog.LevelInfo) })
 	for _, token := range []string{"dev:boom", "dev:textless"} {
 		c := n.dial()
 		c.sendf(`{"op":"hello","id":"h","token":%q}`, token)
-		c.wantFault("h", command.Unavailable)
+		c.wantFault("h", command.CodeUnavailable)
 		c.wantClose(frame.CloseLost)
 		if status, body := n.do("GET", "/v1/aggregates/counter/a", strings.TrimPrefix(token, "dev:"), ""); status != http.StatusServiceUnavailable {
 			t.Errorf("%s: %d %s", token, status, body)
@@ -158,6 +158,7 @@ func TestPanickingAuthenticatorLetsNobodyIn(t *testing.T) {
 	c.wantClose(frame.CloseUnauthenticated)
 	n.join("ada")
 	for _, place := range []string{"Config.Auth.Token", "Config.Auth.Revoked", "Config.Auth.Revocations"} {
+		waitFor(t, func() bool { return strings.Contains(log.String(), "in="+place+" ") }) // Revocations is called by a goroutine of the gateway
 		if text := log.String(); strings.Count(text, "in="+place+" ") != 1 {
 			t.Errorf("the log does not name %s once:\n%s", place, text)
 		}
@@ -173,9 +174,9 @@ func TestDebugLevelShowsEachCommandsOutcomeOnce(t *testing.T) {
 	c.send(`{"op":"command","id":"1","aggregate":"counter/a","command":"add","key":"k1","data":{"by":1}}`)
 	want[frame.Result](c)
 	c.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"fail","key":"k2","data":{}}`)
-	c.wantFault("2", command.Rejected)
+	c.wantFault("2", command.CodeRejected)
 	c.send(`{"op":"command","id":"3","aggregate":"counter/a","command":"add","key":"k3","data":{"ammount":1}}`)
-	c.wantFault("3", command.BadRequest)
+	c.wantFault("3", command.CodeBadRequest)
 	if status, body := n.do("POST", "/v1/commands", "bob", `{"aggregate":"counter/a","command":"add","key":"k4","data":{"by":1}}`); status != http.StatusOK {
 		t.Fatalf("%d %s", status, body)
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// largeStates is an owner whose aggregates have states of so many bytes.
+// largeStates is an owner whose aggregates have states of the given size.
 type largeStates struct {
 	gateway.Router
 	bytes int
@@ -38,7 +38,8 @@ func (w *world) largeStates(bytes int) (*largeStates, func(*gateway.Config)) {
 	return l, func(c *gateway.Config) { c.Router = l }
 }
 
-// pipelined returns a message of n requests, in which %d is the number.
+// pipelined returns a message with n copies of a request, in which %d becomes the
+// number of the copy.
 func pipelined(n int, request string) string {
 	lines := make([]string, n)
 	for i := range lines {
@@ -51,7 +52,7 @@ func TestStatesWaitForRoomInTheSendBuffer(t *testing.T) {
 	t.Parallel()
 	const state = 256 << 10
 	const requests = 30
-	const most = 256<<10 + 2*state // QueueBytes, one answer, and the rest of a message with one
+	const most = 256<<10 + 2*state // QueueBytes, one more state, and the rest of a message with a state
 	for name, request := range map[string]string{
 		"get":   `{"op":"get","id":"%d","aggregate":"auction/1"}`,
 		"state": `{"op":"subscribe","id":"%d","stream":"auction/1","state":true}`,
@@ -65,9 +66,9 @@ func TestStatesWaitForRoomInTheSendBuffer(t *testing.T) {
 			c.send(pipelined(requests, request))
 			waitFor(t, func() bool { return n.Stats().Full == 1 })
 			answers := 0
-			for answers < requests { // and the client reads them, so that more are asked for
+			for answers < requests { // the client reads replies, so the gateway asks for more states
 				if waits := n.Stats().Outbound; waits > most {
-					t.Fatalf("%d bytes wait for one session, want at most %d", waits, most)
+					t.Fatalf("one session has %d pending bytes, want at most %d", waits, most)
 				}
 				switch f := c.read().(type) {
 				case frame.Result, frame.State:
@@ -85,19 +86,19 @@ func TestStatesWaitForRoomInTheSendBuffer(t *testing.T) {
 }
 
 // protocol: close 4100
-func TestLargestDebtorsAreClosedAndNewcomersAdmitted(t *testing.T) {
+func TestLargestHoldersAreEvictedAndNewcomersAdmitted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	_, large := w.largeStates(64 << 10)
-	n := w.node(large, limited(func(l *gateway.Limits) { l.OutboundBytes = 512 << 10 }))
+	n := w.node(large, limited(func(l *gateway.Limits) { l.OutboundBytes = 256 << 10 }))
 	quick := n.join("ada")
 	var hostile []*client
-	for range 8 { // each owes about 256 KB, and the kernel has as much
+	for range 8 { // each has up to 256 KB pending, and as much in the kernel
 		c := n.join("")
 		c.send(pipelined(30, `{"op":"get","id":"%d","aggregate":"auction/1"}`))
 		hostile = append(hostile, c)
 	}
-	waitFor(t, func() bool { return n.Stats().Limited["outbound_bytes"] > 0 && n.Stats().Outbound <= 512<<10 })
+	waitFor(t, func() bool { return n.Stats().Limited["outbound_bytes"] > 0 && n.Stats().Outbound <= 256<<10 })
 	quick.send(`{"op":"ping","id":"p"}`)
 	want[frame.Pong](quick)
 	n.join("eve")
@@ -120,14 +121,14 @@ func TestLargestDebtorsAreClosedAndNewcomersAdmitted(t *testing.T) {
 	}
 }
 
-func TestSlowHTTPResponsesAreDebtors(t *testing.T) {
+func TestSlowHTTPResponsesAreEvicted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node(limited(func(l *gateway.Limits) { l.OutboundBytes = 256 << 10 }))
 	for range 100 { // more than the kernel takes
 		w.append(eventstore.StreamID{Type: "auction", ID: "1"}, large(100)...)
 	}
-	n.settle()
+	n.catchUp()
 	c := n.connectRaw()
 	c.send([]byte("GET /v1/categories/auction/events HTTP/1.1\r\nHost: x\r\n\r\n"))
 	waitFor(t, func() bool { return n.Stats().Limited["outbound_bytes"] == 1 && n.Stats().Outbound == 0 })
@@ -149,7 +150,7 @@ func TestAnonymousSessionsMakeRoomForKnownClients(t *testing.T) {
 	first, second := n.join(""), n.join("")
 	third := n.dial()
 	third.send(`{"op":"hello","id":"1"}`)
-	if f := third.wantFault("1", command.RateLimited); f.Retry != command.RetryLater {
+	if f := third.wantFault("1", command.CodeRateLimited); f.Retry != command.RetryLater {
 		t.Errorf("got %s", f.Append(nil))
 	}
 	third.wantClose(frame.CloseTooMany)
@@ -183,7 +184,7 @@ func TestSessionsBeforeHelloMakeRoomForNewcomers(t *testing.T) {
 	}
 	n.join("ada")
 	n.join("bob")
-	for range cap(ends) - 2 { // which of them depends on when each was admitted, after its dial
+	for range cap(ends) - 2 { // which of them depends on the order of their admission
 		if err := <-ends; websocket.CloseStatus(err) != frame.CloseTooMany {
 			t.Errorf("a session before hello: %v, want it closed with %d", err, frame.CloseTooMany)
 		}
@@ -195,7 +196,7 @@ func TestRejectedSessionsAreBounded(t *testing.T) {
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.Sessions = 1 }))
 	n.join("ada")
 	var rejected []*raw
-	for range 40 { // none of them answers the close frame
+	for range 40 { // none of the clients answers the close frame
 		rejected = append(rejected, n.openRaw())
 	}
 	waitFor(t, func() bool { return n.Stats().Limited["sessions"] == 40 })
@@ -215,7 +216,7 @@ type private struct{ catalog }
 
 func (private) AllowsAnonymous() bool { return false }
 
-// tokensOnly is an Authenticator that is not the one of development.
+// tokensOnly is an Authenticator that is not [gateway.Development].
 type tokensOnly struct{ gateway.Authenticator }
 
 // protocol: error unauthenticated, close 4001
@@ -226,12 +227,12 @@ func TestHelloWithoutTokenIsRefusedWhereNothingIsPublic(t *testing.T) {
 	n := w.node(tokens, func(c *gateway.Config) { c.Catalog = private{} })
 	c := n.dial()
 	c.send(`{"op":"hello","id":"1"}`)
-	c.wantFault("1", command.Unauthenticated)
+	c.wantFault("1", command.CodeUnauthenticated)
 	c.wantClose(frame.CloseUnauthenticated)
 	c = n.dial()
 	c.send(`{"op":"hello","id":"1","token":"dev:ada"}`)
 	want[frame.Welcome](c)
-	w.node(tokens).join("") // where something is public
+	w.node(tokens).join("") // an application with something public
 }
 
 // protocol: client auth, error rate_limited
@@ -248,7 +249,7 @@ func TestRenewalsPastTheirRateAreRefused(t *testing.T) {
 			case frame.Result:
 				results++
 			case frame.Fault:
-				if f.Code != command.RateLimited || f.Retry != command.RetryLater || f.AfterMS != 1000 {
+				if f.Code != command.CodeRateLimited || f.Retry != command.RetryLater || f.AfterMS != 1000 {
 					t.Errorf("got %s", f.Append(nil))
 				}
 			}
@@ -263,25 +264,25 @@ func TestRenewalsPastTheirRateAreRefused(t *testing.T) {
 	})
 }
 
-// gated is a store that reads types one after another, as a test allows.
-type gated struct {
+// gatedStore is a store whose reads of a type wait until the test allows them.
+type gatedStore struct {
 	eventstore.Store
 	read  chan string // the type of the read that waits
 	allow chan struct{}
 }
 
-func (g gated) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, most int) ([]eventstore.Commit, eventstore.Position, error) {
+func (g gatedStore) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, most int) ([]eventstore.Commit, eventstore.Position, error) {
 	g.read <- typ
 	<-g.allow
 	return g.Store.ReadType(ctx, typ, after, limit, most)
 }
 
-func TestListingsOfOneClientDelayNobodyElse(t *testing.T) {
+func TestListingsOfOneClientDelayNoOtherClient(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.add("counter/1", 1)
 	w.add("auction/1", 1)
-	store := gated{w.store, make(chan string), make(chan struct{})}
+	store := gatedStore{w.store, make(chan string), make(chan struct{})}
 	n := w.node(func(c *gateway.Config) { c.Store, c.PageReads = store, 1 })
 	var listings sync.WaitGroup
 	for range 20 {
@@ -303,7 +304,7 @@ func TestListingsOfOneClientDelayNobodyElse(t *testing.T) {
 	store.allow <- struct{}{}
 	for before := 0; next(true) != "auction"; before++ {
 		if before == 2 {
-			t.Error("bob has to wait for more than two of eve's listings")
+			t.Error("bob waited for more than two of eve's listings")
 		}
 	}
 	c.wantEvents("s", 1)
@@ -385,10 +386,10 @@ func TestIdleConnectionsMakeRoomForNewcomers(t *testing.T) {
 	const header = "GET /%s HTTP/1.1\r\nHost: x\r\n\r\n"
 	var idle []net.Conn
 	for range 10 {
-		idle = append(idle, open("GET / HTTP/1.1\r\n")) // and no more of it
+		idle = append(idle, open("GET / HTTP/1.1\r\n")) // an incomplete request
 	}
 	if !answered(open(fmt.Sprintf(header, ""))) {
-		t.Error("a newcomer was not served beside idle connections")
+		t.Error("a new connection was not served while idle ones were open")
 	}
 	for _, conn := range idle[:7] {
 		if _, err := io.Copy(io.Discard, conn); err != nil {
@@ -403,17 +404,17 @@ func TestIdleConnectionsMakeRoomForNewcomers(t *testing.T) {
 		<-entered
 	}
 	if !answered(open(fmt.Sprintf(header, ""))) {
-		t.Error("a newcomer was not served beside slow requests")
+		t.Error("a new connection was not served during slow requests")
 	}
 	close(release)
 	if answered(slow[0]) {
 		t.Error("the connection with the oldest request stayed open")
 	}
 	if !answered(slow[3]) {
-		t.Error("a connection was closed without need")
+		t.Error("more connections were closed than necessary")
 	}
 	if bound.Closed() < 8 {
-		t.Errorf("%d connections were closed, want 8 at least", bound.Closed())
+		t.Errorf("%d connections were closed, want at least 8", bound.Closed())
 	}
 	_ = srv.Close()
 	serving.Wait()

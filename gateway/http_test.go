@@ -14,12 +14,12 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// oneShot keeps no connections that a test would have to wait for.
+// oneShot keeps no idle connections, for which tests would have to wait.
 var oneShot = &http.Transport{DisableKeepAlives: true}
 
 func closeCode(err error) int { return int(websocket.CloseStatus(err)) }
 
-// do makes a request, and holds the answer against the OpenAPI document.
+// do makes a request, and checks the response against the OpenAPI document.
 func (n *node) do(method, path, who, body string) (int, string) {
 	n.w.t.Helper()
 	req, err := http.NewRequestWithContext(n.w.t.Context(), method, n.url+path, strings.NewReader(body))
@@ -38,13 +38,13 @@ func (n *node) do(method, path, who, body string) (int, string) {
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
-	theContract(n.w.t).check(n.w.t, method, path, resp, string(got))
+	openAPIContract(n.w.t).check(n.w.t, method, path, resp, string(got))
 	return resp.StatusCode, string(got)
 }
 
 // protocol: http POST /v1/commands, http GET /v1/aggregates/{type}/{id}, http POST /v1/queries/{name}
 // protocol: http GET /v1/streams/{type}/{id}/events, http GET /v1/categories/{type}/events, status 200
-func TestTheSameOverHTTP(t *testing.T) {
+func TestCommandsAndStatesOverHTTP(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node()
@@ -90,6 +90,7 @@ func TestTheSameOverHTTP(t *testing.T) {
 		{"GET", "/v1/streams/counter/a/events?last=9007199254740992", "ada", "", 400, `2^53`},
 		{"GET", "/v1/streams/counter/a/events?after=x", "ada", "", 400, `"field":"after"`},
 		{"GET", "/v1/streams/counter/a/events?last=0", "ada", "", 400, `"field":"last"`},
+		{"GET", "/v1/streams/counter/a/events?state=each", "ada", "", 400, `a listing has events alone`},
 		{"GET", "/v1/streams/counter/a/events?after=0&last=1", "ada", "", 400, `exclude each other`},
 		{"GET", "/v1/categories/counter/events?after=0", "ada", "", 400, `"field":"after"`},
 		{"GET", "/v1/categories/counter/events?last=1", "ada", "", 400, `"field":"last"`},
@@ -107,7 +108,7 @@ func TestTheSameOverHTTP(t *testing.T) {
 	close(w.router.release)
 }
 
-func TestEventsOverHTTPAreAllThatIsThere(t *testing.T) {
+func TestEventListingReachesTheStoredHead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node(small)
@@ -132,7 +133,7 @@ func TestEventsOverHTTPAreAllThatIsThere(t *testing.T) {
 	}
 }
 
-func TestAGatewayThatTakesNoSessionsSaysWhy(t *testing.T) {
+func TestRefusingGatewayStatesItsReason(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node()
 	for _, step := range []struct {
@@ -140,7 +141,7 @@ func TestAGatewayThatTakesNoSessionsSaysWhy(t *testing.T) {
 		says   string
 	}{
 		{func() {}, "<nil>"},
-		{func() { n.Suspend(4200, "lost") }, "lost its way"},
+		{func() { n.Suspend(4200, "lost") }, "has lost the cluster or the log"},
 		{n.Resume, "<nil>"},
 		{func() { _ = n.Drain(t.Context()) }, "draining"},
 	} {
@@ -151,7 +152,7 @@ func TestAGatewayThatTakesNoSessionsSaysWhy(t *testing.T) {
 	}
 }
 
-func TestAConfigReportsEveryProblemAtOnce(t *testing.T) {
+func TestConfigReportsEveryProblemTogether(t *testing.T) {
 	t.Parallel()
 	_, err := gateway.New(gateway.Config{QueueBytes: -1, Heartbeat: -1, Origins: []string{"["}})
 	for _, problem := range []string{"Node", "Catalog", "Store", "Router", "Auth", "QueueBytes", "Heartbeat", "Origins"} {
@@ -167,9 +168,9 @@ func TestStatusesAreThoseOfTheProtocol(t *testing.T) {
 	w := newWorld(t)
 	n := w.node()
 	for code, status := range map[command.Code]int{
-		command.BadRequest: 400, command.Unsupported: 400, command.Unauthenticated: 401, command.Forbidden: 403, command.NotFound: 404,
-		command.Conflict: 409, command.KeyReused: 409, command.CursorAhead: 409, command.TooLarge: 413, command.Rejected: 422,
-		command.RateLimited: 429, command.Busy: 429, command.Internal: 500, command.Unavailable: 503, command.Timeout: 504,
+		command.CodeBadRequest: 400, command.CodeUnsupported: 400, command.CodeUnauthenticated: 401, command.CodeForbidden: 403, command.CodeNotFound: 404,
+		command.CodeConflict: 409, command.CodeKeyReused: 409, command.CodeCursorAhead: 409, command.CodeTooLarge: 413, command.CodeRejected: 422,
+		command.CodeRateLimited: 429, command.CodeBusy: 429, command.CodeInternal: 500, command.CodeUnavailable: 503, command.CodeTimeout: 504,
 	} {
 		w.router.refuse(code)
 		got, body := n.do("POST", "/v1/commands", "ada", `{"aggregate":"counter/a","command":"add","data":{}}`)
@@ -180,7 +181,7 @@ func TestStatusesAreThoseOfTheProtocol(t *testing.T) {
 	}
 }
 
-func TestLimitPagesListingsAndIsRefusedElsewhere(t *testing.T) {
+func TestLimitParameterPagesListingsOnly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node()
@@ -203,7 +204,7 @@ func TestLimitPagesListingsAndIsRefusedElsewhere(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("%s: %v %s %s", path, err, resp.Status, body)
 		}
-		theContract(t).check(t, http.MethodGet, path, resp, string(body))
+		openAPIContract(t).check(t, http.MethodGet, path, resp, string(body))
 		for line := range strings.Lines(string(body)) {
 			var e struct {
 				Stream  string
@@ -250,7 +251,7 @@ func TestLimitPagesListingsAndIsRefusedElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.close()
-	if body, err := io.ReadAll(e.resp.Body); err != nil || e.resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "Server-Sent Events go on") {
+	if body, err := io.ReadAll(e.resp.Body); err != nil || e.resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(body), "Server-Sent Events do not end") {
 		t.Errorf("a limit on Server-Sent Events: %v %s %s", err, e.resp.Status, body)
 	}
 }

@@ -18,21 +18,21 @@ func limited(change func(*gateway.Limits)) func(*gateway.Config) {
 	return func(c *gateway.Config) { change(&c.Limits) }
 }
 
-// wantLimited waits until a limit has said no so many times.
+// wantLimited waits until a limit was reached n times.
 func (n *node) wantLimited(limit string, times uint64) {
 	n.w.t.Helper()
 	waitFor(n.w.t, func() bool { return n.Stats().Limited[limit] >= times })
 	for name, got := range n.Stats().Limited {
 		if want := map[bool]uint64{true: times}[name == limit]; got != want {
-			n.w.t.Errorf("the limit %s said no %d times, want %d", name, got, want)
+			n.w.t.Errorf("the limit %s was reached %d times, want %d", name, got, want)
 		}
 	}
 }
 
-func TestLimitsReportEveryProblemAtOnce(t *testing.T) {
+func TestLimitsReportEveryProblemTogether(t *testing.T) {
 	t.Parallel()
-	_, err := gateway.Limits{FrameBytes: 32<<10 - 1, HeaderBytes: 16<<10 - 1, HelloTimeout: -1, Sessions: -1, SessionsPerClient: -1, Subscriptions: -1, OpenRequests: -1, OutboundBytes: -1, CommandsPerSecond: -1}.WithDefaults()
-	for _, problem := range []string{"FrameBytes is 32767: give at least 32768", "HeaderBytes is 16383", "HelloTimeout", "Sessions", "SessionsPerClient", "Subscriptions", "OpenRequests", "OutboundBytes", "CommandsPerSecond"} {
+	_, err := gateway.Limits{FrameBytes: 32<<10 - 1, HeaderBytes: 16<<10 - 1, HelloTimeout: -1, Sessions: -1, SessionsPerClient: -1, Subscriptions: -1, LiveQueries: -1, Queries: -1, OpenRequests: -1, OutboundBytes: -1, CommandsPerSecond: -1}.WithDefaults()
+	for _, problem := range []string{"FrameBytes is 32767: give at least 32768", "HeaderBytes is 16383", "HelloTimeout", "Sessions", "SessionsPerClient", "Subscriptions", "LiveQueries is -1", "gateway: Queries is -1", "OpenRequests", "OutboundBytes", "CommandsPerSecond"} {
 		if err == nil || !strings.Contains(err.Error(), problem) {
 			t.Errorf("%v does not mention %s", err, problem)
 		}
@@ -40,7 +40,7 @@ func TestLimitsReportEveryProblemAtOnce(t *testing.T) {
 }
 
 // protocol: rule Limits that a client cares for
-func TestWelcomeSaysTheLimitsThatAClientCaresFor(t *testing.T) {
+func TestWelcomeStatesTheClientsLimits(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) {
 		l.FrameBytes, l.OpenRequests, l.Subscriptions, l.CommandsPerSecond = 40<<10, 7, 8, 9
@@ -53,7 +53,7 @@ func TestWelcomeSaysTheLimitsThatAClientCaresFor(t *testing.T) {
 }
 
 // protocol: close 1009, status 413
-func TestAMessageOrBodyOverTheFrameLimitIsRefused(t *testing.T) {
+func TestMessageOrBodyOverTheFrameLimitIsRefused(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.FrameBytes = 32 << 10 }))
 	c := n.join("ada")
@@ -74,7 +74,7 @@ func TestAMessageOrBodyOverTheFrameLimitIsRefused(t *testing.T) {
 	n.wantLimited("frame_bytes", 2)
 }
 
-func TestARequestWithALongHeaderIsRefused(t *testing.T) {
+func TestRequestWithALongHeaderIsRefused(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.HeaderBytes = 16 << 10 }))
 	for status, length := range map[int]int{101: 15 << 10, 431: 16 << 10} {
@@ -107,13 +107,13 @@ func TestSessionsPastAClientsLimitAreClosed(t *testing.T) {
 	n.join("ada")
 	third := n.dial("Authorization", "Bearer dev:ada")
 	third.send(`{"op":"hello","id":"1"}`)
-	if f := third.wantFault("1", command.RateLimited); f.Retry != command.RetryLater || !strings.Contains(f.Message, "ada has 2 sessions") {
+	if f := third.wantFault("1", command.CodeRateLimited); f.Retry != command.RetryLater || !strings.Contains(f.Message, "ada has 2 sessions") {
 		t.Errorf("got %s", f.Append(nil))
 	}
 	third.wantClose(frame.CloseTooMany)
 	n.wantLimited("sessions_per_client", 1)
 	n.join("bob")
-	for range 3 { // nobody is not one client
+	for range 3 { // anonymous clients do not count as one
 		n.join("")
 	}
 	_ = first.conn.CloseNow()
@@ -132,7 +132,7 @@ func TestSubscriptionsPastTheLimitAreRefused(t *testing.T) {
 	for range 5 {
 		f := c.read()
 		answers[f.Op()]++
-		if fault, ok := f.(frame.Fault); ok && (fault.ID != "c" || fault.Code != command.RateLimited) {
+		if fault, ok := f.(frame.Fault); ok && (fault.ID != "c" || fault.Code != command.CodeRateLimited) {
 			t.Errorf("got %s", fault.Append(nil))
 		}
 	}
@@ -152,16 +152,16 @@ func TestHelloWithTooManySubscriptionsGetsOneRefusal(t *testing.T) {
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.Subscriptions = 10 }))
 	c := n.dial()
 	c.send(`{"op":"hello","id":"1","subscriptions":[` + strings.Repeat("{},", 31_000) + `{}]}`)
-	if f := c.wantFault("1", command.RateLimited); f.Field != "subscriptions" || f.Retry != command.RetryNo || !strings.Contains(f.Message, "31001") {
+	if f := c.wantFault("1", command.CodeRateLimited); f.Field != "subscriptions" || f.Retry != command.RetryNo || !strings.Contains(f.Message, "31001") {
 		t.Errorf("got %s", f.Append(nil))
 	}
 	if f, err := c.next(); websocket.CloseStatus(err) != frame.CloseTooMany {
-		t.Errorf("after the refusal came %v (%v), want the close code 4101", f, err)
+		t.Errorf("got %v (%v) after the refusal, want the close code 4101", f, err)
 	}
 	n.wantLimited("subscriptions", 1)
 }
 
-func TestPastTheOpenRequestsIsCounted(t *testing.T) {
+func TestReachedOpenRequestsLimitIsCounted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node(limited(func(l *gateway.Limits) { l.OpenRequests = 2 }))
@@ -176,8 +176,8 @@ func TestPastTheOpenRequestsIsCounted(t *testing.T) {
 	}
 }
 
-// TestCommandsPastTheirRateAreRefused shows a run of refusals: none of the
-// commands behind the first refused one is carried out before after_ms.
+// TestCommandsPastTheirRateAreRefused sends many commands: after the first
+// refused one, none is executed before after_ms.
 //
 // protocol: error rate_limited
 func TestCommandsPastTheirRateAreRefused(t *testing.T) {
@@ -186,7 +186,7 @@ func TestCommandsPastTheirRateAreRefused(t *testing.T) {
 		c := dial()
 		c.send(`{"op":"hello","id":"h","client":"ada"}`)
 		want[frame.Welcome](c)
-		// send sends a command, which the owner rejects if it gets there.
+		// send sends a command, which the owner rejects if it is admitted.
 		id := 0
 		send := func() frame.Fault {
 			id++
@@ -204,31 +204,31 @@ func TestCommandsPastTheirRateAreRefused(t *testing.T) {
 				}
 			}
 		}
-		run(slices.Repeat([]command.Code{command.Rejected}, 10)...)
-		if f := send(); f.Code != command.RateLimited || f.Retry != command.RetryLater || f.AfterMS != 500 {
+		run(slices.Repeat([]command.Code{command.CodeRejected}, 10)...)
+		if f := send(); f.Code != command.CodeRateLimited || f.Retry != command.RetryLater || f.AfterMS != 500 {
 			t.Errorf("got %s", f.Append(nil))
 		}
-		time.Sleep(400 * time.Millisecond) // there would be tokens again, and order forbids
-		if f := send(); f.Code != command.RateLimited || f.AfterMS != 100 {
+		time.Sleep(400 * time.Millisecond) // the bucket has tokens again but stays shut, to keep the order
+		if f := send(); f.Code != command.CodeRateLimited || f.AfterMS != 100 {
 			t.Errorf("got %s", f.Append(nil))
 		}
 		time.Sleep(100 * time.Millisecond)
-		run(slices.Repeat([]command.Code{command.Rejected}, 5)...)
-		run(command.RateLimited)
+		run(slices.Repeat([]command.Code{command.CodeRejected}, 5)...)
+		run(command.CodeRateLimited)
 		time.Sleep(2 * time.Second)
-		run(slices.Repeat([]command.Code{command.Rejected}, 10)...)
-		run(command.RateLimited)
+		run(slices.Repeat([]command.Code{command.CodeRejected}, 10)...)
+		run(command.CodeRateLimited)
 		if got := g.Stats().Limited["commands_per_second"]; got != 4 {
 			t.Errorf("counted %d refusals, want 4", got)
 		}
-		c.send(`{"op":"ping","id":"p"}`) // is no command
+		c.send(`{"op":"ping","id":"p"}`) // not a command
 		want[frame.Pong](c)
 		_ = c.conn.CloseNow()
 	})
 }
 
 // protocol: status 429
-func TestOverHTTPTheRateIsThatOfTheClient(t *testing.T) {
+func TestHTTPCommandsShareTheirClientsRate(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(limited(func(l *gateway.Limits) { l.CommandsPerSecond = 1 }))
 	post := func(who string) (int, string) {
@@ -238,13 +238,13 @@ func TestOverHTTPTheRateIsThatOfTheClient(t *testing.T) {
 		t.Errorf("got %d %s", status, body)
 	}
 	refused := 0
-	for refused == 0 { // however slow this machine is, some two come within a second
+	for refused == 0 { // even on a slow machine, two commands arrive within a second at some time
 		if status, body := post("ada"); status == http.StatusTooManyRequests && strings.Contains(body, `"code":"rate_limited"`) && strings.Contains(body, `"after_ms":500`) {
 			refused++
 		}
 	}
 	if status, body := post("bob"); status != http.StatusUnprocessableEntity {
-		t.Errorf("somebody else: got %d %s", status, body)
+		t.Errorf("another client: got %d %s", status, body)
 	}
 	n.wantLimited("commands_per_second", 1)
 }

@@ -58,7 +58,7 @@ var openAPI = sync.OnceValues(func() (*contract, error) {
 	return c, c.compiler.AddResource("openapi.yaml", doc)
 })
 
-func theContract(t testing.TB) *contract {
+func openAPIContract(t testing.TB) *contract {
 	t.Helper()
 	c, err := openAPI()
 	if err != nil {
@@ -67,7 +67,7 @@ func theContract(t testing.TB) *contract {
 	return c
 }
 
-// path finds the template that a request's path is one of.
+// path returns the path template of a request.
 func (c *contract) path(requested string) string {
 	requested, _, _ = strings.Cut(requested, "?")
 	parts := strings.Split(requested, "/")
@@ -79,12 +79,12 @@ func (c *contract) path(requested string) string {
 	return ""
 }
 
-// check compares an answer with what the document says about it.
+// check compares a response with the document.
 func (c *contract) check(t testing.TB, method, path string, resp *http.Response, body string) {
 	t.Helper()
 	template := c.path(path)
 	if template == "" {
-		template = "/v1/commands" // it has all there is; what is on no path is a problem there as well
+		template = "/v1/commands" // it has every response; an unknown path gets a problem too
 	}
 	pointer := fmt.Sprintf("#/paths/%s/%s/responses/%d", strings.ReplaceAll(template, "/", "~1"), strings.ToLower(method), resp.StatusCode)
 	answer, ok := c.Paths[template][strings.ToLower(method)].Responses[fmt.Sprint(resp.StatusCode)]
@@ -108,6 +108,9 @@ func (c *contract) check(t testing.TB, method, path string, resp *http.Response,
 		return
 	}
 	name := map[string]string{"application/json": "result", "application/x-ndjson": "event", "application/problem+json": "problem"}[mediaType]
+	if mediaType == "application/json" && strings.HasPrefix(template, "/v1/groups/") {
+		name = "batch"
+	}
 	pointer += "/content/" + strings.ReplaceAll(mediaType, "/", "~1") + "/schema"
 	for line := range strings.Lines(body) {
 		c.validate(t, pointer, line)
@@ -135,14 +138,14 @@ func (c *contract) validate(t testing.TB, pointer, text string) {
 		err = schema.Validate(v)
 	}
 	if err != nil {
-		t.Errorf("%s is not what the document says: %v", text, err)
+		t.Errorf("%s does not match the document: %v", text, err)
 	}
 }
 
-func TestTheOpenAPIDocumentHasTheRoutesThatThereAre(t *testing.T) {
+func TestOpenAPIDocumentHasEveryRoute(t *testing.T) {
 	t.Parallel()
 	var documented []string
-	for path, operations := range theContract(t).Paths {
+	for path, operations := range openAPIContract(t).Paths {
 		for method := range operations {
 			documented = append(documented, strings.ToUpper(method)+" "+path)
 		}
@@ -151,20 +154,20 @@ func TestTheOpenAPIDocumentHasTheRoutesThatThereAre(t *testing.T) {
 	slices.Sort(documented)
 	slices.Sort(served)
 	if !slices.Equal(documented, served) {
-		t.Errorf("documented are %q,\nserved are %q", documented, served)
+		t.Errorf("the document has %q,\nthe gateway serves %q", documented, served)
 	}
 }
 
-// TestTheOpenAPIDocumentHasTheStatusesOfTheCodes compares, for each response
-// that can be referred to, which codes it may have.
-func TestTheOpenAPIDocumentHasTheStatusesOfTheCodes(t *testing.T) {
+// TestOpenAPIDocumentHasEveryStatus compares the codes that the document has for
+// each status with those of the gateway.
+func TestOpenAPIDocumentHasEveryStatus(t *testing.T) {
 	t.Parallel()
-	c := theContract(t)
+	c := openAPIContract(t)
 	documented := map[string]map[string]bool{} // status: codes
 	for _, operations := range c.Paths {
 		for _, o := range operations {
 			for status, r := range o.Responses {
-				if status == "426" || status == "431" { // not the only ones of their codes
+				if status == "426" || status == "431" { // their codes have another status, too
 					continue
 				}
 				problem, ok := c.Components.Responses[strings.TrimPrefix(r.Ref, "#/components/responses/")].Content["application/problem+json"]
@@ -190,7 +193,7 @@ func TestTheOpenAPIDocumentHasTheStatusesOfTheCodes(t *testing.T) {
 			}
 		}
 	}
-	want := map[string]map[string]bool{"500": {string(command.Internal): true}}
+	want := map[string]map[string]bool{"500": {string(command.CodeInternal): true}}
 	for code, status := range gateway.Statuses() {
 		s := fmt.Sprint(status)
 		if want[s] == nil {
@@ -199,11 +202,11 @@ func TestTheOpenAPIDocumentHasTheStatusesOfTheCodes(t *testing.T) {
 		want[s][string(code)] = true
 	}
 	if !maps.EqualFunc(documented, want, maps.Equal) {
-		t.Errorf("documented are %v,\nthe code has %v", documented, want)
+		t.Errorf("the document has %v,\nthe gateway has %v", documented, want)
 	}
 }
 
-func TestTheDocumentsAreServed(t *testing.T) {
+func TestDocumentsAreServed(t *testing.T) {
 	t.Parallel()
 	schema := []byte(`{"aggregates":{}}`)
 	n := newWorld(t).node(func(c *gateway.Config) { c.Schema = schema })

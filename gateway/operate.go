@@ -2,27 +2,22 @@ package gateway
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
-	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/proto/frame"
+	"github.com/ganglion-es/ganglion/gateway/internal/session"
 )
 
 // SlowSession is a session whose socket is full.
-type SlowSession struct {
-	ID, Client    string
-	Subscriptions int
-	Waiting       int                 // bytes, for the socket
-	Behind        eventstore.Position // between the head and the subscription that is furthest back
-}
+type SlowSession = session.Slow
 
-// Slow returns sessions whose socket is full, at most so many, those that are
-// furthest behind first.
+// Slow returns the sessions whose socket is full, the furthest behind first, and
+// at most the given number of them.
 func (g *Gateway) Slow(most int) []SlowSession {
 	var list []SlowSession
-	head := g.hub.position()
-	for _, s := range g.all() {
-		if slow, ok := s.slow(head); ok {
+	head := g.hub.Head()
+	for _, s := range g.roster.all() {
+		if slow, ok := s.Slow(head); ok {
 			list = append(list, slow)
 		}
 	}
@@ -32,47 +27,42 @@ func (g *Gateway) Slow(most int) []SlowSession {
 	return list[:min(max(most, 0), len(list))]
 }
 
-func (s *session) slow(head eventstore.Position) (SlowSession, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	slow := SlowSession{ID: s.id, Client: s.identity.Client, Subscriptions: len(s.subs), Waiting: s.owed}
-	for _, sub := range s.subs {
-		if sub.started && sub.at < head && (!sub.live || sub.busy) {
-			slow.Behind = max(slow.Behind, head-sub.at)
-		}
-	}
-	return slow, s.writing
-}
-
-// KickSession closes a session with 4004, so that its client does not come
-// back by itself. It returns how many there were with that id: 0 or 1.
+// KickSession closes a session with 4004, so that its client does not
+// reconnect. It returns how many sessions with that id it closed: 0 or 1.
 func (g *Gateway) KickSession(id string) int {
-	return g.kick(func(s *session) bool { return s.id == id })
+	return g.kickIf(func(s *session.Session) bool { return s.ID() == id })
 }
 
-// KickClient closes all sessions of a client id with 4004, and returns how
-// many there were.
+// KickClient closes all sessions of a client id with 4004. It returns their
+// number.
 func (g *Gateway) KickClient(client string) int {
-	return g.kick(func(s *session) bool { return client != "" && s.client() == client })
+	return g.kickIf(func(s *session.Session) bool { return client != "" && s.Identity().Client == client })
 }
 
-func (g *Gateway) kick(which func(*session) bool) (kicked int) {
-	for _, s := range g.all() {
-		if which(s) && s.shutOut() {
+func (g *Gateway) kickIf(matches func(*session.Session) bool) (kicked int) {
+	for _, s := range g.roster.all() {
+		if matches(s) && s.Kick() {
 			kicked++
 		}
 	}
 	return kicked
 }
 
-// shutOut closes a session for good. It returns false if it was closing
-// already.
-func (s *session) shutOut() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return false
+// closeRevoked closes the sessions whose tokens are revoked, until ctx ends.
+func (g *Gateway) closeRevoked(ctx context.Context) {
+	revoker, ok := g.cfg.Auth.(Revoker)
+	if !ok {
+		return
 	}
-	s.part(frame.CloseForbidden, "closed by an operator")
-	return true
+	for {
+		more := revoker.Revocations()
+		for _, s := range g.roster.all() {
+			s.CloseIfRevoked()
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // protocol: gateway goodbye, close 1012
-func TestMoveSendsSomeSessionsElsewhereAndServesTheOthers(t *testing.T) {
+func TestMoveDrainsSomeSessionsAndServesTheOthers(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node()
@@ -19,13 +19,13 @@ func TestMoveSendsSomeSessionsElsewhereAndServesTheOthers(t *testing.T) {
 	for i := range clients {
 		clients[i] = n.join("ada")
 	}
-	stranger := n.dial() // has not said hello: there is nothing to move yet
+	silent := n.dial() // has not said hello, so it is not moved
 	if asked := n.Move(t.Context(), some); asked != some {
-		t.Fatalf("%d sessions were asked to move, not %d", asked, some)
+		t.Fatalf("%d sessions were drained, want %d", asked, some)
 	}
 	moved := 0
 	for _, c := range clients {
-		c.send(`{"op":"ping","id":"p"}`) // one that was moved may have been closed by now
+		c.send(`{"op":"ping","id":"p"}`) // a moved session may be closed by now
 		switch f := c.read().(type) {
 		case frame.Pong:
 		case frame.Heartbeat:
@@ -39,25 +39,25 @@ func TestMoveSendsSomeSessionsElsewhereAndServesTheOthers(t *testing.T) {
 		}
 	}
 	if moved != some {
-		t.Errorf("%d sessions moved, not %d", moved, some)
+		t.Errorf("%d sessions were closed, want %d", moved, some)
 	}
 	waitFor(t, func() bool { return n.Stats().Sessions == all-some+1 })
-	n.join("bob") // it takes new ones as before
-	stranger.send(`{"op":"hello","id":"1","client":"eve"}`)
-	want[frame.Welcome](stranger)
+	n.join("bob") // new sessions are still admitted
+	silent.send(`{"op":"hello","id":"1","client":"eve"}`)
+	want[frame.Welcome](silent)
 
-	over, cancel := context.WithCancel(t.Context())
+	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if asked := n.Move(over, all); asked > 1 { // the first one is due at once
-		t.Errorf("%d sessions were asked after the end of the call", asked)
+	if asked := n.Move(ended, all); asked > 1 { // the first one is drained immediately
+		t.Errorf("%d sessions were drained after the context had ended, want at most 1", asked)
 	}
 	if asked := n.Move(t.Context(), 0); asked != 0 {
-		t.Errorf("%d sessions were asked, and nobody was to be", asked)
+		t.Errorf("%d sessions were drained, want none", asked)
 	}
 }
 
 // protocol: close 4004
-func TestAnOperatorMayCloseSessions(t *testing.T) {
+func TestOperatorClosesSessions(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	n := w.node()
@@ -65,15 +65,15 @@ func TestAnOperatorMayCloseSessions(t *testing.T) {
 	eve.send(`{"op":"hello","id":"1","client":"eve"}`)
 	session := want[frame.Welcome](eve).Session
 	if kicked := n.KickSession(session); kicked != 1 {
-		t.Errorf("%d sessions were closed, not 1", kicked)
+		t.Errorf("%d sessions were closed, want 1", kicked)
 	}
 	eve.wantClose(frame.CloseForbidden)
 	if kicked := n.KickClient("eve"); kicked != 1 {
-		t.Errorf("%d sessions were closed, not the client's other one", kicked)
+		t.Errorf("%d sessions were closed, want the client's other one", kicked)
 	}
 	again.wantClose(frame.CloseForbidden)
-	if kicked := n.KickSession("none") + n.KickClient("nobody") + n.KickClient(""); kicked != 0 {
-		t.Errorf("%d sessions were closed that were not meant", kicked)
+	if kicked := n.KickSession("none") + n.KickClient("unknown") + n.KickClient(""); kicked != 0 {
+		t.Errorf("%d sessions were closed, want none", kicked)
 	}
 	ada.send(`{"op":"ping","id":"p"}`)
 	want[frame.Pong](ada)
@@ -90,7 +90,7 @@ func TestSlowSessionsAreListed(t *testing.T) {
 	total := 0
 	for ; len(n.Slow(1)) == 0 || n.Slow(1)[0].Behind == 0; total += 100 {
 		w.append(eventstore.StreamID{Type: "counter", ID: "a"}, large(100)...)
-		n.settle()
+		n.catchUp()
 	}
 	quick.send(`{"op":"ping","id":"p"}`)
 	want[frame.Pong](quick)
@@ -99,9 +99,9 @@ func TestSlowSessionsAreListed(t *testing.T) {
 		t.Fatalf("the slow session is listed as %+v", list)
 	}
 	if none := n.Slow(0); len(none) != 0 {
-		t.Errorf("nobody was to be listed: %+v", none)
+		t.Errorf("got %+v, want none", none)
 	}
-	for got := 0; got < total; { // it reads again, and is slow no more
+	for got := 0; got < total; { // it reads again and is no longer slow
 		if _, ok := slow.read().(frame.Event); ok {
 			got++
 		}

@@ -10,15 +10,15 @@ import (
 	"github.com/rs/cors"
 )
 
-// preflightAge is how long a browser may remember what is allowed.
+// preflightAge is how long a browser may cache the answer to a preflight.
 const preflightAge = 10 * time.Minute
 
-// shareWithOrigins lets pages of the allowed origins use what next serves, and
-// refuses others, whatever they ask for: not to be shown the answer would keep
-// a page from reading, and not from sending commands.
+// shareWithOrigins returns a handler that calls next for pages of the allowed
+// origins, and refuses all requests of other pages. CORS headers alone would keep
+// a page from reading responses, but not from sending commands.
 //
-// Credentials that a browser adds by itself, such as cookies, are neither
-// asked for nor looked at: a page sends its token in Authorization.
+// The gateway does not use credentials that a browser adds by itself, such as
+// cookies: a page sends its token in Authorization.
 func (g *Gateway) shareWithOrigins(next http.Handler) http.Handler {
 	shared := cors.New(cors.Options{
 		AllowOriginVaryRequestFunc: func(*http.Request, string) (bool, []string) { return true, nil }, // checked below
@@ -37,24 +37,22 @@ func (g *Gateway) shareWithOrigins(next http.Handler) http.Handler {
 	})
 }
 
-// refuseOrigin names the two values that differ. Behind a proxy the Host is
-// often not the one that the browser sent.
+// refuseOrigin refuses a page, and names its origin and the request's Host.
+// Behind a proxy the Host is often not the one that the browser sent.
 func (g *Gateway) refuseOrigin(w http.ResponseWriter, r *http.Request) {
-	origin, host := clip(r.Header.Get("Origin")), clip(r.Host)
+	origin, host := command.Clip(r.Header.Get("Origin")), command.Clip(r.Host)
 	g.warnings.origin.Do(func() {
-		g.cfg.Logger.Warn("a page was refused: its origin is neither this gateway's host nor among --origins; "+
+		g.cfg.Logger.Warn("a page was refused: its origin is neither this gateway's host nor listed in --origins; "+
 			"a proxy must pass the client's Host (nginx: proxy_set_header Host $http_host)", "origin", origin, "host", host, "origins", g.cfg.Origins)
 	})
-	writeFailure(w, "", "", &command.Failure{
-		Code: command.Forbidden,
-		Message: "pages of " + origin + " may not connect: this gateway was asked for as " + host + ", and --origins does not list that page; " +
-			"list it there, or if a proxy changed the Host header, let it pass the client's (nginx: proxy_set_header Host $http_host)",
-	})
+	writeFailure(w, "", "", command.Forbidden(
+		"pages of %s may not connect: the request's Host is %s, and --origins does not list that origin; "+
+			"list it there or, if a proxy changed the Host header, configure the proxy to pass the client's (nginx: proxy_set_header Host $http_host)", origin, host))
 }
 
-// originAllowed protects people whose browser is led here by someone else's
-// page. Requests without an Origin come from no browser, or from a page of the
-// gateway's own.
+// originAllowed reports whether a request comes from an allowed page. It
+// protects users whose browser shows a page of another site. A request without
+// an Origin does not come from a browser, or comes from a page of this gateway.
 func (g *Gateway) originAllowed(r *http.Request) bool {
 	origin := strings.ToLower(r.Header.Get("Origin"))
 	if origin == "" {

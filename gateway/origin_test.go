@@ -13,8 +13,8 @@ import (
 	"github.com/ganglion-es/ganglion/gateway"
 )
 
-// TestPagesOfAllowedOriginsMayUseHTTP asks as a browser does, before and with
-// a request.
+// TestPagesOfAllowedOriginsMayUseHTTP sends a browser's preflight and its
+// request.
 func TestPagesOfAllowedOriginsMayUseHTTP(t *testing.T) {
 	t.Parallel()
 	n := newWorld(t).node(func(c *gateway.Config) { c.Origins = []string{"app.example"} })
@@ -69,17 +69,17 @@ func TestPagesOfAllowedOriginsMayUseHTTP(t *testing.T) {
 		}
 	}
 	if after, _ := n.w.store.Head(t.Context()); after != before {
-		t.Error("a command from elsewhere was carried out")
+		t.Error("a command of a foreign page was executed")
 	}
 }
 
-// logging makes a gateway log to the lines that it returns.
+// logging returns a node and the lines of its log.
 func (w *world) logging(change ...func(*gateway.Config)) (*node, *logged) {
 	lines := &logged{}
 	return w.node(append(change, func(c *gateway.Config) { c.Logger = lines.logger(slog.LevelInfo) })...), lines
 }
 
-// ask sends a request as it is written, with \n for the ends of its lines.
+// ask sends a request as it is given, but with \n for the ends of lines.
 func (n *node) ask(request string) (status int, body string) {
 	n.w.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(n.url, "http://"))
@@ -102,7 +102,7 @@ func (n *node) ask(request string) (status int, body string) {
 	return resp.StatusCode, string(text)
 }
 
-func TestARefusedOriginNamesBothValues(t *testing.T) {
+func TestRefusedOriginNamesBothValues(t *testing.T) {
 	t.Parallel()
 	n, lines := newWorld(t).logging(func(c *gateway.Config) { c.Origins = []string{"app.example"} })
 	for range 3 {
@@ -128,8 +128,8 @@ func TestARefusedOriginNamesBothValues(t *testing.T) {
 	}
 }
 
-// nginx passes neither header unless it is told to, and speaks HTTP/1.0.
-func TestARefusedUpgradeNamesWhatAProxyDropped(t *testing.T) {
+// nginx passes neither header unless configured, and speaks HTTP/1.0.
+func TestRefusedUpgradeNamesTheDroppedHeaders(t *testing.T) {
 	t.Parallel()
 	const key = "Sec-WebSocket-Version: 13\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\n\n"
 	for name, c := range map[string]struct{ request, upgrade, connection, protocol string }{
@@ -147,7 +147,7 @@ func TestARefusedUpgradeNamesWhatAProxyDropped(t *testing.T) {
 					t.Errorf("got %d", status)
 				}
 				for _, part := range []string{
-					fmt.Sprintf(`came by %s with Upgrade: \"%s\" and Connection: \"%s\"`, c.protocol, c.upgrade, c.connection),
+					fmt.Sprintf(`came over %s with Upgrade: \"%s\" and Connection: \"%s\"`, c.protocol, c.upgrade, c.connection),
 					"proxy_set_header Upgrade $http_upgrade", "proxy_http_version 1.1",
 				} {
 					if !strings.Contains(body, part) {
@@ -164,7 +164,7 @@ func TestARefusedUpgradeNamesWhatAProxyDropped(t *testing.T) {
 	}
 }
 
-// orQuotes is a value as slog writes it.
+// orQuotes returns a value as slog writes it.
 func orQuotes(s string) string {
 	if s == "" {
 		return `""`

@@ -14,14 +14,15 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// ailing is a store in which the reads of one stream fail when fails says so.
-type ailing struct {
+// failingStore is a store in which reads of one stream fail with the error of
+// fails, if it returns one.
+type failingStore struct {
 	eventstore.Store
 	stream string
-	fails  func() error // concurrently
+	fails  func() error // called concurrently
 }
 
-func (a *ailing) ReadStream(ctx context.Context, s eventstore.StreamID, after eventstore.Version, limit int) ([]eventstore.Commit, error) {
+func (a *failingStore) ReadStream(ctx context.Context, s eventstore.StreamID, after eventstore.Version, limit int) ([]eventstore.Commit, error) {
 	if s.String() == a.stream {
 		if err := a.fails(); err != nil {
 			return nil, err
@@ -30,17 +31,18 @@ func (a *ailing) ReadStream(ctx context.Context, s eventstore.StreamID, after ev
 	return a.Store.ReadStream(ctx, s, after, limit)
 }
 
-// ailing makes a node whose store fails for counter/a, which has 20 events and
-// counter/b five that have left the window. One page is read at a time.
-func (w *world) ailing(fails func() error) *node {
+// nodeWithFailures returns a node whose reads of counter/a can fail. Its window
+// has dropped the five events of counter/b, and half of the 20 of counter/a. It
+// reads one page at a time.
+func (w *world) nodeWithFailures(fails func() error) *node {
 	w.t.Helper()
 	n := w.node(func(c *gateway.Config) {
-		c.Store = &ailing{Store: c.Store, stream: "counter/a", fails: fails}
+		c.Store = &failingStore{Store: c.Store, stream: "counter/a", fails: fails}
 		c.WindowEvents, c.PageReads = 10, 1
 	})
 	w.add("counter/b", 5)
 	w.add("counter/a", 20)
-	n.settle()
+	n.catchUp()
 	return n
 }
 
@@ -49,7 +51,7 @@ func TestSubscriptionContinuesWhenTheLogCanBeReadAgain(t *testing.T) {
 	for _, err := range []error{eventstore.ErrUnavailable, errors.New("out of file descriptors")} {
 		w := newWorld(t)
 		var reads atomic.Int64
-		n := w.ailing(func() error {
+		n := w.nodeWithFailures(func() error {
 			if reads.Add(1) == 1 {
 				return fmt.Errorf("read: %w", err)
 			}
@@ -71,7 +73,7 @@ func TestSubscriptionContinuesWhenTheLogCanBeReadAgain(t *testing.T) {
 func TestReadThatKeepsFailingEndsWithItsSubscription(t *testing.T) {
 	t.Parallel()
 	failed := make(chan struct{}, 1)
-	n := newWorld(t).ailing(func() error {
+	n := newWorld(t).nodeWithFailures(func() error {
 		select {
 		case failed <- struct{}{}:
 		default:
@@ -84,26 +86,26 @@ func TestReadThatKeepsFailingEndsWithItsSubscription(t *testing.T) {
 	<-failed
 	c.send(`{"op":"unsubscribe","id":"u","sub":"s"}`)
 	want[frame.Unsubscribed](c)
-	c.send(`{"op":"subscribe","id":"t","stream":"counter/b","cursor":"0"}`) // has the only place for a read
+	c.send(`{"op":"subscribe","id":"t","stream":"counter/b","cursor":"0"}`) // takes the only place for a read
 	want[frame.Subscribed](c)
 	c.wantEvents("t", 1, 2, 3, 4, 5)
 }
 
-func TestFailedReadsOfTheLogAreAnswered(t *testing.T) {
+func TestFailedReadsOfTheLogReachTheClient(t *testing.T) {
 	t.Parallel()
 	var failure atomic.Pointer[error]
-	c := newWorld(t).ailing(func() error { return *failure.Load() }).join("ada")
+	c := newWorld(t).nodeWithFailures(func() error { return *failure.Load() }).join("ada")
 	for _, test := range []struct {
 		failure error
 		code    command.Code
 		afterMS int64
 	}{
-		{eventstore.ErrUnavailable, command.Unavailable, 500},
-		{eventstore.ErrWentBack, command.Unavailable, 500},
-		{eventstore.ErrClosed, command.Unavailable, 500},
-		{context.Canceled, command.Unavailable, 500},
-		{context.DeadlineExceeded, command.Timeout, 0},
-		{errors.New("postgres://ganglion:hunter2@db"), command.Internal, 0},
+		{eventstore.ErrUnavailable, command.CodeUnavailable, 500},
+		{eventstore.ErrWentBack, command.CodeUnavailable, 500},
+		{eventstore.ErrClosed, command.CodeUnavailable, 500},
+		{context.Canceled, command.CodeUnavailable, 500},
+		{context.DeadlineExceeded, command.CodeTimeout, 0},
+		{errors.New("postgres://ganglion:hunter2@db"), command.CodeInternal, 0},
 	} {
 		err := fmt.Errorf("read: %w", test.failure)
 		failure.Store(&err)

@@ -5,29 +5,30 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/ganglion-es/ganglion/gateway/internal/wire"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// statuses are those of the protocol; what is not listed is 500.
+// statuses has the HTTP status of each code; that of other codes is 500.
 var statuses = map[command.Code]int{
-	command.BadRequest: 400, command.Unsupported: 400, command.Unauthenticated: 401, command.Forbidden: 403, command.NotFound: 404,
-	command.Conflict: 409, command.KeyReused: 409, command.CursorAhead: 409, command.TooLarge: 413, command.Rejected: 422,
-	command.RateLimited: 429, command.Busy: 429, command.Unavailable: 503, command.Timeout: 504,
+	command.CodeBadRequest: 400, command.CodeUnsupported: 400, command.CodeUnauthenticated: 401, command.CodeForbidden: 403, command.CodeNotFound: 404,
+	command.CodeConflict: 409, command.CodeKeyReused: 409, command.CodeCursorAhead: 409, command.CodeReplaced: 409, command.CodeTooLarge: 413, command.CodeRejected: 422,
+	command.CodeRateLimited: 429, command.CodeBusy: 429, command.CodeUnavailable: 503, command.CodeTimeout: 504,
 }
 
-// writeFailure answers a request with why it was not granted.
+// writeFailure responds with a failure.
 func writeFailure(w http.ResponseWriter, id, key string, f *command.Failure) {
 	status, ok := statuses[f.Code]
 	if !ok {
 		status = http.StatusInternalServerError
 	}
-	writeProblem(w, status, fault(id, key, f))
+	writeProblem(w, status, wire.Fault(id, key, f))
 }
 
-// writeProblem writes an error frame as a problem document (RFC 9457), which
-// has members of its own besides those of the frame. Its type is about:blank:
-// what sort of problem it is, code and reason say.
+// writeProblem writes an error frame as a problem document (RFC 9457): the
+// members of the frame, and those of the RFC. The type is about:blank, since code
+// and reason classify the problem.
 func writeProblem(w http.ResponseWriter, status int, f frame.Fault) {
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")

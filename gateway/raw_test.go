@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,18 +12,18 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
+	"github.com/ganglion-es/ganglion/gateway/internal/sockettest"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// raw is a client without a WebSocket library: it sends any bytes, and checks
-// that every frame of the server is one that a server may send.
+// raw is a client without a WebSocket library. It can send any bytes, and checks
+// that a server may send every frame that it reads.
 type raw struct {
 	t    testing.TB
 	conn *net.TCPConn
 	r    *bufio.Reader
-	got  []string // lines of messages that were read and not yet looked at
+	got  []string // lines that were read but not yet checked
 }
 
 // connectRaw opens a connection and sends nothing.
@@ -41,8 +40,8 @@ func (n *node) connectRaw() *raw {
 	return &raw{t: n.w.t, conn: conn.(*net.TCPConn), r: bufio.NewReader(conn)}
 }
 
-// request is a handshake, with some lines of its header replaced or added, or
-// left out when they end with a colon.
+// request returns a handshake. The given lines replace lines of its header or
+// are added to it; a line that ends with a colon is left out.
 func request(lines ...string) []byte {
 	header := []string{
 		"GET /v1/ws HTTP/1.1", "Host: gateway.example", "Upgrade: websocket", "Connection: Upgrade",
@@ -74,7 +73,7 @@ func (n *node) openRaw() *raw {
 	return c
 }
 
-// wantUpgrade reads the answer to a handshake.
+// wantUpgrade reads the response to a handshake.
 func (c *raw) wantUpgrade() *http.Response {
 	c.t.Helper()
 	resp, err := http.ReadResponse(c.r, nil)
@@ -88,8 +87,8 @@ func (c *raw) wantUpgrade() *http.Response {
 	return resp
 }
 
-// send sends each part by itself. That the server has closed the connection
-// meanwhile is seen when reading.
+// send writes the parts one after another. If the server has closed the
+// connection, the next read reports it.
 func (c *raw) send(parts ...[]byte) {
 	c.t.Helper()
 	for _, p := range parts {
@@ -100,67 +99,22 @@ func (c *raw) send(parts ...[]byte) {
 	}
 }
 
-// Opcodes, and the bits of a frame's first byte (RFC 6455, 5.2).
-const (
-	opContinuation = 0x0
-	opText         = 0x1
-	opBinary       = 0x2
-	opClose        = 0x8
-	opPing         = 0x9
-	opPong         = 0xa
-
-	fin                    = 0x80
-	rsv1, rsv2, rsv3, mask = 0x40, 0x20, 0x10, 0x80
-)
-
-// masked makes a frame as a client has to send it. first is the opcode and the
-// bits beside it.
-func masked[P string | []byte](first byte, payload P) []byte {
-	header := []byte{first}
-	switch n := len(payload); {
-	case n < 126:
-		header = append(header, mask|byte(n))
-	case n < 1<<16:
-		header = binary.BigEndian.AppendUint16(append(header, mask|126), uint16(n))
-	default:
-		header = binary.BigEndian.AppendUint64(append(header, mask|127), uint64(n))
-	}
-	return maskedWith(header, payload)
-}
-
-// maskedWith adds a mask and the masked payload to a header.
-func maskedWith[P string | []byte](header []byte, payload P) []byte {
-	key := [4]byte{0x37, 0xfa, 0x21, 0x3d}
-	b := append(bytes.Clone(header), key[:]...)
-	for i := range len(payload) {
-		b = append(b, payload[i]^key[i%4])
-	}
-	return b
-}
-
-func text(payload string) []byte { return masked(fin|opText, payload) }
-
-// closing is a close frame with a code and a reason.
-func closing(code int, reason string) []byte {
-	return masked(fin|opClose, string(binary.BigEndian.AppendUint16(nil, uint16(code)))+reason)
-}
-
-// next returns the next line of a message, or "ping …", "pong …", "close CODE …"
-// and at the end "end".
+// next returns the next line of a message, or "ping PAYLOAD", "pong PAYLOAD",
+// "close", "close CODE REASON", and at the end of the connection "end".
 func (c *raw) next() string {
 	c.t.Helper()
 	for len(c.got) == 0 {
-		opcode, payload, err := c.frame()
+		opcode, payload, err := sockettest.Read(c.r)
 		switch {
 		case errors.Is(err, io.EOF), err != nil && strings.Contains(err.Error(), "connection reset"):
 			return "end"
 		case err != nil:
 			c.t.Fatal(err)
-		case opcode == opText:
+		case opcode == sockettest.OpText:
 			c.got = strings.Split(string(payload), "\n")
-		case opcode == opPing:
+		case opcode == sockettest.OpPing:
 			return "ping " + string(payload)
-		case opcode == opPong:
+		case opcode == sockettest.OpPong:
 			return "pong " + string(payload)
 		case len(payload) == 0:
 			return "close"
@@ -173,7 +127,7 @@ func (c *raw) next() string {
 	return line
 }
 
-// answer returns the next line of a message as a frame of the protocol.
+// answer returns the next line of a message as a frame.
 func (c *raw) answer() frame.Frame {
 	c.t.Helper()
 	line := c.next()
@@ -184,48 +138,7 @@ func (c *raw) answer() frame.Frame {
 	return f
 }
 
-// frame reads a frame.
-func (c *raw) frame() (opcode byte, payload []byte, err error) {
-	var header [10]byte
-	if _, err := io.ReadFull(c.r, header[:2]); err != nil {
-		return 0, nil, err
-	}
-	opcode = header[0] & 0xf
-	size, least := uint64(header[1]), uint64(0)
-	switch size {
-	case 126:
-		_, err = io.ReadFull(c.r, header[2:4])
-		size, least = uint64(binary.BigEndian.Uint16(header[2:])), 126
-	case 127:
-		_, err = io.ReadFull(c.r, header[2:10])
-		size, least = binary.BigEndian.Uint64(header[2:]), 1<<16
-	}
-	if err != nil {
-		return 0, nil, err
-	}
-	switch {
-	case header[0]&0xf0 != fin:
-		return 0, nil, fmt.Errorf("the server sent a frame that begins with %#x: reserved bits, or a fragment", header[0])
-	case header[1]&mask != 0:
-		return 0, nil, errors.New("the server masked a frame")
-	case size < least:
-		return 0, nil, fmt.Errorf("the server wrote a length of %d in too many bytes", size)
-	case opcode >= opClose && size > 125, opcode == opClose && size == 1:
-		return 0, nil, fmt.Errorf("the server sent a control frame of %d bytes", size)
-	case !slices.Contains([]byte{opText, opClose, opPing, opPong}, opcode):
-		return 0, nil, fmt.Errorf("the server sent the opcode %#x", opcode)
-	}
-	payload = make([]byte, size)
-	if _, err := io.ReadFull(c.r, payload); err != nil {
-		return 0, nil, err
-	}
-	if opcode == opText && !utf8.Valid(payload) {
-		return 0, nil, fmt.Errorf("the server sent text that is not UTF-8: %q", payload)
-	}
-	return opcode, payload, nil
-}
-
-// want reads until all these lines have come, in any order, and nothing else.
+// want reads the next lines, which must be the given ones in any order.
 func (c *raw) want(lines ...string) {
 	c.t.Helper()
 	var got []string
@@ -251,6 +164,6 @@ func (c *raw) wantEnd(code int) {
 		c.t.Errorf("got %q, want a close frame with the code %d", closed, code)
 	}
 	if end := c.next(); end != "end" {
-		c.t.Errorf("after the close frame came %q", end)
+		c.t.Errorf("got %q after the close frame, want the end", end)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// pipes is a network in memory, whose waiting a synctest bubble understands.
+// pipes is a network in memory, on which a synctest bubble can wait.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -45,20 +45,20 @@ func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
 	}
 }
 
-// nothing is a log without events: what timers do needs none.
-type nothing struct{ eventstore.Store }
+// emptyStore is a store without events.
+type emptyStore struct{ eventstore.Store }
 
-func (nothing) LogID() string                                     { return "log" }
-func (nothing) Head(context.Context) (eventstore.Position, error) { return 0, nil }
-func (nothing) StreamHead(context.Context, eventstore.StreamID) (eventstore.Head, error) {
+func (emptyStore) LogID() string                                     { return "log" }
+func (emptyStore) Head(context.Context) (eventstore.Position, error) { return 0, nil }
+func (emptyStore) StreamHead(context.Context, eventstore.StreamID) (eventstore.Head, error) {
 	return eventstore.Head{}, nil
 }
 
-func (nothing) ReadStream(context.Context, eventstore.StreamID, eventstore.Version, int) ([]eventstore.Commit, error) {
+func (emptyStore) ReadStream(context.Context, eventstore.StreamID, eventstore.Version, int) ([]eventstore.Commit, error) {
 	return nil, nil
 }
 
-// expiring gives out identities that end.
+// expiring is an Authenticator whose identities expire after a time.
 type expiring struct {
 	gateway.Authenticator
 	after time.Duration
@@ -76,10 +76,10 @@ func (e expiring) Token(ctx context.Context, token string) (gateway.Identity, er
 	return id, err
 }
 
-// bubble runs a test against a gateway in memory, with time of its own.
+// bubble runs a test in a synctest bubble, against a gateway in memory.
 func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, dial func() *client)) {
 	t.Helper()
-	bubbleOver(t, change, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
+	bubbleWithTransport(t, change, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
 		test(t, g, func() *client {
 			c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport})
 			if err != nil {
@@ -90,24 +90,24 @@ func bubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, 
 	})
 }
 
-// bubbleOver is bubble for those who make their requests themselves.
-func bubbleOver(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, transport *http.Transport)) {
+// bubbleWithTransport is bubble for tests that make their own requests.
+func bubbleWithTransport(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, transport *http.Transport)) {
 	t.Helper()
-	bubbleOn(t, func(t *testing.T, g *gateway.Gateway, network *pipes) {
+	bubbleWithNetwork(t, func(t *testing.T, g *gateway.Gateway, network *pipes) {
 		transport := &http.Transport{DialContext: network.dial}
 		defer transport.CloseIdleConnections()
 		test(t, g, transport)
 	}, change)
 }
 
-// bubbleOn is bubble for tests that make their own connections.
-func bubbleOn(t *testing.T, test func(t *testing.T, g *gateway.Gateway, network *pipes), change func(*gateway.Config)) {
+// bubbleWithNetwork is bubble for tests that make their own connections.
+func bubbleWithNetwork(t *testing.T, test func(t *testing.T, g *gateway.Gateway, network *pipes), change func(*gateway.Config)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		router := newOwner(nothing{})
+		router := newOwner(emptyStore{})
 		defer router.stop()
 		cfg := gateway.Config{
-			Node: "n1", Catalog: catalog{}, Store: nothing{}, Router: router,
+			Node: "n1", Catalog: catalog{}, Store: emptyStore{}, Router: router,
 			Auth: gateway.Development(),
 		}
 		if change != nil {
@@ -156,12 +156,12 @@ func (c *client) eventually() frame.Frame {
 
 // protocol: close 4003
 // protocol: rule Nothing but hello
-func TestNoHelloInTimeClosesTheSession(t *testing.T) {
+func TestSessionWithoutHelloIsClosedInTime(t *testing.T) {
 	t.Parallel()
 	bubble(t, nil, func(t *testing.T, _ *gateway.Gateway, dial func() *client) {
 		began := time.Now()
 		c := dial()
-		c.send(`{"op":"ping","id":"1"}`) // is no hello
+		c.send(`{"op":"ping","id":"1"}`) // not a hello
 		want[frame.Pong](c)
 		c.wantClose(4003)
 		if took := time.Since(began); took != 10*time.Second {
@@ -185,7 +185,7 @@ func TestHeartbeatsComeEvery25Seconds(t *testing.T) {
 			Events: make([]eventstore.Event, 7),
 		}})
 		began := time.Now()
-		for i := range 20 { // the library answers the pings: the session lives
+		for i := range 20 { // the library answers the pings, so the session stays
 			f, ok := c.eventually().(frame.Heartbeat)
 			if !ok || f.Cursor != "7" || len(f.Behind) > 0 {
 				t.Errorf("got %+v", f)
@@ -197,14 +197,14 @@ func TestHeartbeatsComeEvery25Seconds(t *testing.T) {
 	})
 }
 
-// further is a log that has more than has arrived at the gateway.
-type further struct{ nothing }
+// aheadStore is a store with more events than the gateway.
+type aheadStore struct{ emptyStore }
 
-func (further) Head(context.Context) (eventstore.Position, error) { return 9, nil }
+func (aheadStore) Head(context.Context) (eventstore.Position, error) { return 9, nil }
 
-func TestAHeartbeatNamesTheSubscriptionsThatAreBehind(t *testing.T) {
+func TestHeartbeatNamesTheSubscriptionsThatAreBehind(t *testing.T) {
 	t.Parallel()
-	bubble(t, func(c *gateway.Config) { c.Store = further{} }, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
+	bubble(t, func(c *gateway.Config) { c.Store = aheadStore{} }, func(t *testing.T, g *gateway.Gateway, dial func() *client) {
 		c := dial()
 		c.send(`{"op":"hello","id":"h","client":"ada","subscriptions":[{"id":"s","category":"auction","cursor":"5"}]}`)
 		want[frame.Welcome](c)
@@ -234,8 +234,8 @@ func TestSilenceForThreeHeartbeatsEndsTheSession(t *testing.T) {
 		c.send(`{"op":"hello","id":"h","client":"ada"}`)
 		want[frame.Welcome](c)
 		began := time.Now()
-		// Nobody reads on the client's side, so that no ping is answered; in
-		// memory that also means that writes wait, until the grace is over.
+		// The client reads nothing, so it answers no ping. A write to a pipe
+		// then blocks for the grace period.
 		for g.Stats().Sessions > 0 {
 			time.Sleep(time.Second)
 		}
@@ -246,7 +246,7 @@ func TestSilenceForThreeHeartbeatsEndsTheSession(t *testing.T) {
 }
 
 // protocol: gateway expiring, close 4001
-func TestATokenThatExpiresEndsTheSessionAfterAWarning(t *testing.T) {
+func TestExpiredTokenEndsTheSessionAfterAWarning(t *testing.T) {
 	t.Parallel()
 	bubble(t, func(c *gateway.Config) {
 		c.Auth = expiring{c.Auth, 10 * time.Minute}
@@ -266,11 +266,11 @@ func TestATokenThatExpiresEndsTheSessionAfterAWarning(t *testing.T) {
 	})
 }
 
-// TestSlowEventStreamHeaderHoldsNoLock opens an event stream whose client takes
-// not even the header. Over the pipe each write blocks until the client reads.
+// TestSlowEventStreamHeaderHoldsNoLock opens an event stream whose client does
+// not even read the header. A write to a pipe blocks until the client reads.
 func TestSlowEventStreamHeaderHoldsNoLock(t *testing.T) {
 	t.Parallel()
-	bubbleOn(t, func(t *testing.T, g *gateway.Gateway, network *pipes) {
+	bubbleWithNetwork(t, func(t *testing.T, g *gateway.Gateway, network *pipes) {
 		conn, err := network.dial(context.Background(), "", "")
 		if err != nil {
 			t.Fatal(err)
@@ -294,7 +294,7 @@ func TestSlowEventStreamHeaderHoldsNoLock(t *testing.T) {
 	}, nil)
 }
 
-// renewing gives each token the end that the test has for it.
+// renewing is an Authenticator with a time of expiry for each token.
 type renewing struct {
 	gateway.Authenticator
 	ends map[string]time.Time
@@ -305,7 +305,7 @@ func (r renewing) Token(_ context.Context, token string) (gateway.Identity, erro
 }
 
 // protocol: gateway expiring, client auth
-func TestExpiringIsSaidOncePerTokenAtHalfItsLife(t *testing.T) {
+func TestExpiryWarningComesOncePerTokenAtHalfItsLife(t *testing.T) {
 	t.Parallel()
 	ends := map[string]time.Time{}
 	bubble(t, func(c *gateway.Config) {
@@ -332,7 +332,7 @@ func TestExpiringIsSaidOncePerTokenAtHalfItsLife(t *testing.T) {
 		want[frame.Welcome](c)
 		warned(30*time.Second, 30*time.Second)
 		for range 5 {
-			renew("short") // from a cache: nothing has changed, and nothing is said
+			renew("short") // from a cache: nothing changes, so no warning follows
 		}
 		renew("next")
 		warned(35*time.Second, 5*time.Second)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -13,18 +12,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/proto/command"
-	"github.com/ganglion-es/ganglion/proto/frame"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait of a test that ought to succeed at once.
+// patience bounds a wait that ends immediately if the code is right.
 const patience = 20 * time.Second
 
 // world is a log, the owner of all aggregates, and gateways in front of them.
@@ -53,21 +50,21 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// node is one gateway, listening.
+// node is a gateway and its HTTP server.
 type node struct {
 	*gateway.Gateway
-	w    *world
-	url  string
-	feed *feed
-	stop func()        // ends Run
-	over chan struct{} // closed when Run has ended
+	w       *world
+	url     string
+	feed    *feed
+	stop    func()        // ends Run
+	stopped chan struct{} // closed when Run has returned
 }
 
 func (w *world) node(change ...func(*gateway.Config)) *node {
 	w.t.Helper()
 	cfg := gateway.Config{
 		Node: "n1", Version: "v0.0.1", Catalog: catalog{}, Store: w.store, Router: w.router,
-		Auth: gateway.Development(), Heartbeat: time.Hour, // however long a test takes, none comes between
+		Auth: gateway.Development(), Heartbeat: time.Hour, // so that no heartbeat comes between the frames of a test
 	}
 	for _, c := range change {
 		c(&cfg)
@@ -76,26 +73,26 @@ func (w *world) node(change ...func(*gateway.Config)) *node {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	n := &node{Gateway: g, w: w, over: make(chan struct{})}
+	n := &node{Gateway: g, w: w, stopped: make(chan struct{})}
 	n.feed = w.feeds.subscribe(w.store, g)
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		defer close(n.over)
+		defer close(n.stopped)
 		_ = g.Run(ctx)
 	}()
 	srv := httptest.NewServer(g.Handler())
 	n.url, n.stop = srv.URL, cancel
 	w.t.Cleanup(func() {
 		cancel()
-		<-n.over
+		<-n.stopped
 		srv.Close()
 		n.feed.stop()
 	})
 	return n
 }
 
-// settle waits until the gateway has what the log has.
-func (n *node) settle() {
+// catchUp waits until the gateway has every stored event.
+func (n *node) catchUp() {
 	n.w.t.Helper()
 	head, err := n.w.store.Head(n.w.t.Context())
 	if err != nil {
@@ -104,7 +101,7 @@ func (n *node) settle() {
 	waitFor(n.w.t, func() bool { return n.Stats().Head == head })
 }
 
-// feeds brings what the store commits to gateways, as the cluster's feed does:
+// feeds delivers the store's commits to gateways, as the cluster's feed does:
 // dense, in order, from one goroutine each.
 type feeds struct {
 	mu  sync.Mutex
@@ -178,8 +175,9 @@ func (f *feed) stop() {
 	f.done.Wait()
 }
 
-// catalog is a small application: counters that the authenticated may use,
-// auctions that anyone may read, clients that only they themselves may read.
+// catalog is a small application: counters for identified clients, auctions that
+// every client may read, and an aggregate for each client, which only that client
+// may read.
 type catalog struct{}
 
 func (catalog) HasType(typ string) bool {
@@ -187,6 +185,8 @@ func (catalog) HasType(typ string) bool {
 }
 
 func (catalog) AllowsAnonymous() bool { return true }
+
+func (catalog) IsSystem(_, _ string) bool { return false }
 
 func (catalog) HasCommand(_, name string) bool {
 	return name == "add" || name == "fail" || name == "wait"
@@ -218,17 +218,17 @@ func (catalog) Show(_, _ string, form int, data json.RawMessage) (json.RawMessag
 
 func (catalog) ShowsCaller(typ string) bool { return typ == "auction" }
 
-// owner executes commands one after another per stream, and keeps their events
-// in the log. It decides little: add adds, fail is refused, wait waits for
-// release.
+// owner executes the commands of a stream one after another, and stores their
+// events. The command add succeeds, fail is rejected, and wait succeeds after
+// release was closed.
 type owner struct {
 	store eventstore.Store
 
 	mu      sync.Mutex
 	lanes   map[eventstore.StreamID]chan func()
-	order   []string // ids of the commands as they came: session and data
+	order   []string // data of the commands, in the order of the calls
 	release chan struct{}
-	refused command.Code // what every command is answered with, if set
+	refused command.Code // the failure of every command, if set
 	stopped bool
 	running sync.WaitGroup
 }
@@ -272,15 +272,15 @@ func (o *owner) Send(c command.Command, reply func(command.Outcome)) {
 		return
 	}
 	if o.stopped {
-		reply(command.Failed(&command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: "stopped"}))
+		reply(command.Failed(&command.Failure{Code: command.CodeUnavailable, Retry: command.RetryLater, Message: "stopped"}))
 		return
 	}
 	reply = byDeadline(c, reply)
 	lane <- func() { reply(o.execute(c)) }
 }
 
-// byDeadline answers a command with timeout at its deadline, if it has one, as
-// a router does.
+// byDeadline returns a reply that is called with timeout at the command's
+// deadline, if it has one, as a router does.
 func byDeadline(c command.Command, reply func(command.Outcome)) func(command.Outcome) {
 	if c.Deadline.IsZero() {
 		return reply
@@ -288,7 +288,7 @@ func byDeadline(c command.Command, reply func(command.Outcome)) func(command.Out
 	var once sync.Once
 	late := time.AfterFunc(time.Until(c.Deadline), func() {
 		once.Do(func() {
-			reply(command.Failed(&command.Failure{Code: command.Timeout, Retry: command.RetrySameKey, Message: "no answer in time"}))
+			reply(command.Failed(&command.Failure{Code: command.CodeTimeout, Retry: command.RetrySameKey, Message: "no answer in time"}))
 		})
 	})
 	return func(o command.Outcome) {
@@ -306,10 +306,10 @@ func (o *owner) execute(c command.Command) command.Outcome {
 	}
 	head, err := o.store.StreamHead(ctx, c.Stream)
 	if err != nil {
-		return command.Failed(&command.Failure{Code: command.Internal, Message: err.Error()})
+		return command.Failed(&command.Failure{Code: command.CodeInternal, Message: err.Error()})
 	}
 	if c.Expect != nil && *c.Expect != head.Version {
-		return command.Failed(&command.Failure{Code: command.Conflict, Message: "the stream moved on", Retry: command.RetryNo, Version: &head.Version})
+		return command.Failed(&command.Failure{Code: command.CodeConflict, Message: "the stream moved on", Retry: command.RetryNo, Version: &head.Version})
 	}
 	cmd := eventstore.Command{
 		Key: c.Key, At: time.Now(), Meta: eventstore.Meta{Client: c.Client},
@@ -317,18 +317,18 @@ func (o *owner) execute(c command.Command) command.Outcome {
 		Events: []eventstore.Event{{Type: "added", Form: 1, Data: c.Data}},
 	}
 	if c.Name == "fail" {
-		return command.Failed(&command.Failure{Code: command.Rejected, Reason: "zero", Message: "add something", Retry: command.RetryNo})
+		return command.Failed(&command.Failure{Code: command.CodeRejected, Reason: "zero", Message: "add something", Retry: command.RetryNo})
 	}
 	done, err := o.store.Append(ctx, eventstore.Unit{Stream: c.Stream, Expected: head.Version, Commands: []eventstore.Command{cmd}})
 	var known *eventstore.KnownKeysError
 	switch {
 	case errors.As(err, &known) && known.Known[0].Reused:
-		return command.Failed(&command.Failure{Code: command.KeyReused, Message: "the key was used for something else", Retry: command.RetryNo})
+		return command.Failed(&command.Failure{Code: command.CodeKeyReused, Message: "the key was used for something else", Retry: command.RetryNo})
 	case errors.As(err, &known):
 		p := known.Known[0].Place
 		return command.Outcome{Result: command.Result{Key: c.Key, Version: p.Version, Position: p.Position, Replayed: true}}
 	case err != nil:
-		return command.Failed(&command.Failure{Code: command.Internal, Message: err.Error(), Retry: command.RetrySameKey})
+		return command.Failed(&command.Failure{Code: command.CodeInternal, Message: err.Error(), Retry: command.RetrySameKey})
 	}
 	p := done.Commands[0]
 	return command.Outcome{Result: command.Result{Key: c.Key, Version: p.Version, Position: p.Position, Data: json.RawMessage(`{"ok":true}`)}}
@@ -362,7 +362,7 @@ func (w *world) add(stream string, n int) {
 	wait.Wait()
 }
 
-// store appends one commit with the given events.
+// append stores one commit with the given events.
 func (w *world) append(stream eventstore.StreamID, events ...eventstore.Event) {
 	w.t.Helper()
 	head, err := w.store.StreamHead(w.t.Context(), stream)
@@ -382,14 +382,15 @@ func large(n int) []eventstore.Event {
 	return slices.Repeat([]eventstore.Event{{Type: "added", Form: 1, Data: []byte(`{"text":"` + strings.Repeat("x", 1000) + `"}`)}}, n)
 }
 
-// fillASocket stores events of auction/1 until a client's socket is full who does
-// not read them, and returns how many. It may be full for a moment only, while
-// the kernel finds room on the client's side: far more follow than that is.
+// fillASocket stores events of auction/1 until the socket of a client that does
+// not read is full, and returns their number. A socket can be full for a moment
+// while the kernel finds room on the client's side, so far more events follow
+// than fit there.
 func (n *node) fillASocket() (events int) {
 	n.w.t.Helper()
 	store := func(count int) {
 		n.w.append(eventstore.StreamID{Type: "auction", ID: "1"}, large(count)...)
-		n.settle()
+		n.catchUp()
 		events += count
 	}
 	for n.Stats().Full == 0 {
@@ -400,149 +401,4 @@ func (n *node) fillASocket() (events int) {
 	}
 	waitFor(n.w.t, func() bool { return n.Stats().Full > 0 })
 	return events
-}
-
-// client is a WebSocket client that looks at every frame.
-type client struct {
-	t    testing.TB
-	conn *websocket.Conn
-	got  []frame.Frame // read and not yet looked at
-}
-
-func (n *node) dial(header ...string) *client {
-	n.w.t.Helper()
-	c, _, err := n.tryDial(header...)
-	if err != nil {
-		n.w.t.Fatal(err)
-	}
-	return c
-}
-
-func (n *node) tryDial(header ...string) (*client, *http.Response, error) {
-	return dialWith(n.w.t, n.url, nil, header...)
-}
-
-func dialWith(t testing.TB, url string, hc *http.Client, header ...string) (*client, *http.Response, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	opts := &websocket.DialOptions{HTTPHeader: http.Header{}, HTTPClient: hc, Subprotocols: []string{frame.Subprotocol}}
-	for i := 0; i < len(header); i += 2 {
-		if header[i] == "Sec-WebSocket-Protocol" {
-			opts.Subprotocols = strings.Fields(header[i+1])
-			continue
-		}
-		opts.HTTPHeader.Set(header[i], header[i+1])
-	}
-	conn, resp, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(url, "http")+"/v1/ws", opts)
-	if err != nil {
-		return nil, resp, err
-	}
-	conn.SetReadLimit(16 << 20)
-	c := &client{t: t, conn: conn}
-	t.Cleanup(func() { _ = conn.CloseNow() })
-	return c, resp, nil
-}
-
-// join dials and says hello.
-func (n *node) join(who string) *client {
-	n.w.t.Helper()
-	c := n.dial()
-	c.sendf(`{"op":"hello","id":"hello","client":%q}`, who)
-	want[frame.Welcome](c)
-	return c
-}
-
-func (c *client) sendf(format string, args ...any) {
-	c.t.Helper()
-	c.send(fmt.Sprintf(format, args...))
-}
-
-func (c *client) send(message string) {
-	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := c.conn.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
-		c.t.Fatalf("send %.100s: %v", message, err)
-	}
-}
-
-// next returns the next frame.
-func (c *client) next() (frame.Frame, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	for len(c.got) == 0 {
-		_, message, err := c.conn.Read(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for line := range frame.Lines(message) {
-			f, err := frame.ParseAnswer(line)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", line, err)
-			}
-			c.got = append(c.got, f)
-		}
-	}
-	f := c.got[0]
-	c.got = c.got[1:]
-	return f, nil
-}
-
-func (c *client) read() frame.Frame {
-	c.t.Helper()
-	f, err := c.next()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return f
-}
-
-// want reads the next frame, which must be an F.
-func want[F frame.Frame](c *client) F {
-	c.t.Helper()
-	f := c.read()
-	w, ok := f.(F)
-	if !ok {
-		c.t.Fatalf("got %s, want %s", f.Append(nil), w.Op())
-	}
-	return w
-}
-
-func (c *client) wantFault(id string, code command.Code) frame.Fault {
-	c.t.Helper()
-	f := want[frame.Fault](c)
-	if f.ID != id || f.Code != code {
-		c.t.Fatalf("got %s, want the code %s for the id %q", f.Append(nil), code, id)
-	}
-	if f.Message == "" || f.Retry == "" {
-		c.t.Errorf("%s says neither what is wrong nor whether to retry", f.Append(nil))
-	}
-	return f
-}
-
-func (c *client) wantEvents(sub string, versions ...int) (last frame.Event) {
-	c.t.Helper()
-	for _, v := range versions {
-		if last = want[frame.Event](c); last.Sub != sub || int(last.Version) != v {
-			c.t.Fatalf("got %s, want version %d on %s", last.Append(nil), v, sub)
-		}
-	}
-	return last
-}
-
-func (c *client) wantClose(code int) (reason string) {
-	c.t.Helper()
-	for {
-		f, err := c.next()
-		if err == nil {
-			c.t.Logf("before the close: %.200s", f.Append(nil))
-			continue
-		}
-		if got := websocket.CloseStatus(err); int(got) != code {
-			c.t.Fatalf("closed with %d (%v), want %d", got, err, code)
-		}
-		var closed websocket.CloseError
-		errors.As(err, &closed)
-		return closed.Reason
-	}
 }

@@ -5,18 +5,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/pprof"
 	"strings"
 	"time"
 )
 
-// adminHeaderTime is how long an operator's request may take for its header.
-const adminHeaderTime = 5 * time.Second
+// adminHeaderTimeout bounds the header of an operator's request.
+const adminHeaderTimeout = 5 * time.Second
 
-// adminAddr is where the admin listener listens: an address without a host
-// means this machine alone, since profiles tell what is in memory.
+// adminAddr adds the loopback address to :PORT, since profiles reveal the content of
+// the memory.
 func adminAddr(addr string) string {
 	if strings.HasPrefix(addr, ":") {
 		return "127.0.0.1" + addr
@@ -24,23 +23,10 @@ func adminAddr(addr string) string {
 	return addr
 }
 
-// listenAdmin takes the operators' port, if there is one.
-func (c Config) listenAdmin(log *slog.Logger) (net.Listener, error) {
-	if c.AdminListen == "" {
-		return nil, nil
-	}
-	addr := adminAddr(c.AdminListen)
-	if !isLoopback(addr) {
-		log.Warn("profiles and the log level are open to whoever reaches the admin address", "address", addr)
-	}
-	return listen("operators", "--admin-listen", addr)
-}
-
 func (n *node) serveAdmin(ctx context.Context) error {
-	// A profile takes as long as it was asked to, so that only the header has
-	// a deadline.
+	// The request sets how long a profile takes, so only the header has a deadline.
 	server := &http.Server{
-		Handler: n.cfg.guardHost(adminHandler(n.cfg.LogLevel, n.log), n.log), ReadHeaderTimeout: adminHeaderTime,
+		Handler: n.cfg.guardHost(adminHandler(n.cfg.LogLevel, n.log), n.log), ReadHeaderTimeout: adminHeaderTimeout,
 		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	n.log.Info("profiles and the log level are served", "url", "http://"+n.admin.Addr().String())
@@ -61,12 +47,12 @@ func adminHandler(level *slog.LevelVar, log *slog.Logger) http.Handler {
 		text, err := io.ReadAll(io.LimitReader(r.Body, 64))
 		var to slog.Level
 		if err != nil || to.UnmarshalText([]byte(strings.TrimSpace(string(text)))) != nil {
-			writeText(w, http.StatusBadRequest, fmt.Sprintf("%.20q is no level: write debug, info, warn or error", text))
+			writeText(w, http.StatusBadRequest, fmt.Sprintf("%.20q is not a level: write debug, info, warn or error", text))
 			return
 		}
 		from := level.Level()
 		level.Set(to)
-		log.Warn("the log level was changed", "from", from, "to", to)
+		log.Warn("an operator changed the log level", "from", from, "to", to)
 		writeText(w, http.StatusOK, strings.ToLower(to.String()))
 	})
 	return mux

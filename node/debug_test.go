@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-func TestSecretsAreTakenOutOfText(t *testing.T) {
+func TestRedactorRemovesSecrets(t *testing.T) {
 	t.Parallel()
 	n := &node{cfg: Config{Store: "postgres://u:in-the-url@db/x?sslpassword=in-the-query", StorePassword: "of-a-file"}}
 	redact := n.redactor()
 	for text, want := range map[string]string{
-		`error="failed: in-the-url, in-the-query, of-a-file"`:                `error="failed: xxxxx, xxxxx, xxxxx"`,
+		`err="failed: in-the-url, in-the-query, of-a-file"`:                  `err="failed: xxxxx, xxxxx, xxxxx"`,
 		`url=postgres://ada:pa:ss@w0rd@db:5432/x?sslmode=disable member=n1`:  `url=postgres://ada:xxxxx@db:5432/x?sslmode=disable member=n1`,
 		`detail="Bearer eyJhbGciOiJI.eyJzdWIi.c2ln-_x is no token"`:          `detail="Bearer xxxxx is no token"`,
 		`path="/v1/ws?token=abc&x=1"`:                                        `path="/v1/ws?token=xxxxx&x=1"`,
@@ -33,7 +33,7 @@ func TestNewestLogLinesAreKeptWhole(t *testing.T) {
 	t.Parallel()
 	var written bytes.Buffer
 	log := Record(slog.New(slog.NewTextHandler(&written, nil))).With("node", "n1")
-	kept := record(log.Handler()).recent // of the same record
+	kept := record(log.Handler()).recent // shared with log
 	log.Debug("not asked for")
 	const lines = 100_000
 	for i := range lines {
@@ -44,7 +44,7 @@ func TestNewestLogLinesAreKeptWhole(t *testing.T) {
 		t.Errorf("%d bytes are kept", len(text))
 	}
 	if !strings.HasPrefix(text, "time=") || !strings.HasSuffix(written.String(), text) {
-		t.Errorf("what is kept is not the end of what was written: %.200q", text)
+		t.Errorf("the kept text is not the end of the log: %.200q", text)
 	}
 	if strings.Contains(text, "not asked for") {
 		t.Error("a line below the level is kept")

@@ -8,12 +8,12 @@ import (
 	"syscall"
 )
 
-// otherDescriptors is about what a node opens beside its clients' connections:
-// links, gossip, the log and its own files.
+// otherDescriptors estimates the descriptors that a node needs besides its clients'
+// connections: for links, gossip, the log and its files.
 const otherDescriptors = 256
 
-// warnOfDescriptors says that the process may not open as many files as the
-// limits of a gateway allow clients to take.
+// warnOfDescriptors logs if the process may open fewer files than the limits of the
+// gateway need.
 func (n *node) warnOfDescriptors() {
 	have, err := descriptors()
 	need := uint64(n.cfg.Limits.Sessions) + uint64(n.cfg.Limits.AnonymousSessions) + uint64(n.cfg.Limits.Connections) + otherDescriptors
@@ -24,24 +24,24 @@ func (n *node) warnOfDescriptors() {
 		"limit", have, "needed", need, "max_sessions", n.cfg.Limits.Sessions)
 }
 
-// accepting is a listener that logs the errors of Accept, which servers keep to
-// themselves while they try again.
+// accepting is a listener that logs errors of Accept. Servers retry after such an
+// error without reporting it.
 type accepting struct {
 	net.Listener
-	log  *slog.Logger
-	whom string // who connects
+	log     *slog.Logger
+	clients string // the kind of clients, for log lines
 }
 
 func (l accepting) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
-		told := err // servers look at the error itself
+		logged := err // the server needs the original error
 		if errors.Is(err, syscall.EMFILE) {
 			if limit, failed := descriptors(); failed == nil {
-				told = fmt.Errorf("%w: the process has all the %d files open that it may, raise the limit of open files or lower --max-sessions", err, limit)
+				logged = fmt.Errorf("%w: the process has reached its limit of %d open files; raise the limit, or lower --max-sessions", err, limit)
 			}
 		}
-		l.log.Warn("connections of "+l.whom+" can't be accepted at the moment", "error", told)
+		l.log.Warn("connections of "+l.clients+" can't be accepted at the moment", "err", logged)
 	}
 	return conn, err
 }

@@ -2,7 +2,7 @@ package node
 
 import "testing"
 
-func TestDevNodesAreNumberedApartFromTheName(t *testing.T) {
+func TestDevNodeNamesEndWithSeparateNumber(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		base string

@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// formPages and formCommits bound what is read of the log to find stored
-	// forms that the program would misread: 64 pages of 256 commits each, which
-	// takes a fraction of a second. A log of up to 16,000 events is read whole.
+	// formPages and formCommits bound the search for stored forms that the program
+	// would misread: 64 pages of 256 commits, which takes a fraction of a second. A
+	// log of up to 16,000 events is read whole.
 	formPages   = 64
 	formCommits = 256
 )
 
-// checkForms compares the log's events with the forms that the catalog
-// declares, and logs each form that differs once: as an error if the program
-// would misread it. It looks at pages that are spread evenly over the log, its
-// first and its newest ones among them. What it does not find is found when
-// the event is met: hosts and gateways compare each event that they read.
+// checkForms compares stored events with the forms that the catalog declares. It
+// logs each differing form once, as an error if the program would misread it. It
+// reads pages spread evenly over the log, including the first and the newest. Hosts
+// and gateways compare each event that they read, so they find the forms that this
+// check misses.
 func checkForms(ctx context.Context, store eventstore.Store, catalog *aggregate.Catalog, log *slog.Logger) error {
 	head, err := store.Head(ctx)
 	if err != nil {
@@ -43,7 +43,7 @@ func checkForms(ctx context.Context, store eventstore.Store, catalog *aggregate.
 	return page(head - min(head, formCommits))
 }
 
-// formKey is a form of an event that differs from what the program declares.
+// formKey identifies a form that differs from the declared one.
 type formKey struct {
 	typ, event string
 	form       int
@@ -63,7 +63,7 @@ func reportForms(catalog *aggregate.Catalog, c *eventstore.Commit, known map[for
 		known[key] = true
 		level, message := slog.LevelWarn, "the log has events with members that this program ignores"
 		if wrong.Misread() {
-			level, message = slog.LevelError, "the log has events that this program would misread: their aggregates can't be used here"
+			level, message = slog.LevelError, "the log has events that this program would misread: their aggregates cannot be used here"
 		}
 		log.Log(context.Background(), level, message, "type", wrong.Type, "event", wrong.Event, "form", wrong.Form,
 			"unknown", wrong.Unknown, "missing", wrong.Missing,
@@ -71,8 +71,8 @@ func reportForms(catalog *aggregate.Catalog, c *eventstore.Commit, known map[for
 	}
 }
 
-// reportStoredForms runs checkForms beside the start of a node. A log that
-// can't be read says so elsewhere.
+// reportStoredForms runs checkForms. It returns no error, since watchLog reports a
+// log that cannot be read.
 func (n *node) reportStoredForms(ctx context.Context) error {
 	if err := checkForms(ctx, n.store, n.cfg.Catalog, n.log); err != nil && ctx.Err() == nil {
 		n.log.Warn("the log's stored forms were not checked", "err", err)

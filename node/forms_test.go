@@ -27,7 +27,7 @@ func (c pay) Decide(aggregate.Call, bill) (aggregate.Decision[bill], error) {
 
 func (e paid) Apply(b *bill) { b.Cents += e.Cents }
 
-func TestStartReportsStoredFormsThatWouldBeMisread(t *testing.T) {
+func TestStartLogsStoredFormsItWouldMisread(t *testing.T) {
 	t.Parallel()
 	var catalog aggregate.Catalog
 	aggregate.Define(&catalog, aggregate.Type[bill]{

@@ -9,26 +9,32 @@ import (
 	"time"
 )
 
-// front serves HTTP on the port for clients, from before the node has a store
-// until it ends. Until answerWith it says that the node is alive and why it is
-// not ready.
+// front serves HTTP on the port for clients, from before the store is open until the
+// node ends. At first it only answers that the node is alive, and why it is not ready;
+// run then sets the node's handler.
 type front struct {
 	log     *slog.Logger
-	wait    time.Duration // for the store
+	wait    time.Duration // maximum wait for the store
 	server  *http.Server
 	handler atomic.Pointer[http.Handler]
 	reason  atomic.Pointer[string]
-	ended   chan error // what Serve returned
-	told    time.Time  // when the log line was last written; of the goroutine that opens the store
+	ended   chan error // the result of Serve
+	logged  time.Time  // when waitFor last logged; only newNode uses it
 }
 
-// tellEvery is how often a node that waits for its store says so in its log.
-const tellEvery = 30 * time.Second
+const (
+	// writeTimeout bounds the response to a client, from the end of the request's
+	// header on. The gateway extends it for responses that it writes in pieces. The
+	// longest of the others is the response to a command, which may take 30 s.
+	writeTimeout = 2 * time.Minute
+	// waitLogInterval is how often a node logs that it waits for its store.
+	waitLogInterval = 30 * time.Second
+)
 
 func (n *node) newFront() *front {
 	f := &front{log: n.log, wait: n.cfg.StoreWait, ended: make(chan error, 1)}
-	f.say("opening the store")
-	f.answerWith(f.starting())
+	f.setReason("opening the store")
+	f.handleWith(f.starting())
 	f.server = &http.Server{
 		Handler: n.cfg.guardHost(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			(*f.handler.Load()).ServeHTTP(w, r)
@@ -36,9 +42,9 @@ func (n *node) newFront() *front {
 		ConnState:         n.connections.State,
 		ReadHeaderTimeout: n.cfg.Limits.HelloTimeout,
 		IdleTimeout:       2 * time.Minute,
-		WriteTimeout:      clientWrite, // the gateway gives each piece of a long answer its own
-		// The gateway itself refuses what is past HeaderBytes, in words and
-		// with a count. Nothing past this is read at all.
+		WriteTimeout:      writeTimeout,
+		// The gateway rejects larger headers than HeaderBytes with a message, and
+		// counts them. Beyond this limit the server reads nothing.
 		MaxHeaderBytes: 2 * n.cfg.Limits.HeaderBytes,
 		ErrorLog:       slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
@@ -46,8 +52,7 @@ func (n *node) newFront() *front {
 	return f
 }
 
-// serve returns when ctx has ended and nothing is served any more, or when the
-// server fails.
+// serve closes the server when ctx ends. It returns an error if the server fails.
 func (f *front) serve(ctx context.Context) error {
 	select {
 	case err := <-f.ended:
@@ -58,22 +63,22 @@ func (f *front) serve(ctx context.Context) error {
 	}
 }
 
-// close ends the server and its connections.
+// close closes the server and its connections.
 func (f *front) close() {
 	f.server.Close()
 	<-f.ended
 }
 
-func (f *front) answerWith(h http.Handler) { f.handler.Store(&h) }
+func (f *front) handleWith(h http.Handler) { f.handler.Store(&h) }
 
-func (f *front) say(reason string) { f.reason.Store(&reason) }
+func (f *front) setReason(reason string) { f.reason.Store(&reason) }
 
-// waitFor notes why the store can't be opened yet.
+// waitFor records why the store cannot be opened yet.
 func (f *front) waitFor(err error) {
-	f.say("waiting for the database: " + err.Error())
-	if now := time.Now(); now.Sub(f.told) >= tellEvery {
-		f.told = now
-		f.log.Warn("waiting for the database", "at_most", f.wait, "error", err)
+	f.setReason("waiting for the database: " + err.Error())
+	if now := time.Now(); now.Sub(f.logged) >= waitLogInterval {
+		f.logged = now
+		f.log.Warn("waiting for the database", "at_most", f.wait, "err", err)
 	}
 }
 

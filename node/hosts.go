@@ -15,24 +15,23 @@ import (
 	"github.com/ganglion-es/ganglion/gateway"
 )
 
-// hostWarnEvery bounds how often a refused Host is logged.
-const hostWarnEvery = time.Minute
+// hostLogInterval is how often a rejected Host is logged.
+const hostLogInterval = time.Minute
 
-// isDevelopment reports whether clients need no proof of who they are.
+// isDevelopment reports whether clients need no authentication.
 func (c Config) isDevelopment() bool { return c.Gateway && c.Auth == gateway.Development() }
 
-// guardHost refuses requests for hosts that a development node does not have.
+// guardHost rejects requests for foreign hosts in development mode.
 //
-// A page of any site can make its own name resolve to 127.0.0.1 (DNS
-// rebinding). The browser then takes this node for that site, and a node
-// without authentication does what the page asks. The Host header still has the
-// site's name. With real authentication the page has no token, and any Host is
-// served.
+// Any site can make its own name resolve to 127.0.0.1 (DNS rebinding). The browser
+// then treats this node as that site, and a node without authentication does what
+// the site's page asks. The Host header still has the site's name. With
+// authentication the page has no token, so any Host is served.
 func (c Config) guardHost(next http.Handler, log *slog.Logger) http.Handler {
 	if !c.isDevelopment() {
 		return next
 	}
-	warning := rate.Sometimes{Interval: hostWarnEvery}
+	warning := rate.Sometimes{Interval: hostLogInterval}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hostAllowed(r.Host, c.Origins) {
 			next.ServeHTTP(w, r)
@@ -40,7 +39,7 @@ func (c Config) guardHost(next http.Handler, log *slog.Logger) http.Handler {
 		}
 		host := r.Host[:min(len(r.Host), 200)]
 		warning.Do(func() {
-			log.Warn("a request was refused: in development mode the Host is localhost, an IP address or one of --origins",
+			log.Warn("a request was rejected: in development mode the Host must be localhost, an IP address or one of --origins",
 				"host", host, "origins", c.Origins)
 		})
 		writeText(w, http.StatusForbidden, fmt.Sprintf("this node runs in development mode and does not serve the host %q: "+
@@ -48,9 +47,9 @@ func (c Config) guardHost(next http.Handler, log *slog.Logger) http.Handler {
 	})
 }
 
-// hostAllowed reports whether a Host header names this machine: a loopback
-// name, a literal address, or a host of origins, with any port. HTTP/1.0 needs
-// no Host; browsers always send one.
+// hostAllowed reports whether a Host header has a loopback name, an IP address or a
+// host of origins, with any port. An empty one is allowed: only HTTP/1.0 clients omit
+// it, and no browser does.
 func hostAllowed(header string, origins []string) bool {
 	header = strings.ToLower(header)
 	host := header

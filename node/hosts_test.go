@@ -12,11 +12,11 @@ import (
 	"github.com/ganglion-es/ganglion/gateway"
 )
 
-// everybody authenticates as Development does, and is another type.
+// everybody authenticates like Development, but has another type.
 type everybody struct{ gateway.Authenticator }
 
-// runNode runs a node with an embedded store until the test ends, and returns
-// its URLs.
+// runNode runs a node with an embedded store until the test ends, and returns the
+// URLs for clients and operators.
 func runNode(t *testing.T, cfg Config) (client, admin string) {
 	t.Helper()
 	ready := make(chan string, 1)
@@ -48,8 +48,7 @@ func runNode(t *testing.T, cfg Config) (client, admin string) {
 	return client, "http://" + n.admin.Addr().String()
 }
 
-// A page can make a name of its own resolve to 127.0.0.1.
-func TestDevelopmentServesOnlyHostsOfThisMachine(t *testing.T) {
+func TestDevelopmentModeRejectsForeignHosts(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		cfg    Config
@@ -91,7 +90,7 @@ func getAs(t *testing.T, url, host string) (int, string) {
 	if host != "" {
 		req.Host = host
 	}
-	req.Close = true // no connection outlives the test
+	req.Close = true // so no connection outlives the test
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -8,24 +8,22 @@ import (
 )
 
 const (
-	// linesOfMessage is how many lines with one message a node writes within
-	// linesWithin. Clients can repeat most of what makes a node write a line,
-	// as fast as they like.
-	linesOfMessage = 20
-	linesWithin    = time.Minute
-	// messagesMost bounds the messages that are told apart. Further ones share
-	// one count.
-	messagesMost = 1_000
+	// maxLines is how many lines with the same message a node writes per
+	// lineInterval. Clients can cause most of its lines, at any rate.
+	maxLines     = 20
+	lineInterval = time.Minute
+	// maxMessages bounds the messages that are counted separately. Further ones
+	// share one count.
+	maxMessages = 1_000
 )
 
-// lineLimit is a [slog.Handler] that bounds the lines of each message, so a
-// client that repeats something can't fill a disk. The last line that is
-// written says for how long others are left out (suppressed_for), the next
-// one how many were (suppressed). Lines below Info are not bounded: an operator
-// asks for them.
+// lineLimit is a [slog.Handler] that limits the lines with the same message, so a
+// client cannot fill a disk. The last line before a gap has the gap's duration
+// (suppressed_for), the first one after it the number of omitted lines (suppressed).
+// Lines below Info are not limited, since an operator asked for them.
 type lineLimit struct {
 	slog.Handler
-	lines *lineCounts // shared by all that With and WithGroup made
+	lines *lineCounts // shared with handlers made by With and WithGroup
 }
 
 func limitLines(h slog.Handler) slog.Handler {
@@ -49,14 +47,14 @@ func (l lineLimit) Handle(ctx context.Context, r slog.Record) error {
 		now = time.Now()
 	}
 	nth, before, ends := l.lines.count(r.Message, now)
-	if nth > linesOfMessage {
+	if nth > maxLines {
 		return nil
 	}
 	r = r.Clone()
 	if nth == 1 && before > 0 {
 		r.AddAttrs(slog.Int("suppressed", before))
 	}
-	if nth == linesOfMessage {
+	if nth == maxLines {
 		r.AddAttrs(slog.Duration("suppressed_for", ends.Sub(now).Round(time.Second)))
 	}
 	return l.Handler.Handle(ctx, r)
@@ -72,19 +70,20 @@ type lineCount struct {
 	lines int
 }
 
-// count counts a line: which of its message it is in the present interval,
-// how many were left out in the one before, and when the interval ends.
+// count counts a line. It returns the line's number in the current interval of its
+// message, how many lines were omitted in the interval before, and when the current
+// one ends.
 func (c *lineCounts) count(message string, now time.Time) (nth, before int, ends time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	one := c.byMessage[message]
-	if one == nil && len(c.byMessage) >= messagesMost {
+	if one == nil && len(c.byMessage) >= maxMessages {
 		for m, old := range c.byMessage {
-			if now.Sub(old.began) >= linesWithin {
+			if now.Sub(old.began) >= lineInterval {
 				delete(c.byMessage, m)
 			}
 		}
-		if len(c.byMessage) >= messagesMost {
+		if len(c.byMessage) >= maxMessages {
 			message = ""
 			one = c.byMessage[message]
 		}
@@ -93,10 +92,10 @@ func (c *lineCounts) count(message string, now time.Time) (nth, before int, ends
 		one = &lineCount{began: now}
 		c.byMessage[message] = one
 	}
-	if now.Sub(one.began) >= linesWithin {
-		before = max(0, one.lines-linesOfMessage)
+	if now.Sub(one.began) >= lineInterval {
+		before = max(0, one.lines-maxLines)
 		*one = lineCount{began: now}
 	}
 	one.lines++
-	return one.lines, before, one.began.Add(linesWithin)
+	return one.lines, before, one.began.Add(lineInterval)
 }

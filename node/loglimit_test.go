@@ -15,7 +15,7 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-func TestRepeatedLogLinesAreBoundedAndCounted(t *testing.T) {
+func TestRepeatedLogLinesAreLimitedAndCounted(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var text bytes.Buffer
@@ -28,30 +28,30 @@ func TestRepeatedLogLinesAreBoundedAndCounted(t *testing.T) {
 			return strings.Split(strings.TrimSpace(text.String()), "\n")
 		}
 		lines := repeat(1_000)
-		if len(lines) != linesOfMessage || !strings.Contains(lines[len(lines)-1], "suppressed_for=1m0s") {
+		if len(lines) != maxLines || !strings.Contains(lines[len(lines)-1], "suppressed_for=1m0s") {
 			t.Errorf("1,000 repeats wrote %d lines, the last %s", len(lines), lines[len(lines)-1])
 		}
 		log.Warn("something else")
 		log.Debug("session closed")
-		if n := strings.Count(text.String(), "\n"); n != linesOfMessage+2 {
+		if n := strings.Count(text.String(), "\n"); n != maxLines+2 {
 			t.Errorf("another message and a line for debugging: %d lines in all", n)
 		}
-		time.Sleep(linesWithin)
+		time.Sleep(lineInterval)
 		if lines = repeat(1); !strings.Contains(lines[0], "suppressed=980") {
-			t.Errorf("after %v: %s", linesWithin, lines[0])
+			t.Errorf("after %v: %s", lineInterval, lines[0])
 		}
 	})
 }
 
-func TestManyLogMessagesShareOneBound(t *testing.T) {
+func TestExcessLogMessagesShareOneCount(t *testing.T) {
 	t.Parallel()
 	var text bytes.Buffer
 	log := slog.New(limitLines(slog.NewTextHandler(&text, nil)))
-	for i := range 5 * messagesMost {
+	for i := range 5 * maxMessages {
 		log.Info(fmt.Sprint("message ", i))
 	}
-	if n := strings.Count(text.String(), "\n"); n != messagesMost+linesOfMessage {
-		t.Errorf("%d messages wrote %d lines", 5*messagesMost, n)
+	if n := strings.Count(text.String(), "\n"); n != maxMessages+maxLines {
+		t.Errorf("%d messages wrote %d lines", 5*maxMessages, n)
 	}
 }
 
@@ -66,7 +66,7 @@ type dropped struct{}
 
 func (dropped) Apply(*fragile) {}
 
-// syncBuffer is a buffer for several goroutines.
+// syncBuffer is a buffer for concurrent use.
 type syncBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer
@@ -84,9 +84,9 @@ func (b *syncBuffer) String() string {
 	return b.Buffer.String()
 }
 
-// TestClientCannotFillTheLogByRepeatingACommand runs a node whose application
-// panics at each command of a client.
-func TestClientCannotFillTheLogByRepeatingACommand(t *testing.T) {
+// TestClientCannotFillLogByRepeatingCommand runs an application that panics at each
+// command.
+func TestClientCannotFillLogByRepeatingCommand(t *testing.T) {
 	t.Parallel()
 	var catalog aggregate.Catalog
 	aggregate.Define(&catalog, aggregate.Type[fragile]{
@@ -117,20 +117,20 @@ func TestClientCannotFillTheLogByRepeatingACommand(t *testing.T) {
 		done <- nil
 		t.Fatal(err)
 	}
-	for range 3 * linesOfMessage {
+	for range 3 * maxLines {
 		resp, err := http.Post(url+"/v1/commands", "application/json", strings.NewReader(`{"id":"1","aggregate":"vase/1","command":"drop","data":{}}`))
 		if err != nil {
 			t.Fatal(err)
 		}
 		resp.Body.Close()
-		if resp.StatusCode >= http.StatusServiceUnavailable { // the process stood still on a busy machine
+		if resp.StatusCode >= http.StatusServiceUnavailable { // a busy machine stopped the process for a while
 			continue
 		}
 		if resp.StatusCode != http.StatusInternalServerError {
 			t.Fatal(resp.Status)
 		}
 	}
-	if n := strings.Count(text.String(), "it broke"); n == 0 || n > linesOfMessage {
-		t.Errorf("%d commands wrote %d lines", 3*linesOfMessage, n)
+	if n := strings.Count(text.String(), "it broke"); n == 0 || n > maxLines {
+		t.Errorf("%d commands wrote %d lines", 3*maxLines, n)
 	}
 }

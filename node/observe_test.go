@@ -12,15 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/ganglion-es/ganglion/domain"
-	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// ended are the spans that have ended.
+// ended receives ended spans.
 type ended chan sdktrace.ReadOnlySpan
 
 func (ended) OnStart(context.Context, sdktrace.ReadWriteSpan) {}
@@ -37,7 +34,7 @@ func attributeOf(s sdktrace.ReadOnlySpan, name string) string {
 	return ""
 }
 
-func TestACommandIsOneTraceFromFrameToDelivery(t *testing.T) {
+func TestCommandHasOneTraceFromFrameToDelivery(t *testing.T) {
 	t.Parallel()
 	spans := make(ended, 1000)
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans), sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.NeverSample())))
@@ -46,7 +43,7 @@ func TestACommandIsOneTraceFromFrameToDelivery(t *testing.T) {
 	go func() {
 		done <- RunDev(ctx, Config{
 			Catalog: &domain.Catalog, Listen: "127.0.0.1:0", Store: t.TempDir(), Tracing: provider,
-			Suspect: 10 * time.Second, // a busy machine must not make the router send the command to another node as well
+			Suspect: 10 * time.Second, // or a busy machine would make the router try another node too
 			Ready:   func(url string) { ready <- url },
 		}, 2)
 	}()
@@ -76,8 +73,8 @@ func TestACommandIsOneTraceFromFrameToDelivery(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// An aggregate that the asked gateway does not own: the command has to hop.
-	// Until the nodes have found each other, each owns everything.
+	// Find an aggregate that the asked gateway does not own, so that the command is
+	// forwarded. Until the nodes have found each other, each owns everything.
 	aggregate, owner := "", ""
 	for i := 0; owner != "dev2"; i++ {
 		aggregate = fmt.Sprintf("counter/traced-%d", i)
@@ -103,10 +100,10 @@ func TestACommandIsOneTraceFromFrameToDelivery(t *testing.T) {
 			t.Fatalf("status %d: %s", resp.StatusCode, answer)
 		}
 	}
-	send("unsampled", "00-"+trace+"-"+frame+"-00") // takes no span
+	send("unsampled", "00-"+trace+"-"+frame+"-00") // gets no span
 	send("sampled", "00-"+trace+"-"+frame+"-01")
 
-	// One after another for the first three; then each gateway's delivery.
+	// The first three spans end one after another, then each gateway's delivery.
 	byName := map[string][]sdktrace.ReadOnlySpan{}
 	for len(byName["command"]) == 0 || len(byName["deliver"]) < 2 {
 		select {
@@ -128,44 +125,19 @@ func TestACommandIsOneTraceFromFrameToDelivery(t *testing.T) {
 		}
 		for _, s := range byName[c.name] {
 			if got := s.Parent().SpanID().String(); got != want {
-				t.Errorf("%s lies below %s, want %s", c.name, got, want)
+				t.Errorf("%s has the parent %s, want %s", c.name, got, want)
 			}
 			if node := attributeOf(s, "ganglion.node"); !strings.Contains(c.nodes, node) || attributeOf(s, "ganglion.stream") != aggregate {
-				t.Errorf("%s was taken on %s of %s", c.name, node, attributeOf(s, "ganglion.stream"))
+				t.Errorf("%s is a span of %s about %s", c.name, node, attributeOf(s, "ganglion.stream"))
 			}
 		}
 		if len(byName[c.name]) != len(strings.Fields(c.nodes)) {
-			t.Errorf("%s was taken %d times", c.name, len(byName[c.name]))
+			t.Errorf("%s has %d spans", c.name, len(byName[c.name]))
 		}
 	}
 }
 
-func TestTracingCostsNothingWhileItIsOff(t *testing.T) {
-	o := newObserver("n1", nil)
-	const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-	executor := observedExecutor{answering{}, o}
-	c, reply := command.Command{Trace: traceparent}, func(command.Outcome) {}
-	if n := testing.AllocsPerRun(100, func() { executor.Submit(c, reply) }); n > 0 {
-		t.Errorf("executing a command allocates %v times", n)
-	}
-}
-
-// answering is an executor that answers at once, and wants a command's trace
-// as it came.
-type answering struct{}
-
-func (answering) Submit(c command.Command, reply func(command.Outcome)) {
-	if c.Trace != "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" {
-		panic("the trace was changed")
-	}
-	reply(command.Outcome{})
-}
-
-func (answering) Get(context.Context, command.Get) (command.State, error) {
-	return command.State{}, nil
-}
-
-func TestTheLogLevelChangesWhileANodeRuns(t *testing.T) {
+func TestLogLevelChangesAtRunTime(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	level := new(slog.LevelVar)
@@ -202,70 +174,5 @@ func TestTheLogLevelChangesWhileANodeRuns(t *testing.T) {
 		if got := adminAddr(given); got != want {
 			t.Errorf("%s listens on %s", given, got)
 		}
-	}
-}
-
-func TestStoreIsUpAgainAMinuteAfterItsLastRefusal(t *testing.T) {
-	t.Parallel()
-	var (
-		s      storeHealth
-		now    = time.Unix(1_000_000, 0)
-		full   = fmt.Errorf("%w: no space left on device", eventstore.ErrUnavailable)
-		none   = eventstore.Appended{Commands: []eventstore.Place{{Version: 1}}}
-		one    = eventstore.Appended{Commands: []eventstore.Place{{Version: 1}, {Version: 2, Position: 7}}}
-		states = []struct {
-			what string
-			do   func()
-			up   bool
-		}{
-			{"at first", func() {}, true},
-			{"an append is refused", func() { s.appended(none, full, now) }, false},
-			{"it answers questions", func() { s.checked(nil) }, false},
-			{"an append finds a conflict, which stores nothing", func() { s.appended(none, &eventstore.ConflictError{}, now) }, false},
-			{"an append without events succeeds", func() { s.appended(none, nil, now) }, false},
-			{"an append with events succeeds", func() { s.appended(one, nil, now) }, true},
-			{"an append's fate is unknown", func() { s.appended(none, eventstore.ErrUnknown, now) }, false},
-			{"half a minute without appends", func() { now = now.Add(refusedFor / 2) }, false},
-			{"a minute", func() { now = now.Add(refusedFor / 2) }, true},
-			{"it is silent", func() { s.checked(full) }, false},
-			{"a minute more", func() { now = now.Add(refusedFor) }, false},
-			{"the log went back, which the store has answered", func() { s.checked(eventstore.ErrWentBack) }, true},
-		}
-	)
-	for _, step := range states {
-		step.do()
-		if got := s.up(now); got != step.up {
-			t.Errorf("%s: up is %v", step.what, got)
-		}
-	}
-}
-
-// appends is a store that answers appends with an error, or with none.
-type appends struct {
-	eventstore.Store
-	err error
-}
-
-func (a appends) Append(context.Context, eventstore.Unit) (eventstore.Appended, error) {
-	return eventstore.Appended{}, a.err
-}
-
-func TestAppendsThatAnOutageRefusedAreNotMeasured(t *testing.T) {
-	t.Parallel()
-	o := newObserver("n1", nil)
-	for _, err := range []error{
-		nil, &eventstore.ConflictError{}, // the database has answered both
-		fmt.Errorf("%w: no space left on device", eventstore.ErrUnavailable), eventstore.ErrUnknown,
-	} {
-		_, _ = observedStore{appends{err: err}, o}.Append(t.Context(), eventstore.Unit{})
-	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(o.appends)
-	measured, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := measured[0].Metric[0].Histogram.GetSampleCount(); n != 2 {
-		t.Errorf("%d of four appends are measured, want the 2 that the database answered", n)
 	}
 }

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// recentBytes is how much of its newest log lines a node keeps at least;
-	// it takes up to twice as much memory for them.
+	// recentBytes is the minimum size of the newest log lines that a node keeps. They
+	// use up to twice as much memory.
 	recentBytes = 1 << 20
-	// recentLineBytes bounds one of them.
+	// recentLineBytes bounds one line.
 	recentLineBytes = 8 << 10
 )
 
@@ -22,7 +22,7 @@ type recentLines struct {
 	text []byte // whole lines
 }
 
-// Write takes one line, with its end.
+// Write adds one line, with its newline.
 func (l *recentLines) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -40,7 +40,7 @@ func (l *recentLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// bytes returns a copy of all that is kept.
+// bytes returns a copy of all lines.
 func (l *recentLines) bytes() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,13 +54,12 @@ type recording struct {
 	lines        slog.Handler // writes to recent
 }
 
-// Record returns a logger for Config.Logger and for what runs beside the node,
-// such as an Authenticator: the newest lines of both are then what
-// [Operator.Debug] returns. A node whose Logger is another one keeps its own
-// lines alone.
+// Record returns a logger for [Config].Logger and for parts that run alongside the
+// node, such as an Authenticator. 'ganglion debug' then collects the newest lines of
+// both. With any other Logger it collects only the node's.
 func Record(log *slog.Logger) *slog.Logger { return slog.New(record(log.Handler())) }
 
-// record returns h itself if that records already.
+// record returns a handler that also records lines. If h already does, it returns h.
 func record(h slog.Handler) recording {
 	if r, ok := h.(recording); ok {
 		return r
@@ -78,6 +77,6 @@ func (r recording) WithGroup(name string) slog.Handler {
 }
 
 func (r recording) Handle(ctx context.Context, line slog.Record) error {
-	_ = r.lines.Handle(ctx, line.Clone()) // into memory: it does not fail
+	_ = r.lines.Handle(ctx, line.Clone()) // a write into memory does not fail
 	return r.Handler.Handle(ctx, line)
 }

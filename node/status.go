@@ -15,8 +15,8 @@ import (
 	"github.com/ganglion-es/ganglion/router/ring"
 )
 
-// ClusterStatus is the body of GET /v1/cluster: the cluster as one node sees
-// it, and what that node has done.
+// ClusterStatus is the body of GET /v1/cluster: the cluster as one node sees it, and
+// that node's counters.
 type ClusterStatus struct {
 	Node    string         `json:"node"`
 	Version string         `json:"version"`
@@ -24,20 +24,20 @@ type ClusterStatus struct {
 	Problem string         `json:"problem,omitempty"`
 	Log     string         `json:"log"`
 	Members []MemberStatus `json:"members"`
-	// Lost are members that went without taking leave in the last hour and have
-	// not come back, as this node saw it.
+	// Lost are members that disappeared in the last hour without an announcement, and
+	// that are not back.
 	Lost []LostMember `json:"lost"`
-	// GossipKeys name the keys that this node understands, the one that it
-	// uses first. None means that gossip is open.
+	// GossipKeys names the keys that this node accepts, the one that it encrypts with
+	// first. An empty list means unencrypted gossip.
 	GossipKeys []string   `json:"gossip_keys"`
 	Ring       RingStatus `json:"ring"`
-	// Owner is the owner of the aggregate asked for with ?aggregate=type/id.
+	// Owner is the owner of the aggregate in ?aggregate=type/id.
 	Owner *OwnerStatus `json:"owner,omitempty"`
-	// Commands counts what this node did with commands and gets.
+	// Commands counts commands and gets of this node.
 	Commands router.Stats `json:"commands"`
 	// Links are this node's links to domain nodes.
 	Links []router.LinkStatus `json:"links"`
-	// Feed is how this node hears of events.
+	// Feed describes how this node receives events.
 	Feed feed.Stats `json:"feed"`
 	// Sessions counts the sessions on this node.
 	Sessions int `json:"sessions"`
@@ -46,54 +46,58 @@ type ClusterStatus struct {
 // MemberStatus is a member of the cluster.
 type MemberStatus struct {
 	ID string `json:"id"`
-	// State is "starting", "ready", "not-ready" or "draining". Only a "ready"
-	// one answers /readyz with 200; one that is "not-ready" still owns aggregates.
+	// State is "starting", "ready", "not-ready" or "draining". Only a "ready" member
+	// answers /readyz with 200; a "not-ready" one still owns aggregates.
 	State string `json:"state"`
-	// Problem says why a member is "not-ready", or what is wrong with one that
-	// is "ready".
+	// Problem is why a member is "not-ready", or what is wrong with a "ready" one.
 	Problem string   `json:"problem,omitempty"`
 	Roles   []string `json:"roles"`
-	// Version is the version of its program; empty if that is too old to tell.
+	// Version is the version of its program; empty if it is too old to announce one.
 	Version string `json:"version"`
-	// AgeSeconds is how long ago it was started, by its clock and this node's.
+	// AgeSeconds is the time since its start. The start is by the member's clock, the
+	// present by this node's.
 	AgeSeconds int64  `json:"age_seconds"`
 	Peer       string `json:"peer"`
 	HTTP       string `json:"http"`
 	Partitions int    `json:"partitions"`
-	// Sessions counts the sessions of a gateway. It is missing when the member
-	// is none, or did not answer at once.
+	// Sessions counts the sessions of a gateway. It is missing if the member is not a
+	// gateway or did not answer within 0.3 s.
 	Sessions *int `json:"sessions,omitempty"`
 	// ClockMS is how far the member's clock is ahead of the database's, in
 	// milliseconds; 0 while the two agree to 2 s.
 	ClockMS int64 `json:"clock_ms"`
-	// Ring is the signature of the ring that the member announced; when it
-	// differs from this node's, the two disagree about owners for the moment.
+	// Ring is the signature of the ring that the member announced. While it differs
+	// from this node's, the two disagree about owners.
 	Ring string `json:"ring"`
+	// Projections is what the member works on for projections, at most a second ago,
+	// with ?projections=true. It is missing otherwise, and if the member is too old or
+	// did not answer within 0.3 s.
+	Projections *ProjectionWork `json:"projections,omitempty"`
 }
 
-// NotReady is the state of a member that is up and does not serve.
+// NotReady is the state of a member that runs but does not serve.
 const NotReady = "not-ready"
 
-// LostMember is a member that went without taking leave: it was killed, its
-// machine went down, or the network between it and the asked node.
+// LostMember is a member that disappeared without an announcement: it was killed, or
+// its machine or the network to the asked node failed.
 type LostMember struct {
 	ID      string   `json:"id"`
 	Roles   []string `json:"roles"`
 	Version string   `json:"version"`
 	Peer    string   `json:"peer"`
 	HTTP    string   `json:"http"`
-	// LostSeconds is how long ago the asked node noticed.
+	// LostSeconds is the time since the asked node noticed the loss.
 	LostSeconds int64 `json:"lost_seconds"`
 }
 
-// RingStatus is which member owns how much.
+// RingStatus describes the ring.
 type RingStatus struct {
 	Signature  string `json:"signature"`
 	Partitions int    `json:"partitions"`
 	Owners     int    `json:"owners"`
 }
 
-// OwnerStatus is where an aggregate lives.
+// OwnerStatus is the owner of an aggregate.
 type OwnerStatus struct {
 	Aggregate string `json:"aggregate"`
 	Partition int    `json:"partition"`
@@ -121,10 +125,10 @@ func (n *node) handler() http.Handler {
 	return mux
 }
 
-// unlessLeft refuses what only a member can serve.
+// unlessLeft rejects requests once the node has left the cluster.
 func (n *node) unlessLeft(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if n.leaving.done() {
+		if n.leaving.hasLeft() {
 			writeText(w, http.StatusServiceUnavailable, errDrained.Error())
 			return
 		}
@@ -132,12 +136,12 @@ func (n *node) unlessLeft(next http.Handler) http.Handler {
 	})
 }
 
-// drainedState is the state of a node that has left and waits to be stopped.
+// drainedState is the state of a node that has left the cluster and still runs.
 const drainedState = "drained"
 
-// stateName is the node's state, or that it has left.
+// stateName returns the node's state, which is drainedState once it has left.
 func (n *node) stateName() string {
-	if n.leaving.done() {
+	if n.leaving.hasLeft() {
 		return drainedState
 	}
 	return n.status.Load().state.String()
@@ -146,10 +150,13 @@ func (n *node) stateName() string {
 func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || len(query["aggregate"]) > 1 {
-		writeText(w, http.StatusBadRequest, "the query string can't be read: give aggregate=type/id once, percent-encoded")
+		writeText(w, http.StatusBadRequest, "the query string is invalid: write aggregate=type/id once, percent-encoded")
 		return
 	}
 	status := n.clusterStatus(r.Context())
+	if query.Get("projections") == "true" {
+		n.addWork(r.Context(), status.Members)
+	}
 	if name := query.Get("aggregate"); name != "" {
 		s, err := eventstore.ParseStreamID(name)
 		if err != nil {
@@ -163,7 +170,7 @@ func (n *node) serveCluster(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	_ = enc.Encode(status) // the client has gone
+	_ = enc.Encode(status) // an error means that the client is gone
 }
 
 func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
@@ -173,18 +180,15 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 		Node: n.cfg.Name, Version: Version(), State: stateOf(now.state, n.problem()), Log: n.store.LogID(),
 		Ring:     RingStatus{Signature: RingSignature(owners), Partitions: ring.Partitions, Owners: len(owners.Members())},
 		Commands: n.router.Stats(), Links: n.router.Links(), Feed: n.feed.Stats(),
-		GossipKeys: []string{}, Lost: []LostMember{},
+		GossipKeys: n.gossip.Names(), Lost: []LostMember{},
 	}
 	if err := now.problem(); err != nil {
 		s.Problem = err.Error()
 	}
-	if n.gossip != nil {
-		s.GossipKeys = keyNames(*n.gossip.current.Load())
-	}
 	if n.gateway != nil {
 		s.Sessions = n.gateway.Stats().Sessions
 	}
-	counted := n.census.count(ctx, view.Members)
+	counted := n.sessions.of(ctx, view.Members)
 	for _, m := range view.Members {
 		sessions := counted[m.ID]
 		if n.gateway != nil && m.ID == s.Node {
@@ -205,7 +209,7 @@ func (n *node) clusterStatus(ctx context.Context) ClusterStatus {
 	return s
 }
 
-// stateOf is a member's state as an operator sees it.
+// stateOf returns the state of a member as operators see it.
 func stateOf(s cluster.State, p cluster.Problem) string {
 	if s == cluster.Ready && !p.Serves() {
 		return NotReady
@@ -213,7 +217,7 @@ func stateOf(s cluster.State, p cluster.Problem) string {
 	return s.String()
 }
 
-// wholeSeconds is a duration in whole seconds, 0 if it is negative.
+// wholeSeconds returns a duration in whole seconds, 0 if it is negative.
 func wholeSeconds(d time.Duration) int64 { return int64(max(0, d).Seconds()) }
 
 func roles(m cluster.Member) []string {
@@ -227,7 +231,7 @@ func roles(m cluster.Member) []string {
 	return r
 }
 
-// RingSignature is a ring's signature as RingStatus has it.
+// RingSignature returns the signature of a ring in the form of RingStatus.Signature.
 func RingSignature(r *ring.Ring) string { return signature(r.Signature()) }
 
 func signature(s uint64) string { return fmt.Sprintf("%016x", s) }

@@ -1,19 +1,19 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/node/internal/observe"
 	"github.com/ganglion-es/ganglion/router/cluster"
 )
 
-// TestStateAndProblemAreChangedIndependently begins the drain of a node in the
-// moment in which it loses its way, or finds it again.
-func TestStateAndProblemAreChangedIndependently(t *testing.T) {
+// TestStatusKeepsConcurrentChanges drains a node while its problem changes.
+func TestStatusKeepsConcurrentChanges(t *testing.T) {
 	t.Parallel()
 	lost := errors.New("lost")
 	for range 20_000 {
@@ -21,7 +21,7 @@ func TestStateAndProblemAreChangedIndependently(t *testing.T) {
 		n.status.Store(&status{state: cluster.Ready})
 		var both sync.WaitGroup
 		both.Go(func() { n.setState(cluster.Draining) })
-		both.Go(func() { n.judge(func(s *status) { s.lost = lost }) })
+		both.Go(func() { n.updateStatus(func(s *status) { s.wentBack = lost }) })
 		both.Wait()
 		if s := n.status.Load(); s.state != cluster.Draining || !errors.Is(s.problem(), lost) {
 			t.Fatalf("the node is %v, and its problem is %v", s.state, s.problem())
@@ -29,19 +29,26 @@ func TestStateAndProblemAreChangedIndependently(t *testing.T) {
 	}
 }
 
-func TestANodeWhoseDatabaseStoresNothingIsReadyAndSaysSo(t *testing.T) {
+// refusing is a store that refuses appends.
+type refusing struct{ eventstore.Store }
+
+func (refusing) Append(context.Context, eventstore.Unit) (eventstore.Appended, error) {
+	return eventstore.Appended{}, eventstore.ErrUnavailable
+}
+
+func TestNodeIsReadyWhileDatabaseRefusesAppends(t *testing.T) {
 	t.Parallel()
-	n := &node{observer: newObserver("n1", nil)}
+	n := &node{observer: observe.New("n1", nil)}
 	n.status.Store(&status{state: cluster.Ready})
 	shown := func(want cluster.Problem, state string) {
 		t.Helper()
 		if p := n.problem(); p != want || stateOf(cluster.Ready, p) != state {
-			t.Errorf("the members hear of a node that is %s: %q, want %s: %q", stateOf(cluster.Ready, p), p, state, want)
+			t.Errorf("members show %s: %q, want %s: %q", stateOf(cluster.Ready, p), p, state, want)
 		}
 	}
 	shown(cluster.NoProblem, "ready")
-	n.observer.store.appended(eventstore.Appended{}, eventstore.ErrUnavailable, time.Now())
+	_, _ = observe.Store{Store: refusing{}, Observer: n.observer}.Append(t.Context(), eventstore.Unit{})
 	shown(cluster.StoreRefuses, "ready")
-	n.status.Store(&status{state: cluster.Ready, lost: eventstore.ErrWentBack})
+	n.status.Store(&status{state: cluster.Ready, wentBack: eventstore.ErrWentBack})
 	shown(cluster.LogWentBack, NotReady)
 }

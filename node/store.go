@@ -10,48 +10,55 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/groups"
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
+	"github.com/ganglion-es/ganglion/eventstore/rows"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
+	"github.com/ganglion-es/ganglion/eventstore/wakes"
 )
 
-// StoreConfig says which log to open.
+// StoreConfig configures OpenStore.
 type StoreConfig struct {
 	// URL is a postgres:// URL, or the folder of an embedded log. Required.
 	URL string
 	// Password is used when a postgres:// URL has none.
 	Password string
-	// Committed is told of every batch that this store stores.
+	// Committed is called with every batch that this store commits.
 	Committed eventstore.Committed
-	// Warm says that commands will wait for this log: everything that they need
-	// of it is made ready first; see postgres.Config.
+	// Warm makes OpenStore prepare everything that commands need from the log; see
+	// postgres.Config.
 	Warm bool
-	// Patience is how long appends wait for a database that went away; see
+	// Patience is how long appends wait for an unreachable database; see
 	// postgres.Config.
 	Patience time.Duration
-	// Wait is how long OpenStore waits for a database that can't be reached, or
-	// that resets connections. It never waits for what only a change of the
-	// configuration mends. 0 is to try once.
+	// Wait is how long OpenStore retries while the database is unreachable or resets
+	// connections. It does not retry errors that need a change of the configuration.
+	// With 0 it tries once.
 	Wait time.Duration
-	// Waiting, if set, is told why OpenStore still waits.
+	// Waiting, if set, is called with the error before each retry.
 	Waiting func(error)
-	// ReadConns is how many connections to a database reads may use; see
-	// postgres.Config.
+	// ReadConns bounds the connections for reads; see postgres.Config.
 	ReadConns int
-	// ReadOnly opens an embedded log beside the process that writes it, if one
-	// does: everything that would change the log fails. A database is opened as
-	// it always is.
+	// ReadOnly opens an embedded log even while another process writes it; changes
+	// fail. It has no effect on a database.
 	ReadOnly bool
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 }
 
-// Store is a log that an operator can open.
+// Store is a log with the operations for operators.
 type Store interface {
 	eventstore.Mover
 	verify.Source
-	// AcceptLoss writes a new incarnation: the log is right as it is now,
-	// though it lost events. It returns the new incarnation's id.
+	// Rows returns the rows of projections beside the log.
+	Rows() rows.Store
+	// Groups returns the consumer groups beside the log.
+	Groups() groups.Store
+	// Wakes returns the table of wake-ups beside the log.
+	Wakes() wakes.Store
+	// AcceptLoss starts a new incarnation of a log that lost events, and returns its
+	// id.
 	AcceptLoss(ctx context.Context) (string, error)
 }
 
@@ -60,8 +67,8 @@ const (
 	storeRetryMax = 2 * time.Second
 )
 
-// OpenStore opens a log, migrating its schema if it is older than this
-// program; one that is newer is refused with eventstore.ErrSchemaTooNew.
+// OpenStore opens a log. It migrates a schema that is older than this program, and
+// fails with eventstore.ErrSchemaTooNew if it is newer.
 func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 	began := time.Now()
 	for pause := storeRetryMin; ; pause = min(2*pause, storeRetryMax) {
@@ -71,7 +78,7 @@ func OpenStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 		}
 		left := cfg.Wait - time.Since(began)
 		if left <= 0 {
-			return nil, fmt.Errorf("gave up the database after %v: %w", cfg.Wait, err)
+			return nil, fmt.Errorf("the database could not be opened within %v: %w", cfg.Wait, err)
 		}
 		if cfg.Waiting != nil {
 			cfg.Waiting(err)
@@ -103,14 +110,14 @@ func openStore(ctx context.Context, cfg StoreConfig) (Store, error) {
 	}
 }
 
-// withPassword puts a password that was kept apart into a URL that has none.
+// withPassword adds a password to a URL that has none.
 func withPassword(raw, password string) (string, error) {
 	if password == "" {
 		return raw, nil
 	}
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "", errors.New("the store's URL can't be understood: write postgres://user@host:5432/database") // err would quote it
+		return "", errors.New("the store's URL is invalid: write postgres://user@host:5432/database") // err would quote the password
 	}
 	if _, has := u.User.Password(); !has {
 		u.User = url.UserPassword(u.User.Username(), password)

@@ -1,5 +1,5 @@
-// Package proto holds the documents that describe Ganglion to its clients, as
-// a gateway serves them. Tests compare both with the code.
+// Package proto has the documents that describe Ganglion to its clients, as a gateway
+// serves them. Tests compare both with the code.
 package proto
 
 import _ "embed"

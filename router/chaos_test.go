@@ -12,21 +12,22 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/router/internal/lane"
 )
 
 // history is a lane's commands as its client saw them.
 type history struct {
 	mu      sync.Mutex
-	sent    int // handed in
+	sent    int // commands
 	answers map[int][]command.Outcome
-	// barred are the commands that were handed in before the answer of
-	// earlier ones that had to come again.
+	// barred maps a command to the earlier ones that must be executed first,
+	// because it was sent before the client knew that they were refused.
 	barred map[int][]int
 }
 
 // TestOrderAndOneAnswerUnderRandomFaults pipelines commands on many lanes from
 // every node while links are cut and frozen, views differ, executors refuse,
-// and a node dies and comes back; GANGLION_SEED repeats a run.
+// and nodes leave views and return. GANGLION_SEED repeats a run.
 func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -58,14 +59,14 @@ func TestOrderAndOneAnswerUnderRandomFaults(t *testing.T) {
 		}
 	}
 	stop := make(chan struct{})
-	faults.Go(func() { w.torment(rand.New(rand.NewPCG(seed, 0)), domains, stop) })
+	faults.Go(func() { w.injectFaults(rand.New(rand.NewPCG(seed, 0)), domains, stop) })
 	senders.Wait()
 	close(stop)
 	faults.Wait()
 	check(t, w, lanes, perLane)
 }
 
-// moody refuses one command in 100.
+// moody refuses one command in 100, in four ways.
 func moody(seed uint64) func(command.Command) *command.Failure {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(seed, 1))
@@ -74,13 +75,13 @@ func moody(seed uint64) func(command.Command) *command.Failure {
 		defer mu.Unlock()
 		switch random.IntN(400) {
 		case 0:
-			return busy("moody")
+			return command.Busy("moody")
 		case 1:
-			return elsewhere("moody")
+			return command.Unavailable("moody").OnOtherNodes()
 		case 2:
-			return &command.Failure{Code: command.Timeout, Retry: command.RetryLater, Message: "moody"}
+			return &command.Failure{Code: command.CodeTimeout, Retry: command.RetryLater, Message: "moody"}
 		case 3:
-			return &command.Failure{Code: command.Unavailable, Retry: command.RetrySameKey, Message: "moody"}
+			return &command.Failure{Code: command.CodeUnavailable, Retry: command.RetrySameKey, Message: "moody"}
 		}
 		return nil
 	}
@@ -93,7 +94,7 @@ func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count
 	for i := range count {
 		open <- struct{}{}
 		answers.Add(1)
-		for pause := time.Duration(0); ; { // a client that was refused waits as it was told
+		for pause := time.Duration(0); ; { // wait as long as the refusals say
 			select {
 			case d := <-busyFor:
 				pause = max(pause, d)
@@ -110,7 +111,7 @@ func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count
 			h.mu.Lock()
 			h.answers[i] = append(h.answers[i], out)
 			first := len(h.answers[i]) == 1
-			if f := out.Failure; comesAgain(f) {
+			if f := out.Failure; lane.WillRetry(f) {
 				for j := i + 1; j < h.sent; j++ {
 					h.barred[j] = append(h.barred[j], i)
 				}
@@ -126,14 +127,14 @@ func (h *history) pipeline(n *node, session string, s eventstore.StreamID, count
 		h.sent = i + 1
 		h.mu.Unlock()
 		if random.IntN(30) == 0 {
-			time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond) // a client that thinks
+			time.Sleep(time.Duration(random.IntN(10)) * time.Millisecond) // like a client that computes
 		}
 	}
 	answers.Wait()
 }
 
-// torment does something nasty every few milliseconds.
-func (w *world) torment(random *rand.Rand, domains []string, stop <-chan struct{}) {
+// injectFaults makes a random fault every 0 to 100 ms.
+func (w *world) injectFaults(random *rand.Rand, domains []string, stop <-chan struct{}) {
 	all := []string{"a", "b", "c", "g", "gg"}
 	defer func() {
 		for _, id := range domains {
@@ -154,7 +155,7 @@ func (w *world) torment(random *rand.Rand, domains []string, stop <-chan struct{
 			victim.proxy.freeze()
 		case 3:
 			victim.proxy.unfreeze()
-		case 4: // a node is out of somebody's sight, or of everybody's
+		case 4: // a node is missing in the view of one node, or of all
 			out, seen := domains[random.IntN(len(domains))], all[random.IntN(len(all))]
 			var members []string
 			for _, id := range all {
@@ -175,7 +176,7 @@ func (w *world) torment(random *rand.Rand, domains []string, stop <-chan struct{
 	}
 }
 
-// lane tells where the commands of a lane were executed, in that order:
+// lane returns where the commands of a lane were executed, in order, as
 // command@node, and the attempt if it was not the first.
 func (w *world) lane(session string, s eventstore.StreamID) []string {
 	var all []string
@@ -197,7 +198,7 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 	for session, streams := range lanes {
 		for s, h := range streams {
 			executed := make(map[int]int)
-			after := make(map[int]map[int]bool) // what was executed before it
+			after := make(map[int]map[int]bool) // commands that were executed before it
 			last := -1
 			for _, e := range w.journal.of(s) {
 				if e.session != session {
@@ -214,7 +215,7 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 				executed[i]++
 				out := h.answers[i][0]
 				if out.Failure != nil && out.Failure.Retry == command.RetrySameKey {
-					continue // given up: it may come at any time, but only once
+					continue // its client gave up: it may be executed at any time, once
 				}
 				if i < last {
 					t.Errorf("session %s, %v: command %d was executed after %d: %v", session, s, i, last, w.lane(session, s))
@@ -231,7 +232,7 @@ func check(t *testing.T, w *world, lanes map[string]map[eventstore.StreamID]*his
 				case out.Failure == nil && executed[i] != 1, executed[i] > 1:
 					t.Errorf("session %s, %v: command %d was executed %d times", session, s, i, executed[i])
 				case out.Failure != nil && out.Failure.Retry == command.RetryLater && executed[i] != 0:
-					t.Errorf("session %s, %v: command %d is 'not executed', and was: %v", session, s, i, out.Failure)
+					t.Errorf("session %s, %v: command %d was answered with retry later and was executed: %v", session, s, i, out.Failure)
 				case out.Failure == nil:
 					for _, by := range h.barred[i] {
 						if !after[i][by] {

@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,7 +17,7 @@ import (
 	"github.com/ganglion-es/ganglion/router/ring"
 )
 
-func TestACommandIsExecutedByItsOwner(t *testing.T) {
+func TestOwnerExecutesCommand(t *testing.T) {
 	t.Parallel()
 	ids := []string{"a", "b", "c", "g"}
 	w := newWorld(t, ids)
@@ -43,12 +41,12 @@ func TestACommandIsExecutedByItsOwner(t *testing.T) {
 	}
 }
 
-func TestAReceiverThatIsNotTheOwnerHandsTheCommandOnOnce(t *testing.T) {
+func TestNonOwnerHandsCommandOnOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "c", "g"})
 	s := w.streamOf("a", "b", "a", "b", "c")
 
-	w.setSight("g", "b", "c", "g") // for g, the owner is b
+	w.setSight("g", "b", "c", "g") // g sees b as the owner
 	mustSucceed(t, w.nodes["g"].do(command.Command{Stream: s}))
 	if e := w.journal.of(s)[0]; e.node != "a" || e.attempt != 1 {
 		t.Errorf("executed as %+v; want it handed on to a, the owner that b sees", e)
@@ -57,7 +55,7 @@ func TestAReceiverThatIsNotTheOwnerHandsTheCommandOnOnce(t *testing.T) {
 		t.Errorf("b handed on %d commands, want 1", n)
 	}
 
-	// a sees b as the owner: what was handed on once is executed all the same.
+	// a sees b as the owner, and executes a command that was handed on.
 	w.setSight("a", "b", "c")
 	mustSucceed(t, w.nodes["g"].do(command.Command{Stream: s}))
 	if e := w.journal.of(s)[1]; e.node != "a" {
@@ -65,7 +63,7 @@ func TestAReceiverThatIsNotTheOwnerHandsTheCommandOnOnce(t *testing.T) {
 	}
 }
 
-func TestAReceiverThatCannotReachTheOwnerExecutes(t *testing.T) {
+func TestNonOwnerExecutesIfOwnerIsUnreachable(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "c", "g"})
 	s := w.streamOf("a", "b", "a", "b", "c")
@@ -81,373 +79,13 @@ func usable(n *node, peer string) bool {
 	return slices.ContainsFunc(n.router.Links(), func(s LinkStatus) bool { return s.Node == peer && s.Up && !s.Draining })
 }
 
-func TestACommandOnABrokenLinkIsExecutedOnceByTheNextCandidate(t *testing.T) {
-	t.Parallel()
-	for _, fault := range []string{"the stream breaks", "the owner dies", "the owner is frozen"} {
-		t.Run(fault, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, []string{"a", "b", "c", "g"}, suspicious)
-			s := w.streamOf("a", "b", "a", "b", "c")
-			a := w.nodes["a"]
-			hold := make(chan struct{})
-			a.executor.set(func(e *executor) { e.hold = hold })
-			answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1", Key: "k", Deadline: time.Now().Add(time.Minute)})
-			a.executor.waitSubmitted(t, 1)
-
-			switch fault {
-			case "the stream breaks":
-				a.proxy.cut()
-				close(hold) // the first copy races with the second
-			case "the owner dies":
-				a.stop()
-			case "the owner is frozen":
-				a.proxy.freeze()
-			}
-			res := mustSucceed(t, <-answer)
-			if fault == "the owner is frozen" {
-				close(hold) // it wakes up, and has its copy still
-				a.proxy.unfreeze()
-				mustSucceed(t, a.do(command.Command{Stream: s}))
-			}
-			if res.Key != "k" {
-				t.Errorf("answered with key %q, want k", res.Key)
-			}
-			n := 0
-			for _, e := range w.journal.of(s) {
-				if e.key == "k" {
-					n++
-				}
-			}
-			if n != 1 {
-				t.Errorf("executed %d times: %+v", n, w.journal.of(s))
-			}
-			if st := w.nodes["g"].router.Stats(); st.Unknown == 0 || st.Retried == 0 {
-				t.Errorf("counters: %+v; want something unknown, and retried", st)
-			}
-		})
-	}
-}
-
-// Nobody has seen yet that two nodes are gone, and they are the first two in
-// the order of succession.
-func TestACommandFindsItsWayPastTwoDeadNodes(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, []string{"a", "b", "c", "d", "g"})
-	all := ring.New([]string{"a", "b", "c", "d"})
-	s := w.streamOf("a", "b", "a", "b", "c", "d")
-	third, _ := all.Without("a").Without("b").Owner(s)
-	g := w.nodes["g"]
-	for _, id := range []string{"a", "b"} {
-		w.nodes[id].stop()
-		for _, n := range []*node{g, w.nodes[third]} {
-			n.waitFor("it to be gone", func() bool { return !usable(n, id) })
-		}
-	}
-	mustSucceed(t, g.do(command.Command{Stream: s, Session: "1"}))
-	if e := w.journal.of(s)[0]; e.node != third || e.attempt != 1 {
-		t.Errorf("executed as %+v; want %s, at the first attempt", e, third)
-	}
-	if state, err := g.router.Get(t.Context(), command.Get{Stream: s}); err != nil || state.Version != 1 {
-		t.Errorf("the state: %+v, %v", state, err)
-	}
-}
-
-func TestALinkThatWasSilentIsProbedWithOneCommand(t *testing.T) {
-	t.Parallel()
-	for _, alone := range []bool{false, true} {
-		t.Run(fmt.Sprintf("alone %v", alone), func(t *testing.T) {
-			t.Parallel()
-			ids := []string{"a", "b", "g"}
-			if alone {
-				ids = []string{"a", "g"}
-			}
-			w := newWorld(t, ids, func(c *Config) { c.Suspect = 1500 * time.Millisecond })
-			s := w.streamOf("a", "", ids[:len(ids)-1]...)
-			a, g := w.nodes["a"], w.nodes["g"]
-			a.proxy.freeze()
-			g.waitFor("a to be suspected", func() bool { return !usable(g, "a") })
-			hold := make(chan struct{})
-			a.executor.set(func(e *executor) { e.hold = hold })
-			if !alone {
-				w.setSight("b", "b") // it hands nothing on
-			}
-			a.proxy.unfreeze()
-			g.waitFor("a to be back", func() bool { return usable(g, "a") })
-
-			var answers []<-chan command.Outcome
-			for i := range 20 {
-				answers = append(answers, g.send(command.Command{Stream: s, Session: fmt.Sprint(i)}))
-			}
-			if alone { // there is nobody else to ask
-				a.executor.waitSubmitted(t, 20)
-			} else {
-				for _, answer := range answers[1:] {
-					mustSucceed(t, <-answer)
-				}
-				if n := w.nodes["b"].executor.submitted(); n != 19 {
-					t.Errorf("b was given %d commands, want all but the one that proves a", n)
-				}
-				if l := linkTo(g, "a"); !l.Doubted {
-					t.Errorf("while the first command is unanswered, the link is %+v", l)
-				}
-				if g.router.Stats().Silences == 0 {
-					t.Error("the silence is not counted")
-				}
-			}
-			close(hold)
-			for _, answer := range answers[:1] {
-				mustSucceed(t, <-answer)
-			}
-			if l := linkTo(g, "a"); l.Doubted {
-				t.Errorf("after an answer the link is still doubted: %+v", l)
-			}
-			before := a.executor.submitted()
-			for i := range 20 {
-				answers = append(answers, g.send(command.Command{Stream: s, Session: fmt.Sprint(i)}))
-			}
-			for _, answer := range answers[20:] {
-				mustSucceed(t, <-answer)
-			}
-			if n := a.executor.submitted() - before; n != 20 {
-				t.Errorf("a, which has proved itself, was given %d of 20 commands", n)
-			}
-		})
-	}
-}
-
-func linkTo(n *node, peer string) LinkStatus {
-	links := n.router.Links()
-	return links[slices.IndexFunc(links, func(s LinkStatus) bool { return s.Node == peer })]
-}
-
-func TestARetriedCommandSaysWhichAttemptItIs(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, []string{"a", "b", "g"})
-	s := w.streamOf("a", "b", "a", "b")
-	w.setSight("b", "b") // it hands nothing back to a, which would be an attempt more
-	w.nodes["a"].executor.set(func(e *executor) { e.hold = make(chan struct{}) })
-	answer := w.nodes["g"].send(command.Command{Stream: s})
-	w.nodes["a"].executor.waitSubmitted(t, 1)
-	w.nodes["a"].stop()
-	mustSucceed(t, <-answer)
-	if e := w.journal.of(s)[0]; e.node != "b" || e.attempt != 2 {
-		t.Errorf("executed as %+v, want b, attempt 2", e)
-	}
-}
-
-func TestACommandThatANodeDeclinesGoesToAnother(t *testing.T) {
-	t.Parallel()
-	for _, from := range []string{"g", "a"} { // over a link, and in the node itself
-		t.Run("from "+from, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, []string{"a", "b", "c", "g"})
-			s := w.streamOf("a", "b", "a", "b", "c")
-			// a does not know an event of the stream: it can't execute.
-			w.nodes["a"].executor.set(func(e *executor) {
-				e.instead = func(command.Command) *command.Failure {
-					return &command.Failure{Code: command.Internal, Retry: command.RetryLater, Message: "unknown event", Elsewhere: true}
-				}
-			})
-			// b sees a as the owner and would hand the command back to it.
-			w.setSight("b", "b", "c")
-			for range 3 {
-				mustSucceed(t, w.nodes[from].do(command.Command{Stream: s, Session: "1"}))
-			}
-			for _, e := range w.journal.of(s) {
-				if e.node != "b" {
-					t.Errorf("executed as %+v; want b", e)
-				}
-			}
-		})
-	}
-}
-
-// Those that declined have certainly not executed it, and don't count among
-// the two that may lose sight of it.
-func TestACommandThatTwoNodesCannotExecuteGoesToTheThird(t *testing.T) {
-	t.Parallel()
-	for _, second := range []string{"declines", "dies"} {
-		t.Run("the second "+second, func(t *testing.T) {
-			t.Parallel()
-			w := newWorld(t, []string{"a", "b", "c", "g"})
-			s := w.streamOf("a", "b", "a", "b", "c")
-			declines := func(e *executor) {
-				e.instead = func(command.Command) *command.Failure { return elsewhere("unknown event") }
-			}
-			a, b := w.nodes["a"], w.nodes["b"]
-			a.executor.set(declines)
-			w.setSight("b", "b")
-			w.setSight("c", "c") // they hand nothing back
-			if second == "declines" {
-				b.executor.set(declines)
-			} else {
-				b.executor.set(func(e *executor) { e.hold = make(chan struct{}) })
-			}
-			answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1"})
-			if second == "dies" {
-				b.executor.waitSubmitted(t, 1)
-				b.stop()
-			}
-			mustSucceed(t, <-answer)
-			if e := w.journal.of(s)[0]; e.node != "c" || e.attempt != 3 {
-				t.Errorf("executed as %+v; want c, at the third attempt", e)
-			}
-		})
-	}
-}
-
-func TestWhatEverybodyDeclinesIsAnsweredAtOnce(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.Search = maxBudget })
-	for _, id := range []string{"a", "b"} {
-		w.nodes[id].executor.set(func(e *executor) {
-			e.instead = func(command.Command) *command.Failure { return elsewhere("unknown event") }
-		})
-	}
-	out := w.nodes["g"].do(command.Command{Stream: w.streamOf("a", "b", "a", "b"), Deadline: time.Now().Add(maxBudget)})
-	mustFail(t, out, command.Unavailable, command.RetryLater)
-}
-
-func TestADeclinedCommandHandedBackIsExecutedWhereItWas(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, []string{"a", "b", "c", "g"})
-	s := w.streamOf("a", "b", "a", "b", "c")
-	w.nodes["a"].executor.set(func(e *executor) {
-		e.instead = func(command.Command) *command.Failure {
-			return &command.Failure{Code: command.Internal, Retry: command.RetryLater, Elsewhere: true}
-		}
-	})
-	// g → a declines → b, which still sees a as the owner → a declines → b.
-	mustSucceed(t, w.nodes["g"].do(command.Command{Stream: s, Session: "1"}))
-	if e := w.journal.of(s)[0]; e.node != "b" {
-		t.Errorf("executed as %+v; want b", e)
-	}
-}
-
-func TestFailuresOfTheOwnerAreTheAnswer(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, []string{"a", "b", "g"})
-	s := w.streamOf("a", "b", "a", "b")
-	version := eventstore.Version(7)
-	for i, want := range []command.Failure{
-		{Code: command.Unavailable, Retry: command.RetryLater, Message: "no database", After: 40 * time.Millisecond},
-		{Code: command.Rejected, Reason: "too_low", Retry: command.RetryNo, Message: "bid more", Key: "k", Replayed: true},
-		{Code: command.Conflict, Retry: command.RetryNo, Version: &version},
-		{Code: command.BadRequest, Field: "by", Retry: command.RetryNo, Message: "not a number \xff"},
-	} {
-		w.nodes["a"].executor.set(func(e *executor) { e.instead = func(command.Command) *command.Failure { return &want } })
-		for _, from := range []string{"a", "g"} {
-			got := w.nodes[from].do(command.Command{Stream: s, Session: fmt.Sprint(i), Key: "k"}).Failure
-			if got == nil {
-				t.Fatalf("from %s: %v became a success", from, &want)
-			}
-			if got.Code != want.Code || got.Reason != want.Reason || got.Retry != want.Retry || got.After != want.After || got.Field != want.Field ||
-				got.Replayed != want.Replayed || got.Key != "k" || (got.Version == nil) != (want.Version == nil) || got.Version != nil && *got.Version != *want.Version {
-				t.Errorf("from %s: %+v; want %+v", from, got, want)
-			}
-		}
-	}
-	if n := w.nodes["b"].executor.submitted(); n != 0 {
-		t.Errorf("b was asked %d times", n)
-	}
-}
-
-// A node that lost its database leaves its aggregates to others. When all have
-// lost it, that is the answer, at once and with its pause.
-func TestANodeWithoutItsDatabaseIsPassedOver(t *testing.T) {
-	t.Parallel()
-	for _, retry := range []command.Retry{command.RetryLater, command.RetrySameKey} {
-		t.Run(string(retry), func(t *testing.T) {
-			t.Parallel()
-			log := new(logged)
-			w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(log, nil)).With("node", c.Self) })
-			s := w.streamOf("a", "b", "a", "b")
-			lost := func(e *executor) {
-				e.instead = func(command.Command) *command.Failure {
-					return &command.Failure{
-						Code: command.Unavailable, Retry: retry, Message: "no database", After: 40 * time.Millisecond, Elsewhere: true, Cause: "the disk is full",
-					}
-				}
-			}
-			w.nodes["a"].executor.set(lost)
-			for i, from := range []string{"a", "b", "g"} {
-				mustSucceed(t, w.nodes[from].do(command.Command{Stream: s, Session: "1"}))
-				if got := w.journal.of(s); len(got) != i+1 || got[i].node != "b" {
-					t.Fatalf("from %s: executed %+v; want by b", from, got)
-				}
-			}
-			w.nodes["b"].executor.set(lost)
-			for _, from := range []string{"a", "b", "g"} {
-				out := w.nodes[from].do(command.Command{Stream: s, Session: "2"})
-				mustFail(t, out, command.Unavailable, retry)
-				if out.Failure.Message != "no database" || out.Failure.After != 40*time.Millisecond {
-					t.Errorf("from %s: %+v", from, out.Failure)
-				}
-				if line := log.line("answered unavailable", "node="+from); !strings.Contains(line, `err="the disk is full"`) {
-					t.Errorf("%s does not say why in its log: %q", from, line)
-				}
-			}
-
-			const again = "commands are answered again"
-			w.nodes["b"].executor.set(func(e *executor) { e.instead = nil })
-			for _, from := range []string{"a", "b", "g"} {
-				mustSucceed(t, w.nodes[from].do(command.Command{Stream: s, Session: "3"}))
-				if line := log.line(again, "node="+from); line != "" {
-					t.Errorf("%s says right after a refusal: %q", from, line)
-				}
-				w.nodes[from].router.refusedAt.Store(time.Now().Add(-answeredAfter).UnixNano()) // long ago
-				for range 2 {
-					mustSucceed(t, w.nodes[from].do(command.Command{Stream: s, Session: "3"}))
-				}
-				if line := log.line(again, "node="+from); !strings.Contains(line, "so_far=1") {
-					t.Errorf("%s does not say that commands are answered again: %q", from, line)
-				}
-			}
-			if n := strings.Count(log.text.String(), again); n != 3 {
-				t.Errorf("%d lines of 3 nodes say that commands are answered again", n)
-			}
-		})
-	}
-}
-
-// TestAtMostFourNodesAreAsked has all of six nodes decline, as when the database
-// is down.
-func TestAtMostFourNodesAreAsked(t *testing.T) {
-	t.Parallel()
-	domain := []string{"a", "b", "c", "d", "e", "f"}
-	w := newWorld(t, append([]string{"g"}, domain...))
-	var mu sync.Mutex
-	asked := make(map[string]bool)
-	for _, id := range domain {
-		w.nodes[id].executor.set(func(e *executor) {
-			e.instead = func(command.Command) *command.Failure {
-				mu.Lock()
-				defer mu.Unlock()
-				asked[id] = true
-				return &command.Failure{Code: command.Unavailable, Retry: command.RetryLater, Message: "no database", After: 40 * time.Millisecond, Elsewhere: true}
-			}
-		})
-	}
-	s := w.streamOf("a", "", domain...)
-	out := w.nodes["g"].do(command.Command{Stream: s, Session: "1"})
-	mustFail(t, out, command.Unavailable, command.RetryLater)
-	if out.Failure.Message != "no database" || out.Failure.After != 40*time.Millisecond {
-		t.Errorf("answered %+v", out.Failure)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	if len(asked) != maxTried {
-		t.Errorf("%d nodes were asked, want %d", len(asked), maxTried)
-	}
-}
-
-// changeable is an executor that declines, and later says that it executed.
+// changeable is an executor that declines a command and later answers it again.
 type changeable struct {
 	reply chan func(command.Outcome)
 }
 
 func (e changeable) Submit(_ command.Command, reply func(command.Outcome)) {
-	reply(command.Failed(elsewhere("not here")))
+	reply(command.Failed(command.Unavailable("not here").OnOtherNodes()))
 	e.reply <- reply
 }
 
@@ -455,7 +93,7 @@ func (changeable) Get(context.Context, command.Get) (command.State, error) {
 	return command.State{}, nil
 }
 
-func TestOnlyTheFirstAnswerOfAnExecutorCounts(t *testing.T) {
+func TestOnlyFirstAnswerOfExecutorCounts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"b"})
 	e := changeable{make(chan func(command.Outcome), 1)}
@@ -476,11 +114,11 @@ func TestOnlyTheFirstAnswerOfAnExecutorCounts(t *testing.T) {
 	}
 }
 
-func TestWithoutADomainNodeACommandIsUnavailable(t *testing.T) {
+func TestCommandIsUnavailableWithoutDomainNode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"g"}, func(c *Config) { c.Search = 50 * time.Millisecond })
 	out := w.nodes["g"].do(command.Command{Stream: eventstore.StreamID{Type: "counter", ID: "1"}})
-	mustFail(t, out, command.Unavailable, command.RetryLater)
+	mustFail(t, out, command.CodeUnavailable, command.RetryLater)
 	if !strings.Contains(out.Failure.Message, "no domain node") {
 		t.Errorf("the message does not say what is missing: %q", out.Failure.Message)
 	}
@@ -489,7 +127,7 @@ func TestWithoutADomainNodeACommandIsUnavailable(t *testing.T) {
 	}
 }
 
-func TestACommandWaitsForACandidateToAppear(t *testing.T) {
+func TestCommandWaitsForCandidate(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"g"})
 	s := eventstore.StreamID{Type: "counter", ID: "1"}
@@ -508,7 +146,7 @@ func TestACommandWaitsForACandidateToAppear(t *testing.T) {
 	}
 }
 
-func TestWhatIsUnknownIsNeverCalledNotExecuted(t *testing.T) {
+func TestUnknownFateIsNeverReportedAsNotExecuted(t *testing.T) {
 	t.Parallel()
 	for _, second := range []string{"busy", "dead"} {
 		t.Run(second, func(t *testing.T) {
@@ -517,14 +155,14 @@ func TestWhatIsUnknownIsNeverCalledNotExecuted(t *testing.T) {
 			s := w.streamOf("a", "b", "a", "b")
 			held := func(e *executor) { e.hold = make(chan struct{}) }
 			w.nodes["a"].executor.set(held)
-			want := command.Busy
+			want := command.CodeBusy
 			if second == "busy" {
 				w.nodes["b"].executor.set(func(e *executor) {
-					e.refuse = func(command.Command) *command.Failure { return busy("full") }
+					e.refuse = func(command.Command) *command.Failure { return command.Busy("full") }
 				})
 			} else {
 				w.nodes["b"].executor.set(held)
-				want = command.Unavailable
+				want = command.CodeUnavailable
 			}
 			answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1"})
 			w.nodes["a"].executor.waitSubmitted(t, 1)
@@ -538,24 +176,24 @@ func TestWhatIsUnknownIsNeverCalledNotExecuted(t *testing.T) {
 	}
 }
 
-// The node that was asked handed the command on, lost sight of it, and can't
-// execute it itself: that it declines does not say that nobody executed it.
-func TestARelayThatLostSightOfACommandDoesNotCallItNotExecuted(t *testing.T) {
+// The relay hands the command on, loses its link, and cannot execute the command
+// itself. It declines, although the owner may have executed the command.
+func TestRelayReportsUnknownFateOfLostCommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "g"}, func(c *Config) { c.Search = 200 * time.Millisecond })
 	s := w.streamOf("a", "b", "a", "b")
-	w.setSight("g", "b", "g") // g sends to b, b hands on to a
+	w.setSight("g", "b", "g") // g sends to b, and b hands on to a
 	w.nodes["a"].executor.set(func(e *executor) { e.hold = make(chan struct{}) })
 	w.nodes["b"].executor.set(func(e *executor) {
-		e.refuse = func(command.Command) *command.Failure { return elsewhere("not here") }
+		e.refuse = func(command.Command) *command.Failure { return command.Unavailable("not here").OnOtherNodes() }
 	})
 	answer := w.nodes["g"].send(command.Command{Stream: s, Session: "1"})
 	w.nodes["a"].executor.waitSubmitted(t, 1)
 	w.nodes["a"].stop()
-	mustFail(t, <-answer, command.Unavailable, command.RetrySameKey)
+	mustFail(t, <-answer, command.CodeUnavailable, command.RetrySameKey)
 }
 
-func TestACommandIsAnsweredByItsDeadline(t *testing.T) {
+func TestCommandIsAnsweredByItsDeadline(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"a", "g"} {
 		t.Run("from "+from, func(t *testing.T) {
@@ -566,15 +204,15 @@ func TestACommandIsAnsweredByItsDeadline(t *testing.T) {
 			w.nodes["a"].executor.set(func(e *executor) { e.hold = hold })
 			late := w.nodes[from].send(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(50 * time.Millisecond)})
 			next := w.nodes[from].send(command.Command{Stream: s, Session: "1", Key: "next"})
-			mustFail(t, <-late, command.Timeout, command.RetrySameKey)
-			// What follows keeps its place behind it.
+			mustFail(t, <-late, command.CodeTimeout, command.RetrySameKey)
+			// The next command keeps its place after it.
 			close(hold)
 			mustSucceed(t, <-next)
 			if got := w.journal.of(s); len(got) != 2 || got[1].key != "next" {
 				t.Errorf("executed: %+v", got)
 			}
 			out := w.nodes[from].do(command.Command{Stream: s, Session: "2", Deadline: time.Now().Add(-time.Second)})
-			mustFail(t, out, command.Timeout, command.RetryLater)
+			mustFail(t, out, command.CodeTimeout, command.RetryLater)
 			if n := len(w.journal.of(s)); n != 2 {
 				t.Errorf("%d commands executed, want 2: the last one came too late", n)
 			}
@@ -582,9 +220,8 @@ func TestACommandIsAnsweredByItsDeadline(t *testing.T) {
 	}
 }
 
-// A lone gateway in a bubble: the time that a command waits for a candidate
-// is exact there.
-func TestACommandSearchesForItsTime(t *testing.T) {
+// In a synctest bubble, the time that a command waits for a candidate is exact.
+func TestSearchEndsAfterItsTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		views := make(chan *cluster.View)
@@ -603,7 +240,7 @@ func TestACommandSearchesForItsTime(t *testing.T) {
 			answer := make(chan command.Outcome, 1)
 			r.Send(command.Command{Stream: eventstore.StreamID{Type: "counter", ID: "1"}, Session: c.budget.String(), Deadline: start.Add(c.budget)},
 				func(out command.Outcome) { answer <- out })
-			mustFail(t, <-answer, command.Unavailable, command.RetryLater)
+			mustFail(t, <-answer, command.CodeUnavailable, command.RetryLater)
 			if took := time.Since(start); took != c.want {
 				t.Errorf("with %v to wait, it was answered after %v, want %v", c.budget, took, c.want)
 			}
@@ -611,7 +248,7 @@ func TestACommandSearchesForItsTime(t *testing.T) {
 	})
 }
 
-func TestAfterRunCommandsAreUnavailableAtOnce(t *testing.T) {
+func TestCommandsAreUnavailableAfterRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "g"})
 	s := w.streamOf("a", "", "a", "b")
@@ -621,8 +258,8 @@ func TestAfterRunCommandsAreUnavailableAtOnce(t *testing.T) {
 	sent := g.send(command.Command{Stream: s, Session: "1"})
 	w.nodes["a"].executor.waitSubmitted(t, 1)
 	g.stop()
-	mustFail(t, <-sent, command.Unavailable, command.RetrySameKey)
-	mustFail(t, g.do(command.Command{Stream: s, Session: "2"}), command.Unavailable, command.RetryLater)
+	mustFail(t, <-sent, command.CodeUnavailable, command.RetrySameKey)
+	mustFail(t, g.do(command.Command{Stream: s, Session: "2"}), command.CodeUnavailable, command.RetryLater)
 	close(hold)
 }
 
@@ -662,7 +299,7 @@ func TestEachRingIsReportedOnce(t *testing.T) {
 	}
 }
 
-func TestAConfigurationIsRefusedWithAllItsFaults(t *testing.T) {
+func TestConfigErrorNamesEveryProblem(t *testing.T) {
 	t.Parallel()
 	_, err := New(Config{Suspect: time.Millisecond, Search: -1, MaxLane: -1})
 	for _, want := range []string{"Self", "Watch", "Pool", "Suspect", "Search", "MaxLane"} {

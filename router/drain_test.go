@@ -9,12 +9,12 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-func TestDrainFinishesWhatIsInFlightAndSendsTheRestElsewhere(t *testing.T) {
+func TestDrainFinishesInFlightCommandsAndDivertsNewOnes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "c", "g"})
 	s := w.streamOf("a", "b", "a", "b", "c")
 	a, b, g := w.nodes["a"], w.nodes["b"], w.nodes["g"]
-	w.setSight("b", "b", "c") // else b would hand back to a what g sends to it
+	w.setSight("b", "b", "c") // b must not hand commands of g back to a
 	hold := make(chan struct{})
 	a.executor.set(func(e *executor) { e.hold = hold })
 	inFlight := []<-chan command.Outcome{
@@ -23,9 +23,9 @@ func TestDrainFinishesWhatIsInFlightAndSendsTheRestElsewhere(t *testing.T) {
 	a.executor.waitSubmitted(t, 2)
 	drained := make(chan error, 1)
 	go func() { drained <- a.router.Drain(t.Context()) }()
-	g.waitFor("a to say that it drains", func() bool { return !usable(g, "a") })
+	g.waitFor("a to report that it is draining", func() bool { return !usable(g, "a") })
 
-	// Nobody has seen a new view. Still nothing fails.
+	// No node has a new view yet, and no command fails.
 	for _, from := range []*node{g, a, b} {
 		mustSucceed(t, from.do(command.Command{Stream: s, Session: "3"}))
 	}
@@ -63,13 +63,13 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := w.nodes["a"].router.Drain(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Drain returned %v, want that its context ended", err)
+		t.Errorf("Drain returned %v, want the error of its context", err)
 	}
 }
 
-func TestDrainWaitsForCommandsOfTheNodesOwnSessions(t *testing.T) {
+func TestDrainWaitsForCommandsOfOwnSessions(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, []string{"a"}) // no peer has a stream that Drain would wait for as well
+	w := newWorld(t, []string{"a"}) // without a peer, since Drain would also wait for its stream
 	a := w.nodes["a"]
 	hold := make(chan struct{})
 	a.executor.set(func(e *executor) { e.hold = hold })

@@ -13,7 +13,7 @@ import (
 	"github.com/ganglion-es/ganglion/router/link"
 )
 
-// tally is an Executor that adds up, in memory.
+// tally is an Executor that keeps a sum in memory.
 type tally struct {
 	mu    sync.Mutex
 	total int
@@ -21,7 +21,7 @@ type tally struct {
 }
 
 func (t *tally) Submit(c command.Command, reply func(command.Outcome)) {
-	if f := c.Lane.Refusal(); f != nil {
+	if f := c.Ticket.Refusal(); f != nil {
 		reply(command.Failed(f))
 		return
 	}
@@ -29,7 +29,7 @@ func (t *tally) Submit(c command.Command, reply func(command.Outcome)) {
 	defer t.mu.Unlock()
 	var add struct{ By int }
 	if err := json.Unmarshal(c.Data, &add); err != nil {
-		reply(command.Failed(&command.Failure{Code: command.BadRequest, Retry: command.RetryNo, Message: err.Error()}))
+		reply(command.Failed(&command.Failure{Code: command.CodeBadRequest, Retry: command.RetryNo, Message: err.Error()}))
 		return
 	}
 	t.total += add.By

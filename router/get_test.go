@@ -12,7 +12,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-func TestAGetIsAnsweredByTheOwner(t *testing.T) {
+func TestOwnerAnswersGet(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "b", "g"})
 	s := w.streamOf("a", "b", "a", "b")
@@ -24,7 +24,7 @@ func TestAGetIsAnsweredByTheOwner(t *testing.T) {
 		}
 	}
 
-	// A receiver that is not the owner in its view asks the owner.
+	// A receiver whose view names another owner asks that owner.
 	w.setSight("g", "b", "g")
 	state, err := w.nodes["g"].router.Get(t.Context(), command.Get{Stream: s})
 	if err != nil || !strings.Contains(string(state.Data), `"node":"a"`) {
@@ -32,7 +32,7 @@ func TestAGetIsAnsweredByTheOwner(t *testing.T) {
 	}
 }
 
-func TestAGetGoesToTheNextCandidate(t *testing.T) {
+func TestGetGoesToNextCandidate(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []string{"dead", "dies", "drained"} {
 		t.Run(fault, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestAGetGoesToTheNextCandidate(t *testing.T) {
 	}
 }
 
-func TestAGetFailsClearly(t *testing.T) {
+func TestGetFailsClearly(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "g"}, func(c *Config) { c.Search = 20 * time.Millisecond })
 	s := w.streamOf("a", "", "a")
@@ -68,19 +68,19 @@ func TestAGetFailsClearly(t *testing.T) {
 	a.executor.set(func(e *executor) { e.hold = hold })
 	for _, from := range []*node{a, g} {
 		_, err := from.router.Get(t.Context(), command.Get{Stream: s, Deadline: time.Now().Add(30 * time.Millisecond)})
-		if f, ok := errors.AsType[*command.Failure](err); !ok || f.Code != command.Timeout {
+		if f, ok := errors.AsType[*command.Failure](err); !ok || f.Code != command.CodeTimeout {
 			t.Errorf("past its deadline, from %s: %v", from.id, err)
 		}
 	}
 	close(hold)
 	a.stop()
 	_, err := g.router.Get(t.Context(), command.Get{Stream: s})
-	if f, ok := errors.AsType[*command.Failure](err); !ok || f.Code != command.Unavailable || f.Retry != command.RetryLater {
+	if f, ok := errors.AsType[*command.Failure](err); !ok || f.Code != command.CodeUnavailable || f.Retry != command.RetryLater {
 		t.Errorf("without a domain node: %v", err)
 	}
 }
 
-// large is an executor whose answers no link carries.
+// large is an executor whose answers exceed a message between nodes.
 type large struct{}
 
 func (large) Submit(c command.Command, reply func(command.Outcome)) {
@@ -93,7 +93,7 @@ func (large) Get(context.Context, command.Get) (command.State, error) {
 
 func largeDocument() json.RawMessage { return json.RawMessage(`"` + strings.Repeat("x", 2<<20) + `"`) }
 
-func TestWhatNoLinkCarriesIsRefusedAndHurtsNobodyElse(t *testing.T) {
+func TestUnsendableRequestIsRefusedAndStreamStaysUp(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"b", "g"})
 	s := w.streamOf("b", "", "b")
@@ -105,14 +105,14 @@ func TestWhatNoLinkCarriesIsRefusedAndHurtsNobodyElse(t *testing.T) {
 
 	cmd := command.Command{Stream: s, Session: "1", Name: "add"}
 	cmd.Data = largeDocument()
-	mustFail(t, g.do(cmd), command.TooLarge, command.RetryNo)
+	mustFail(t, g.do(cmd), command.CodeTooLarge, command.RetryNo)
 	cmd.Data = json.RawMessage(`1`)
 	cmd.Trace = "\xff"
-	mustFail(t, g.do(cmd), command.BadRequest, command.RetryNo)
+	mustFail(t, g.do(cmd), command.CodeBadRequest, command.RetryNo)
 	cmd.Trace, cmd.Claims = "", map[string]any{"f": func() {}}
-	mustFail(t, g.do(cmd), command.BadRequest, command.RetryNo)
+	mustFail(t, g.do(cmd), command.CodeBadRequest, command.RetryNo)
 	_, err := g.router.Get(t.Context(), command.Get{Stream: eventstore.StreamID{Type: s.Type, ID: s.ID + "\xff"}})
-	if f, ok := errors.AsType[*command.Failure](err); err != nil && (!ok || f.Code == command.Internal) {
+	if f, ok := errors.AsType[*command.Failure](err); err != nil && (!ok || f.Code == command.CodeInternal) {
 		t.Errorf("a name that is not UTF-8: %v", err)
 	}
 
@@ -126,9 +126,9 @@ func TestWhatNoLinkCarriesIsRefusedAndHurtsNobodyElse(t *testing.T) {
 	w.setReady("a", "b", "g")
 	g.waitFor("the link to a", func() bool { return usable(g, "a") && len(g.router.Ring().Members()) == 2 })
 	s = w.streamOf("a", "", "a", "b")
-	mustFail(t, g.do(command.Command{Stream: s}), command.TooLarge, command.RetryNo)
+	mustFail(t, g.do(command.Command{Stream: s}), command.CodeTooLarge, command.RetryNo)
 	_, err = g.router.Get(t.Context(), command.Get{Stream: s})
-	if f, ok := errors.AsType[*command.Failure](err); !ok || f.Code != command.TooLarge {
+	if f, ok := errors.AsType[*command.Failure](err); !ok || f.Code != command.CodeTooLarge {
 		t.Errorf("a large state: %v", err)
 	}
 	if st := g.router.Stats(); st.Unknown != 0 {
@@ -136,7 +136,7 @@ func TestWhatNoLinkCarriesIsRefusedAndHurtsNobodyElse(t *testing.T) {
 	}
 }
 
-func TestGetsOfPeersAreBoundedAndGiveBackTheirPlaces(t *testing.T) {
+func TestPeerGetsAreBoundedAndReleaseTheirSlots(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "g"}, func(c *Config) { c.MaxGets = 1 })
 	s := w.streamOf("a", "", "a")
@@ -150,7 +150,7 @@ func TestGetsOfPeersAreBoundedAndGiveBackTheirPlaces(t *testing.T) {
 			answers <- err
 		}()
 	}
-	if f, ok := errors.AsType[*command.Failure](<-answers); !ok || f.Code != command.Busy {
+	if f, ok := errors.AsType[*command.Failure](<-answers); !ok || f.Code != command.CodeBusy {
 		t.Errorf("a get past the bound: %v", f)
 	}
 	close(hold)
@@ -158,7 +158,7 @@ func TestGetsOfPeersAreBoundedAndGiveBackTheirPlaces(t *testing.T) {
 		t.Errorf("a get within the bound: %v", err)
 	}
 	for range 3 {
-		<-a.router.own.wait() // until a's part in the get before is over
+		<-a.router.own.wait() // until a has finished the get before
 		if _, err := g.router.Get(t.Context(), command.Get{Stream: s}); err != nil {
 			t.Errorf("a get after others: %v", err)
 		}

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/internal/lane"
 	"github.com/ganglion-es/ganglion/router/link"
 )
 
@@ -23,20 +25,27 @@ type inbound struct {
 
 	mu      sync.Mutex
 	ended   bool
-	refused map[*lane]uint64 // by the newest reply that refused one of its commands
-	all     uint64           // requests of whoever had acted on fewer replies are refused
+	refused map[laneKey]refused
+	minSeen uint64 // requests with a lower seen are refused on every lane
 }
 
-// maxRefused bounds the lanes of a stream that are remembered as refused. When
-// there are more, what comes is refused whatever its lane.
+// refused is a stream's memory of a lane: the number of the newest reply that
+// refused one of its commands, and the failure for requests whose sender had
+// not acted on that reply.
+type refused struct {
+	reply   uint64
+	failure *command.Failure
+}
+
+// maxRefused bounds the refusals that a stream remembers. Past it, requests of
+// every lane are refused until the peer has acted on the newest refusal.
 const maxRefused = 4096
 
-// Commands serves a peer's stream of requests: it is that method of
-// peer.PeerServer.
+// Commands serves a peer's stream of requests, as [peer.PeerServer] asks for.
 func (r *Router) Commands(stream peer.Peer_CommandsServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	in := &inbound{router: r, ctx: ctx, cancel: cancel, refused: make(map[*lane]uint64)}
+	in := &inbound{router: r, ctx: ctx, cancel: cancel, refused: make(map[laneKey]refused)}
 	r.mu.Lock()
 	if r.stopped {
 		r.mu.Unlock()
@@ -48,7 +57,7 @@ func (r *Router) Commands(stream peer.Peer_CommandsServer) error {
 	r.work.Add(1)
 	r.mu.Unlock()
 
-	err := in.link.Serve(ctx, in.handle, in.heard)
+	err := in.link.Serve(ctx, in.handle, in.acted)
 	r.mu.Lock()
 	delete(r.peers, in)
 	r.mu.Unlock()
@@ -58,49 +67,46 @@ func (r *Router) Commands(stream peer.Peer_CommandsServer) error {
 	return err
 }
 
-// handle takes a request.
+// handle answers a request, or makes it a call.
 func (in *inbound) handle(req *peer.Request) {
 	r := in.router
 	switch body := req.GetBody().(type) {
 	case *peer.Request_Command:
 		c, f := callOf(body.Command, time.Now())
 		if f == nil && (r.cfg.Executor == nil || r.draining.Load()) {
-			f = elsewhere("this node executes no commands now")
+			f = command.Unavailable("this node executes no commands now").OnOtherNodes()
 			r.count.elsewhere.Add(1)
 		}
 		if f != nil {
-			in.answer(req.GetId(), command.Failed(f))
+			in.reply(req.GetId(), command.Failed(f))
 			return
 		}
 		c.id = req.GetId()
 		r.own.add(1)
-		r.enter(laneKey{peer: in, session: c.cmd.Session, stream: c.cmd.Stream}, c, req.GetSeen())
+		r.admit(laneKey{peer: in, session: c.Command.Session, stream: c.Command.Stream}, c, req.GetSeen())
 	case *peer.Request_Get:
 		in.get(req.GetId(), body.Get)
 	default:
-		in.answer(req.GetId(), command.Failed(&command.Failure{
-			Code: command.Unsupported, Retry: command.RetryNo,
-			Message: "this node knows no such request: its peer is newer than it",
-		}))
+		in.reply(req.GetId(), command.Failed(command.Unsupported("this node does not know this request: its peer runs a newer version")))
 	}
 }
 
-// get answers a get, on a goroutine of its own.
+// get answers a get on a goroutine of its own.
 func (in *inbound) get(id uint64, msg *peer.Get) {
 	r := in.router
 	g, f := getOf(msg, time.Now())
 	if f == nil && (r.cfg.Executor == nil || r.draining.Load()) {
-		f = elsewhere("this node answers no gets now")
+		f = command.Unavailable("this node answers no gets now").OnOtherNodes()
 	}
 	if f == nil {
 		select {
 		case r.gets <- struct{}{}:
 		default:
-			f = busy("this node answers %d gets of other nodes", cap(r.gets))
+			f = command.Busy("this node answers %d gets of other nodes", cap(r.gets))
 		}
 	}
 	if f != nil {
-		in.answer(id, command.Failed(f))
+		in.reply(id, command.Failed(f))
 		return
 	}
 	r.own.add(1)
@@ -114,89 +120,73 @@ func (in *inbound) get(id uint64, msg *peer.Get) {
 	})
 }
 
-// answer sends the answer to a command and returns which reply it is.
-func (in *inbound) answer(id uint64, out command.Outcome) uint64 {
+// reply sends the answer to a command and returns its number among the replies
+// of the stream.
+func (in *inbound) reply(id uint64, out command.Outcome) uint64 {
 	return in.link.Reply(outcomeReply(id, out))
 }
 
-// remember keeps in mind that a reply refused a command of a lane, whose lock
-// is held, until the peer knows. It returns false if there is nobody left to
-// refuse anything.
-func (in *inbound) remember(l *lane, reply uint64) bool {
+// answer sends the answer to a call, whose lane's lock is held, and remembers a
+// refusal until the peer has acted on it.
+func (in *inbound) answer(c *call, a lane.Answer) {
+	n := in.reply(c.id, a.Outcome)
+	if a.Refusal == nil {
+		return
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.ended {
-		return false
+	key := c.lane.key
+	switch _, known := in.refused[key]; {
+	case in.ended:
+	case known || len(in.refused) < maxRefused:
+		in.refused[key] = refused{reply: n, failure: a.Refusal}
+	default:
+		in.minSeen = max(in.minSeen, n)
 	}
-	if _, known := in.refused[l]; !known && len(in.refused) >= maxRefused {
-		in.all = max(in.all, reply)
-		return false
-	}
-	in.refused[l] = reply
-	return true
 }
 
-// refusesAll returns a failure if a request is refused whatever its lane, as
-// what was still being taken in when the stream ended: the refusals that would
-// concern it are forgotten by then, and its sender asks somebody else.
-func (in *inbound) refusesAll(l *lane, seen uint64) *command.Failure {
+// priorRefusal returns the failure of a request whose sender could not know of
+// an earlier refusal in its lane, or nil. seen is the number of replies that
+// the sender had acted on. Requests that are read while their stream ends are
+// also refused: their sender tries another node.
+func (in *inbound) priorRefusal(key laneKey, seen uint64) *command.Failure {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.ended {
-		return elsewhere("the stream that this command came on has ended")
-	}
-	if seen >= in.all || l.key.session == "" {
+	earlier, known := in.refused[key]
+	switch {
+	case in.ended:
+		return command.Unavailable("the stream that this command came on has ended").OnOtherNodes()
+	case key.session == "":
 		return nil
+	case known && seen < earlier.reply:
+		return earlier.failure
+	case seen < in.minSeen:
+		return command.Busy("this node refused commands on more than %d lanes", maxRefused)
 	}
-	return busy("this node refused commands on %d lanes at once", maxRefused)
+	return nil
 }
 
-// heard forgets the refusals that the peer knows of.
-func (in *inbound) heard(seen uint64) {
-	var known map[*lane]uint64
+// acted forgets the refusals that the peer has acted on. Every later request
+// was sent after that.
+func (in *inbound) acted(seen uint64) {
 	in.mu.Lock()
-	for l, reply := range in.refused {
-		if reply > seen {
-			continue
-		}
-		if known == nil {
-			known = make(map[*lane]uint64)
-		}
-		known[l] = reply
-		delete(in.refused, l)
-	}
-	in.mu.Unlock()
-	in.router.forget(known)
+	defer in.mu.Unlock()
+	maps.DeleteFunc(in.refused, func(_ laneKey, earlier refused) bool { return earlier.reply <= seen })
 }
 
-// end forgets everything about the stream.
+// end makes priorRefusal refuse every request that is still read from the
+// stream.
 func (in *inbound) end() {
 	in.mu.Lock()
-	in.ended = true
-	known := in.refused
-	in.refused = nil
-	in.mu.Unlock()
-	in.router.forget(known)
+	defer in.mu.Unlock()
+	in.ended, in.refused = true, nil
 }
 
-// forget takes refusals off lanes, unless those were refused again since.
-func (r *Router) forget(known map[*lane]uint64) {
-	for l, reply := range known {
-		s := r.shard(&l.key)
-		s.mu.Lock()
-		if l.refusedBy <= reply {
-			l.refusedBy, l.refusal = 0, nil
-			s.tidy(l)
-		}
-		s.unlock()
-	}
-}
-
-// Drain makes this node execute nothing more: peers are told, what they send
-// is refused as Elsewhere, and commands of this node's own sessions go to
-// other nodes. It returns when what the executor had, and what peers had sent,
-// is answered and their streams have ended in good order, or with an error
-// when the context ends first. There is no way back.
+// Drain stops this node from accepting commands for execution. It tells the
+// peers. Commands that they still send are refused with Elsewhere set, and
+// commands of this node's sessions go to other nodes. Drain returns when all
+// commands of the executor and of peers are answered and the streams of peers
+// have ended cleanly, or with an error if ctx ends first. It cannot be undone.
 func (r *Router) Drain(ctx context.Context) error {
 	r.mu.Lock()
 	r.draining.Store(true)
@@ -204,11 +194,11 @@ func (r *Router) Drain(ctx context.Context) error {
 		in.link.Drain()
 	}
 	r.mu.Unlock()
-	r.kick()
+	r.retry()
 	select {
 	case <-r.own.wait():
 	case <-ctx.Done():
-		return fmt.Errorf("router: draining: %d commands are still in flight: %w", r.own.value(), ctx.Err())
+		return fmt.Errorf("router: drain: %d commands are still in flight: %w", r.own.value(), ctx.Err())
 	}
 	r.mu.Lock()
 	r.stopped = true
@@ -220,12 +210,12 @@ func (r *Router) Drain(ctx context.Context) error {
 	case <-r.streams.wait():
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("router: draining: %d peers have not taken their answers: %w", r.streams.value(), ctx.Err())
+		return fmt.Errorf("router: drain: %d peers have not received their answers: %w", r.streams.value(), ctx.Err())
 	}
 }
 
-// hangUp breaks all peers' streams.
-func (r *Router) hangUp() {
+// closePeers breaks the streams of all peers.
+func (r *Router) closePeers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopped = true

@@ -25,181 +25,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// journal stands where the event store stands: it gives a key one effect and
-// one answer, whichever node executes it.
-type journal struct {
-	mu      sync.Mutex
-	known   map[string]command.Result
-	entries map[eventstore.StreamID][]entry
-	changed broadcast
-}
-
-type entry struct {
-	node, session, key string
-	data               string
-	attempt            int
-}
-
-func newJournal() *journal {
-	return &journal{known: make(map[string]command.Result), entries: make(map[eventstore.StreamID][]entry)}
-}
-
-func (j *journal) execute(node string, c command.Command) command.Result {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	id := c.Stream.String() + " " + c.Key
-	if res, ok := j.known[id]; ok {
-		res.Replayed = true
-		return res
-	}
-	j.entries[c.Stream] = append(j.entries[c.Stream], entry{node, c.Session, c.Key, string(c.Data), c.Attempt})
-	res := command.Result{Key: c.Key, Version: eventstore.Version(len(j.entries[c.Stream])), Position: eventstore.Position(len(j.entries[c.Stream])), Data: c.Data}
-	j.known[id] = res
-	j.changed.send()
-	return res
-}
-
-func (j *journal) of(s eventstore.StreamID) []entry {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return slices.Clone(j.entries[s])
-}
-
-// executor executes commands one after another, on one goroutine.
-type executor struct {
-	node    string
-	journal *journal
-
-	mu      sync.Mutex
-	queue   []job
-	wake    chan struct{}
-	reach   broadcast                                // something was submitted
-	got     int                                      // commands submitted
-	refuse  func(c command.Command) *command.Failure // at once, in Submit
-	hold    chan struct{}                            // nil, or closed when commands may be executed
-	instead func(c command.Command) *command.Failure // when its turn comes
-}
-
-type job struct {
-	c     command.Command
-	reply func(command.Outcome)
-}
-
-func (e *executor) Submit(c command.Command, reply func(command.Outcome)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.got++
-	e.reach.send()
-	if e.refuse != nil {
-		if f := e.refuse(c); f != nil {
-			e.mu.Unlock()
-			reply(command.Failed(f))
-			e.mu.Lock()
-			return
-		}
-	}
-	e.queue = append(e.queue, job{c, reply})
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (e *executor) Get(ctx context.Context, g command.Get) (command.State, error) {
-	e.mu.Lock()
-	hold := e.hold
-	e.mu.Unlock()
-	if hold != nil {
-		select {
-		case <-hold:
-		case <-ctx.Done():
-			return command.State{}, &command.Failure{Code: command.Timeout, Retry: command.RetryLater}
-		}
-	}
-	n := len(e.journal.of(g.Stream))
-	return command.State{Version: eventstore.Version(n), Data: json.RawMessage(fmt.Sprintf(`{"value":%d,"node":%q}`, n, e.node))}, nil
-}
-
-func (e *executor) run(ctx context.Context) {
-	for {
-		e.mu.Lock()
-		hold, instead := e.hold, e.instead
-		var j job
-		if len(e.queue) > 0 {
-			j = e.queue[0]
-		}
-		e.mu.Unlock()
-		if j.reply == nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-e.wake:
-			}
-			continue
-		}
-		if hold != nil {
-			select {
-			case <-ctx.Done():
-				return
-			case <-hold:
-			}
-		}
-		e.mu.Lock()
-		e.queue = e.queue[1:]
-		e.mu.Unlock()
-		f := j.c.Lane.Refusal()
-		if f == nil && instead != nil {
-			f = instead(j.c)
-		}
-		if f != nil {
-			j.reply(command.Failed(f))
-			continue
-		}
-		j.reply(command.Outcome{Result: e.journal.execute(e.node, j.c)})
-	}
-}
-
-func (e *executor) set(change func(*executor)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	change(e)
-}
-
-// submitted is how many commands were submitted.
-func (e *executor) submitted() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.got
-}
-
-// waitSubmitted waits until n commands were submitted.
-func (e *executor) waitSubmitted(t testing.TB, n int) {
-	t.Helper()
-	e.waitFor(t, func() bool { return e.got >= n })
-}
-
-// waitMost bounds each wait for something that ought to happen soon.
-const waitMost = 2 * time.Minute
-
-func (e *executor) waitFor(t testing.TB, ok func() bool) {
-	t.Helper()
-	late := time.After(waitMost)
-	for {
-		reach := e.reach.wait()
-		e.mu.Lock()
-		done := ok()
-		e.mu.Unlock()
-		if done {
-			return
-		}
-		select {
-		case <-reach:
-		case <-late:
-			t.Fatalf("after %v the executor of node %s was given %d commands, and waits for more", waitMost, e.node, e.submitted())
-		}
-	}
-}
-
 // world is a cluster in one process: real routers, links and sockets, and
 // views that the test sets.
 type world struct {
@@ -209,7 +34,7 @@ type world struct {
 
 	mu    sync.Mutex
 	view  *cluster.View
-	views map[string]*cluster.View // of nodes that see another one
+	views map[string]*cluster.View // of nodes with a view of their own
 	news  broadcast
 }
 
@@ -221,7 +46,7 @@ type node struct {
 	server   *grpc.Server
 	pool     *link.Pool
 	proxy    *proxy
-	stop     func() // kill -9, as far as a process can do it to a part of itself
+	stop     func() // like kill -9, as closely as one process allows
 }
 
 // logged collects log lines. It is safe for concurrent use.
@@ -236,7 +61,7 @@ func (l *logged) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// line returns the first line that says all of says, or nothing.
+// line returns the first line that contains all of says, or "".
 func (l *logged) line(says ...string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -250,7 +75,8 @@ func (l *logged) line(says ...string) string {
 
 type option func(*Config)
 
-// suspicious nodes give up a silent link as soon as real ones do.
+// suspicious makes a node abandon a silent link after the same time as a real
+// node, or after 3 seconds on a busy test machine.
 func suspicious(c *Config) {
 	c.Suspect = 0
 	if os.Getenv("CI") != "" {
@@ -258,7 +84,8 @@ func suspicious(c *Config) {
 	}
 }
 
-// newWorld starts domain nodes, and gateways (ids that begin with "g").
+// newWorld starts nodes. An id that begins with "g" is a gateway's, another one a
+// domain node's.
 func newWorld(t testing.TB, ids []string, opts ...option) *world {
 	w := &world{t: t, journal: newJournal(), nodes: make(map[string]*node)}
 	w.view, w.views = &cluster.View{}, make(map[string]*cluster.View)
@@ -289,8 +116,8 @@ func (w *world) start(id string, opts ...option) *node {
 	n.proxy = newProxy(w.t, listener.Addr().String())
 	n.pool = link.NewPool(link.PoolConfig{})
 	cfg := Config{
-		Suspect: 5 * time.Second,  // no false alarm on a busy machine
-		Search:  30 * time.Second, // which takes its time to dial as well
+		Suspect: 5 * time.Second,  // no false suspicion on a busy machine
+		Search:  30 * time.Second, // a busy machine also dials slowly
 		Self:    id, Pool: n.pool, Watch: func(ctx context.Context) <-chan *cluster.View { return w.watch(ctx, id) },
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -322,7 +149,7 @@ func (w *world) start(id string, opts ...option) *node {
 	return n
 }
 
-// setReady makes exactly these nodes the members, all ready.
+// setReady makes these nodes the only members, all ready.
 func (w *world) setReady(ids ...string) {
 	v := w.viewOf(ids...)
 	w.mu.Lock()
@@ -331,7 +158,7 @@ func (w *world) setReady(ids ...string) {
 	w.news.send()
 }
 
-// setSight makes one node see these members, whatever the others see.
+// setSight gives one node a view with these members.
 func (w *world) setSight(node string, ids ...string) {
 	v := w.viewOf(ids...)
 	w.mu.Lock()
@@ -404,7 +231,8 @@ func (n *node) waitLinks() {
 	})
 }
 
-// waitFor waits for something that changes with the router's view of things.
+// waitFor waits until ok, which it calls after each change that the router
+// broadcasts.
 func (n *node) waitFor(what string, ok func() bool) {
 	n.world.t.Helper()
 	late := time.After(waitMost)
@@ -416,13 +244,13 @@ func (n *node) waitFor(what string, ok func() bool) {
 		select {
 		case <-changed:
 		case <-late:
-			n.world.t.Fatalf("node %s waited %v in vain for %s", n.id, waitMost, what)
+			n.world.t.Fatalf("node %s waited %v for %s", n.id, waitMost, what)
 		}
 	}
 }
 
-// streamOf returns a stream that the owner owns and, if next is not empty,
-// that next would own without it.
+// streamOf returns a stream of owner. If next is not empty, it is the stream's
+// owner in the ring without owner.
 func (w *world) streamOf(owner, next string, members ...string) eventstore.StreamID {
 	w.t.Helper()
 	r := ring.New(members)
@@ -439,9 +267,9 @@ func (w *world) streamOf(owner, next string, members ...string) eventstore.Strea
 	return eventstore.StreamID{}
 }
 
-// send sends a command and returns where its answer will be.
+// send sends a command and returns the channel of its answer.
 func (n *node) send(c command.Command) <-chan command.Outcome {
-	answer := make(chan command.Outcome, 2) // a second one would be a fault that the test can see
+	answer := make(chan command.Outcome, 2) // room for a second one, so that a test can notice it
 	if c.Name == "" {
 		c.Name = "add"
 	}
@@ -470,111 +298,4 @@ func mustFail(t testing.TB, out command.Outcome, code command.Code, retry comman
 	if out.Failure.Code != code || out.Failure.Retry != retry || out.Failure.Elsewhere {
 		t.Fatalf("the command failed with %v (retry %s, elsewhere %v); want %s, %s", out.Failure, out.Failure.Retry, out.Failure.Elsewhere, code, retry)
 	}
-}
-
-// proxy stands in front of a node's server, and can be frozen and cut.
-type proxy struct {
-	addr     string
-	target   string
-	listener net.Listener
-	running  sync.WaitGroup
-
-	mu     sync.Mutex
-	conns  map[net.Conn]struct{}
-	thaw   chan struct{} // nil: forwarding
-	closed bool
-}
-
-func newProxy(t testing.TB, target string) *proxy {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &proxy{addr: l.Addr().String(), target: target, listener: l, conns: make(map[net.Conn]struct{})}
-	p.running.Go(p.accept)
-	return p
-}
-
-func (p *proxy) accept() {
-	for {
-		in, err := p.listener.Accept()
-		if err != nil {
-			return
-		}
-		out, err := net.Dial("tcp", p.target)
-		if err != nil {
-			in.Close()
-			continue
-		}
-		p.mu.Lock()
-		if p.closed {
-			in.Close()
-			out.Close()
-		}
-		p.conns[in], p.conns[out] = struct{}{}, struct{}{}
-		p.mu.Unlock()
-		p.running.Go(func() { p.forward(in, out) })
-		p.running.Go(func() { p.forward(out, in) })
-	}
-}
-
-func (p *proxy) forward(from, to net.Conn) {
-	defer from.Close()
-	defer to.Close()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(buf)
-		p.mu.Lock()
-		thaw := p.thaw
-		p.mu.Unlock()
-		if thaw != nil {
-			<-thaw
-		}
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return
-			}
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// freeze stops forwarding, in both directions, without closing anything.
-func (p *proxy) freeze() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.thaw == nil {
-		p.thaw = make(chan struct{})
-	}
-}
-
-func (p *proxy) unfreeze() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.thaw != nil {
-		close(p.thaw)
-		p.thaw = nil
-	}
-}
-
-// cut closes every connection; new ones are accepted.
-func (p *proxy) cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
-		c.Close()
-	}
-	clear(p.conns)
-}
-
-func (p *proxy) close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.listener.Close()
-	p.unfreeze()
-	p.cut()
-	p.running.Wait()
 }

@@ -6,38 +6,41 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/router/link"
 )
 
-// Stats counts what a router has done since it was made.
+// Stats has a router's counters since its creation.
 type Stats struct {
-	// Local and Forwarded count commands of this node's own sessions that it
-	// handed to its own executor, and that it sent to a peer.
+	// Local and Forwarded count commands of this node's sessions: Local those
+	// passed to its executor, Forwarded those sent to a peer.
 	Local     uint64 `json:"local"`
 	Forwarded uint64 `json:"forwarded"`
-	// ExecutedForOthers and HandedOn count commands of peers that this node
-	// handed to its executor, and that it sent on to the owner in its view.
+	// ExecutedForOthers and HandedOn count commands of peers: ExecutedForOthers
+	// those passed to this node's executor, HandedOn those sent on to the owner
+	// in this node's view.
 	ExecutedForOthers uint64 `json:"executed_for_others"`
 	HandedOn          uint64 `json:"handed_on"`
-	// Retried counts commands that were sent to another candidate, Unknown
-	// those whose fate was unknown at the one before.
+	// Retried counts further attempts to execute a command, and Unknown the
+	// attempts whose fate is unknown.
 	Retried uint64 `json:"retried"`
 	Unknown uint64 `json:"unknown"`
-	// Busy, Unavailable and Timeout count answers that this router gave or
-	// passed on to its own sessions.
+	// Busy, Unavailable and Timeout count answers with that code to this node's
+	// sessions, including answers of other nodes.
 	Busy        uint64 `json:"busy"`
 	Unavailable uint64 `json:"unavailable"`
 	Timeout     uint64 `json:"timeout"`
-	// Elsewhere counts commands of peers that this node refused unexecuted.
+	// Elsewhere counts commands of peers that this node declined with Elsewhere
+	// set, so that the peer tries another node.
 	Elsewhere uint64 `json:"elsewhere"`
 	// Gets counts gets of this node's sessions.
 	Gets uint64 `json:"gets"`
-	// Silences counts streams to peers that were given up because one side did
-	// not hear the other.
+	// Silences counts streams to peers that ended because one side did not hear
+	// the other.
 	Silences uint64 `json:"silences"`
-	// RingChanges counts the times that owners came or went.
+	// RingChanges counts changes of the set of owners.
 	RingChanges uint64 `json:"ring_changes"`
-	// Unanswered is the number of commands without an answer at this moment.
+	// Unanswered is the current number of commands without an answer.
 	Unanswered int64 `json:"unanswered"`
 }
 
@@ -47,6 +50,39 @@ type counters struct {
 	busy, unavailable, timeout, elsewhere, gets   atomic.Uint64
 	ringChanges, silences                         atomic.Uint64
 	unanswered                                    atomic.Int64
+}
+
+// handover counts the nth handover of a command.
+func (c *counters) handover(n int, toExecutor, fromPeer bool) {
+	if n > 1 {
+		c.retried.Add(1)
+	}
+	switch {
+	case toExecutor && fromPeer:
+		c.executedForOthers.Add(1)
+	case toExecutor:
+		c.local.Add(1)
+	case fromPeer:
+		c.handedOn.Add(1)
+	default:
+		c.forwarded.Add(1)
+	}
+}
+
+// failure counts the failure of an answer to a command; f may be nil.
+func (c *counters) failure(f *command.Failure, fromPeer bool) {
+	switch {
+	case f == nil:
+	case fromPeer && f.Elsewhere:
+		c.elsewhere.Add(1)
+	case fromPeer:
+	case f.Code == command.CodeBusy:
+		c.busy.Add(1)
+	case f.Code == command.CodeUnavailable:
+		c.unavailable.Add(1)
+	case f.Code == command.CodeTimeout:
+		c.timeout.Add(1)
+	}
 }
 
 // Stats returns the counters.
@@ -74,11 +110,11 @@ func (r *Router) Links() []LinkStatus {
 	return all
 }
 
-// gauge counts what is under way, and tells when it is nothing.
+// gauge counts work in flight. Drain waits until it is 0.
 type gauge struct {
 	mu   sync.Mutex
 	n    int
-	idle chan struct{} // closed at 0, if somebody waits
+	idle chan struct{} // closed at 0; nil if no goroutine waits
 }
 
 func (g *gauge) add(n int) {
@@ -96,7 +132,7 @@ func (g *gauge) value() int {
 	return g.n
 }
 
-// wait returns a channel that is closed once the gauge is at 0.
+// wait returns a channel that is closed when the gauge is at 0.
 func (g *gauge) wait() <-chan struct{} {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -111,7 +147,7 @@ func (g *gauge) wait() <-chan struct{} {
 	return idle
 }
 
-// broadcast wakes all who wait for the next change.
+// broadcast wakes every goroutine that waits for the next change.
 type broadcast struct {
 	mu   sync.Mutex
 	next chan struct{}

@@ -2,7 +2,6 @@ package router
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -15,27 +14,27 @@ import (
 	"github.com/ganglion-es/ganglion/router/link"
 )
 
-// This file turns commands, gets and answers into what travels between nodes,
-// and back. What comes from a peer is checked as if a stranger had sent it;
-// what goes to one is checked for what would break the stream for everybody
-// else on it: gRPC can't carry strings that are not UTF-8.
+// This file converts commands, gets and answers to messages between nodes, and
+// back. Messages from peers are checked like any untrusted input. Messages to
+// peers are checked for strings that are not UTF-8: gRPC cannot carry them, and
+// would break the stream for all other requests.
 
-// maxBudget bounds how long a peer may say that its client waits. Clients are
-// held to 30 seconds; more than this is a mistake, or mischief.
+// maxBudget bounds the time that a peer may give to a command. Clients are
+// limited to 30 seconds.
 const maxBudget = 10 * time.Minute
 
 const (
 	maxKey  = 64
-	maxText = 512 // for a session, a trace
+	maxText = 512 // bytes of a session or a trace
 )
 
-// requestOf is the request to execute a call.
+// requestOf returns the request to execute a call.
 func requestOf(c *call, hop uint32, now time.Time) (*peer.Request, *command.Failure) {
-	cmd := &c.cmd
+	cmd := &c.Command
 	if c.claims == nil && len(cmd.Claims) > 0 {
 		claims, err := json.Marshal(cmd.Claims)
 		if err != nil {
-			return nil, malformed("claims", "the claims can't be written as JSON: %v", err)
+			return nil, command.BadRequest("claims", "the claims cannot be written as JSON: %v", err)
 		}
 		c.claims = claims
 	}
@@ -47,15 +46,17 @@ func requestOf(c *call, hop uint32, now time.Time) (*peer.Request, *command.Fail
 		{"client", cmd.Client},
 		{"session", cmd.Session},
 		{"trace", cmd.Trace},
+		{"log", cmd.Log},
 	} {
 		if !utf8.ValidString(text.value) {
-			return nil, malformed("", "the command's %s is not valid UTF-8", text.name)
+			return nil, command.BadRequest("", "the command's %s is not valid UTF-8", text.name)
 		}
 	}
 	msg := &peer.Command{
 		Type: cmd.Stream.Type, Id: cmd.Stream.ID, Name: cmd.Name, Data: cmd.Data,
 		Key: cmd.Key, ClientKey: cmd.ClientKey, Client: cmd.Client, Claims: c.claims, Session: cmd.Session,
 		BudgetUs: cmd.Deadline.Sub(now).Microseconds(), Attempt: uint32(cmd.Attempt), Trace: cmd.Trace, Hop: hop,
+		System: cmd.System, Depth: uint32(cmd.Depth), Log: cmd.Log,
 	}
 	if cmd.Expect != nil {
 		msg.Expect = new(uint64(*cmd.Expect))
@@ -63,7 +64,7 @@ func requestOf(c *call, hop uint32, now time.Time) (*peer.Request, *command.Fail
 	return &peer.Request{Body: &peer.Request_Command{Command: msg}}, nil
 }
 
-// callOf is the call that a peer's request asks for.
+// callOf returns the call of a peer's request.
 func callOf(msg *peer.Command, now time.Time) (*call, *command.Failure) {
 	stream, deadline, f := common(msg.GetType(), msg.GetId(), msg.GetBudgetUs(), now)
 	if f != nil {
@@ -71,37 +72,43 @@ func callOf(msg *peer.Command, now time.Time) (*call, *command.Failure) {
 	}
 	switch {
 	case msg.GetName() == "" || len(msg.GetName()) > eventstore.MaxIDBytes:
-		return nil, malformed("", "the command's name has %d bytes, it has 1 to %d", len(msg.GetName()), eventstore.MaxIDBytes)
+		return nil, command.BadRequest("", "the command's name has %d bytes, 1 to %d are allowed", len(msg.GetName()), eventstore.MaxIDBytes)
 	case len(msg.GetKey()) == 0 || len(msg.GetKey()) > maxKey:
-		return nil, malformed("", "the key has %d bytes, it has 1 to %d", len(msg.GetKey()), maxKey)
+		return nil, command.BadRequest("", "the key has %d bytes, 1 to %d are allowed", len(msg.GetKey()), maxKey)
 	case len(msg.GetClient()) > eventstore.MaxIDBytes:
-		return nil, malformed("", "the client id has %d bytes, at most %d are allowed", len(msg.GetClient()), eventstore.MaxIDBytes)
-	case len(msg.GetSession()) > maxText || len(msg.GetTrace()) > maxText:
-		return nil, malformed("", "the session or the trace has more than %d bytes", maxText)
+		return nil, command.BadRequest("", "the client id has %d bytes, at most %d are allowed", len(msg.GetClient()), eventstore.MaxIDBytes)
+	case len(msg.GetSession()) > maxText || len(msg.GetTrace()) > maxText || len(msg.GetLog()) > maxText:
+		return nil, command.BadRequest("", "the session, the trace or the log has more than %d bytes", maxText)
+	case msg.GetDepth() > command.MaxDepth:
+		return nil, command.BadRequest("", "the depth is %d, at most %d is allowed", msg.GetDepth(), command.MaxDepth)
 	case msg.GetAttempt() < 1 || msg.GetAttempt() > 100:
-		return nil, malformed("", "the attempt is %d, it is 1 to 100", msg.GetAttempt())
+		return nil, command.BadRequest("", "the attempt is %d, 1 to 100 is allowed", msg.GetAttempt())
 	}
 	c := &call{claims: msg.GetClaims(), hop: msg.GetHop()}
-	c.cmd = command.Command{
+	c.Command = command.Command{
 		Stream: stream, Name: msg.GetName(), Data: msg.GetData(),
 		Key: msg.GetKey(), ClientKey: msg.GetClientKey(), Client: msg.GetClient(), Session: msg.GetSession(),
 		Deadline: deadline, Attempt: int(msg.GetAttempt()), Trace: msg.GetTrace(),
+		System: msg.GetSystem(), Depth: int(msg.GetDepth()), Log: msg.GetLog(),
+	}
+	if f := c.Command.CheckReserved(); f != nil {
+		return nil, f
 	}
 	if len(c.claims) > 0 {
-		if err := json.Unmarshal(c.claims, &c.cmd.Claims); err != nil {
-			return nil, malformed("", "the claims are no JSON object: %v", err)
+		if err := json.Unmarshal(c.claims, &c.Command.Claims); err != nil {
+			return nil, command.BadRequest("", "the claims are not a JSON object: %v", err)
 		}
 	}
 	if msg.Expect != nil {
-		c.cmd.Expect = new(eventstore.Version(msg.GetExpect()))
+		c.Command.Expect = new(eventstore.Version(msg.GetExpect()))
 	}
 	return c, nil
 }
 
-// getRequest is the request for an aggregate's state.
+// getRequest returns the request for an aggregate's state.
 func getRequest(g command.Get, hop uint32, now time.Time) (*peer.Request, *command.Failure) {
 	if !utf8.ValidString(g.Stream.Type) || !utf8.ValidString(g.Stream.ID) {
-		return nil, malformed("", "the aggregate's name is not valid UTF-8")
+		return nil, command.BadRequest("", "the aggregate's name is not valid UTF-8")
 	}
 	return &peer.Request{Body: &peer.Request_Get{Get: &peer.Get{
 		Type: g.Stream.Type, Id: g.Stream.ID, AtLeast: uint64(g.AtLeast), Strong: g.Strong,
@@ -109,7 +116,7 @@ func getRequest(g command.Get, hop uint32, now time.Time) (*peer.Request, *comma
 	}}}, nil
 }
 
-// getOf is the get that a peer's request asks for.
+// getOf returns the get of a peer's request.
 func getOf(msg *peer.Get, now time.Time) (command.Get, *command.Failure) {
 	stream, deadline, f := common(msg.GetType(), msg.GetId(), msg.GetBudgetUs(), now)
 	return command.Get{
@@ -117,20 +124,21 @@ func getOf(msg *peer.Get, now time.Time) (command.Get, *command.Failure) {
 	}, f
 }
 
-// common checks what commands and gets have in common.
+// common checks the members that commands and gets share, and returns the
+// stream and the deadline.
 func common(typ, id string, budget int64, now time.Time) (eventstore.StreamID, time.Time, *command.Failure) {
 	s := eventstore.StreamID{Type: typ, ID: id}
 	if err := s.Validate(); err != nil {
-		return s, now, malformed("", "%v", err)
+		return s, now, command.BadRequest("", "%v", err)
 	}
 	if budget > maxBudget.Microseconds() {
-		return s, now, malformed("", "the budget is %d µs, at most %v are allowed", budget, maxBudget)
+		return s, now, command.BadRequest("", "the budget is %d µs, at most %v are allowed", budget, maxBudget)
 	}
-	// What has no time left is answered so, like anything that comes late.
+	// A budget of 0 or less becomes a deadline that has passed.
 	return s, now.Add(time.Duration(max(0, budget)) * time.Microsecond), nil
 }
 
-// outcomeReply is the reply with the answer to a command, and its size.
+// outcomeReply returns the reply with the answer to a command, and its size.
 func outcomeReply(id uint64, out command.Outcome) (*peer.Reply, int) {
 	if out.Failure != nil {
 		return failureReply(id, out.Failure)
@@ -141,14 +149,14 @@ func outcomeReply(id uint64, out command.Outcome) (*peer.Reply, int) {
 	}}}
 	size := proto.Size(reply)
 	if size > link.MaxMessage {
-		f := tooLarge("the command was executed (version %d), but its answer has %d bytes, more than a message between nodes may have: read the state with get", res.Version, size)
+		f := command.TooLarge("the command was executed (version %d), but its answer has %d bytes, more than a message between nodes may have: read the state with get", res.Version, size)
 		f.Key, f.Replayed = res.Key, res.Replayed
 		return failureReply(id, f)
 	}
 	return reply, size
 }
 
-// stateReply is the reply with the answer to a get, and its size.
+// stateReply returns the reply with the answer to a get, and its size.
 func stateReply(id uint64, state command.State, f *command.Failure) (*peer.Reply, int) {
 	if f != nil {
 		return failureReply(id, f)
@@ -158,7 +166,7 @@ func stateReply(id uint64, state command.State, f *command.Failure) (*peer.Reply
 	}}}
 	size := proto.Size(reply)
 	if size > link.MaxMessage {
-		return failureReply(id, tooLarge("the state has %d bytes, more than a message between nodes may have", size))
+		return failureReply(id, command.TooLarge("the state has %d bytes, more than a message between nodes may have", size))
 	}
 	return reply, size
 }
@@ -175,8 +183,7 @@ func failureReply(id uint64, f *command.Failure) (*peer.Reply, int) {
 	return reply, proto.Size(reply)
 }
 
-// clean makes a text of ours fit for the wire: valid, and of a size that no
-// failure needs to exceed.
+// clean cuts s after 4 KiB and replaces bytes that are not valid UTF-8.
 func clean(s string) string {
 	const most = 4 << 10
 	if len(s) > most {
@@ -185,7 +192,7 @@ func clean(s string) string {
 	return strings.ToValidUTF8(s, "�")
 }
 
-// outcomeOf is the answer to a command in a reply.
+// outcomeOf returns the answer to a command from a reply.
 func outcomeOf(reply *peer.Reply) command.Outcome {
 	switch body := reply.GetBody().(type) {
 	case *peer.Reply_Result:
@@ -197,10 +204,10 @@ func outcomeOf(reply *peer.Reply) command.Outcome {
 	case *peer.Reply_Failure:
 		return command.Failed(failureOf(body.Failure))
 	}
-	return command.Failed(senseless())
+	return command.Failed(unexpectedReply())
 }
 
-// stateOf is the answer to a get in a reply.
+// stateOf returns the answer to a get from a reply.
 func stateOf(reply *peer.Reply) (command.State, *command.Failure) {
 	switch body := reply.GetBody().(type) {
 	case *peer.Reply_State:
@@ -211,7 +218,7 @@ func stateOf(reply *peer.Reply) (command.State, *command.Failure) {
 	case *peer.Reply_Failure:
 		return command.State{}, failureOf(body.Failure)
 	}
-	return command.State{}, senseless()
+	return command.State{}, unexpectedReply()
 }
 
 func failureOf(msg *peer.Failure) *command.Failure {
@@ -224,7 +231,7 @@ func failureOf(msg *peer.Failure) *command.Failure {
 		f.Version = new(eventstore.Version(msg.GetVersion()))
 	}
 	if f.Code == "" {
-		f.Code = command.Internal
+		f.Code = command.CodeInternal
 	}
 	switch f.Retry {
 	case command.RetryNo, command.RetryLater, command.RetrySameKey:
@@ -234,14 +241,9 @@ func failureOf(msg *peer.Failure) *command.Failure {
 	return f
 }
 
-// senseless is the failure for a reply that answers something else.
-func senseless() *command.Failure {
-	return &command.Failure{
-		Code: command.Internal, Retry: command.RetrySameKey,
-		Message: "a node answered in a way that this one does not understand",
-	}
-}
-
-func malformed(field, format string, args ...any) *command.Failure {
-	return &command.Failure{Code: command.BadRequest, Retry: command.RetryNo, Field: field, Message: fmt.Sprintf(format, args...)}
+// unexpectedReply is the failure for a reply with a body of the wrong kind.
+func unexpectedReply() *command.Failure {
+	f := command.Internal(command.RetrySameKey)
+	f.Message = "another node sent a reply of the wrong kind"
+	return f
 }

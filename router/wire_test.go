@@ -13,9 +13,10 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/internal/lane"
 )
 
-func TestACommandCrossesUnchanged(t *testing.T) {
+func TestCommandCrossesWireUnchanged(t *testing.T) {
 	t.Parallel()
 	now, version := time.Now(), eventstore.Version(0)
 	want := command.Command{
@@ -23,26 +24,30 @@ func TestACommandCrossesUnchanged(t *testing.T) {
 		Key: "k", ClientKey: true, Client: "ada", Claims: map[string]any{"sub": "ada", "roles": []any{"x"}}, Session: "s",
 		Expect: &version, Deadline: now.Add(3 * time.Second), Attempt: 2, Trace: "00-1-2-3",
 	}
-	msg, f := requestOf(&call{cmd: want}, 1, now)
-	if f != nil {
-		t.Fatal(f)
-	}
-	got, f := callOf(msg.GetCommand(), now)
-	if f != nil {
-		t.Fatal(f)
-	}
-	if !reflect.DeepEqual(got.cmd, want) || got.hop != 1 {
-		t.Errorf("got %+v\nwant %+v", got.cmd, want)
+	system := want
+	system.Key, system.Client, system.System, system.Depth, system.Log = "~wake:7", "~wake", true, 7, "log"
+	for _, want := range []command.Command{want, system} {
+		msg, f := requestOf(&call{Entry: lane.Entry{Command: want}}, 1, now)
+		if f != nil {
+			t.Fatal(f)
+		}
+		got, f := callOf(msg.GetCommand(), now)
+		if f != nil {
+			t.Fatal(f)
+		}
+		if !reflect.DeepEqual(got.Command, want) || got.hop != 1 {
+			t.Errorf("got %+v\nwant %+v", got.Command, want)
+		}
 	}
 }
 
-func TestAnAnswerCrossesUnchanged(t *testing.T) {
+func TestAnswerCrossesWireUnchanged(t *testing.T) {
 	t.Parallel()
 	version := eventstore.Version(9)
 	for _, want := range []command.Outcome{
 		{Result: command.Result{Key: "k", Version: 3, Position: 1 << 60, Replayed: true, Data: json.RawMessage(`{"a":1}`)}},
 		command.Failed(&command.Failure{
-			Code: command.Conflict, Reason: "r", Message: "m", Retry: command.RetryNo, After: time.Second,
+			Code: command.CodeConflict, Reason: "r", Message: "m", Retry: command.RetryNo, After: time.Second,
 			Version: &version, Field: "f", Key: "k", Replayed: true, Elsewhere: true, Cause: "c",
 		}),
 	} {
@@ -56,20 +61,20 @@ func TestAnAnswerCrossesUnchanged(t *testing.T) {
 	}
 }
 
-func TestRepliesWithoutSenseAreUnknown(t *testing.T) {
+func TestMalformedReplyLeavesFateUnknown(t *testing.T) {
 	t.Parallel()
 	for _, reply := range []*peer.Reply{
 		{}, {Body: &peer.Reply_State{}}, {Body: &peer.Reply_Failure{}}, {Body: &peer.Reply_Failure{Failure: &peer.Failure{Retry: "perhaps", AfterUs: -5}}},
 	} {
 		f := outcomeOf(reply).Failure
-		if f == nil || f.Code != command.Internal || f.Retry != command.RetrySameKey || f.After < 0 {
+		if f == nil || f.Code != command.CodeInternal || f.Retry != command.RetrySameKey || f.After < 0 {
 			t.Errorf("%v became %+v", reply, f)
 		}
 	}
 }
 
-// strange requests are what a stranger, or a node gone mad, might send.
-func strange() map[string]*peer.Request {
+// malformed returns requests that a stranger or a faulty node might send.
+func malformed() map[string]*peer.Request {
 	good := func(change func(*peer.Command)) *peer.Request {
 		c := &peer.Command{Type: "counter", Id: "1", Name: "add", Data: []byte(`{"by":1}`), Key: "k", Attempt: 1, BudgetUs: 1e6}
 		change(c)
@@ -77,28 +82,33 @@ func strange() map[string]*peer.Request {
 	}
 	long := string(make([]byte, 1000))
 	return map[string]*peer.Request{
-		"nothing":        {},
-		"an empty one":   {Body: &peer.Request_Command{}},
-		"an empty get":   {Body: &peer.Request_Get{}},
-		"a bad type":     good(func(c *peer.Command) { c.Type = "Counter!" }),
-		"a bad id":       good(func(c *peer.Command) { c.Id = ".." }),
-		"a long id":      good(func(c *peer.Command) { c.Id = long }),
-		"no name":        good(func(c *peer.Command) { c.Name = "" }),
-		"no key":         good(func(c *peer.Command) { c.Key = "" }),
-		"a long key":     good(func(c *peer.Command) { c.Key = long }),
-		"a long client":  good(func(c *peer.Command) { c.Client = long }),
-		"a long session": good(func(c *peer.Command) { c.Session = long }),
-		"no attempt":     good(func(c *peer.Command) { c.Attempt = 0 }),
-		"mad attempts":   good(func(c *peer.Command) { c.Attempt = 1 << 31 }),
-		"bad claims":     good(func(c *peer.Command) { c.Claims = []byte("{") }),
-		"claims a list":  good(func(c *peer.Command) { c.Claims = []byte("[1]") }),
-		"no end of time": good(func(c *peer.Command) { c.BudgetUs = 1<<63 - 1 }),
-		"no time":        good(func(c *peer.Command) { c.BudgetUs = -1 << 63 }),
-		"a get for ever": {Body: &peer.Request_Get{Get: &peer.Get{Type: "counter", Id: "1", BudgetUs: 1 << 62}}},
+		"nothing":           {},
+		"an empty one":      {Body: &peer.Request_Command{}},
+		"an empty get":      {Body: &peer.Request_Get{}},
+		"a bad type":        good(func(c *peer.Command) { c.Type = "Counter!" }),
+		"a bad id":          good(func(c *peer.Command) { c.Id = ".." }),
+		"a long id":         good(func(c *peer.Command) { c.Id = long }),
+		"no name":           good(func(c *peer.Command) { c.Name = "" }),
+		"no key":            good(func(c *peer.Command) { c.Key = "" }),
+		"a long key":        good(func(c *peer.Command) { c.Key = long }),
+		"a long client":     good(func(c *peer.Command) { c.Client = long }),
+		"a long session":    good(func(c *peer.Command) { c.Session = long }),
+		"no attempt":        good(func(c *peer.Command) { c.Attempt = 0 }),
+		"mad attempts":      good(func(c *peer.Command) { c.Attempt = 1 << 31 }),
+		"bad claims":        good(func(c *peer.Command) { c.Claims = []byte("{") }),
+		"claims a list":     good(func(c *peer.Command) { c.Claims = []byte("[1]") }),
+		"no end of time":    good(func(c *peer.Command) { c.BudgetUs = 1<<63 - 1 }),
+		"no time":           good(func(c *peer.Command) { c.BudgetUs = -1 << 63 }),
+		"a reserved key":    good(func(c *peer.Command) { c.Key = "~wake:7" }),
+		"a reserved client": good(func(c *peer.Command) { c.Client = "~wake" }),
+		"a false mark":      good(func(c *peer.Command) { c.System = true }),
+		"mad depth":         good(func(c *peer.Command) { c.Depth = 1 << 31 }),
+		"a long log":        good(func(c *peer.Command) { c.Log = long }),
+		"endless get":       {Body: &peer.Request_Get{Get: &peer.Get{Type: "counter", Id: "1", BudgetUs: 1 << 62}}},
 	}
 }
 
-func TestGarbageFromAStrangerIsAnsweredWithAnError(t *testing.T) {
+func TestMalformedRequestIsAnsweredWithError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "g"})
 	a := w.nodes["a"]
@@ -113,7 +123,7 @@ func TestGarbageFromAStrangerIsAnsweredWithAnError(t *testing.T) {
 	}
 	id, names := uint64(0), make(map[uint64]string)
 	batch := &peer.Requests{Seen: 1 << 63}
-	for name, r := range strange() {
+	for name, r := range malformed() {
 		id++
 		r.Id, r.Seen = id, 1<<63
 		names[id] = name
@@ -134,7 +144,7 @@ func TestGarbageFromAStrangerIsAnsweredWithAnError(t *testing.T) {
 			delete(names, reply.GetId())
 		}
 	}
-	// Too large a message ends the stranger's stream, and nobody else's.
+	// A message that is too large ends its own stream only.
 	if err := stream.Send(&peer.Requests{Items: []*peer.Request{{Body: &peer.Request_Command{Command: &peer.Command{Data: make([]byte, 2<<20)}}}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -148,10 +158,9 @@ func TestGarbageFromAStrangerIsAnsweredWithAnError(t *testing.T) {
 	}
 }
 
-// What a peer sends never panics, and becomes a command only if it is one that
-// could be sent on.
+// No request of a peer causes a panic. A request that is accepted can be sent on.
 func FuzzRequest(f *testing.F) {
-	for _, r := range strange() {
+	for _, r := range malformed() {
 		b, err := proto.Marshal(r)
 		if err != nil {
 			f.Fatal(err)
@@ -166,25 +175,25 @@ func FuzzRequest(f *testing.F) {
 		}
 		if g, fail := getOf(msg.GetGet(), now); fail == nil {
 			if err := g.Stream.Validate(); err != nil {
-				t.Errorf("taken: %v", err)
+				t.Errorf("accepted: %v", err)
 			}
 		}
 		c, fail := callOf(msg.GetCommand(), now)
 		if fail != nil {
-			if fail.Message == "" || fail.Code != command.BadRequest {
+			if fail.Message == "" || fail.Code != command.CodeBadRequest {
 				t.Errorf("refused with %+v", fail)
 			}
 			return
 		}
-		if left := c.cmd.Deadline.Sub(now); left < 0 || left > maxBudget {
+		if left := c.Command.Deadline.Sub(now); left < 0 || left > maxBudget {
 			t.Errorf("a budget of %v", left)
 		}
-		if err := c.cmd.Stream.Validate(); err != nil {
-			t.Errorf("taken: %v", err)
+		if err := c.Command.Stream.Validate(); err != nil {
+			t.Errorf("accepted: %v", err)
 		}
 		again, fail := requestOf(c, 1, now)
 		if fail != nil {
-			t.Fatalf("a command that was taken can't be sent on: %v", fail)
+			t.Fatalf("an accepted command cannot be sent on: %v", fail)
 		}
 		if _, err := proto.Marshal(again); err != nil {
 			t.Fatal(err)
@@ -192,9 +201,9 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// What a peer answers never panics, and is always an answer.
+// No reply of a peer causes a panic, and each becomes an answer.
 func FuzzReply(f *testing.F) {
-	for _, out := range []command.Outcome{{Result: command.Result{Key: "k", Data: json.RawMessage("1")}}, command.Failed(busy("full"))} {
+	for _, out := range []command.Outcome{{Result: command.Result{Key: "k", Data: json.RawMessage("1")}}, command.Failed(command.Busy("full"))} {
 		reply, _ := outcomeReply(1, out)
 		b, err := proto.Marshal(reply)
 		if err != nil {

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Measures the store on PostgreSQL beside its rivals; see eventstore/postgres/bench.
-# Arguments are handed on: --quick, --only REGEXP, --keys.
+# Compares the store on PostgreSQL with its rivals; see bench/store.
+# Arguments: --quick, --only REGEXP, --keys.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/postgres.sh
-go run ./eventstore/postgres/bench "$@"
+cd bench
+GOWORK=off go run ./store "$@"

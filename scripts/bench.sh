@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Measures the whole system; see test/bench. BENCHTIME (default 3s) per case.
+# Measures the whole system; see bench/e2e. BENCHTIME is the time per case (default 3s).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/postgres.sh
-go test -run '^$' -bench . -benchtime "${BENCHTIME:-3s}" -timeout 20m ./test/bench
+cd bench
+GOWORK=off go test -run '^$' -bench . -benchtime "${BENCHTIME:-3s}" -timeout 20m ./e2e

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The fault rig; see test/chaos. SEED (drawn and printed if not given) says
-# which faults, MINUTES (default 2) for how long; ARGS are further arguments.
+# Runs the fault rig; see test/chaos. SEED selects the faults (by default it is random,
+# and printed), MINUTES is the length of the run (default 2), ARGS are further arguments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

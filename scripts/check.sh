@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The quick look before a commit: vet, formatting, and the tests of the packages
-# that differ from the branch "main" of the origin, or else the fast ones. It
-# starts no database, no browser and no process of a node.
+# Runs the fast checks before a commit: vet, formatting, and the tests of fast packages
+# and of packages that differ from the branch "main" of origin. It starts no database,
+# no browser and no node.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,10 +9,12 @@ base=$(git merge-base HEAD origin/main 2>/dev/null || git rev-parse HEAD)
 mapfile -t changed < <({ git diff --name-only --diff-filter=d "$base" -- '*.go'; git ls-files -o --exclude-standard -- '*.go'; } | sort -u)
 
 fast="./domain/... ./proto/... ./router/ring ./eventstore/internal/... ./node/contract ./test/repo"
-packages=()
+packages=() bench=false
 for file in "${changed[@]}"; do
 	package=./$(dirname "$file")
 	case $package in
+	./bench*) bench=true ;; # not in go.work
+	./deploy/k8s/*) ;; # make check-k8s
 	./eventstore/postgres* | ./test/e2e | ./test/browser | ./test/chaos* | */testdata*) ;; # make test PKG=$package
 	*) packages+=("$package") ;;
 	esac
@@ -25,3 +27,8 @@ unformatted=$(go tool gofumpt -l . | grep -v '\.pb\.go$' || true)
 go vet ${packages[*]:-./...}
 # shellcheck disable=SC2086
 go test $fast ${packages[*]}
+if $bench; then
+	cd bench
+	GOWORK=off go vet ./...
+	GOWORK=off go test ./report
+fi

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Builds and tests client/js, and checks the example that is built with it;
-# "build" alone builds, "examples" writes the built example anew, and "pack DIR"
-# packs what is to be published into DIR, with the version of the tag that is
-# checked out: tags are where all versions come from, the binary's too.
-# Node 20 or newer is the machine's; where there is none, Debian's (12 has 18,
-# which the tests can use with a flag) is installed.
+# Builds and tests client/js and client/react, and checks that the example built with
+# client/js is current.
+#   client-js.sh build      only builds
+#   client-js.sh examples   rebuilds the example
+#   client-js.sh pack DIR   packs the packages to publish into DIR, with the version
+#                           of the checked-out tag, like that of the binary
+# It needs Node 20 or newer. If Node is missing, it installs Debian's package. Debian 12
+# has version 18, which the tests can use with a flag.
 set -euo pipefail
-[ "${1:-}" != pack ] || out=$(realpath -m "${2:?say into which folder to pack}")
+[ "${1:-}" != pack ] || out=$(realpath -m "${2:?usage: client-js.sh pack DIR}")
 cd "$(dirname "$0")/.."
 
 major() { node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
@@ -19,33 +21,40 @@ if [ "$(major)" -lt 18 ] || ! command -v npm >/dev/null; then
 	scripts/install.sh nodejs npm
 fi
 if [ "$(major)" -lt 18 ]; then
-	echo "client/js needs Node 20 or newer (18 for its tests), here is $(node --version 2>/dev/null || echo none): install it" >&2
+	echo "client/js needs Node 20 or newer (18 for its tests), found $(node --version 2>/dev/null || echo none): install it" >&2
 	exit 1
 fi
-# Node 18 has what browsers call crypto only behind a flag.
+# Node 18 needs a flag for the browser's global crypto.
 [ "$(major)" -ge 20 ] || export NODE_OPTIONS="${NODE_OPTIONS:-} --experimental-global-webcrypto"
 
+# Installs the dependencies of the current folder and builds it.
+build() {
+	if ! diff -q package-lock.json node_modules/.installed-lock >/dev/null 2>&1; then
+		npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
+		cp package-lock.json node_modules/.installed-lock
+	fi
+	npm run --silent build
+	npm run --silent check
+}
 cd client/js
-if ! diff -q package-lock.json node_modules/.installed-lock >/dev/null 2>&1; then
-	npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
-	cp package-lock.json node_modules/.installed-lock
-fi
-npm run --silent build
-npm run --silent check
+build
+(cd ../react && build)
 [ "${1:-}" = build ] && exit 0
 if [ "${1:-}" = pack ]; then
 	version=$(git describe --tags --exact-match --match 'v*' 2>/dev/null || echo "v0.0.0-$(git rev-parse --short HEAD)")
 	stage=$(mktemp -d)
 	trap 'rm -rf "$stage"' EXIT
-	cp -r package.json README.md LICENSE dist "$stage"
-	cd "$stage"
-	npm pkg set version="${version#v}"
 	mkdir -p "$out"
-	npm pack --ignore-scripts --pack-destination "$out"
+	for package in js react; do
+		mkdir "$stage/$package"
+		(cd "../$package" && cp -r package.json README.md LICENSE dist "$stage/$package")
+		(cd "$stage/$package" && npm pkg set version="${version#v}" && npm pkg delete devDependencies &&
+			npm pack --ignore-scripts --pack-destination "$out")
+	done
 	exit
 fi
 
-# The built example is committed, so that Go alone builds the binary.
+# The built example is committed, so the binary can be built with Go alone.
 bundle() {
 	node_modules/.bin/tsc -p ../../examples/auction
 	node_modules/.bin/esbuild ../../examples/auction/auction.ts --bundle --minify --format=esm --target=es2022 --log-level=warning \
@@ -57,7 +66,12 @@ if [ "${1:-}" = examples ]; then
 fi
 bundle build/auction.js
 cmp -s build/auction.js ../../examples/auction/auction.js ||
-	{ echo "examples/auction/auction.js is not what auction.ts says: run 'scripts/client-js.sh examples'" >&2; exit 1; }
-npm run --silent test -- --test-reporter=dot --test-reporter-destination=stdout \
-	--test-reporter=spec --test-reporter-destination=build/test.log build/test/*.test.js ||
-	{ sed -n '/failing tests/,$p' build/test.log >&2; exit 1; }
+	{ echo "examples/auction/auction.js is stale, run 'scripts/client-js.sh examples'" >&2; exit 1; }
+# Runs the tests of the current folder.
+run() {
+	npm run --silent test -- --test-reporter=dot --test-reporter-destination=stdout \
+		--test-reporter=spec --test-reporter-destination=build/test.log build/test/*.test.js ||
+		{ sed -n '/failing tests/,$p' build/test.log >&2; exit 1; }
+}
+run
+(cd ../react && run)

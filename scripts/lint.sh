@@ -1,25 +1,32 @@
 #!/usr/bin/env bash
-# Everything that can be said of the code without running it.
+# Checks everything that can be checked without running the code.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# These are the settings of the released binary, so all steps share one compilation of
+# the dependencies.
+export CGO_ENABLED=0 GOFLAGS=-trimpath
 
 modules=". bench client/go domain test/browser tools"
 step() { printf 'lint: %s\n' "$*"; }
 
 step "go vet, staticcheck"
 go vet work
-go tool staticcheck work # all modules together: their dependencies are looked at once
-(cd router && go vet -tags ganglionnext ./...) # what stands for the next version in tests of upgrades
+staticcheck=$(go tool -n staticcheck)
+"$staticcheck" work # all modules together, so that their dependencies are analysed once
+(cd bench && GOWORK=off "$staticcheck" ./...) # not in go.work
+(cd router && go vet -tags ganglionnext ./...) # the simulated next version, for tests of upgrades
+go vet -tags hostile ./test/e2e
 
 step "gofumpt"
 unformatted=$(go tool gofumpt -l $(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$'))
 [ -z "$unformatted" ] || { printf 'not formatted, run "make fmt":\n%s\n' "$unformatted"; exit 1; }
 
-step "words"
+step "quotes"
 ! git grep -nIF -e $'\xc2\xab' -e $'\xc2\xbb' || { echo 'write "plain quotes", or a code span: see CONTRIBUTING.md'; exit 1; }
 
-step "import directions"
-go test -count=1 -run '^TestImportDirections$' ./test/repo
+step "words, import directions, and pages against the code"
+go test -count=1 ./test/repo # TestTextAvoidsTheListedPhrases reads the list from CONTRIBUTING.md
 
 step "generated code is current"
 tmp=$(mktemp -d)
@@ -30,16 +37,16 @@ for f in peer.pb.go peer_grpc.pb.go; do
 	diff -q "$tmp/$f" "proto/peer/$f" >/dev/null || { echo "proto/peer/$f is stale, run 'make generate'"; exit 1; }
 done
 
-step "the image's binary and its size"
-CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
+step "the released binary and its size"
+go build -tags grpcnotrace -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
 bytes=$(wc -c <"$tmp/ganglion")
-[ "$bytes" -lt 44700000 ] || { # the image may have 45 MB, and has the certificates of authorities as well
-	echo "it has $bytes bytes, of 44700000 at most. If it grew suddenly, something finds methods by names that the linker can't know, and every method is kept:"
+[ "$bytes" -lt 44700000 ] || { # the image, which also has the certificates of authorities, must stay below 45 MB
+	echo "the binary has $bytes bytes; the limit is 44700000. If it grew suddenly, some code may call methods by name, so that the linker keeps every method. Find the code with:"
 	echo "go build -tags grpcnotrace -ldflags=-dumpdep ./cmd/ganglion 2>&1 | grep '<ReflectMethod>'"
 	exit 1
 }
 printf '%s\n' '{"ganglion":"log","form":1,"log":"6f0c1c1e-5a4b-4a52-9d0c-1f5a2b3c4d5e","after":0}' '{"end":0,"commits":0}' | "$tmp/ganglion" import --store "$tmp/log" - >/dev/null ||
-	{ echo "it lacks the embedded store, which 'docker run … dev' needs"; exit 1; }
+	{ echo "the binary lacks the embedded store, which 'docker run … dev' needs"; exit 1; }
 
 step "alert rules"
 promtool=$(scripts/promtool.sh)
@@ -51,10 +58,10 @@ command -v systemd-analyze >/dev/null || scripts/install.sh systemd
 sed "s#/usr/bin/ganglion#$tmp/ganglion#" deploy/systemd/ganglion.service >"$tmp/ganglion.service"
 systemd-analyze verify "$tmp/ganglion.service"
 
-step "documents for clients, and the client package, by their own validators"
+step "published documents and the client package, with validators of their ecosystems"
 scripts/validators.sh
 
-step "each module by itself"
+step "each module alone"
 for m in $modules; do
 	(cd "$m" && GOWORK=off go vet ./... && GOWORK=off go mod tidy -diff)
 done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure that tests have a PostgreSQL: DATABASE_URL, else server binaries
-# on this machine (the tests start a throw-away cluster from them), else
-# Debian's package, which this script then installs, and says so.
+# Finds a PostgreSQL for tests: DATABASE_URL, or server binaries of this machine, with
+# which the tests start temporary clusters. If it finds neither, it installs Debian's
+# package.
 set -euo pipefail
 
 [ -n "${DATABASE_URL:-}" ] && exit 0
@@ -14,10 +14,10 @@ if ! command -v apt-get >/dev/null; then
 	echo "no PostgreSQL found: install its server, or set PG_BIN to the folder with initdb and postgres, or DATABASE_URL" >&2
 	exit 1
 fi
-echo "no PostgreSQL found: of Debian's package 'postgresql' only the programs are used, its own server is not"
+echo "no PostgreSQL found: installing Debian's package 'postgresql' for its programs, without a running server" >&2
 sudo=""
 [ "$(id -u)" = 0 ] || sudo=sudo
-# Without this the package would start a server of its own.
+# Without this setting the package starts a server.
 $sudo mkdir -p /etc/postgresql-common
 [ -e /etc/postgresql-common/createcluster.conf ] || echo 'create_main_cluster = false' | $sudo tee /etc/postgresql-common/createcluster.conf >/dev/null
 exec "$(dirname "$0")/install.sh" postgresql

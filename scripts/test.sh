@@ -1,32 +1,41 @@
 #!/usr/bin/env bash
-# Everything, with the race detector, against a real PostgreSQL.
-# FUZZTIME (default 5000x) is how often each fuzz target runs; 0 leaves them out.
-# PKG, and RUN as for "go test -run", are one package, and some of its tests.
+# Runs every test with the race detector, against a real PostgreSQL.
+# FUZZTIME is the number of inputs per fuzz target (default 5000x); 0 skips fuzzing.
+# PKG selects one package of any module, and RUN selects tests, as "go test -run" does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 scripts/postgres.sh
 command -v cc >/dev/null || { echo "the race detector needs a C compiler: apt-get install gcc libc6-dev" >&2; exit 1; }
+# By default the race detector sleeps for 1 s before a process exits with 0, since
+# goroutines may still run. The tests check that none does, so 50 packages need not wait.
+export GORACE=atexit_sleep_ms=0
 
 if [ -n "${PKG:-}" ]; then
-	# shellcheck disable=SC2086
-	exec go test -race -timeout 40m -count=1 ${RUN:+-run "$RUN"} $PKG
+	packages=.
+	[ "${PKG%/...}" = "$PKG" ] || packages=./...
+	cd "${PKG%/...}"
+	go list . >/dev/null 2>&1 || export GOWORK=off # a module outside of go.work, such as bench
+	exec go test -race -timeout 40m -count=1 ${RUN:+-run "$RUN"} "$packages"
 fi
 
-scripts/client-js.sh # also builds what the end-to-end tests run
+scripts/client-js.sh # also builds the client for the end-to-end tests
 PATH=$PATH:/usr/sbin
 missing=()
-command -v pgbouncer >/dev/null || missing+=(pgbouncer)  # for these recipes in docs/operations.md
-command -v nginx >/dev/null || missing+=(nginx-light)    # likewise
+command -v pgbouncer >/dev/null || missing+=(pgbouncer) # for the recipes in docs/run.md
+[ -d /usr/lib/python3/dist-packages/websockets ] || ! command -v apt-get >/dev/null || missing+=(python3-websockets) # for the mailer in docs/consumers.md
+command -v nginx >/dev/null || missing+=(nginx-light)   # likewise
 command -v chromium-headless-shell >/dev/null || { ! command -v apt-get && command -v chromium; } >/dev/null ||
-	missing+=(chromium-headless-shell) # for test/browser; where there are no packages, "chromium" will do
+	missing+=(chromium-headless-shell) # for test/browser; on systems without apt-get, "chromium" is enough
 [ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"
-# Packages are built together and tested one at a time: the fault tests wait for
-# real servers and processes with short deadlines, and beside others they would
-# find the machine too busy.
+# Packages are built together and tested one at a time. The fault tests wait for real
+# servers and processes with short deadlines, which a machine busy with other packages
+# would miss. The stores' tests wait more than they compute, so four of them run in
+# parallel.
 mkdir -p .run
 alone="flock $PWD/.run/test.lock"
-go test -race -timeout 40m -exec "$alone" ./eventstore/...
+go test -race -timeout 40m -parallel 4 -exec "$alone" ./eventstore/...
 # shellcheck disable=SC2046
 go test -race -timeout 40m -exec "$alone" $(go list work | grep -v /eventstore)
+(cd bench && GOWORK=off go test -race ./report)
 [ "${FUZZTIME:-5000x}" = 0 ] || scripts/fuzz.sh "${FUZZTIME:-5000x}"

@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Checks the documents for clients and the packed client/js with the validators
-# and generators of their own ecosystems, pinned in tools/validators. They have
-# 390 packages, so what they passed is remembered by its checksums, and they run
-# when something of it has changed: commit tools/validators/passed.sha256 with it.
-# ALWAYS=1 runs them anyway.
+# Checks the published documents and the packed client/js with the usual validators and
+# code generators, which tools/validators pins. These have 390 packages, so they run only
+# if a file has changed since tools/validators/passed.sha256, the checksums of the files
+# that passed: commit it with the files. ALWAYS=1 runs them anyway.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,19 +12,19 @@ checked() {
 }
 before=$(checked)
 if [ -z "${ALWAYS:-}" ] && [ "$before" = "$(cat tools/validators/passed.sha256)" ]; then
-	echo "validate: nothing has changed since it passed"
+	echo "validate: no file has changed since the last run"
 	exit 0
 fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-scripts/client-js.sh pack "$work" >/dev/null # also finds or installs Node
+scripts/client-js.sh pack "$work" >/dev/null # also installs Node if needed
 (
 	cd tools/validators
 	if ! diff -q package-lock.json node_modules/.installed-lock >/dev/null 2>&1; then
 		npm ci --ignore-scripts --no-fund --no-audit --loglevel=error
 		cp package-lock.json node_modules/.installed-lock
 	fi
-	node validate.mjs "$work"/*.tgz
+	node validate.mjs "$work"/ganglion-es-client-*.tgz
 )
 echo "$before" >tools/validators/passed.sha256

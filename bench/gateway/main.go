@@ -1,20 +1,20 @@
-// Command gateway measures the gateway beside its rivals, and fails when it
-// falls below its floors. Run it as "make bench-gateway", with ARGS=--quick
-// for a first look.
+// Command gateway compares the gateway with rivals, and fails if a ratio misses
+// its floor. Run it with "make bench-gateway", or with ARGS=--quick for a first
+// look.
 //
-//   - ganglion: the binary as it ships, as a node that is a gateway only. Its
-//     events come from the log, PostgreSQL that waits for the disk, by way of a
+//   - ganglion: the released binary as a node with the role of a gateway. Its
+//     events come from the log, a PostgreSQL that waits for the disk, through a
 //     second node that runs the aggregates.
 //   - centrifuge: the library of Centrifugo, with history; see package rival.
-//   - bare: what coder/websocket alone costs; see package rival.
+//   - bare: the cost of coder/websocket alone; see package rival.
 //
-// All three run from the beginning to the end and take turns, case by case and
-// round after round, and are compared round by round, so that what else the
-// machine does strikes them alike. The server that is measured has a processor
-// of its own; clients, log and origin share the others.
+// All three run during the whole benchmark, take turns in each round, and are
+// compared round by round, so that other load on the machine affects all of them.
+// The measured server has its own processor; clients, log and origin share the
+// others.
 //
-// What slow sessions cost the others, and with ARGS=--storm a reconnect storm,
-// are measured on the gateway alone, beside itself without them.
+// Two cases compare the gateway with itself: the cost of slow sessions for
+// others, and a reconnect storm (ARGS=--storm).
 package main
 
 import (
@@ -43,7 +43,7 @@ func main() {
 	}
 }
 
-// run is the benchmark, or one of the processes that it starts.
+// run runs the benchmark, or the role of a process that the benchmark started.
 func run(ctx context.Context, args []string) error {
 	role := ""
 	if len(args) > 0 {
@@ -51,9 +51,9 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch role {
 	case "on":
-		return become(args[1], args[2:])
+		return pinTo(args[1], args[2:])
 	case "aside":
-		return giveWay(args[1:])
+		return lowerPriority(args[1:])
 	case "load":
 		return load.Run(args[1], args[2], args[3], os.Stdin, os.Stdout)
 	case "origin":
@@ -66,11 +66,11 @@ func run(ctx context.Context, args []string) error {
 
 	flags := flag.NewFlagSet("bench-gateway", flag.ContinueOnError)
 	var (
-		binary = flags.String("binary", "", "the ganglion to measure")
+		binary = flags.String("binary", "", "`path` of the ganglion binary to measure")
 		quick  = flags.Bool("quick", false, "fewer and shorter rounds, with more noise")
-		storm  = flags.Bool("storm", false, "measure a reconnect storm, and nothing else")
-		only   = flags.String("only", "", "measure only the cases whose name matches this regular expression")
-		cpu    = flags.Int("server-cpu", -1, "the processor of the servers, when this process runs on the others already")
+		storm  = flags.Bool("storm", false, "measure only a reconnect storm")
+		only   = flags.String("only", "", "measure only cases whose name matches this regular `expression`")
+		cpu    = flags.Int("server-cpu", -1, "processor of the servers, if this process already runs on the others")
 	)
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -81,14 +81,14 @@ func run(ctx context.Context, args []string) error {
 	}
 	if *cpu < 0 {
 		if len(cpus) < 2 {
-			return errors.New("a server and its clients need a processor each, and there is one only")
+			return errors.New("need 2 processors, one for the server and one for its clients; this machine has 1")
 		}
 		self, err := os.Executable()
 		if err != nil {
 			return err
 		}
-		// What this process starts, PostgreSQL too, then runs there as well.
-		return become(joined(cpus[1:]), slices.Concat([]string{self, "-server-cpu", strconv.Itoa(cpus[0])}, args))
+		// Processes that this one starts, such as PostgreSQL, inherit its processors.
+		return pinTo(joined(cpus[1:]), slices.Concat([]string{self, "-server-cpu", strconv.Itoa(cpus[0])}, args))
 	}
 	match, err := regexp.Compile(*only)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/ganglion-es/ganglion/node"
 )
 
-// The origin is the node that the measured gateway gets its events from. It
-// runs counters that can also be told to count several times at once: one
-// commit a command could not fill a gateway from the half of a machine that
-// the log, the origin and the clients share. The gateway itself is the binary
-// as it ships; to it an event is an event.
+// The origin is the node from which the measured gateway receives its events. Its
+// counters have a command that emits several events. With one event per commit,
+// the log, the origin and the clients, which share half of the machine, could not
+// saturate a gateway. The gateway itself is the released binary, which treats all
+// events alike.
 
 type counter struct {
 	Value int64 `json:"value"`
@@ -24,7 +24,7 @@ type add struct {
 	By int64 `json:"by"`
 }
 
-// burst adds 1, N times.
+// burst adds 1 N times.
 type burst struct {
 	N int `json:"n"`
 }

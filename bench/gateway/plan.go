@@ -13,31 +13,32 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/bench/gateway/load"
+	"github.com/ganglion-es/ganglion/bench/report"
 )
 
-// Groups of sessions, which stay for the whole run.
+// Groups of sessions, which stay open during the whole run.
 const (
-	many    = "many" // 10,000: all on one stream, and ten on each of a thousand
+	many    = "many" // 10,000: all on one stream, and 10 on each of 1,000 streams
 	few     = "few"  // 1,000 on one stream
 	manyN   = 10_000
 	fewN    = 1000
 	streams = 1000
 )
 
-// measurement is what one server does in one case, a sample of each round.
+// measurement has the samples of one server in one case, one per round.
 type measurement struct {
 	server  *server
 	samples []load.Report
-	failed  error // why there are no more samples
+	failed  error // the reason why later samples are missing
 }
 
-// scenario is a case: what each server is put through.
+// scenario is a case, which each server runs.
 type scenario struct {
 	name    string
 	rounds  int
-	mayFail bool // a server that can't do it has missed its floor, and goes on with the next case
-	take    func(s *server, round int) (load.Report, error)
-	of      []*measurement // one of each server
+	mayFail bool // a server that fails misses its floor and continues with the next case
+	sample  func(s *server, round int) (load.Report, error)
+	of      []*measurement // one per server
 }
 
 func (c *scenario) measure(name string) *measurement {
@@ -49,7 +50,7 @@ func (c *scenario) measure(name string) *measurement {
 	return nil
 }
 
-// errMissed says that a floor was missed by more than the noise.
+// errMissed means that a ratio misses its floor by more than the noise.
 var errMissed = errors.New("the gateway is below its floor")
 
 func benchmark(ctx context.Context, w io.Writer, binary string, cpus []int, quick bool, only *regexp.Regexp) (err error) {
@@ -65,7 +66,7 @@ func benchmark(ctx context.Context, w io.Writer, binary string, cpus []int, quic
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
 	printMachine(w, cpus)
-	var all []ratio
+	var all []report.Ratio
 	if rivals != nil {
 		if all, err = f.idle(w); err != nil {
 			return err
@@ -91,81 +92,70 @@ func benchmark(ctx context.Context, w io.Writer, binary string, cpus []int, quic
 	return conclude(w, began, all)
 }
 
-// printMachine says what the figures are of.
+// printMachine describes the machine.
 func printMachine(w io.Writer, cpus []int) {
 	average, _ := os.ReadFile("/proc/loadavg")
 	first, _, _ := strings.Cut(string(average), " ")
-	fmt.Fprintf(w, "%s, %s/%s, %d processors, the servers on number %d, load %s at the start\n\n",
+	fmt.Fprintf(w, "%s, %s/%s, %d processors, servers on processor %d, load %s at the start\n\n",
 		runtime.Version(), runtime.GOOS, runtime.GOARCH, len(cpus), cpus[0], first)
 }
 
-// conclude prints the ratios, and fails if a floor was missed.
-func conclude(w io.Writer, began time.Time, all []ratio) error {
+// conclude prints the ratios, and returns errMissed if one misses its floor.
+func conclude(w io.Writer, began time.Time, all []report.Ratio) error {
 	fmt.Fprintf(w, "%.0f s in all\n\n", time.Since(began).Seconds())
-	if missed := printRatios(w, all); missed > 0 {
+	if missed := report.Print(w, all); missed > 0 {
 		return fmt.Errorf("%w: %d of the ratios above", errMissed, missed)
 	}
 	return nil
 }
 
-// takeTurns lets every server take its turn once a round, every other round in
-// reverse.
+// takeTurns runs a case on every server in each round.
 func (f *fleet) takeTurns(ctx context.Context, c *scenario) error {
 	for _, s := range f.servers {
 		c.of = append(c.of, &measurement{server: s})
 	}
-	for round := range c.rounds {
-		order := slices.Clone(c.of)
-		if round%2 == 1 {
-			slices.Reverse(order)
+	return report.TakeTurns(ctx, c.of, c.rounds, func(m *measurement, round int) error {
+		if m.failed != nil {
+			return nil
 		}
-		for _, m := range order {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if m.failed != nil {
-				continue
-			}
-			r, err := c.take(m.server, round)
-			switch {
-			case err == nil:
-				m.samples = append(m.samples, r)
-			case c.mayFail:
-				m.failed = err
-			default:
-				return fmt.Errorf("%s: %w", c.name, err)
-			}
+		r, err := c.sample(m.server, round)
+		switch {
+		case err == nil:
+			m.samples = append(m.samples, r)
+		case c.mayFail:
+			m.failed = err
+		default:
+			return fmt.Errorf("%s: %w", c.name, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// idle opens ten thousand sessions on each server, and prints what they take
-// of its memory.
-func (f *fleet) idle(w io.Writer) ([]ratio, error) {
+// idle opens 10,000 sessions on each server, and prints their memory.
+func (f *fleet) idle(w io.Writer) ([]report.Ratio, error) {
 	perSession := map[string]float64{}
 	for _, s := range f.servers {
 		if _, err := s.do(load.Order{Do: "open", Group: many, Sessions: manyN, Topics: []string{"all"}}); err != nil {
 			return nil, err
 		}
-		bytes, err := settled(s)
+		bytes, err := settledMemory(s)
 		if err != nil {
 			return nil, err
 		}
-		perSession[s.name] = float64(bytes-s.empty) / manyN
+		perSession[s.name] = float64(bytes-s.emptyBytes) / manyN
 		fmt.Fprintf(w, "%s: %.1f KB of RSS per idle session at %s sessions (%.0f MB without)\n",
-			s.name, perSession[s.name]/1024, thousands(manyN), float64(s.empty)/(1<<20))
+			s.name, perSession[s.name]/1024, report.Thousands(manyN), float64(s.emptyBytes)/(1<<20))
 	}
 	fmt.Fprintln(w)
 	kb := perSession[gateway] / 1024
-	return []ratio{
-		{name: idleSessions + ": KB of RSS each", values: []float64{kb}, limit: 12},
-		{name: idleSessions + ": RSS to centrifuge", values: []float64{perSession[gateway] / perSession[centrifuge]}},
+	return []report.Ratio{
+		{Name: idleSessions + ": KB of RSS each", Values: []float64{kb}, AtMost: 12},
+		{Name: idleSessions + ": RSS to centrifuge", Values: []float64{perSession[gateway] / perSession[centrifuge]}},
 	}, nil
 }
 
-// settled returns a server's memory once it has stopped to fall.
-func settled(s *server) (int, error) {
+// settledMemory returns the memory of a server after it has not shrunk for 2 s.
+func settledMemory(s *server) (int, error) {
 	least, err := resident(s.process.pid())
 	if err != nil {
 		return 0, err
@@ -183,7 +173,7 @@ func settled(s *server) (int, error) {
 	return least, nil
 }
 
-// subscribe brings the rest of the sessions.
+// subscribe opens the other sessions and subscriptions.
 func (f *fleet) subscribe() error {
 	for _, s := range f.servers {
 		if _, err := s.do(load.Order{Do: "open", Group: few, Sessions: fewN, Topics: []string{"hot"}}); err != nil {
@@ -192,7 +182,7 @@ func (f *fleet) subscribe() error {
 		if _, err := s.do(load.Order{Do: "open", Group: many, Sessions: manyN, Topics: thousand(), Slot: 1}); err != nil {
 			return err
 		}
-		// Aggregates are loaded when they are first heard of.
+		// The first command loads the aggregate.
 		for _, o := range []load.Order{
 			{Group: few, Topics: []string{"hot"}, Rate: 10, For: time.Second / 10},
 			{Group: many, Topics: []string{"all"}, Rate: 10, For: time.Second / 10},
@@ -207,7 +197,7 @@ func (f *fleet) subscribe() error {
 	return nil
 }
 
-// thousand are the streams of ten sessions each.
+// thousand returns the names of the streams with ten sessions each.
 func thousand() []string {
 	list := make([]string, streams)
 	for i := range list {
@@ -216,7 +206,7 @@ func thousand() []string {
 	return list
 }
 
-// Names of the cases that floors speak of.
+// Names of the cases that have floors.
 const (
 	idleSessions  = "idle sessions"
 	hotSaturated  = "1 stream × 1,000 sessions, saturated"
@@ -229,16 +219,16 @@ const (
 )
 
 func scenarios(quick bool) []*scenario {
-	rounds, long, saturated, paced := 5, 2, time.Second, 2*time.Second
+	rounds, longRounds, saturated, paced := 5, 2, time.Second, 2*time.Second
 	if quick {
-		rounds, long, saturated, paced = 3, 1, 500*time.Millisecond, time.Second
+		rounds, longRounds, saturated, paced = 3, 1, 500*time.Millisecond, time.Second
 	}
 	order := func(name string, o load.Order) *scenario {
-		return &scenario{name: name, rounds: rounds, take: func(s *server, _ int) (load.Report, error) { return s.do(o) }}
+		return &scenario{name: name, rounds: rounds, sample: func(s *server, _ int) (load.Report, error) { return s.do(o) }}
 	}
 	resume := func(name string, rounds, missed int) *scenario {
-		return &scenario{name: name, rounds: rounds, mayFail: true, take: func(s *server, round int) (load.Report, error) {
-			// A stream of its own, of which everybody has seen the first event.
+		return &scenario{name: name, rounds: rounds, mayFail: true, sample: func(s *server, round int) (load.Report, error) {
+			// The stream is new, and the sessions have its first event.
 			topic := []string{fmt.Sprintf("missed-%d-%d", missed, round)}
 			for _, o := range []load.Order{{Events: 1, Burst: 1}, {Events: missed, Burst: 50}} {
 				o.Do, o.Topics = "publish", topic
@@ -257,21 +247,19 @@ func scenarios(quick bool) []*scenario {
 		order(widePaced, load.Order{Do: "pace", Group: many, Topics: thousand(), Slot: 1, For: paced, Rate: 500}),
 		order(allSaturated, load.Order{Do: "saturate", Group: many, Topics: all, For: 3 * saturated, Window: 64, Burst: 1}),
 		resume(resume200, rounds, 200),
-		resume(resume20000, long, 20_000),
+		resume(resume20000, longRounds, 20_000),
 	}
 }
 
-// ratios returns what is compared, with the floors.
-func ratios(cases []*scenario) []ratio {
-	var list []ratio
+// ratios returns the ratios of the cases, with their floors.
+func ratios(cases []*scenario) []report.Ratio {
+	var list []report.Ratio
 	for _, c := range cases {
 		g, rival, limit := c.measure(gateway), c.measure(centrifuge), c.measure(bare)
 		add := func(what string, of, to *measurement, metric func(load.Report) float64, floor float64) {
-			r := ratio{name: c.name + ": " + what, values: compare(of, to, metric, quotient), limit: floor}
-			for _, m := range []*measurement{to, of} {
-				if m.failed != nil {
-					r.failed = m.server
-				}
+			r := report.Ratio{Name: c.name + ": " + what, Values: compare(of, to, metric, report.Quotient), AtMost: floor, SubjectFailed: of.failed != nil}
+			if to.failed != nil {
+				r.RivalFailed = to.server.name
 			}
 			list = append(list, r)
 		}
@@ -284,7 +272,7 @@ func ratios(cases []*scenario) []ratio {
 		add("CPU per delivery to centrifuge", g, rival, cpuEach, map[string]float64{hotSaturated: 0.50, hotPaced: 0.95, wideSaturated: 0.50}[c.name])
 		add("CPU per delivery to bare", g, limit, cpuEach, 1.2)
 		if c.name == hotPaced {
-			list = append(list, ratio{name: c.name + ": p99 minus centrifuge's, ms", values: compare(g, rival, p99, difference), limit: 3})
+			list = append(list, report.Ratio{Name: c.name + ": p99 minus centrifuge's, ms", Values: compare(g, rival, p99, report.Difference), AtMost: 3})
 		}
 	}
 	return list

@@ -20,7 +20,7 @@ import (
 	"github.com/ganglion-es/ganglion/bench/gateway/load"
 )
 
-// processors returns those that this process may use.
+// processors returns the processors that this process may use.
 func processors() ([]int, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
@@ -35,10 +35,10 @@ func processors() ([]int, error) {
 	return list, nil
 }
 
-// become turns this process into another program that runs on some processors
-// only. A thread's processors are kept over exec(2), and the new program has
-// no other threads yet.
-func become(cpus string, args []string) error {
+// pinTo replaces this process with a program that runs on the given processors
+// only. A thread keeps its processors across exec(2), and the new program
+// starts with this thread alone.
+func pinTo(cpus string, args []string) error {
 	runtime.LockOSThread()
 	var set unix.CPUSet
 	for s := range strings.SplitSeq(cpus, ",") {
@@ -54,14 +54,14 @@ func become(cpus string, args []string) error {
 	return syscall.Exec(args[0], args, os.Environ())
 }
 
-// giveWay turns this process into itself in another role, with a lower
-// priority, so that it takes no processor from what is measured.
-func giveWay(args []string) error {
+// lowerPriority replaces this process with another role of the same program at
+// a lower priority, so that it does not slow down the measured one.
+func lowerPriority(args []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	runtime.LockOSThread() // a priority is a thread's, and kept over exec(2) as processors are
+	runtime.LockOSThread() // a thread keeps its priority across exec(2)
 	const low = 10
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, low); err != nil {
 		return fmt.Errorf("priority: %w", err)
@@ -77,20 +77,20 @@ func joined(cpus []int) string {
 	return strings.Join(list, ",")
 }
 
-// process is a program that runs on processors of its own choice.
+// process is a running program.
 type process struct {
-	name  string
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	lines *bufio.Scanner
-	said  bytes.Buffer          // on standard error
-	done  chan *os.ProcessState // how it ended
+	name   string
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	lines  *bufio.Scanner
+	stderr bytes.Buffer
+	done   chan *os.ProcessState // gets the state when the process has ended
 }
 
-// startWithin bounds how long a program takes until it is ready.
+// startWithin bounds the time until a program is ready.
 const startWithin = 30 * time.Second
 
-// start starts a program; cpus says where.
+// start starts a program on the given processors.
 func start(name string, cpus []int, program string, args ...string) (*process, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -98,7 +98,7 @@ func start(name string, cpus []int, program string, args ...string) (*process, e
 	}
 	p := &process{name: name, done: make(chan *os.ProcessState, 1)}
 	p.cmd = exec.Command(self, append([]string{"on", joined(cpus), program}, args...)...)
-	p.cmd.Stderr = &p.said
+	p.cmd.Stderr = &p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -111,19 +111,20 @@ func start(name string, cpus []int, program string, args ...string) (*process, e
 	p.lines.Buffer(nil, 1<<20)
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // which the signal of death is tied to
+		runtime.LockOSThread() // Pdeathsig is sent when this thread ends
+		defer runtime.UnlockOSThread()
 		if err := p.cmd.Start(); err != nil {
 			started <- err
 			return
 		}
 		started <- nil
-		how, _ := p.cmd.Process.Wait() // not cmd.Wait: it would close what is still being read
-		p.done <- how
+		state, _ := p.cmd.Process.Wait() // not cmd.Wait: it would close the output before it is read
+		p.done <- state
 	}()
 	return p, <-started
 }
 
-// ready waits for the line that says where the program serves.
+// ready waits for the line with the program's address, which follows prefix.
 func (p *process) ready(prefix string) (string, error) {
 	timer := time.AfterFunc(startWithin, func() { _ = p.cmd.Process.Kill() })
 	defer timer.Stop()
@@ -132,48 +133,44 @@ func (p *process) ready(prefix string) (string, error) {
 			return rest, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not ready after %v: %s", p.name, startWithin, tail(p.said.String()))
+	return "", fmt.Errorf("%s is not ready after %v: %s", p.name, startWithin, tail(p.stderr.String()))
 }
 
 func tail(s string) string { return s[max(0, len(s)-2000):] }
 
-// lastWords says how the program ended, if it did, and what it said.
-func (p *process) lastWords() string {
-	state := "is running"
+// status describes the state of the program and the end of its output.
+func (p *process) status() string {
+	status := "is running"
 	select {
-	case how := <-p.done:
-		p.done <- how // stop waits for it too
-		state = "has ended: " + how.String()
+	case state := <-p.done:
+		p.done <- state // stop waits for it too
+		status = "has ended: " + state.String()
 	default:
 	}
-	said := tail(p.said.String())
-	if said == "" {
-		said = "nothing"
-	}
-	return fmt.Sprintf("; %s %s, and said: %s", p.name, state, said)
+	return fmt.Sprintf("; %s %s; standard error: %q", p.name, status, tail(p.stderr.String()))
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// stop ends the program, which gets a moment to do so by itself.
+// stop asks the program to end, and kills it after 3 s.
 func (p *process) stop() {
 	_ = p.in.Close()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	timer := time.AfterFunc(3*time.Second, func() { _ = p.cmd.Process.Kill() })
 	defer timer.Stop()
-	for p.lines.Scan() { // so that it never waits for us
+	for p.lines.Scan() { // an unread pipe would block it
 	}
 	<-p.done
 }
 
-// do has a load process carry out an order.
+// do sends an order to a load process and returns its report.
 func (p *process) do(o load.Order) (load.Report, error) {
 	var r load.Report
 	if err := json.NewEncoder(p.in).Encode(o); err != nil {
-		return r, fmt.Errorf("%s: %w: %s", p.name, err, tail(p.said.String()))
+		return r, fmt.Errorf("%s: %w: %s", p.name, err, tail(p.stderr.String()))
 	}
 	if !p.lines.Scan() {
-		return r, fmt.Errorf("%s has ended: %s", p.name, tail(p.said.String()))
+		return r, fmt.Errorf("%s has ended: %s", p.name, tail(p.stderr.String()))
 	}
 	if err := json.Unmarshal(p.lines.Bytes(), &r); err != nil {
 		return r, fmt.Errorf("%s: %w", p.name, err)
@@ -184,7 +181,7 @@ func (p *process) do(o load.Order) (load.Report, error) {
 	return r, nil
 }
 
-// resident returns the memory of a process that is in RAM, in bytes.
+// resident returns the resident memory of a process in bytes.
 func resident(pid int) (int, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {

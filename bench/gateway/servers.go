@@ -12,33 +12,33 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 )
 
-// server is one of those that are compared, and its clients.
+// server is one of the compared servers, with its clients.
 type server struct {
-	name    string
-	addr    string // where it serves clients
-	process *process
-	origin  *process // what feeds it, if that is a process of its own
-	log     int      // the process of its log, if it has one
-	load    *process
-	crowd   *process // of the gateway: further clients, which give way to all else
-	empty   int      // bytes of memory before there were clients
+	name       string
+	addr       string // for clients
+	process    *process
+	origin     *process // publishes its events; nil if the load process does
+	log        int      // process id of its log, 0 if it has none
+	load       *process
+	crowd      *process // gateway only: more clients, at a lower priority
+	emptyBytes int      // bytes of memory before the first client
 }
 
-// fleet is all that runs.
+// fleet has all servers and the log.
 type fleet struct {
 	log     *postgrestest.Server
 	servers []*server
 }
 
-// Names of the servers, which are those of the dialects.
+// Names of the servers and of their dialects.
 const (
 	gateway    = "ganglion"
 	centrifuge = "centrifuge"
 	bare       = "bare"
 )
 
-// openFleet starts the servers on the first processor, and all else on the
-// others, where this process runs too. rivals may be none.
+// openFleet starts the servers on the first processor, and all other processes
+// on the other processors, where this process runs too.
 func openFleet(ctx context.Context, binary string, cpus []int, rivals ...string) (_ *fleet, err error) {
 	f := new(fleet)
 	defer func() {
@@ -51,9 +51,9 @@ func openFleet(ctx context.Context, binary string, cpus []int, rivals ...string)
 		return nil, err
 	}
 	measured, others := cpus[:1], cpus[1:]
-	// A log that waits for the disk, as in production. The embedded store has
-	// one process, and here the gateway is one by itself, so that its
-	// processor time can be told from that of the log and of the aggregates.
+	// The log waits for the disk, as in production. It is not the embedded store,
+	// which only one process can open: the gateway needs its own process, so that
+	// its processor time is measured apart from that of log and aggregates.
 	if f.log, err = postgrestest.StartServer(ctx, postgrestest.Options{Durable: true, Settings: map[string]string{
 		"shared_buffers": "512MB", "max_wal_size": "8GB", "checkpoint_timeout": "30min",
 	}}); err != nil {
@@ -110,31 +110,31 @@ func (s *server) loadFrom(cpus []int, clients, publisher string) (err error) {
 		return err
 	}
 	s.addr = clients
-	if s.empty, err = resident(s.process.pid()); err != nil {
+	if s.emptyBytes, err = resident(s.process.pid()); err != nil {
 		return err
 	}
 	s.load, err = start("clients of "+s.name, cpus, self, "load", s.name, clients, publisher)
 	return err
 }
 
-// do gives an order to the server's clients. The first of the report's
-// processor times is the server's.
+// do sends an order to the server's clients. The first processor time of the
+// report is the server's.
 func (s *server) do(o load.Order) (load.Report, error) {
 	o.Watch = []int{s.process.pid()}
 	if s.origin != nil {
 		o.Watch = append(o.Watch, s.origin.pid(), s.log)
 	}
-	return s.have(s.load, o)
+	return s.doBy(s.load, o)
 }
 
-// have gives an order to some of the server's clients. If it fails, it says how
-// the server fares.
-func (s *server) have(clients *process, o load.Order) (load.Report, error) {
+// doBy sends an order to the server's clients in one process. Its error describes
+// the state of the server.
+func (s *server) doBy(clients *process, o load.Order) (load.Report, error) {
 	r, err := clients.do(o)
 	if err != nil {
 		for _, p := range []*process{s.process, s.origin} {
 			if p != nil {
-				err = fmt.Errorf("%w%s", err, p.lastWords())
+				err = fmt.Errorf("%w%s", err, p.status())
 			}
 		}
 	}
@@ -158,7 +158,7 @@ func (f *fleet) close() error {
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("a free port: %w", err)
+		return "", fmt.Errorf("find a free port: %w", err)
 	}
 	return l.Addr().String(), l.Close()
 }

@@ -9,27 +9,27 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/ganglion-es/ganglion/bench/gateway/load"
+	"github.com/ganglion-es/ganglion/bench/report"
 )
 
-// The storm: so many sessions, fifty on each stream, are cut at once, and come
-// back at once when each has missed a thousand events. That is 200,000 events
-// in commits of their own, three times what the gateway's window keeps. A
-// thousand other sessions, from another process, get what is live meanwhile.
+// In the storm 10,000 sessions, 50 per stream, are cut together and reconnect
+// together after each has missed 1,000 events. The 200 streams then have
+// 200,000 new events, each in its own commit: three times the gateway's window.
+// Meanwhile 1,000 other sessions of another process receive live events.
 const (
 	stormSessions = manyN
 	stormStreams  = 200
 	stormMissed   = 1000
 )
 
-// stormRound is what one storm did.
+// stormRound has the figures of one storm.
 type stormRound struct {
 	back        load.Report
 	reads       float64
-	calm, storm []load.Report // of the live sessions, a second each
+	calm, storm []load.Report // of the live sessions, one per second
 }
 
 func reconnectStorm(ctx context.Context, w io.Writer, binary string, cpus []int, quick bool) (err error) {
@@ -65,7 +65,7 @@ func reconnectStorm(ctx context.Context, w io.Writer, binary string, cpus []int,
 	return conclude(w, began, stormRatios(list))
 }
 
-// storm lets one blow over.
+// storm runs one storm.
 func (s *server) storm(round int) (*stormRound, error) {
 	topics := make([]string, stormStreams)
 	for i := range topics {
@@ -77,18 +77,18 @@ func (s *server) storm(round int) (*stormRound, error) {
 		{Do: "cut", Group: "storm"},
 		{Do: "publish", Topics: topics, Events: stormMissed, Burst: 1},
 	} {
-		if _, err := s.have(s.crowd, o); err != nil {
+		if _, err := s.doBy(s.crowd, o); err != nil {
 			return nil, err
 		}
 	}
 	if err := quiet(s); err != nil {
 		return nil, err
 	}
-	watch := []int{s.process.pid()} // PostgreSQL's processes come and go with the reads
+	watch := []int{s.process.pid()} // not the log's: PostgreSQL starts and ends processes during the reads
 	live := load.Order{Do: "pace", Group: few, Topics: []string{"hot"}, For: time.Second, Rate: othersRate, Watch: watch}
 	r := new(stormRound)
 	for range 3 {
-		calm, err := s.have(s.load, live)
+		calm, err := s.doBy(s.load, live)
 		if err != nil {
 			return nil, err
 		}
@@ -102,15 +102,15 @@ func (s *server) storm(round int) (*stormRound, error) {
 	back := make(chan error, 1)
 	go func() {
 		var err error
-		r.back, err = s.have(s.crowd, load.Order{Do: "resume", Group: "storm", Sessions: stormSessions, Topics: topics, After: 1, Watch: watch})
+		r.back, err = s.doBy(s.crowd, load.Order{Do: "resume", Group: "storm", Sessions: stormSessions, Topics: topics, After: 1, Watch: watch})
 		back <- err
 	}()
 	for over := false; !over; {
-		beside, err := s.have(s.load, live)
+		during, err := s.doBy(s.load, live)
 		if err != nil {
 			return nil, errors.Join(err, <-back)
 		}
-		r.storm = append(r.storm, beside)
+		r.storm = append(r.storm, during)
 		select {
 		case err := <-back:
 			if err != nil {
@@ -125,8 +125,8 @@ func (s *server) storm(round int) (*stormRound, error) {
 	return r, err
 }
 
-// historyReads returns how often the gateway has read the log for
-// subscriptions.
+// historyReads returns the number of times that the gateway has read the log
+// for subscriptions.
 func (s *server) historyReads() (float64, error) {
 	resp, err := http.Get("http://" + s.addr + "/metrics")
 	if err != nil {
@@ -138,13 +138,13 @@ func (s *server) historyReads() (float64, error) {
 			return strconv.ParseFloat(value, 64)
 		}
 	}
-	return 0, errors.New("there is no ganglion_history_reads_total")
+	return 0, errors.New("/metrics has no ganglion_history_reads_total")
 }
 
-// print prints the curve, and what it cost.
+// print prints the times until shares of the sessions caught up, and the cost.
 func (r *stormRound) print(w io.Writer) {
-	fmt.Fprintf(w, "%s sessions on %d streams come back at once, each has missed %s events\n", thousands(stormSessions), stormStreams, thousands(stormMissed))
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "%s sessions on %d streams reconnect together, each has missed %s events\n", report.Thousands(stormSessions), stormStreams, report.Thousands(stormMissed))
+	t := report.Table(w)
 	fmt.Fprint(t, "caught up\t")
 	shares := []int{1, 10, 25, 50, 75, 90, 99, 100}
 	for _, share := range shares {
@@ -157,22 +157,22 @@ func (r *stormRound) print(w io.Writer) {
 	fmt.Fprintln(t)
 	t.Flush()
 	fmt.Fprintf(w, "%s deliveries/s; %.0f reads of the log, %.3f a session; server busy %.0f %%, %.2f µs a delivery; clients busy %.0f %%\n",
-		thousands(float64(r.back.Deliveries)/r.back.Elapsed.Seconds()), r.reads, r.reads/stormSessions,
+		report.Thousands(float64(r.back.Deliveries)/r.back.Elapsed.Seconds()), r.reads, r.reads/stormSessions,
 		100*r.back.CPU[0].Seconds()/r.back.Elapsed.Seconds(), cpuEach(r.back), 100*r.back.Own.Seconds()/r.back.Elapsed.Seconds())
 	calm, storm := measurement{samples: r.calm}, measurement{samples: r.storm}
-	fmt.Fprintf(w, "%s live sessions, %d events/s: p99 %.1f ms before, %.1f ms meanwhile\n\n", thousands(fewN), othersRate, calm.median(p99), storm.median(p99))
+	fmt.Fprintf(w, "%s live sessions, %d events/s: p99 %.1f ms before, %.1f ms during the storm\n\n", report.Thousands(fewN), othersRate, calm.median(p99), storm.median(p99))
 }
 
-// stormRatios are what is told of all storms; none has a floor.
-func stormRatios(list []*stormRound) []ratio {
-	all := ratio{name: "seconds until all have caught up"}
-	reads := ratio{name: "reads of the log, each session"}
-	live := ratio{name: "p99 of what is live, ms more than before"}
+// stormRatios returns the figures of all storms. They have no floors.
+func stormRatios(list []*stormRound) []report.Ratio {
+	all := report.Ratio{Name: "seconds until all have caught up"}
+	reads := report.Ratio{Name: "reads of the log, each session"}
+	live := report.Ratio{Name: "p99 of live events, ms more than before"}
 	for _, r := range list {
 		calm, storm := measurement{samples: r.calm}, measurement{samples: r.storm}
-		all.values = append(all.values, r.back.Elapsed.Seconds())
-		reads.values = append(reads.values, r.reads/stormSessions)
-		live.values = append(live.values, storm.median(p99)-calm.median(p99))
+		all.Values = append(all.Values, r.back.Elapsed.Seconds())
+		reads.Values = append(reads.Values, r.reads/stormSessions)
+		live.Values = append(live.Values, storm.median(p99)-calm.median(p99))
 	}
-	return []ratio{all, reads, live}
+	return []report.Ratio{all, reads, live}
 }

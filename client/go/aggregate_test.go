@@ -16,7 +16,7 @@ type auction struct{ Item string }
 
 var auctions = Type[auction, any]{Name: "auction", Events: map[string]any{"opened": opened{}, "bid_placed": bidPlaced{}}}
 
-func TestEventsAreGoTypes(t *testing.T) {
+func TestEventsDecodeIntoGoTypes(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		sub := auctions.Aggregate(g.client, "42").Follow(FromState())
@@ -25,11 +25,11 @@ func TestEventsAreGoTypes(t *testing.T) {
 		in := func(version int, name string, data object) object {
 			return event(id, version, object{"stream": "auction/42", "event": name, "data": data, "by": "ada"})
 		}
-		g.tell(
+		g.send(
 			object{"op": "state", "sub": id, "version": 1, "position": 1, "data": object{"item": "a lamp"}},
 			object{"op": "live", "sub": id, "version": 1, "cursor": "1"},
 			in(2, "bid_placed", object{"bidder": "ada", "amount": 1500}),
-			in(3, "extended", object{"by": "1h"}), // of a newer server
+			in(3, "extended", object{"by": "1h"}), // an event of a newer server
 			in(4, "bid_placed", object{"amount": "much"}),
 		)
 		next := func() Item[auction, any] {
@@ -56,15 +56,15 @@ func TestEventsAreGoTypes(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		if sub.Cursor() != "3" {
-			t.Errorf("goes on after %s, and the event that was not taken is lost", sub.Cursor())
+			t.Errorf("the cursor is %s, so the event that failed to decode is lost", sub.Cursor())
 		}
 		if _, err := sub.Next(t.Context()); err == nil {
-			t.Error("goes on after an event that it could not take")
+			t.Error("Next returns more after an event that failed to decode")
 		}
 	})
 }
 
-func TestOneTypeOfEventNeedsNoNames(t *testing.T) {
+func TestSingleEventTypeNeedsNoNames(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		type added struct{ By int }
 		g := welcomed(t, Options{})
@@ -80,15 +80,15 @@ func TestOneTypeOfEventNeedsNoNames(t *testing.T) {
 			sums <- sum
 		}()
 		id := g.last()["id"]
-		g.tell(event(id, 1), event(id, 2), event(id, 3))
+		g.send(event(id, 1), event(id, 2), event(id, 3))
 		g.client.Close()
 		if sum := <-sums; sum != 6 {
-			t.Errorf("the sum is %d", sum)
+			t.Errorf("the sum is %d, want 6", sum)
 		}
 	})
 }
 
-func TestAStateIsAGoType(t *testing.T) {
+func TestStateDecodesIntoGoType(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		states := make(chan State[auction], 1)
@@ -99,7 +99,7 @@ func TestAStateIsAGoType(t *testing.T) {
 			}
 			states <- s
 		}()
-		g.tell(object{"op": "result", "id": g.last()["id"], "version": 4, "position": 9, "data": object{"item": "a lamp"}})
+		g.send(object{"op": "result", "id": g.last()["id"], "version": 4, "position": 9, "data": object{"item": "a lamp"}})
 		if s := <-states; s != (State[auction]{Data: auction{"a lamp"}, Stream: "auction/42", Version: 4, Position: 9}) {
 			t.Errorf("%+v", s)
 		}

@@ -16,48 +16,48 @@ import (
 	"time"
 )
 
-// Options say how a client connects.
+// Options configure a client.
 type Options struct {
-	// URLs are those of gateways: https://example.com, or the whole
-	// wss://example.com/v1/ws. Of several, each attempt takes the next; the
-	// first is drawn. Required.
+	// URLs are the addresses of gateways: https://example.com, or in full
+	// wss://example.com/v1/ws. Each attempt uses the next one, from a random one
+	// on. Required.
 	URLs []string
 
-	// Token fetches a token: before the first connection, before the token
-	// expires, and when a gateway does not take it any more. If it fails it is
-	// asked again, with backoff. It returns when its context ends.
+	// Token fetches a token. The client calls it before the first connection,
+	// before the token expires, and when a gateway no longer accepts the token.
+	// If it fails, the client calls it again, with backoff. It must return when
+	// its context ends.
 	Token func(context.Context) (string, error)
 
 	// ClientID is the client's id, for gateways in development mode, which
-	// take it on trust. Give it or Token, not both: a token names its client.
+	// trust it. Set either ClientID or Token: a token names its client.
 	ClientID string
 
-	// Log is the log that stored cursors belong to: Client.Log of the run
-	// before. Empty if there are none.
+	// Log is the id of the log that stored cursors belong to: the value of
+	// Client.Log in the previous run. Leave it empty without stored cursors.
 	Log string
 
-	// Queue is how many commands and reads may wait for their answers; their
-	// bytes are bounded as well, by 4 MiB. One more is refused with
-	// ErrQueueFull.
+	// Queue bounds the number of pending commands and reads. Together they may
+	// also have 4 MiB at most. One more fails with ErrQueueFull.
 	//
 	// Defaults to 1,000.
 	Queue int
 
-	// OnError is told what went wrong without ending anything: a token that
-	// could not be fetched, an event that came twice, a hello, a subscription or
-	// a command that was refused for now. It must not wait for the
-	// client, which waits for it, and may be called by several goroutines.
+	// OnError receives errors after which the client continues: a token that
+	// could not be fetched, a repeated event, or a hello, a subscription or a
+	// command that was refused and will be sent again. It must not wait for the
+	// client, which waits for it. Several goroutines may call it.
 	//
 	// Defaults to a warning in slog's default logger, at most 10 a minute.
 	OnError func(*Error)
 
-	// HTTPClient makes the connections, and may bring certificates or a proxy.
+	// HTTPClient makes the connections. It may have certificates or a proxy.
 	//
 	// Defaults to one like http.DefaultClient that keeps no idle connections.
 	HTTPClient *http.Client
 
-	// Random draws the jitter of waits, at least 0 and below 1; tests bring
-	// their own.
+	// Random draws the jitter of waits, at least 0 and below 1. Tests replace
+	// it.
 	//
 	// Defaults to rand.Float64.
 	Random func() float64
@@ -66,7 +66,7 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	var errs []error
 	if len(o.URLs) == 0 {
-		errs = append(errs, errors.New("ganglion: URLs are missing: give at least one, such as https://example.com"))
+		errs = append(errs, errors.New("ganglion: URLs is empty: give at least one, such as https://example.com"))
 	}
 	urls := make([]string, len(o.URLs))
 	for i, given := range o.URLs {
@@ -80,7 +80,7 @@ func (o Options) withDefaults() (Options, error) {
 		case u.Scheme == "https" || u.Scheme == "wss":
 			u.Scheme = "wss"
 		default:
-			errs = append(errs, fmt.Errorf("ganglion: %q is no URL of a gateway: it begins with https:// or http://", given))
+			errs = append(errs, fmt.Errorf("ganglion: URLs: %q does not begin with https:// or http://", given))
 		}
 		if u.Path == "" || u.Path == "/" {
 			u.Path = "/v1/ws"
@@ -90,10 +90,10 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	o.URLs = urls
 	if o.Token != nil && o.ClientID != "" {
-		errs = append(errs, errors.New("ganglion: Token and ClientID are both given: the token names the client"))
+		errs = append(errs, errors.New("ganglion: Token and ClientID are both set: set one, since a token names its client"))
 	}
 	if o.Queue < 0 {
-		errs = append(errs, errors.New("ganglion: Queue is negative"))
+		errs = append(errs, fmt.Errorf("ganglion: Queue is %d: it must not be negative", o.Queue))
 	}
 	o.Queue = cmp.Or(o.Queue, 1_000)
 	if o.HTTPClient == nil {
@@ -101,11 +101,11 @@ func (o Options) withDefaults() (Options, error) {
 		if usual, ok := http.DefaultTransport.(*http.Transport); ok {
 			t = usual.Clone()
 		}
-		t.DisableKeepAlives = true // a handshake that is refused leaves nothing behind
+		t.DisableKeepAlives = true // a refused handshake leaves no connection behind
 		o.HTTPClient = &http.Client{Transport: t}
 	}
 	if o.OnError == nil {
-		o.OnError = logSome()
+		o.OnError = logBounded()
 	}
 	if o.Random == nil {
 		o.Random = rand.Float64
@@ -113,11 +113,12 @@ func (o Options) withDefaults() (Options, error) {
 	return o, errors.Join(errs...)
 }
 
-// warningsPerMinute bounds what a client logs if the application does not.
+// warningsPerMinute bounds the log lines of a client without OnError.
 const warningsPerMinute = 10
 
-// logSome returns a function that logs errors, some of them if there are many.
-func logSome() func(*Error) {
+// logBounded returns a function that logs at most warningsPerMinute errors a
+// minute.
+func logBounded() func(*Error) {
 	var mu sync.Mutex
 	var began time.Time
 	lines := 0
@@ -128,21 +129,21 @@ func logSome() func(*Error) {
 			began, lines = now, 0
 		}
 		if lines++; lines <= warningsPerMinute {
-			slog.Warn("the ganglion client met an error and continues", "err", e)
+			slog.Warn("client error", "err", e)
 		}
 	}
 }
 
-// Status is how a client is connected.
+// Status is the state of a client's connection.
 type Status int
 
 // The statuses, in the order in which a client goes through them.
 const (
-	Connecting Status = iota // a connection is being made
-	CatchingUp               // connected, and some subscription still gets history
-	Live                     // connected, and every subscription has all there is
+	Connecting Status = iota // making a connection
+	CatchingUp               // connected, and a subscription still gets history
+	Live                     // connected, and every subscription is live
 	Offline                  // waiting before the next attempt
-	Closed                   // for good
+	Closed                   // permanently
 )
 
 func (s Status) String() string {
@@ -153,22 +154,22 @@ func (s Status) String() string {
 	return names[s]
 }
 
-// Client is a connection to Ganglion that comes back by itself. All its
-// methods, and those of what it hands out, are safe for concurrent use, except
-// where they say otherwise.
+// Client is a connection to Ganglion that reconnects automatically. Its methods,
+// and those of the values that it returns, are safe for concurrent use unless
+// they say otherwise.
 type Client struct {
 	options Options
 	ctx     context.Context // ends with the client
 	cancel  context.CancelFunc
-	work    sync.WaitGroup // everything that the client started
+	tasks   sync.WaitGroup // every goroutine and timer of the client
 	done    chan struct{}  // closed once the status is Closed
 	wakeup  chan struct{}  // ends the wait before an attempt; has room for one
 
-	mu      sync.Mutex // guards what follows, and all of what it leads to
+	mu      sync.Mutex // guards the fields below, and everything they point to
 	status  Status
 	changed chan struct{} // closed, and replaced, when the status changes
 	err     error         // why the client is closed
-	reports []*Error      // for unlock to tell
+	reports []*Error      // passed to OnError by unlock
 	log     string
 	ids     uint64
 
@@ -177,10 +178,10 @@ type Client struct {
 	subscriptions
 }
 
-// Connect opens a client. It returns at once, and the client connects in the
-// background, again whenever it has to; the error is about the options. The
-// client lives until Close, until ctx ends, or until a server wants no more of
-// it. What waits meanwhile is told by the status and by ConnErr.
+// Connect opens a client. It returns immediately; the client connects, and
+// reconnects, in the background. Connect fails only if an option is invalid. The
+// client lives until Close, until ctx ends, or until a server refuses it
+// permanently. Status and ConnErr report the state of the connection.
 func Connect(ctx context.Context, o Options) (*Client, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -189,62 +190,62 @@ func Connect(ctx context.Context, o Options) (*Client, error) {
 	c := &Client{
 		options: o, log: o.Log, done: make(chan struct{}), wakeup: make(chan struct{}, 1), changed: make(chan struct{}),
 		requests:      requests{lanes: map[string]*lane{}, inFlight: map[string]*request{}, open: map[*request]struct{}{}},
-		subscriptions: subscriptions{byID: map[string]*feed{}},
+		subscriptions: subscriptions{byID: map[string]*subscriber{}, parks: map[string]*Delivery{}},
 	}
-	c.url = int(o.Random() * float64(len(o.URLs)))
+	c.urlIndex = int(o.Random() * float64(len(o.URLs)))
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.work.Go(c.run)
+	c.tasks.Go(c.connectLoop)
 	return c, nil
 }
 
-// Close closes the client for good and waits until everything that it started
-// has ended. What waits for an answer fails with ErrClosed, and so do
-// subscriptions.
+// Close closes the client permanently and waits until all its goroutines have
+// ended. Pending requests and subscriptions fail with ErrClosed.
 func (c *Client) Close() {
 	c.mu.Lock()
-	c.end(&Error{Code: CodeClosed, Message: "the client was closed", Retry: RetryNo})
+	c.closeWith(&Error{Code: CodeClosed, Message: "the client was closed", Retry: RetryNo})
 	c.unlock()
 	c.cancel()
-	c.work.Wait()
+	c.tasks.Wait()
 }
 
-// Done is closed when the client is: by Close, by its context, or since a
-// server wants no more of it.
+// Done returns a channel that is closed when the client closes: by Close, at the
+// end of its context, or because a server refused it permanently.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err returns why the client is closed, such as ErrUnauthenticated after a
-// token that no gateway takes; nil while it is not.
+// Err returns the reason why the client is closed, such as ErrUnauthenticated if
+// no gateway accepts its token. It is nil while the client is open.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// ConnErr returns why there is no connection: what ended the newest one. It
-// is nil while there is one, and before the first was tried.
+// ConnErr returns the error that ended the newest connection. It is nil while
+// the client is connected, and before the first attempt.
 func (c *Client) ConnErr() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.connErr
 }
 
-// Log returns the log's id, once known. Keep it beside stored cursors, and
-// give it back as Options.Log.
+// Log returns the log's id, or "" until it is known. Store it with cursors, and
+// set it as Options.Log in the next run.
 func (c *Client) Log() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.log
 }
 
-// Status returns how the client is connected.
+// Status returns the state of the connection.
 func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.status
 }
 
-// Statuses yields every status from now on, beginning with the present one;
-// of several that came meanwhile, the last. It ends with Closed, or with ctx.
+// Statuses yields the current status and then each change. If the status changes
+// several times during an iteration, it yields only the last. It ends after
+// Closed, or when ctx ends.
 func (c *Client) Statuses(ctx context.Context) iter.Seq[Status] {
 	return func(yield func(Status) bool) {
 		last := Status(-1)
@@ -266,16 +267,15 @@ func (c *Client) Statuses(ctx context.Context) iter.Seq[Status] {
 	}
 }
 
-// Wake tries to connect now, or finds out whether the connection still lives:
-// for a program that knows that the network came back. A wait that a server
-// asked for is not shortened.
+// Wake connects immediately, or checks whether the connection is alive. Call it
+// when the network returns. It does not shorten a wait that a server asked for.
 func (c *Client) Wake() {
 	c.mu.Lock()
 	defer c.unlock()
 	switch {
 	case c.welcomed:
 		c.probe()
-	case c.status == Offline && !c.told:
+	case c.status == Offline && !c.waitIsFixed:
 		select {
 		case c.wakeup <- struct{}{}:
 		default:
@@ -283,28 +283,28 @@ func (c *Client) Wake() {
 	}
 }
 
-// Aggregate returns one aggregate, whether it has events yet or not. What it
-// shows and emits is JSON; Type makes it Go's types.
+// Aggregate returns one aggregate, which need not have events yet. Its state
+// and events are JSON; [Type] gives them Go types.
 func (c *Client) Aggregate(typ, id string) *Aggregate[json.RawMessage, json.RawMessage] {
 	return Type[json.RawMessage, json.RawMessage]{Name: typ}.Aggregate(c, id)
 }
 
-// Category returns all aggregates of a type. What they emit is JSON; Type
-// makes it Go's types.
+// Category returns all aggregates of a type. Their events are JSON; [Type]
+// gives them Go types.
 func (c *Client) Category(typ string) *Category[json.RawMessage, json.RawMessage] {
 	return Type[json.RawMessage, json.RawMessage]{Name: typ}.Category(c)
 }
 
-// id makes the id of a frame.
+// id returns a new id for a frame.
 func (c *Client) id() string {
 	c.ids++
 	return strconv.FormatUint(c.ids, 10)
 }
 
-// report is told to the application by unlock.
+// report queues an error for OnError, which unlock calls.
 func (c *Client) report(e *Error) { c.reports = append(c.reports, e) }
 
-// unlock releases the lock, and then tells what went wrong meanwhile.
+// unlock releases the lock and then passes the queued errors to OnError.
 func (c *Client) unlock() {
 	reports := c.reports
 	c.reports = nil
@@ -323,26 +323,27 @@ func (c *Client) setStatus(s Status) {
 	c.changed = make(chan struct{})
 }
 
-// settle finds the status of a connection anew.
-func (c *Client) settle() {
+// updateStatus sets the status of a welcomed connection.
+func (c *Client) updateStatus() {
 	switch {
 	case !c.welcomed:
-	case c.behind():
+	case c.isCatchingUp():
 		c.setStatus(CatchingUp)
 	default:
 		c.setStatus(Live)
 	}
 }
 
-// end closes the client, but for the connection and the goroutines.
-func (c *Client) end(err *Error) {
+// closeWith closes the client with err. It leaves the connection and the
+// goroutines to their contexts.
+func (c *Client) closeWith(err *Error) {
 	if c.status == Closed {
 		return
 	}
 	c.watchdog.stop()
 	c.setStatus(Closed)
 	c.err = err
-	c.closeRequests(err)
-	c.closeSubscriptions(err)
+	c.failRequests(err)
+	c.endSubscriptions(err)
 	close(c.done)
 }

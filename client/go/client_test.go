@@ -16,23 +16,23 @@ import (
 	"time"
 )
 
-func TestOptionsThatCannotWorkAreRefusedWithWhatToDo(t *testing.T) {
+func TestInvalidOptionsAreReportedTogether(t *testing.T) {
 	t.Parallel()
-	for says, o := range map[string]Options{
-		"URLs are missing":     {},
-		"no URL of a gateway":  {URLs: []string{"example.com"}},
-		"URLs: parse":          {URLs: []string{"http://[::1"}},
-		"the token names":      {URLs: []string{"http://x"}, ClientID: "ada", Token: func(context.Context) (string, error) { return "", nil }},
-		"Queue is negative":    {URLs: []string{"http://x"}, Queue: -1},
-		"\nganglion: Queue is": {Queue: -1}, // every problem at once
+	for want, o := range map[string]Options{
+		"URLs is empty":                        {},
+		"does not begin with https":            {URLs: []string{"example.com"}},
+		"URLs: parse":                          {URLs: []string{"http://[::1"}},
+		"Token and ClientID are both set":      {URLs: []string{"http://x"}, ClientID: "ada", Token: func(context.Context) (string, error) { return "", nil }},
+		"Queue is -1: it must not be negative": {URLs: []string{"http://x"}, Queue: -1},
+		"\nganglion: Queue is":                 {Queue: -1}, // all problems together
 	} {
-		if _, err := Connect(t.Context(), o); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%+v: %v, not %q", o, err, says)
+		if _, err := Connect(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: got %v, want %q", o, err, want)
 		}
 	}
 }
 
-func TestURLsAreThoseOfGatewaysWhateverWayTheyAreWritten(t *testing.T) {
+func TestURLsAreCompletedToWebSocketAddresses(t *testing.T) {
 	t.Parallel()
 	o, err := Options{URLs: []string{"http://gw", "https://gw/", "wss://gw/proxied/v1/ws#there"}}.withDefaults()
 	if want := []string{"ws://gw/v1/ws", "wss://gw/v1/ws", "wss://gw/proxied/v1/ws"}; err != nil || !slices.Equal(o.URLs, want) {
@@ -40,7 +40,7 @@ func TestURLsAreThoseOfGatewaysWhateverWayTheyAreWritten(t *testing.T) {
 	}
 }
 
-func TestOfSeveralGatewaysEachAttemptTakesTheNext(t *testing.T) {
+func TestEachAttemptUsesTheNextGateway(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := dial(t, Options{URLs: []string{"ws://a", "ws://b", "ws://c"}})
 		seen := []string{g.socket.url}
@@ -54,21 +54,21 @@ func TestOfSeveralGatewaysEachAttemptTakesTheNext(t *testing.T) {
 	})
 }
 
-func TestTheKeyOfACommandIsKnownBeforeItsResult(t *testing.T) {
+func TestCommandKeyIsKnownBeforeItsResult(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		sending := g.client.Aggregate("counter", "a").Start(t.Context(), "add", map[string]int{"by": 1})
 		if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(sending.Key) {
-			t.Errorf("%q is no UUIDv7", sending.Key)
+			t.Errorf("%q is not a UUIDv7", sending.Key)
 		}
 		if at := fmt.Sprintf("%012x", time.Now().UnixMilli()); strings.ReplaceAll(sending.Key, "-", "")[:12] != at {
-			t.Errorf("%q is not of now, %s", sending.Key, at)
+			t.Errorf("%q does not begin with the time %s", sending.Key, at)
 		}
 		said := g.last()
 		if said["key"] != sending.Key {
-			t.Errorf("said %v", said)
+			t.Errorf("the client sent %v", said)
 		}
-		g.tell(object{"op": "error", "id": said["id"], "key": sending.Key, "code": "rejected", "reason": "zero", "message": "no", "retry": "no"})
+		g.send(object{"op": "error", "id": said["id"], "key": sending.Key, "code": "rejected", "reason": "zero", "message": "no", "retry": "no"})
 		_, err := sending.Wait()
 		if !errors.Is(err, ErrRejected) || !errors.Is(err, Rejection("zero")) || errors.Is(err, Rejection("one")) || errors.Is(err, ErrConflict) {
 			t.Errorf("%v", err)
@@ -79,15 +79,15 @@ func TestTheKeyOfACommandIsKnownBeforeItsResult(t *testing.T) {
 	})
 }
 
-func TestFramesShareMessagesWhichStaySmall(t *testing.T) {
+func TestFramesShareSmallMessages(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		for range 200 {
 			g.client.Aggregate("client", "bob").Start(t.Context(), "notify", map[string]string{"text": strings.Repeat("ä", 500)})
 		}
 		synctest.Wait()
-		if len(g.socket.said) != 201 || len(g.socket.messages) > 100 {
-			t.Errorf("%d frames in %d messages", len(g.socket.said), len(g.socket.messages))
+		if len(g.socket.received) != 201 || len(g.socket.messages) > 100 {
+			t.Errorf("%d frames in %d messages", len(g.socket.received), len(g.socket.messages))
 		}
 		for _, m := range g.socket.messages {
 			if len(m) > 98304 {
@@ -97,27 +97,27 @@ func TestFramesShareMessagesWhichStaySmall(t *testing.T) {
 	})
 }
 
-func TestAThousandSubscriptionsResumeAndHelloStaysSmall(t *testing.T) {
+func TestThousandSubscriptionsResumeWithASmallHello(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		for i := range 1000 {
 			defer g.client.Aggregate("counter", strings.Repeat("x", 100)+fmt.Sprint(i)).Follow().Close()
 		}
 		synctest.Wait()
-		for _, f := range slices.Clone(g.socket.said[1:]) {
-			g.tell(object{"op": "subscribed", "id": f["id"], "cursor": "100"})
+		for _, f := range slices.Clone(g.socket.received[1:]) {
+			g.send(object{"op": "subscribed", "id": f["id"], "cursor": "100"})
 		}
 		g.cut()
 		g.welcome()
-		inHello := g.socket.said[0]["subscriptions"].([]any)
+		inHello := g.socket.received[0]["subscriptions"].([]any)
 		if size := len(g.socket.messages[0]); size > 20_000 || len(inHello) < 50 {
 			t.Errorf("%d subscriptions in a hello of %d bytes", len(inHello), size)
 		}
 		streams := map[any]bool{}
-		for _, f := range append(inHello, anys(g.socket.said[1:])...) {
+		for _, f := range append(inHello, anys(g.socket.received[1:])...) {
 			f := f.(object)
 			if f["op"] != "subscribe" || f["cursor"] != "100" {
-				t.Errorf("said %v", f)
+				t.Errorf("the client sent %v", f)
 			}
 			streams[f["stream"]] = true
 		}
@@ -134,7 +134,7 @@ func anys(frames []object) (all []any) {
 	return all
 }
 
-func TestTheBytesOfWhatWaitsAreBoundedAsWell(t *testing.T) {
+func TestBytesOfPendingRequestsAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := dial(t, Options{}) // never welcomed
 		notify := func() *Sending {
@@ -151,7 +151,7 @@ func TestTheBytesOfWhatWaitsAreBoundedAsWell(t *testing.T) {
 	})
 }
 
-func TestDataThatIsNoJSONFailsAlone(t *testing.T) {
+func TestDataThatIsNotJSONFailsAlone(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		counter := g.client.Aggregate("counter", "a")
@@ -164,12 +164,12 @@ func TestDataThatIsNoJSONFailsAlone(t *testing.T) {
 		}
 		counter.Start(t.Context(), "add", nil)
 		if said := g.last(); fmt.Sprint(said["data"]) != "map[]" {
-			t.Errorf("said %v", said)
+			t.Errorf("the client sent %v", said)
 		}
 	})
 }
 
-func TestGivingUpSaysWhetherACommandMayHaveHappened(t *testing.T) {
+func TestCanceledCommandReportsWhetherItWasSent(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		counter := g.client.Aggregate("counter", "a")
@@ -180,19 +180,19 @@ func TestGivingUpSaysWhetherACommandMayHaveHappened(t *testing.T) {
 		}
 		g.cut()
 		_, err = counter.Send(deadline(t, time.Second), "add", nil)
-		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Retry != RetryLater || !strings.Contains(err.Error(), "there is no connection: the connection broke") {
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &e) || e.Retry != RetryLater || !strings.Contains(err.Error(), "no connection: the connection broke") {
 			t.Errorf("not sent: %v", err)
 		}
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
-		for range 2000 { // what was given up takes no place in the queue
+		for range 2000 { // canceled requests do not fill the queue
 			if _, err = counter.Send(canceled, "add", nil); !errors.Is(err, context.Canceled) {
 				t.Fatal(err)
 			}
 		}
 		g.welcome()
-		if n := len(g.socket.said); n != 1 {
-			t.Errorf("%d frames are said after all: %v", n-1, g.socket.said)
+		if n := len(g.socket.received); n != 1 {
+			t.Errorf("%d canceled frames were sent: %v", n-1, g.socket.received)
 		}
 	})
 }
@@ -211,17 +211,17 @@ func TestLeavingALoopUnsubscribes(t *testing.T) {
 			}
 		}()
 		id := g.last()["id"]
-		g.tell(object{"op": "subscribed", "id": id, "cursor": "100"}, event(id, 7, object{"position": 101, "stream": "counter/ä/b"}))
+		g.send(object{"op": "subscribed", "id": id, "cursor": "100"}, event(id, 7, object{"position": 101, "stream": "counter/ä/b"}))
 		if got := <-streams; got != "counter/ä/b ä/b" {
 			t.Error(got)
 		}
 		if said := g.last(); said["op"] != "unsubscribe" || said["sub"] != id || g.client.Status() != Live {
-			t.Errorf("said %v, status %v", said, g.client.Status())
+			t.Errorf("the client sent %v, status %v", said, g.client.Status())
 		}
 	})
 }
 
-func TestALoopEndsWithItsContext(t *testing.T) {
+func TestLoopEndsWithItsContext(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		for _, err := range g.client.Aggregate("counter", "a").Subscribe(deadline(t, time.Second), FromStart()) {
@@ -230,7 +230,7 @@ func TestALoopEndsWithItsContext(t *testing.T) {
 			}
 		}
 		if said := g.last(); said["op"] != "unsubscribe" {
-			t.Errorf("said %v", said)
+			t.Errorf("the client sent %v", said)
 		}
 		for _, err := range g.client.Aggregate("counter", "a").Subscribe(t.Context(), FromState()) {
 			if err == nil || !strings.Contains(err.Error(), "Follow") {
@@ -240,12 +240,12 @@ func TestALoopEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestWhatCameBeforeTheEndIsHandedOver(t *testing.T) {
+func TestItemsBeforeTheEndAreDelivered(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		sub := g.client.Aggregate("counter", "a").Follow(FromStart())
 		id := g.last()["id"]
-		g.tell(event(id, 1), event(id, 2), object{"op": "unsubscribed", "sub": id, "code": "forbidden", "message": "no more", "cursor": "2"})
+		g.send(event(id, 1), event(id, 2), object{"op": "unsubscribed", "sub": id, "code": "forbidden", "message": "no more", "cursor": "2"})
 		var seen []any
 		for item, err := range sub.Items(t.Context()) {
 			seen = append(seen, item.Event.Version, errors.Is(err, ErrForbidden))
@@ -254,17 +254,17 @@ func TestWhatCameBeforeTheEndIsHandedOver(t *testing.T) {
 			t.Errorf("%v", seen)
 		}
 		if _, err := sub.Next(t.Context()); !errors.Is(err, ErrForbidden) {
-			t.Errorf("then %v", err)
+			t.Errorf("the next call returns %v", err)
 		}
 	})
 }
 
-func TestWhatWasNotTakenComesAgainFromTheCursor(t *testing.T) {
+func TestCursorExcludesUndeliveredItems(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		sub := g.client.Aggregate("counter", "a").Follow(FromStart())
 		id := g.last()["id"]
-		g.tell(event(id, 1), event(id, 2), event(id, 3))
+		g.send(event(id, 1), event(id, 2), event(id, 3))
 		for item, err := range sub.Items(t.Context()) {
 			if err != nil || item.Event.Version == 2 {
 				break
@@ -272,22 +272,22 @@ func TestWhatWasNotTakenComesAgainFromTheCursor(t *testing.T) {
 		}
 		sub.Close()
 		if got := sub.Cursor(); got != "2" {
-			t.Errorf("the cursor is %s", got)
+			t.Errorf("the cursor is %s, want 2", got)
 		}
 		for range sub.Items(t.Context()) {
-			t.Error("there is more")
+			t.Error("a closed subscription yields an item")
 		}
 	})
 }
 
-func TestCursorIsThatOfTheLastItemTaken(t *testing.T) {
+func TestCursorFollowsDeliveredItems(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		sub := g.client.Aggregate("counter", "a").Follow(FromStart())
 		defer sub.Close()
 		id := g.last()["id"]
-		g.tell(object{"op": "subscribed", "id": id, "cursor": "100"}, event(id, 1), event(id, 2), object{"op": "live", "sub": id, "cursor": "100", "version": 2})
-		g.tell(object{"op": "heartbeat", "cursor": "105"})
+		g.send(object{"op": "subscribed", "id": id, "cursor": "100"}, event(id, 1), event(id, 2), object{"op": "live", "sub": id, "cursor": "100", "version": 2})
+		g.send(object{"op": "heartbeat", "cursor": "105"})
 		for _, cursor := range []string{"", "1", "2", "105"} {
 			if got := sub.Cursor(); got != cursor {
 				t.Errorf("the cursor is %q, want %q", got, cursor)
@@ -302,10 +302,10 @@ func TestCursorIsThatOfTheLastItemTaken(t *testing.T) {
 	})
 }
 
-// commands are the command frames that the gateway got on this connection.
+// commands returns the command frames of this connection.
 func (g *gateway) commands() (all []object) {
 	synctest.Wait()
-	for _, f := range g.socket.said {
+	for _, f := range g.socket.received {
 		if f["op"] == "command" {
 			all = append(all, f)
 		}
@@ -325,7 +325,7 @@ func (g *gateway) wantCommands(want string) {
 	}
 }
 
-// add starts commands, each written as a stream and an amount.
+// add starts commands, each given as a stream and an amount.
 func (g *gateway) add(commands ...string) {
 	for _, c := range commands {
 		g.client.Aggregate("counter", c[:1]).Start(g.t.Context(), "add", object{"by": json.Number(c[1:])})
@@ -340,7 +340,7 @@ func later(command object) object {
 	return object{"op": "error", "id": command["id"], "key": command["key"], "code": "unavailable", "message": "not now", "retry": "later", "after_ms": 100}
 }
 
-func TestLanesThatWaitForOpenRequestsAreServedInTurn(t *testing.T) {
+func TestLanesTakeTurnsForOpenRequests(t *testing.T) {
 	for most, order := range map[int]string{1: "a1 b1 c1 c2 d1 d2", 2: "a1 b1 c1 d1 c2 d2"} {
 		t.Run(fmt.Sprint(most), func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -352,7 +352,7 @@ func TestLanesThatWaitForOpenRequestsAreServedInTurn(t *testing.T) {
 					if open := len(all) - answered; open < 1 || open > most {
 						t.Fatalf("%d requests are open after %d answers", open, answered)
 					}
-					g.tell(result(all[answered]))
+					g.send(result(all[answered]))
 				}
 				g.wantCommands(order)
 			})
@@ -360,7 +360,7 @@ func TestLanesThatWaitForOpenRequestsAreServedInTurn(t *testing.T) {
 	}
 }
 
-func TestLanesThatWaitedForOpenRequestsAreServedOnTheNextConnection(t *testing.T) {
+func TestWaitingLanesAreServedOnTheNextConnection(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := dial(t, Options{})
 		g.welcome(object{"open_requests": 1})
@@ -373,37 +373,37 @@ func TestLanesThatWaitedForOpenRequestsAreServedOnTheNextConnection(t *testing.T
 			if len(all) != answered+1 {
 				t.Fatalf("%d commands were sent before %d were answered", len(all), answered+1)
 			}
-			g.tell(result(all[answered]))
+			g.send(result(all[answered]))
 		}
 		g.wantCommands("a1 b1 c1")
 	})
 }
 
-func TestLaneThatWasHeldWaitsForOpenRequests(t *testing.T) {
+func TestHeldLaneWaitsForOpenRequests(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := dial(t, Options{})
 		g.welcome(object{"open_requests": 1})
 		g.add("a1", "b1")
-		g.tell(result(g.commands()[0]))
+		g.send(result(g.commands()[0]))
 		b1 := g.commands()[1]
-		g.tell(later(b1))
+		g.send(later(b1))
 		g.add("c1")
-		time.Sleep(time.Second) // until b1 may be sent again, and finds no room
+		time.Sleep(time.Second) // b1 may be sent again, but there is no room
 		g.wantCommands("a1 b1 c1")
-		g.tell(result(g.commands()[2]))
+		g.send(result(g.commands()[2]))
 		g.wantCommands("a1 b1 c1 b1")
 	})
 }
 
-func TestCommandThatIsSentAgainKeepsItsPlace(t *testing.T) {
+func TestResentCommandKeepsItsPlace(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		g.add("a1", "a2", "a3")
 		first := g.commands()
-		for i, in := range []int{2, 0, 1} { // as answers may overtake each other
-			g.tell(later(first[in]))
+		for i, in := range []int{2, 0, 1} { // answers may overtake each other
+			g.send(later(first[in]))
 			if i == 0 {
-				g.add("a4") // waits behind what comes again
+				g.add("a4") // waits for the commands that are sent again
 			}
 		}
 		time.Sleep(time.Second)
@@ -411,7 +411,7 @@ func TestCommandThatIsSentAgainKeepsItsPlace(t *testing.T) {
 	})
 }
 
-func TestStatusesBeginWithThePresentOneAndEndWithTheClient(t *testing.T) {
+func TestStatusesBeginWithThePresentAndEndWithClosed(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		seen := make(chan []Status)
@@ -426,11 +426,11 @@ func TestStatusesBeginWithThePresentOneAndEndWithTheClient(t *testing.T) {
 		}
 		g.cut()
 		if err := g.client.ConnErr(); err == nil {
-			t.Error("nobody knows why there is no connection")
+			t.Error("ConnErr is nil without a connection")
 		}
 		g.welcome()
 		if err := g.client.ConnErr(); err != nil {
-			t.Errorf("connected, and %v", err)
+			t.Errorf("ConnErr is %v while connected", err)
 		}
 		g.client.Close()
 		if got := <-seen; !slices.Equal(got, []Status{Live, Offline, Connecting, Live, Closed}) {
@@ -439,7 +439,7 @@ func TestStatusesBeginWithThePresentOneAndEndWithTheClient(t *testing.T) {
 	})
 }
 
-func TestAContextClosesTheClient(t *testing.T) {
+func TestContextClosesTheClient(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := dial(t, Options{})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -456,36 +456,36 @@ func TestAContextClosesTheClient(t *testing.T) {
 		cancel()
 		var e *Error
 		if _, err := sending.Wait(); !errors.Is(err, ErrClosed) || !errors.As(err, &e) || e.Retry != RetrySameKey {
-			t.Errorf("the command ends with %v", err)
+			t.Errorf("the command fails with %v", err)
 		}
 		<-client.Done()
 		if err := client.Err(); !errors.Is(err, context.Canceled) || !errors.Is(err, ErrClosed) {
-			t.Errorf("closed by %v", err)
+			t.Errorf("Err is %v", err)
 		}
 		if _, err := client.Aggregate("counter", "a").Get(t.Context()); !errors.Is(err, ErrClosed) {
-			t.Errorf("then %v", err)
+			t.Errorf("the next call returns %v", err)
 		}
 	})
 }
 
-func TestCloseDoesNotWaitForAGatewayThatIsStuck(t *testing.T) {
+func TestCloseDoesNotWaitForAStuckGateway(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
 		counter := g.client.Aggregate("counter", "a")
-		g.socket.deaf = true // once it has read one more
+		g.socket.stuck = true // after one more message
 		for range 3 {
 			counter.Start(t.Context(), "add", nil)
 			synctest.Wait()
 		}
 		begun := time.Now()
 		g.client.Close()
-		if took := time.Since(begun); took > closeWithin {
-			t.Errorf("Close took %v", took)
+		if took := time.Since(begun); took > closeTimeout {
+			t.Errorf("Close took %v, want at most %v", took, closeTimeout)
 		}
 	})
 }
 
-func TestARenewalOfAnEarlierConnectionDoesNotKeepTheNextFromItsOwn(t *testing.T) {
+func TestEarlierRenewalDoesNotBlockTheNextConnections(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var calls atomic.Int32
 		g := welcomed(t, Options{Token: func(ctx context.Context) (string, error) {
@@ -497,53 +497,53 @@ func TestARenewalOfAnEarlierConnectionDoesNotKeepTheNextFromItsOwn(t *testing.T)
 			return fmt.Sprint("t", n), nil
 		}})
 		halfTheTokensLife := func() {
-			g.tell(object{"op": "expiring", "in_ms": 60000})
-			for range 3 { // less than a heartbeat each
-				g.tell(object{"op": "heartbeat", "cursor": "100"})
+			g.send(object{"op": "expiring", "in_ms": 60000})
+			for range 3 { // each pause is shorter than a heartbeat
+				g.send(object{"op": "heartbeat", "cursor": "100"})
 				time.Sleep(12 * time.Second)
 			}
 			synctest.Wait()
 		}
 		halfTheTokensLife()
 		if n := calls.Load(); n != 2 {
-			t.Fatalf("%d calls before the connection breaks", n)
+			t.Fatalf("%d calls before the connection breaks, want 2", n)
 		}
 		g.cut()
 		g.welcome()
 		halfTheTokensLife()
 		if said := g.last(); said["op"] != "auth" || said["token"] != "t3" {
-			t.Errorf("said %v", said)
+			t.Errorf("the client sent %v", said)
 		}
 	})
 }
 
-func TestAnErrorThatNamesNoRequestIsReported(t *testing.T) {
+func TestErrorWithoutRequestIsReported(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
-		g.tell(object{"op": "error", "code": "bad_request", "field": "id", "message": "id is missing", "retry": "no"})
+		g.send(object{"op": "error", "code": "bad_request", "field": "id", "message": "id is missing", "retry": "no"})
 		if len(g.reported) != 1 || g.reported[0].Code != CodeBadRequest || g.reported[0].Field != "id" {
 			t.Errorf("%v", g.reported)
 		}
 	})
 }
 
-func TestACategoryForgetsTheStreamsUnheardOfForLongest(t *testing.T) {
+func TestCategoryForgetsTheQuietestStreams(t *testing.T) {
 	t.Parallel()
-	v := versions{young: map[string]uint64{}, whole: true}
+	v := versions{recent: map[string]uint64{}, isWhole: true}
 	if version, known := v.of("new"); version != 0 || !known {
-		t.Error("the first version of a stream is not expected to be 1")
+		t.Error("an unknown stream is not at version 0")
 	}
-	for i := range 3 * watchedStreams {
+	for i := range 3 * minWatchedStreams {
 		v.set(fmt.Sprint(i), 1)
 		v.set("busy", uint64(i+1))
 	}
-	if version, known := v.of("busy"); version != 3*watchedStreams || !known {
+	if version, known := v.of("busy"); version != 3*minWatchedStreams || !known {
 		t.Errorf("busy is at %d, %v", version, known)
 	}
 	if _, known := v.of("0"); known {
-		t.Error("everything is remembered for ever")
+		t.Error("the quietest stream is still remembered")
 	}
-	if n := len(v.young) + len(v.old); n > 2*watchedStreams+2 {
+	if n := len(v.recent) + len(v.older); n > 2*minWatchedStreams+2 {
 		t.Errorf("%d streams are remembered", n)
 	}
 }
@@ -552,17 +552,17 @@ func TestTokenFunctionIsCalledAHandfulOfTimesPerToken(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var calls atomic.Int32
 		began := time.Now()
-		// A cache: the same token until 5 s before its end.
+		// A cache returns the same token until 5 s before it expires.
 		g := welcomed(t, Options{Token: func(context.Context) (string, error) {
 			calls.Add(1)
 			return fmt.Sprint("t", int((time.Since(began)+5*time.Second)/time.Minute)), nil
 		}})
-		for range 20 { // as a gateway does that warns at each renewal
-			g.tell(object{"op": "expiring", "in_ms": (time.Minute - time.Since(began)).Milliseconds()})
+		for range 20 { // a gateway that warns at each renewal
+			g.send(object{"op": "expiring", "in_ms": (time.Minute - time.Since(began)).Milliseconds()})
 			time.Sleep(time.Second)
 		}
-		for range 3 { // less than a heartbeat, and past the time that the token changes
-			g.tell(object{"op": "heartbeat", "cursor": "100"})
+		for range 3 { // until after the token changes; each pause is shorter than a heartbeat
+			g.send(object{"op": "heartbeat", "cursor": "100"})
 			time.Sleep(12 * time.Second)
 		}
 		if n := calls.Load(); n > 7 || g.last()["token"] != "t1" {
@@ -576,11 +576,11 @@ func TestDefaultErrorHandlerLogsABoundedNumberOfLines(t *testing.T) {
 	usual := slog.Default()
 	defer slog.SetDefault(usual)
 	slog.SetDefault(slog.New(slog.NewTextHandler(&text, nil)))
-	f := logSome()
+	f := logBounded()
 	for range 1000 {
 		f(&Error{Code: CodeProtocol})
 	}
 	if n := strings.Count(text.String(), "\n"); n != warningsPerMinute {
-		t.Errorf("%d lines", n)
+		t.Errorf("%d lines, want %d", n, warningsPerMinute)
 	}
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// pipes is a network in memory with one listener, for bubbles of synctest.
+// pipes is a network in memory with one listener, for synctest bubbles.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -52,7 +52,7 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 // object is a frame.
 type object = map[string]any
 
-// gateway is one that says what a test makes it say.
+// gateway is a fake gateway. It sends the frames that the test gives it.
 type gateway struct {
 	t        *testing.T
 	client   *Client
@@ -61,26 +61,27 @@ type gateway struct {
 	reported []*Error
 }
 
-// socket is a connection as the gateway has it.
+// socket is the gateway's end of a connection.
 type socket struct {
 	ws       *websocket.Conn
 	url      string
 	messages [][]byte
-	said     []object
-	deaf     bool // reads no more
+	received []object
+	mu       sync.Mutex // for tests that read received while the client sends
+	stuck    bool       // it no longer reads
 }
 
-// dial opens a client of a gateway in memory and takes its connection. Both
-// end with the test.
+// dial opens a client of a gateway in memory and accepts its connection. The end
+// of the test closes both.
 func dial(t *testing.T, o Options) *gateway {
 	t.Helper()
-	g := begun(t, o)
+	g := open(t, o)
 	g.accept()
 	return g
 }
 
-// begun opens a client of a gateway in memory.
-func begun(t *testing.T, o Options) *gateway {
+// open opens a client of a gateway in memory.
+func open(t *testing.T, o Options) *gateway {
 	t.Helper()
 	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	g := &gateway{t: t, opened: make(chan *socket, 16)}
@@ -95,7 +96,7 @@ func begun(t *testing.T, o Options) *gateway {
 		ws.SetReadLimit(1 << 20)
 		s := &socket{ws: ws, url: "ws://" + r.Host + r.URL.String()}
 		g.opened <- s
-		for !s.deaf {
+		for !s.stuck {
 			_, message, err := ws.Read(context.Background())
 			if err != nil {
 				return
@@ -106,7 +107,9 @@ func begun(t *testing.T, o Options) *gateway {
 				if err := json.Unmarshal(line, &f); err != nil {
 					t.Errorf("%q: %v", line, err)
 				}
-				s.said = append(s.said, f)
+				s.mu.Lock()
+				s.received = append(s.received, f)
+				s.mu.Unlock()
 			}
 		}
 		<-done
@@ -133,7 +136,7 @@ func begun(t *testing.T, o Options) *gateway {
 	return g
 }
 
-// accept takes the next connection, once the client has said hello.
+// accept accepts the next connection and waits for its hello.
 func (g *gateway) accept() {
 	g.socket = <-g.opened
 	synctest.Wait()
@@ -147,21 +150,21 @@ func welcomed(t *testing.T, o Options) *gateway {
 	return g
 }
 
-// welcome welcomes the client, perhaps with limits other than the usual ones.
+// welcome welcomes the client. limits override the usual ones.
 func (g *gateway) welcome(limits ...object) {
 	g.t.Helper()
 	all := object{"frame_bytes": 98304, "open_requests": 256, "subscriptions": 1000}
 	for _, l := range limits {
 		maps.Copy(all, l)
 	}
-	g.tell(object{
-		"op": "welcome", "id": g.socket.said[0]["id"], "session": "s", "client": "ada", "node": "n1", "server": "test", "log": "log-1", "cursor": "100",
+	g.send(object{
+		"op": "welcome", "id": g.socket.received[0]["id"], "session": "s", "client": "ada", "node": "n1", "server": "test", "log": "log-1", "cursor": "100",
 		"heartbeat_ms": 25000, "limits": all,
 	})
 }
 
-// tell says frames in one message, and lets happen what they cause.
-func (g *gateway) tell(frames ...object) {
+// send sends frames in one message, and waits until the client is idle.
+func (g *gateway) send(frames ...object) {
 	g.t.Helper()
 	lines := make([][]byte, len(frames))
 	for i, f := range frames {
@@ -173,13 +176,13 @@ func (g *gateway) tell(frames ...object) {
 	synctest.Wait()
 }
 
-// last is what the client said last.
+// last returns the client's last frame.
 func (g *gateway) last() object {
 	synctest.Wait()
-	return g.socket.said[len(g.socket.said)-1]
+	return g.socket.received[len(g.socket.received)-1]
 }
 
-// cut ends the connection, and accepts the next.
+// cut ends the connection and accepts the next one.
 func (g *gateway) cut() {
 	_ = g.socket.ws.CloseNow()
 	g.accept()
@@ -198,15 +201,15 @@ func event(sub any, version int, more ...object) object {
 	return e
 }
 
-// inBubble runs a test with a clock and a network of its own. It also fails
-// if a goroutine is left behind.
+// inBubble runs a test with its own clock and network. It fails if a goroutine
+// outlives the test.
 func inBubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, f)
 }
 
-// deadline is a context that ends after d of the bubble's time.
+// deadline returns a context that ends after d of the bubble's time.
 func deadline(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)

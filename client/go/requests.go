@@ -11,17 +11,16 @@ import (
 )
 
 const (
-	// patience is how long past its time an answer may be before its
-	// connection is given up.
-	patience = 5 * time.Second
-	// defaultTimeout is how long a server may take for a request that says
-	// nothing about it.
+	// answerGrace is added to a request's timeout. If no answer arrives in that
+	// time, the client gives up the connection.
+	answerGrace = 5 * time.Second
+	// defaultTimeout bounds the server's time for a request without a timeout.
 	defaultTimeout = 5 * time.Second
-	// queueBytes bounds all requests that wait.
+	// queueBytes bounds the frames of all pending requests.
 	queueBytes = 4 << 20
 )
 
-// request is a command or a read until its outcome is known.
+// request is a command or a read whose outcome is not known yet.
 type request struct {
 	id       string
 	seq      uint64
@@ -29,14 +28,15 @@ type request struct {
 	key      string
 	lane     *lane
 	timeout  time.Duration
+	isFinal  bool // "unavailable" is final: a position that the request awaits was not reached in time
 	attempts int
-	sent     bool      // perhaps received by a server
-	due      time.Time // in flight: when its answer is too late
-	settled  bool
-	stop     func() // waits no more for the caller's context
+	sent     bool      // a server may have received it
+	due      time.Time // when the client gives up the connection, if in flight
+	finished bool
+	stop     func() // stops watching the caller's context
 
-	done   chan struct{} // closed once one of these is known
-	result answer
+	done   chan struct{} // closed once result or err is set
+	result gatewayFrame
 	err    error
 }
 
@@ -45,57 +45,61 @@ type lane struct {
 	name     string
 	waiting  []*request
 	inFlight int
-	// held: something has to be sent again. Nothing leaves until all that is
-	// out came back, and a while has passed.
-	held  bool
-	wait  time.Duration
-	moves bool // held until there is another connection
-	timer *timer
-	full  bool // is in requests.full
+	// held means that a request must be sent again. The lane sends nothing until
+	// all requests in flight are answered and wait has passed.
+	held       bool
+	wait       time.Duration
+	awaitsMove bool   // held until the next connection
+	timer      *timer // until wait has passed
+	awaitsRoom bool   // in requests.awaitingRoom
 }
 
-// requests are those until their outcome is known. Those of one lane leave in
-// the order of their calls, pipelined. What was sent and not answered when a
-// connection is lost is sent again on the next one, with the same key.
+// requests holds all pending requests. The requests of a lane are sent in the
+// order of the calls, pipelined. When a connection is lost, its unanswered
+// requests are sent again on the next one, with the same keys.
 type requests struct {
-	lanes    map[string]*lane
-	inFlight map[string]*request
-	full     []*lane // wait for one in flight to be answered
-	open     map[*request]struct{}
-	bytes    int
-	seq      uint64
-	overdue  *timer
+	lanes        map[string]*lane
+	inFlight     map[string]*request
+	awaitingRoom []*lane // lanes that wait for a request in flight to be answered
+	open         map[*request]struct{}
+	bytes        int
+	seq          uint64
+	overdueTimer *timer
 }
 
-// start queues the request that frame makes, given its id. name is its lane;
-// empty is a lane of its own.
-func (c *Client) start(ctx context.Context, name, stream, key string, timeout time.Duration, frame func(id string) any) *request {
-	r := &request{key: key, timeout: timeout, done: make(chan struct{}), stop: func() {}}
+// startRequest queues a request in the lane with this name, or in a new lane if
+// the name is empty. frame returns the request's frame with an id.
+func (c *Client) startRequest(ctx context.Context, name, stream, key string, timeout time.Duration, frame func(id string) any) *request {
+	return c.start(ctx, &request{key: key, timeout: timeout}, name, stream, frame)
+}
+
+func (c *Client) start(ctx context.Context, r *request, name, stream string, frame func(id string) any) *request {
+	r.done, r.stop = make(chan struct{}), func() {}
 	c.mu.Lock()
 	defer c.unlock()
-	if err := c.queue(ctx, r, name, stream, frame); err != nil {
-		c.settled(r, answer{}, err)
+	if err := c.admitRequest(ctx, r, name, stream, frame); err != nil {
+		c.finish(r, gatewayFrame{}, err)
 	}
 	return r
 }
 
-func (c *Client) queue(ctx context.Context, r *request, name, stream string, frame func(id string) any) (err error) {
+func (c *Client) admitRequest(ctx context.Context, r *request, name, stream string, frame func(id string) any) (err error) {
 	r.id = c.id()
 	if !utf8.ValidString(stream) {
 		return &Error{Code: CodeBadRequest, Message: fmt.Sprintf("%q is not UTF-8", stream), Retry: RetryNo, Key: r.key}
 	}
 	if r.frame, err = json.Marshal(frame(r.id)); err != nil {
-		return wrap(CodeBadRequest, RetryNo, "the data is no JSON", err)
+		return wrap(CodeBadRequest, RetryNo, "can't encode the data as JSON", err)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return c.canceled(ctx, r)
 	case c.status == Closed:
-		return &Error{Code: CodeClosed, Message: "the client is closed: this was not sent", Retry: RetryLater, Key: r.key, cause: c.err}
+		return &Error{Code: CodeClosed, Message: "the client is closed: the request was not sent", Retry: RetryLater, Key: r.key, cause: c.err}
 	case len(c.open) >= c.options.Queue || c.bytes+len(r.frame) > queueBytes:
 		return &Error{
 			Code: CodeQueueFull, Retry: RetryLater, Key: r.key,
-			Message: fmt.Sprintf("%d requests wait for their answers: this one was not sent; wait, or raise Options.Queue", len(c.open)),
+			Message: fmt.Sprintf("%d requests are pending, so this one was not sent: wait, or raise Options.Queue", len(c.open)),
 		}
 	}
 	if name == "" {
@@ -110,70 +114,71 @@ func (c *Client) queue(ctx context.Context, r *request, name, stream string, fra
 	c.seq++
 	c.open[r] = struct{}{}
 	c.bytes += len(r.frame)
-	r.stop = c.when(ctx, func() {
+	r.stop = c.afterContext(ctx, func() {
 		c.mu.Lock()
 		defer c.unlock()
-		if !r.settled {
-			c.settled(r, answer{}, c.canceled(ctx, r))
+		if !r.finished {
+			c.finish(r, gatewayFrame{}, c.canceled(ctx, r))
 			r.lane.waiting = slices.DeleteFunc(r.lane.waiting, func(w *request) bool { return w == r })
-			c.pump(r.lane)
+			c.sendWaiting(r.lane)
 		}
 	})
 	l.waiting = append(l.waiting, r)
-	c.pump(l)
+	c.sendWaiting(l)
 	return nil
 }
 
-// canceled is what a caller gets whose context has ended.
+// canceled returns the error for a caller whose context has ended.
 func (c *Client) canceled(ctx context.Context, r *request) *Error {
-	e := wrap(CodeCanceled, RetryLater, "gave up waiting, it was not sent", context.Cause(ctx))
+	e := wrap(CodeCanceled, RetryLater, "the context ended before the request was sent", context.Cause(ctx))
 	if r.sent {
-		e = wrap(CodeCanceled, RetrySameKey, "gave up waiting, its outcome is unknown", context.Cause(ctx))
+		e = wrap(CodeCanceled, RetrySameKey, "the context ended, and the outcome is unknown", context.Cause(ctx))
 	}
 	e.Key = r.key
 	if !c.welcomed && c.connErr != nil {
-		e.Message += fmt.Sprintf(" (there is no connection: %v)", c.connErr)
+		e.Message += fmt.Sprintf(" (no connection: %v)", c.connErr)
 	}
 	return e
 }
 
-// settled ends a request with its outcome.
-func (c *Client) settled(r *request, result answer, err error) {
+// finish completes a request with a result or an error.
+func (c *Client) finish(r *request, result gatewayFrame, err error) {
 	if _, ok := c.open[r]; ok {
 		delete(c.open, r)
 		c.bytes -= len(r.frame)
 	}
-	r.settled, r.result, r.err = true, result, err
+	r.finished, r.result, r.err = true, result, err
 	r.stop()
 	close(r.done)
 }
 
-// pump sends what a lane may send.
-func (c *Client) pump(l *lane) {
+// sendWaiting sends the waiting requests of a lane unless it is held, as long as
+// the gateway has room for them.
+func (c *Client) sendWaiting(l *lane) {
 	for c.welcomed && !l.held && len(l.waiting) > 0 {
 		if !c.hasRoom() {
-			if !l.full {
-				l.full = true
-				c.full = append(c.full, l)
+			if !l.awaitsRoom {
+				l.awaitsRoom = true
+				c.awaitingRoom = append(c.awaitingRoom, l)
 			}
 			return
 		}
 		r := l.waiting[0]
 		l.waiting = l.waiting[1:]
 		if most := c.limits.FrameBytes; most > 0 && len(r.frame) > most {
-			c.settled(r, answer{}, &Error{
-				Code: CodeTooLarge, Message: fmt.Sprintf("the gateway takes %d bytes in one message, this has %d", most, len(r.frame)),
+			c.finish(r, gatewayFrame{}, &Error{
+				Code: CodeTooLarge, Message: fmt.Sprintf("the request has %d bytes, and the gateway accepts at most %d in one message", len(r.frame), most),
 				Retry: RetryNo, Key: r.key,
 			})
 			continue
 		}
 		r.sent = true
-		r.due = time.Now().Add(r.timeout + patience)
+		r.due = time.Now().Add(r.timeout + answerGrace)
 		l.inFlight++
 		c.inFlight[r.id] = r
-		c.say(r.frame)
-		if c.overdue == nil {
-			c.overdue = c.after(r.timeout+patience, c.checkOverdue)
+		c.enqueue(r.frame)
+		if c.overdueTimer == nil {
+			c.overdueTimer = c.after(r.timeout+answerGrace, c.checkOverdue)
 		}
 	}
 	if l.inFlight == 0 && !l.held && len(l.waiting) == 0 {
@@ -181,15 +186,15 @@ func (c *Client) pump(l *lane) {
 	}
 }
 
-// hasRoom reports whether the gateway takes another request.
+// hasRoom reports whether the gateway accepts another open request.
 func (c *Client) hasRoom() bool {
 	return c.limits.OpenRequests <= 0 || len(c.inFlight) < c.limits.OpenRequests
 }
 
-// checkOverdue gives up a gateway that does not answer a request in time,
-// whatever else arrives.
+// checkOverdue drops the session if a request is not answered in time, even if
+// other frames arrive.
 func (c *Client) checkOverdue() {
-	c.overdue = nil
+	c.overdueTimer = nil
 	var next *request
 	for _, r := range c.inFlight {
 		if next == nil || r.due.Before(next.due) {
@@ -200,15 +205,15 @@ func (c *Client) checkOverdue() {
 		return
 	}
 	if left := time.Until(next.due); left > 0 {
-		c.overdue = c.after(left, c.checkOverdue)
+		c.overdueTimer = c.after(left, c.checkOverdue)
 	} else {
-		c.drop(lostAbnormally, fmt.Errorf("the gateway did not answer request %s within %v", next.id, next.timeout+patience))
+		c.dropSession(closeAbnormal, fmt.Errorf("the gateway did not answer request %s within %v", next.id, next.timeout+answerGrace))
 	}
 }
 
-// answered takes a result or an error. It returns false if that is no
-// request's.
-func (c *Client) answered(a *answer) bool {
+// handleAnswer handles a result or an error. It returns false if no request in
+// flight has its id.
+func (c *Client) handleAnswer(a *gatewayFrame) bool {
 	r := c.inFlight[a.ID]
 	if r == nil {
 		return false
@@ -217,35 +222,37 @@ func (c *Client) answered(a *answer) bool {
 	l := r.lane
 	l.inFlight--
 	switch {
-	case r.settled:
+	case r.finished:
 	case a.Op == "result":
-		c.settled(r, *a, nil)
-	case a.Retry == RetrySameKey || a.Retry == RetryLater || a.Code == CodeNotFound && c.elsewhere(true):
-		c.retry(r, a)
+		c.finish(r, *a, nil)
+	case r.isFinal && a.Code == CodeUnavailable:
+		c.finish(r, gatewayFrame{}, a.failure())
+	case a.Retry == RetrySameKey || a.Retry == RetryLater || a.Code == CodeNotFound && c.scheduleMove(true):
+		c.holdForRetry(r, a)
 	default:
-		c.settled(r, answer{}, a.failure())
+		c.finish(r, gatewayFrame{}, a.failure())
 	}
-	c.turn(l)
-	for len(c.full) > 0 && c.hasRoom() {
-		next := c.full[0]
-		c.full = c.full[1:]
-		next.full = false
-		c.pump(next)
+	c.releaseLane(l)
+	for len(c.awaitingRoom) > 0 && c.hasRoom() {
+		next := c.awaitingRoom[0]
+		c.awaitingRoom = c.awaitingRoom[1:]
+		next.awaitsRoom = false
+		c.sendWaiting(next)
 	}
 	return true
 }
 
-// retry holds the lane of a request that has to be sent again. It reports why
-// once for all that the lane has sent; "busy" is the answer to what was sent
-// behind something, and no news.
-func (c *Client) retry(r *request, a *answer) {
+// holdForRetry holds the lane of a request that must be sent again. It reports
+// one error for all requests of the lane in flight. It does not report "busy",
+// the gateway's answer to requests behind a failed one.
+func (c *Client) holdForRetry(r *request, a *gatewayFrame) {
 	l, e := r.lane, a.failure()
-	wait, told := a.after()
+	wait, given := a.after()
 	switch {
 	case e.Retry == RetryNo:
-		l.moves, e.Retry = true, RetryLater
-	case !told && (a.Retry == RetryLater || r.attempts > 0):
-		wait = c.backoff(r.attempts, 100*time.Millisecond, longestWait)
+		l.awaitsMove, e.Retry = true, RetryLater
+	case !given && (a.Retry == RetryLater || r.attempts > 0):
+		wait = c.backoff(r.attempts, 100*time.Millisecond, maxBackoff)
 	}
 	if !l.held && a.Code != CodeBusy {
 		c.report(e)
@@ -253,11 +260,11 @@ func (c *Client) retry(r *request, a *answer) {
 	r.attempts++
 	l.held = true
 	l.wait = max(l.wait, wait)
-	r.again()
+	r.requeue()
 }
 
-// again puts a request back to where it was in its lane.
-func (r *request) again() {
+// requeue puts a request back in its place in the lane.
+func (r *request) requeue() {
 	at, _ := slices.BinarySearchFunc(r.lane.waiting, r.seq, func(w *request, seq uint64) int {
 		if w.seq < seq {
 			return -1
@@ -267,18 +274,19 @@ func (r *request) again() {
 	r.lane.waiting = slices.Insert(r.lane.waiting, at, r)
 }
 
-// turn sends what a lane may send by now.
-func (c *Client) turn(l *lane) {
+// releaseLane sends the waiting requests of a lane. A held lane sends nothing before
+// its requests in flight are answered, its pause has passed, and its move is done.
+func (c *Client) releaseLane(l *lane) {
 	if !l.held {
-		c.pump(l)
+		c.sendWaiting(l)
 		return
 	}
-	if l.inFlight > 0 || l.timer != nil || l.moves {
+	if l.inFlight > 0 || l.timer != nil || l.awaitsMove {
 		return
 	}
 	release := func() {
 		l.timer, l.held, l.wait = nil, false, 0
-		c.pump(l)
+		c.sendWaiting(l)
 	}
 	if l.wait == 0 {
 		release()
@@ -287,14 +295,14 @@ func (c *Client) turn(l *lane) {
 	}
 }
 
-func (c *Client) openRequests() {
-	for _, l := range c.inOrder() {
-		c.pump(l)
+func (c *Client) sendAllLanes() {
+	for _, l := range c.lanesByAge() {
+		c.sendWaiting(l)
 	}
 }
 
-// inOrder returns the lanes by the age of what waits in them.
-func (c *Client) inOrder() []*lane {
+// lanesByAge returns the lanes in the order of their oldest waiting requests.
+func (c *Client) lanesByAge() []*lane {
 	oldest := func(l *lane) uint64 {
 		if len(l.waiting) == 0 {
 			return c.seq
@@ -309,38 +317,38 @@ func (c *Client) inOrder() []*lane {
 	})
 }
 
-func (c *Client) lostRequests() {
-	c.overdue.stop()
-	c.overdue = nil
-	for _, l := range c.full {
-		l.full = false
+func (c *Client) requeueInFlight() {
+	c.overdueTimer.stop()
+	c.overdueTimer = nil
+	for _, l := range c.awaitingRoom {
+		l.awaitsRoom = false
 	}
-	c.full = nil
+	c.awaitingRoom = nil
 	for _, r := range c.inFlight {
 		r.lane.inFlight = 0
-		if !r.settled {
-			r.again()
+		if !r.finished {
+			r.requeue()
 		}
 	}
 	clear(c.inFlight)
-	for _, l := range c.inOrder() {
-		l.moves = false // the next connection is another one
-		c.turn(l)
+	for _, l := range c.lanesByAge() {
+		l.awaitsMove = false // the next connection is to another gateway
+		c.releaseLane(l)
 	}
 }
 
-func (c *Client) closeRequests(err *Error) {
+func (c *Client) failRequests(err *Error) {
 	c.welcomed = false
-	c.lostRequests()
+	c.requeueInFlight()
 	for _, l := range c.lanes {
 		l.timer.stop()
 	}
 	clear(c.lanes)
 	for r := range c.open {
-		e := &Error{Code: CodeClosed, Message: "the client was closed: this was not sent", Retry: RetryLater, Key: r.key, cause: err}
+		e := &Error{Code: CodeClosed, Message: "the client was closed: the request was not sent", Retry: RetryLater, Key: r.key, cause: err}
 		if r.sent {
 			e.Message, e.Retry = "the client was closed: the outcome is unknown", RetrySameKey
 		}
-		c.settled(r, answer{}, e)
+		c.finish(r, gatewayFrame{}, e)
 	}
 }

@@ -4,134 +4,107 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 )
 
-const (
-	// bufferEvents is where a subscription reads no more until its application
-	// has caught up, unless WithBuffer says otherwise.
-	bufferEvents = 1_000
-	// watchedStreams is how many streams of a category are checked for holes
-	// at least; past it those unheard of for longest are not.
-	watchedStreams = 10_000
-	// helloBytes is how much of hello is subscriptions; the others follow
-	// welcome.
-	helloBytes = 16_000
-)
+// maxHelloBytes bounds the subscriptions in hello. The others follow welcome.
+const maxHelloBytes = 16_000
 
-// subscriptions are all those of a client.
+// subscriptions holds all subscriptions of a client.
 type subscriptions struct {
-	feeds []*feed // in the order in which they began
-	byID  map[string]*feed
+	subscribers []*subscriber // in the order in which they began
+	byID        map[string]*subscriber
+	parks       map[string]*Delivery // by the id of the frame whose answer is pending
 }
 
-// feed is one subscription: what has come, what the application has had, and
-// where to go on.
-type feed struct {
-	c     *Client
-	topic topic
-	start start
-	most  int  // where it pauses
-	marks bool // "live" is an item
+// subscriber is what all kinds of subscriptions share: how they begin on each
+// connection, are refused, and end.
+type subscriber struct {
+	c        *Client
+	delivery delivery
 
-	id   string // on the current connection
+	id   string // on the current connection; empty if not subscribed there
 	live bool
 
-	received  string    // the cursor of what has come
-	delivered string    // that of what the application has had
-	before    string    // that of what it had before the newest
-	position  uint64    // of the last event that came
-	version   uint64    // of a stream: that of the last event that came
-	known     bool      // version is
-	versions  *versions // of a category, instead
-	buffer    []item
-	paused    bool
-	retry     *timer // of the next attempt
-	moves     bool   // waits for another connection
-	attempts  int
-	over      bool
-	err       error
-	ready     chan struct{} // there is something to take; has room for one
+	retryTimer *timer // until the next attempt
+	awaitsMove bool   // waits for the next connection
+	attempts   int
+	ended      bool
+	err        error
+	ready      chan struct{} // signals an item or the end; has capacity 1
 }
 
-// versions remembers the newest version of each stream of a category: in two
-// generations, so that what is unheard of for longest is forgotten.
-type versions struct {
-	young, old map[string]uint64
-	whole      bool // the category from its beginning: streams begin at version 1
+// delivery is what one kind of subscription does with its frames. The client's
+// lock is held in each call.
+type delivery interface {
+	// request returns the next subscribe or consume frame, without its id. Without an
+	// op it is subscribe.
+	request() subscribeFrame
+	// isResuming reports whether the next subscribe is valid in one log only.
+	isResuming() bool
+	// isPaused reports whether the application must read first.
+	isPaused() bool
+	// handle handles an event, or another frame with the subscription's id.
+	handle(a *gatewayFrame)
+	// handleSubscribed handles the answer to subscribe or consume.
+	handleSubscribed(a *gatewayFrame)
+	// handleUnsubscribed is called with the cursor of an end that the client did
+	// not ask for, if the frame has one.
+	handleUnsubscribed(cursor string)
+	// isTransient reports whether the client must try again after an end that it did
+	// not ask for.
+	isTransient(e *Error) bool
+	// handleHeartbeat is called with the heartbeat's cursor, or with that of the
+	// subscription if it is behind.
+	handleHeartbeat(cursor string, isBehind bool)
+	// interrupted reports that the subscription is not served at the moment.
+	interrupted()
+	// startOver reports that the log is another one.
+	startOver()
+	// finished reports that the subscription has ended.
+	finished()
 }
 
-func (v *versions) of(stream string) (version uint64, known bool) {
-	if version, known = v.young[stream]; !known {
-		version, known = v.old[stream]
-	}
-	return version, known || v.whole
-}
-
-func (v *versions) set(stream string, version uint64) {
-	v.young[stream] = version
-	if len(v.young) >= watchedStreams {
-		v.whole = v.whole && len(v.old) == 0
-		v.old, v.young = v.young, map[string]uint64{}
-	}
-}
-
-// follow begins a subscription, unless something is wrong with it.
-func (c *Client) follow(t topic, o subscribeOptions, wrong *Error) *feed {
-	f := &feed{
-		c: c, topic: t, start: o.start, most: o.buffer, marks: o.marks,
-		received: o.start.Cursor, delivered: o.start.Cursor, ready: make(chan struct{}, 1),
-	}
-	if o.start.After != nil {
-		f.version, f.known = *o.start.After, true
-	}
-	if t.Category != "" {
-		f.versions = &versions{young: map[string]uint64{}, whole: o.start.Cursor == "0"}
-	}
+// subscribe begins a subscription. If invalid is not nil, the subscription ends
+// with this error.
+func (c *Client) subscribe(s *subscriber, d delivery, invalid *Error) {
+	s.c, s.delivery, s.ready = c, d, make(chan struct{}, 1)
 	c.mu.Lock()
 	defer c.unlock()
-	if wrong == nil && c.status == Closed {
-		wrong = &Error{Code: CodeClosed, Message: "the client is closed", Retry: RetryNo, cause: c.err}
+	if invalid == nil && c.status == Closed {
+		invalid = &Error{Code: CodeClosed, Message: "the client is closed", Retry: RetryNo, cause: c.err}
 	}
-	if wrong != nil {
-		f.over, f.err = true, wrong
-		return f
+	if invalid != nil {
+		s.ended, s.err = true, invalid
+		d.finished()
+		return
 	}
-	c.feeds = append(c.feeds, f)
-	c.begin(f)
-	c.settle()
-	return f
+	c.subscribers = append(c.subscribers, s)
+	c.sendSubscribe(s)
+	c.updateStatus()
 }
 
-// wanted tells whether a connection is to have it.
-func (f *feed) wanted() bool { return f.id == "" && !f.paused && f.retry == nil && !f.moves && !f.over }
-
-// where says where it begins or goes on.
-func (f *feed) where() start {
-	if f.received == "" {
-		return f.start
-	}
-	return start{Cursor: f.received}
+// wantsSubscribe reports whether a welcomed connection must send its subscribe
+// frame.
+func (s *subscriber) wantsSubscribe() bool {
+	return s.id == "" && !s.delivery.isPaused() && s.retryTimer == nil && !s.awaitsMove && !s.ended
 }
 
-// resumes tells whether it goes on from something known of the log.
-func (f *feed) resumes() bool {
-	w := f.where()
-	return w.After != nil && *w.After > 0 || w.Cursor != "" && w.Cursor != "0"
-}
-
-// helloSubscriptions are those that fit into hello.
+// helloSubscriptions returns the subscriptions that fit into hello.
 func (c *Client) helloSubscriptions() []subscribeFrame {
 	var frames []subscribeFrame
 	size := 0
-	for _, f := range c.feeds {
-		if !f.wanted() {
+	for _, s := range c.subscribers {
+		if !s.wantsSubscribe() {
 			continue
 		}
-		frame := c.subscribe(f)
-		if size += len(encode(frame)); size > helloBytes {
-			c.forget(f)
+		frame := c.registerSubscribe(s)
+		if frame.Op != "subscribe" {
+			c.unregister(s) // follows welcome
+			continue
+		}
+		if size += len(encode(frame)); size > maxHelloBytes {
+			c.unregister(s)
 			break
 		}
 		frames = append(frames, frame)
@@ -139,309 +112,199 @@ func (c *Client) helloSubscriptions() []subscribeFrame {
 	return frames
 }
 
-func (c *Client) openSubscriptions() {
-	for _, f := range c.feeds {
-		if f.wanted() {
-			c.begin(f)
+func (c *Client) sendSubscribes() {
+	for _, s := range c.subscribers {
+		if s.wantsSubscribe() {
+			c.sendSubscribe(s)
 		}
 	}
 }
 
-func (c *Client) begin(f *feed) {
+func (c *Client) sendSubscribe(s *subscriber) {
 	if c.welcomed {
-		c.say(encode(c.subscribe(f)))
+		c.enqueue(encode(c.registerSubscribe(s)))
 	}
 }
 
-func (c *Client) subscribe(f *feed) subscribeFrame {
-	f.id = c.id()
-	c.byID[f.id] = f
-	return subscribeFrame{Op: "subscribe", ID: f.id, topic: f.topic, start: f.where()}
+func (c *Client) registerSubscribe(s *subscriber) subscribeFrame {
+	s.id = c.id()
+	c.byID[s.id] = s
+	f := s.delivery.request()
+	f.Op, f.ID = cmp.Or(f.Op, "subscribe"), s.id
+	return f
 }
 
-// stopFrames ends the frames of a subscription.
-func (c *Client) stopFrames(f *feed) {
-	if f.id != "" && c.welcomed {
-		c.say(encode(smallFrame{Op: "unsubscribe", ID: c.id(), Sub: f.id}))
+// unsubscribe stops the frames of a subscription.
+func (c *Client) unsubscribe(s *subscriber) {
+	if s.id != "" && c.welcomed {
+		c.enqueue(encode(smallFrame{Op: "unsubscribe", ID: c.id(), Sub: s.id}))
 	}
-	c.forget(f)
-	c.settle()
+	c.unregister(s)
+	c.updateStatus()
 }
 
-func (c *Client) forget(f *feed) {
-	delete(c.byID, f.id)
-	f.id, f.live = "", false
+func (c *Client) unregister(s *subscriber) {
+	delete(c.byID, s.id)
+	s.id, s.live = "", false
 }
 
-func (c *Client) behind() bool {
-	return slices.ContainsFunc(c.feeds, func(f *feed) bool { return !f.live })
+func (c *Client) isCatchingUp() bool {
+	return slices.ContainsFunc(c.subscribers, func(s *subscriber) bool { return !s.live })
 }
 
-// heard takes a frame of a subscription. It returns false if that is none.
-func (c *Client) heard(a *answer) bool {
+// handleSubscriptionFrame handles a frame of a subscription. It returns false for
+// other frames.
+func (c *Client) handleSubscriptionFrame(a *gatewayFrame) bool {
 	switch a.Op {
-	case "event":
-		if f := c.byID[a.Sub]; f != nil { // those of one that was stopped may still arrive
-			f.event(a)
-		}
-	case "state":
-		if f := c.byID[a.Sub]; f != nil {
-			f.version, f.known, f.position = a.Version, true, a.Position
-			f.push(KindState, a)
-		}
-	case "live":
-		if f := c.byID[a.Sub]; f != nil {
-			f.caughtUp(a)
-			c.settle()
+	case "event", "state", "live", "update", "keys", "synced", "reset", "assigned", "revoking", "revoked":
+		if s := c.byID[a.Sub]; s != nil { // frames may still arrive after unsubscribe
+			s.delivery.handle(a)
+			if a.Op != "event" {
+				c.updateStatus()
+			}
 		}
 	case "heartbeat":
-		c.heartbeat(a)
-	case "subscribed":
-		if f := c.byID[a.ID]; f != nil {
-			f.begun(a.Cursor)
+		c.handleHeartbeat(a)
+	case "subscribed", "consuming":
+		if s := c.byID[a.ID]; s != nil {
+			s.attempts = 0
+			s.delivery.handleSubscribed(a)
 		}
 	case "unsubscribed":
-		if f := c.byID[a.Sub]; f != nil && a.ID == "" {
-			f.received = cmp.Or(a.Cursor, f.received)
+		if s := c.byID[a.Sub]; s != nil && a.ID == "" {
+			s.delivery.handleUnsubscribed(a.Cursor)
 			e := a.failure()
 			e.Retry = RetryNo
-			f.refused(e, a, e.Code == CodeUnavailable)
+			if s.delivery.isTransient(e) {
+				e.Retry = RetryLater
+			}
+			s.handleRefusal(e, a, e.Code == CodeUnavailable)
 		}
+	case "result":
+		return c.handleParked(a)
 	case "error":
-		f := c.byID[a.ID]
-		if f == nil {
+		if c.handleParked(a) {
+			return true
+		}
+		s := c.byID[a.ID]
+		if s == nil {
 			return false
 		}
-		f.refused(a.failure(), a, a.Code == CodeNotFound)
+		s.handleRefusal(a.failure(), a, a.Code == CodeNotFound)
 	default:
 		return false
 	}
 	return true
 }
 
-// heartbeat tells each subscription that is live how far it has all there
-// is; one that is named as behind has its own cursor, and no part in the
-// heartbeat's.
-func (c *Client) heartbeat(a *answer) {
-	for _, f := range c.byID {
-		if f.live {
-			f.received = a.Cursor
-		}
-	}
+// handleHeartbeat passes a heartbeat to each subscription. A subscription in
+// Behind is no longer live and has a cursor of its own.
+func (c *Client) handleHeartbeat(a *gatewayFrame) {
+	behind := make(map[string]string, len(a.Behind))
 	for _, b := range a.Behind {
-		if f := c.byID[b.Sub]; f != nil {
-			f.live, f.received = false, b.Cursor
-		}
+		behind[b.Sub] = b.Cursor
 	}
-	c.settle()
+	for id, s := range c.byID {
+		cursor, isBehind := behind[id]
+		s.delivery.handleHeartbeat(cmp.Or(cursor, a.Cursor), isBehind)
+	}
+	c.updateStatus()
 }
 
-func (f *feed) begun(cursor string) {
-	f.attempts = 0
-	if f.received == "" && f.start == (start{}) {
-		f.received = cursor
-	}
-}
-
-func (f *feed) event(a *answer) {
-	last, known := f.version, f.known
-	if f.versions != nil {
-		last, known = f.versions.of(a.Stream)
-	}
-	switch {
-	case a.Position <= f.position || known && a.Version <= last:
-		f.c.report(&Error{
-			Code: CodeProtocol, Version: a.Version, Retry: RetryNo,
-			Message: fmt.Sprintf("version %d of %s, position %d, came again: left out", a.Version, a.Stream, a.Position),
-		})
-		return
-	case known && a.Version != last+1:
-		f.gap(a.Stream, last+1, a.Version)
-		return
-	}
-	if f.versions != nil {
-		f.versions.set(a.Stream, a.Version)
-	} else {
-		f.version, f.known = a.Version, true
-	}
-	f.position = a.Position
-	f.push(KindEvent, a)
-}
-
-// gap ends it, since the server left something out.
-func (f *feed) gap(stream string, expected, got uint64) {
-	f.c.stopFrames(f)
-	f.end(&Error{
-		Code: CodeGap, Version: expected, Retry: RetryNo,
-		Message: fmt.Sprintf("the server left out version %d of %s before version %d: subscribe again from the cursor %q", expected, stream, got, f.received),
-	})
-}
-
-func (f *feed) caughtUp(a *answer) {
-	if a.KnownVersion != nil && f.versions == nil {
-		if f.known && a.Version != f.version {
-			f.gap(f.topic.Stream, f.version+1, a.Version+1)
-			return
-		}
-		f.version, f.known = a.Version, true
-	}
-	f.live = true
-	if f.marks {
-		f.push(KindLive, a)
-	} else {
-		f.received = a.Cursor
-	}
-}
-
-// refused takes note that the server does not serve it: for good, for now or,
-// if away is set, as long as it is this server.
-func (f *feed) refused(e *Error, a *answer, away bool) {
-	c := f.c
-	c.forget(f)
-	if away && c.elsewhere(e.Code == CodeNotFound) {
-		f.moves, e.Retry = true, RetryLater
+// handleRefusal handles a subscription that the server does not serve: it ends
+// permanently or tries again later. If movable is set, another gateway may serve
+// it, and the client moves.
+func (s *subscriber) handleRefusal(e *Error, a *gatewayFrame, movable bool) {
+	c := s.c
+	c.unregister(s)
+	if movable && c.scheduleMove(e.Code == CodeNotFound) {
+		s.awaitsMove, e.Retry = true, RetryLater
 	}
 	if e.Retry == RetryNo {
-		f.end(e)
+		s.endWith(e)
 		return
 	}
 	c.report(e)
-	if f.moves {
-		c.settle()
+	s.delivery.interrupted()
+	if s.awaitsMove {
+		c.updateStatus()
 		return
 	}
-	wait, told := a.after()
-	if !told {
-		wait = c.backoff(f.attempts, 500*time.Millisecond, longestWait)
-		f.attempts++
+	wait, given := a.after()
+	if !given {
+		wait = c.backoff(s.attempts, 500*time.Millisecond, maxBackoff)
+		s.attempts++
 	}
-	f.retry = c.after(wait, func() {
-		f.retry = nil
-		if f.wanted() {
-			c.begin(f)
+	s.retryTimer = c.after(wait, func() {
+		s.retryTimer = nil
+		if s.wantsSubscribe() {
+			c.sendSubscribe(s)
 		}
 	})
-	c.settle()
+	c.updateStatus()
 }
 
-// push hands an item to the application.
-func (f *feed) push(kind Kind, a *answer) {
-	i := a.item
-	i.kind = kind
-	if kind != KindLive {
-		i.Cursor = strconv.FormatUint(i.Position, 10)
-		i.Stream = cmp.Or(i.Stream, f.topic.Stream)
-	}
-	f.received = i.Cursor
-	f.buffer = append(f.buffer, i)
-	f.signal()
-	if len(f.buffer) >= f.most && !f.paused && !f.over {
-		// The socket is everybody's, so reading it can't pause: the events that
-		// follow come again from the cursor.
-		f.paused = true
-		f.c.stopFrames(f)
-	}
-}
-
-func (f *feed) signal() {
+func (s *subscriber) signal() {
 	select {
-	case f.ready <- struct{}{}:
+	case s.ready <- struct{}{}:
 	default:
 	}
 }
 
-// take returns the next item, or why there will be none; neither, if there is
-// none yet.
-func (f *feed) take() (i item, ok bool, err error) {
-	f.c.mu.Lock()
-	defer f.c.unlock()
-	if len(f.buffer) == 0 {
-		return item{}, false, f.err
-	}
-	i = f.buffer[0]
-	f.buffer[0] = item{} // its data is the application's from now on
-	f.buffer = f.buffer[1:]
-	f.before, f.delivered = f.delivered, i.Cursor
-	if f.paused && len(f.buffer) <= f.most/2 {
-		f.paused = false
-		if f.wanted() {
-			f.c.begin(f)
-		}
-	}
-	return i, true, nil
-}
-
-// cursor is where the application would go on.
-func (f *feed) cursor() string {
-	f.c.mu.Lock()
-	defer f.c.unlock()
-	if len(f.buffer) > 0 {
-		return f.delivered
-	}
-	return f.received
-}
-
-// end ends it; what has come before is still delivered.
-func (f *feed) end(err error) {
-	if f.over {
+// endWith ends the subscription. Buffered items are still delivered.
+func (s *subscriber) endWith(err error) {
+	if s.ended {
 		return
 	}
-	c := f.c
-	f.over, f.err = true, err
-	f.signal()
-	f.retry.stop()
-	c.forget(f)
-	if at := slices.Index(c.feeds, f); at >= 0 {
-		c.feeds = slices.Delete(c.feeds, at, at+1)
+	c := s.c
+	s.ended, s.err = true, err
+	s.delivery.finished()
+	s.signal()
+	s.retryTimer.stop()
+	c.unregister(s)
+	if at := slices.Index(c.subscribers, s); at >= 0 {
+		c.subscribers = slices.Delete(c.subscribers, at, at+1)
 	}
-	c.settle()
+	c.updateStatus()
 }
 
-// close ends it as the application wants, and delivers nothing more.
-func (f *feed) close(err error) {
-	f.c.mu.Lock()
-	defer f.c.unlock()
-	if len(f.buffer) > 0 { // the application has not had these
-		f.buffer, f.received = nil, f.delivered
-	}
-	if !f.over {
-		f.c.stopFrames(f)
-		f.end(err)
+// endForApplication ends the subscription, and its frames, because the
+// application no longer wants it.
+func (s *subscriber) endForApplication(err error) {
+	if !s.ended {
+		s.c.unsubscribe(s)
+		s.endWith(err)
 	}
 }
 
-// refuse closes it since the application could not take the newest item.
-func (f *feed) refuse(err error) {
-	f.close(err)
-	f.c.mu.Lock()
-	defer f.c.unlock()
-	f.received, f.delivered = f.before, f.before
-}
-
-func (c *Client) lostSubscriptions() {
-	for _, f := range c.byID {
-		f.id, f.live = "", false
+func (c *Client) detachAll() {
+	for _, s := range c.byID {
+		s.id, s.live = "", false
+		s.delivery.interrupted()
 	}
 	clear(c.byID)
-	for _, f := range c.feeds {
-		f.moves = false
+	for _, s := range c.subscribers {
+		s.awaitsMove = false
 	}
 }
 
-// otherLog ends what refers to a log that is no more.
-func (c *Client) otherLog() {
-	for _, f := range slices.Clone(c.feeds) {
-		if f.resumes() {
-			f.end(&Error{
+// endOtherLog ends the subscriptions that refer to another log, and lets the
+// others start over.
+func (c *Client) endOtherLog() {
+	for _, s := range slices.Clone(c.subscribers) {
+		if s.delivery.isResuming() {
+			s.endWith(&Error{
 				Code: CodeCursorAhead, Retry: RetryNo,
-				Message: fmt.Sprintf("the cursor belongs to another log than %s: what you know was lost here; start again", c.log),
+				Message: fmt.Sprintf("the cursor belongs to another log than %s, which lacks events that you know: discard your copy and start again", c.log),
 			})
+		} else {
+			s.delivery.startOver()
 		}
 	}
 }
 
-func (c *Client) closeSubscriptions(err *Error) {
-	for _, f := range slices.Clone(c.feeds) {
-		f.end(err)
+func (c *Client) endSubscriptions(err *Error) {
+	for _, s := range slices.Clone(c.subscribers) {
+		s.endWith(err)
 	}
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the objects of this folder against Kubernetes' own types, and what
-# kustomize makes of them where kubectl is installed. It asks no cluster.
+# Checks the objects of this folder against Kubernetes' types, and kustomize's
+# output if kubectl is installed. It needs no cluster.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -8,7 +8,7 @@ made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 files=$(printf "$PWD/%s\n" *.yaml monitoring/*.yaml)
 
-# The alerts as the README has Prometheus's operator take them.
+# Make the PrometheusRule of the alerts with the commands of the README.
 sed -n '/^```sh$/,/^```$/{//!p}' README.md >"$made/rules.sh"
 (cd ../.. && bash "$made/rules.sh") >"$made/rules.yaml"
 files="$files $made/rules.yaml"
@@ -19,7 +19,7 @@ if command -v kubectl >/dev/null; then
 		files="$files $made/$(basename "$PWD/$base").yaml"
 	done
 else
-	echo "kubectl is not installed: what kustomize makes of it is NOT checked" >&2
+	echo "kubectl is not installed: the output of kustomize is NOT checked" >&2
 fi
 cd check
 # shellcheck disable=SC2086

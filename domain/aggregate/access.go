@@ -3,43 +3,48 @@ package aggregate
 import (
 	"maps"
 	"slices"
+	"strings"
 )
 
-// A Caller is who wants something.
+// A Caller is a client that requests something.
 type Caller struct {
-	// Client is the client's id, "" for nobody.
+	// Client is the client's id, or "" for an anonymous client.
 	Client string
-	// Claims are those of its token, nil without one.
+	// Claims are the claims of its token, or nil without a token.
 	Claims map[string]any
 }
 
-// A Rule says who may do something with one aggregate. Rules never see state:
-// what depends on state is a rejection. Rules are called from many goroutines
-// at once: for each command and read, for live subscriptions when the session
-// renews its token, and at each heartbeat (25 s by default). So a rule may look
-// at the time, or at memory that the program changes, and a live subscription
-// that it no longer allows ends within one heartbeat. A rule must not block,
-// and must not change the caller's claims. A rule that panics says no.
+// A Rule says who may do something with one aggregate. [Anyone], [Authenticated],
+// [Self] and [System] are rules; [RuleFunc] makes one of a function.
 //
-// Anyone, Authenticated and Self are rules; RuleFunc makes one of a function.
+// A rule does not see the state; a refusal that depends on the state is a
+// [Rejection]. Rules are called concurrently: for each command and read, and for
+// live subscriptions when the session renews its token and at each heartbeat (25
+// s by default). So a rule may use the time, or memory that the program changes,
+// and a live subscription that it no longer allows ends within one heartbeat. A
+// rule must not block and must not change the caller's claims. A rule that panics
+// denies.
 type Rule interface {
-	// Allows tells whether a caller may, for the aggregate with this id.
+	// Allows reports whether the caller has access to the aggregate with an id.
 	Allows(c Caller, id string) bool
 }
 
 type standardRule uint8
 
 const (
-	// Anyone allows everybody, also who has no client id.
+	// Anyone allows every client, anonymous ones included.
 	Anyone standardRule = iota + 1
-	// Authenticated allows whoever has a client id.
+	// Authenticated allows every client that has an id.
 	Authenticated
-	// Self allows only the client whose id is the aggregate's id: it is for
-	// types, such as client, that have an aggregate for each client.
+	// Self allows only the client whose id is the aggregate's id. It is for
+	// types with an aggregate for each client, such as client.
 	Self
+	// System allows no client. The program itself sends such commands: a wake-up or
+	// a process manager, which no rule is asked about.
+	System
 )
 
-// Allows makes a standard rule a Rule.
+// Allows implements [Rule].
 func (r standardRule) Allows(c Caller, id string) bool {
 	switch r {
 	case Anyone:
@@ -61,42 +66,44 @@ func (r standardRule) String() string {
 		return "authenticated"
 	case Self:
 		return "self"
+	case System:
+		return "system"
 	}
-	return "nobody"
+	return "no client"
 }
 
-// allowsAll tells whether the rule allows a caller every aggregate there is
-// or will be.
+// allowsAll reports whether the rule allows a caller every aggregate that exists
+// or will exist.
 func (r standardRule) allowsAll(c Caller) bool {
 	return r != Self && r.Allows(c, "")
 }
 
-// A RuleFunc is a function that is a Rule. What it says about one aggregate
-// says nothing about others, so it never opens a category: Access.ReadAll does.
+// A RuleFunc is a function that is a Rule. Its result for one aggregate says
+// nothing about others, so it never opens a category; Access.ReadAll does.
 type RuleFunc func(c Caller, id string) bool
 
-// String says that only the function knows.
+// String returns "rule", since only the function knows whom it allows.
 func (f RuleFunc) String() string { return "rule" }
 
 // Allows calls the function.
 func (f RuleFunc) Allows(c Caller, id string) bool { return f(c, id) }
 
-// Access says who may do what with the aggregates of a type. It is declared,
-// never defaulted: a type without Send and Read fails to register.
+// Access says who may do what with the aggregates of a type. It has no default: a
+// type without Send and Read is refused.
 type Access struct {
 	// Send is for commands. Required.
 	Send Rule
-	// Read is for the state and the events of one aggregate. As Anyone or
-	// Authenticated it also opens the category, which is all aggregates of the
+	// Read is for the state and the events of one aggregate. Anyone and
+	// Authenticated also open the category, which is all aggregates of the
 	// type. Required.
 	Read Rule
-	// ReadAll opens the category, and with it each aggregate, to the callers
-	// that it allows, whatever Read says: to workers and staff, for instance.
-	// It goes by the caller alone. What is said of rules holds for it.
+	// ReadAll opens the category, and with it each aggregate, to the callers for
+	// which it returns true, such as workers and staff, even if Read refuses
+	// them. It is called like a Rule.
 	//
-	// Without it, Read decides alone.
+	// Without it, Read alone decides.
 	ReadAll func(Caller) bool
-	// Commands has rules that replace Send for single commands, by name.
+	// Commands has rules that replace Send, by command name.
 	Commands map[string]Rule
 }
 
@@ -114,11 +121,11 @@ func (a *Access) mayReadAll(c Caller) bool {
 	return a.ReadAll != nil && a.ReadAll(c)
 }
 
-// allowsAnonymous reports whether a rule may allow anything to a caller without
-// a client id: it is Anyone, or a function, about which nothing is known.
+// allowsAnonymous reports whether a rule may allow an anonymous client something.
+// Anyone does, and a function may.
 func (a *Access) allowsAnonymous() bool {
 	rules := append(slices.Collect(maps.Values(a.Commands)), a.Send, a.Read)
-	return a.ReadAll != nil || slices.ContainsFunc(rules, func(r Rule) bool { return r != Authenticated && r != Self })
+	return a.ReadAll != nil || slices.ContainsFunc(rules, func(r Rule) bool { return r != Authenticated && r != Self && r != System })
 }
 
 func (a *Access) send(command string) Rule {
@@ -127,3 +134,7 @@ func (a *Access) send(command string) Rule {
 	}
 	return a.Send
 }
+
+// isSystem reports whether a client id is one of the program itself. No client has
+// such an id.
+func isSystem(client string) bool { return strings.HasPrefix(client, "~") }

@@ -12,7 +12,7 @@ var addLike = json.RawMessage(`{"zebra":1,"ant":2}`)
 func BenchmarkDecodeCommand(b *testing.B) {
 	seat := typeOf(b, &Catalog, "seat")
 	sink := typeOf(b, &Catalog, "sink")
-	for name, run := range map[string]func() (any, error){
+	for name, decode := range map[string]func() (any, error){
 		"one string":  func() (any, error) { return seat.DecodeCommand("reserve", json.RawMessage(`{"guest":"ada"}`)) },
 		"two numbers": func() (any, error) { return sink.DecodeCommand("reorder", addLike) },
 		"everything":  func() (any, error) { return sink.DecodeCommand("fill", json.RawMessage(full)) },
@@ -20,7 +20,7 @@ func BenchmarkDecodeCommand(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := run(); err != nil {
+				if _, err := decode(); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -38,8 +38,8 @@ func BenchmarkEncodeCommand(b *testing.B) {
 	}
 }
 
-// BenchmarkDecide is all that a host asks for one command besides the store:
-// decode, hash, decide, encode the event, apply it.
+// BenchmarkDecide measures what the engine does for one command besides the store:
+// decode, hash, decide, encode the event and apply it.
 func BenchmarkDecide(b *testing.B) {
 	box := typeOf(b, &Catalog, "seat")
 	data := json.RawMessage(`{"guest":"ada"}`)
@@ -67,7 +67,7 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
-// BenchmarkReplay decodes and applies one stored event.
+// BenchmarkReplay measures decoding and applying one stored event.
 func BenchmarkReplay(b *testing.B) {
 	seat := typeOf(b, &Catalog, "seat")
 	data := json.RawMessage(`{"guest":"ada"}`)
@@ -102,8 +102,8 @@ func BenchmarkShow(b *testing.B) {
 	}
 }
 
-// BenchmarkCommand compares what a gateway does to a command's data with what
-// its owner does, after a gateway of the same program and without.
+// BenchmarkCommand compares the gateway's check of a command's data with the
+// owner's decoding, of data that was checked and of data that was not.
 func BenchmarkCommand(b *testing.B) {
 	seat := typeOf(b, &Catalog, "seat")
 	data := json.RawMessage(`{"guest":"ada"}`)

@@ -7,35 +7,72 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"sync"
 )
 
 // A Catalog is a set of aggregate types. Its zero value is empty and ready.
 //
-// Define fills it, as a rule while packages are initialized. From its first
-// other use on it is immutable and safe for concurrent use.
+// Define fills it, usually while packages are initialized. After that it is
+// immutable and safe for concurrent use.
 type Catalog struct {
 	// Source has the Go files of the aggregates, whose comments describe them
-	// to clients: embed them with "//go:embed *.go". Without it, types have
-	// what their Doc says, and commands and events no description.
+	// to clients: embed them with "//go:embed *.go". Without it, a type is
+	// described by its Doc, and commands and events are not described.
 	Source fs.FS
 
 	types    map[string]*Definition
-	names    map[string]bool // also of types that failed to register
+	closed   map[string]*Definition // types of [Catalog.AddClosed]
+	names    map[string]bool        // includes types with problems, and closed ones
+	models   []Model
 	problems []error
+	link     sync.Once // links the models, before the first other use
 }
 
-// Err returns everything that is wrong with the definitions, joined, or nil.
-// A program refuses to start with a catalog that has problems: the types
-// concerned are missing from it.
-func (c *Catalog) Err() error { return errors.Join(c.problems...) }
+// Err returns every problem of the definitions, joined, or nil. Types with problems
+// are not in the catalog, so a node refuses to start unless Err returns nil.
+func (c *Catalog) Err() error {
+	c.linkModels()
+	return errors.Join(c.problems...)
+}
+
+// AddClosed adds a type that is closed to clients: only the engine sends it commands
+// and reads its streams. [Catalog.Type], [Catalog.CheckStored] and [Catalog.Show] know
+// it. For Types, the contract and the methods that gateways ask about clients, it
+// does not exist. It returns an error if another type has the name.
+func (c *Catalog) AddClosed(d *Definition) error {
+	if !c.claim(d.name) {
+		return errTaken
+	}
+	if c.closed == nil {
+		c.closed = map[string]*Definition{}
+	}
+	c.closed[d.name] = d
+	return nil
+}
+
+var errTaken = errors.New("the name is already taken by another type")
+
+// claim reports whether a name was free, and takes it. An empty name is never taken.
+func (c *Catalog) claim(name string) bool {
+	if c.names == nil {
+		c.names = map[string]bool{}
+	}
+	taken := c.names[name]
+	c.names[name] = name != ""
+	return !taken
+}
 
 // Type returns the definition of a type by its stored name.
 func (c *Catalog) Type(name string) (*Definition, bool) {
-	d, ok := c.types[name]
+	if d, ok := c.types[name]; ok {
+		return d, true
+	}
+	d, ok := c.closed[name]
 	return d, ok
 }
 
-// Types returns all definitions, sorted by name.
+// Types returns the definitions of all types that are open to clients, sorted by
+// name.
 func (c *Catalog) Types() []*Definition {
 	types := make([]*Definition, 0, len(c.types))
 	for _, name := range slices.Sorted(maps.Keys(c.types)) {
@@ -44,14 +81,14 @@ func (c *Catalog) Types() []*Definition {
 	return types
 }
 
-// HasType tells whether there is such a type.
+// HasType reports whether the catalog has a type that is open to clients.
 func (c *Catalog) HasType(typ string) bool {
 	_, ok := c.types[typ]
 	return ok
 }
 
-// AllowsAnonymous reports whether an access rule may allow anything to a caller
-// without a client id: one of the rules is Anyone, or a function.
+// AllowsAnonymous reports whether any access rule may allow an anonymous client
+// something, because the rule is Anyone or a function.
 func (c *Catalog) AllowsAnonymous() bool {
 	for _, d := range c.types {
 		if d.access.allowsAnonymous() {
@@ -61,7 +98,7 @@ func (c *Catalog) AllowsAnonymous() bool {
 	return false
 }
 
-// HasCommand tells whether a type has such a command.
+// HasCommand reports whether a type has a command.
 func (c *Catalog) HasCommand(typ, command string) bool {
 	d, ok := c.types[typ]
 	if !ok {
@@ -71,9 +108,20 @@ func (c *Catalog) HasCommand(typ, command string) bool {
 	return ok
 }
 
-// CheckCommand tells what is wrong with a command's data, in the words in which
-// DecodeCommand would say it, and with which member; nil if nothing is. What
-// types that decode themselves think of their members, only decoding tells.
+// IsSystem reports whether a type has a command that no client may send, because its
+// rule is System.
+func (c *Catalog) IsSystem(typ, command string) bool {
+	d, ok := c.types[typ]
+	if !ok {
+		return false
+	}
+	_, ok = d.commands[command]
+	return ok && d.access.send(command) == System
+}
+
+// CheckCommand returns the error that DecodeCommand would return for a command's
+// data, and the member concerned. It does not call types that decode themselves, so
+// DecodeCommand may refuse data that CheckCommand accepts.
 func (c *Catalog) CheckCommand(typ, command string, data json.RawMessage) (field string, err error) {
 	d, ok := c.types[typ]
 	if !ok {
@@ -83,46 +131,46 @@ func (c *Catalog) CheckCommand(typ, command string, data json.RawMessage) (field
 	if !ok {
 		return "", d.unknownCommand(command)
 	}
-	err = cmd.shape.check(orEmpty(data), false)
+	err = cmd.shape.Check(data)
 	if wrong, ok := errors.AsType[*DataError](err); ok {
 		return wrong.Field, err
 	}
 	return "", err
 }
 
-// MaySend tells whether a caller may send a command to an aggregate. Nobody
-// may send what does not exist.
+// MaySend reports whether a caller may send a command to an aggregate. It returns
+// false for a command that does not exist.
 func (c *Catalog) MaySend(client string, claims map[string]any, typ, id, command string) bool {
 	d, ok := c.types[typ]
 	return ok && d.maySend(Caller{client, claims}, id, command)
 }
 
-// MayRead tells whether a caller may read an aggregate's state and events.
+// MayRead reports whether a caller may read an aggregate's state and events.
 func (c *Catalog) MayRead(client string, claims map[string]any, typ, id string) bool {
 	d, ok := c.types[typ]
 	return ok && d.access.mayRead(Caller{client, claims}, id)
 }
 
-// MayReadAll tells whether a caller may read every aggregate of a type, and
-// so subscribe to its category.
+// MayReadAll reports whether a caller may read every aggregate of a type, and so
+// subscribe to its category.
 func (c *Catalog) MayReadAll(client string, claims map[string]any, typ string) bool {
 	d, ok := c.types[typ]
 	return ok && d.access.mayReadAll(Caller{client, claims})
 }
 
-// Show turns a stored event's data into what clients see: data of today's
-// form as it is stored, older data as the upcasters make it. The error is
-// ErrUnknownEvent for an event that the application does not know, and a
-// *FormError for one that it would misread.
+// Show returns the data of a stored event as clients see it: data of the current
+// form unchanged, and older data upcast. The error is ErrUnknownEvent for an event
+// that the application does not know, and a *FormError for one that it would
+// misread.
 func (c *Catalog) Show(typ, event string, form int, data json.RawMessage) (json.RawMessage, error) {
-	d, ok := c.types[typ]
+	d, ok := c.Type(typ)
 	if !ok {
 		return nil, fmt.Errorf("%w: there is no aggregate type %q", ErrUnknownEvent, typ)
 	}
 	return d.show(event, form, data)
 }
 
-// ShowsCaller tells whether events of a type say who caused them.
+// ShowsCaller reports whether events of a type name the client that caused them.
 func (c *Catalog) ShowsCaller(typ string) bool {
 	d, ok := c.types[typ]
 	return ok && d.showsCaller

@@ -9,21 +9,20 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// TestDataRefused changes one thing in good data and expects to be told which
-// member is wrong.
-func TestDataRefused(t *testing.T) {
+// Each case changes one part of valid data.
+func TestBadCommandDataIsRefusedByMember(t *testing.T) {
 	t.Parallel()
 	sink := typeOf(t, &Catalog, "sink")
 	if _, err := sink.DecodeCommand("fill", json.RawMessage(full)); err != nil {
-		t.Fatalf("the data that is changed below is not good: %v", err)
+		t.Fatalf("the valid data is refused: %v", err)
 	}
 	nested := strings.Repeat("[", 100) + strings.Repeat("]", 100)
 	tests := map[string]struct{ old, new, field, message string }{
 		"unknown member":            {`"int":`, `"inte": 1, "int":`, "inte", "unknown member: use bool, text, int"},
-		"another case":              {`"int":`, `"Int":`, "Int", `write "int"`},
+		"differs in case":           {`"int":`, `"Int":`, "Int", `write "int"`},
 		"missing":                   {`"int": -9,`, ``, "int", "is missing"},
-		"doubled":                   {`"int":`, `"int": 1, "int":`, "int", "is there twice"},
-		"doubled by an escape":      {`"int":`, `"\u0069nt": 1, "int":`, "int", "is there twice"},
+		"repeated":                  {`"int":`, `"int": 1, "int":`, "int", "is repeated"},
+		"repeated by an escape":     {`"int":`, `"\u0069nt": 1, "int":`, "int", "is repeated"},
 		"null for a number":         {`-9`, `null`, "int", "must be a whole number, not null"},
 		"null for a string":         {`"é\n\ud83d\ude00"`, `null`, "text", "must be a string, not null"},
 		"null for a time":           {`"2026-05-01T12:00:00Z"`, `null`, "time", "must not be null"},
@@ -37,11 +36,11 @@ func TestDataRefused(t *testing.T) {
 		"too large for 8 bits":      {`127`, `128`, "small", "from -128 to 127"},
 		"negative":                  {`65535`, `-1`, "uint", "from 0 to 65535"},
 		"too large for 16 bits":     {`65535`, `65536`, "uint", "from 0 to 65535"},
-		"too large a float":         {`1.5e3`, `1e309`, "float", "at most 1.7e308"},
-		"too large a single":        {`"single": 1`, `"single": 1e39`, "single", "at most 3.4e38"},
+		"too large for 64 bits":     {`1.5e3`, `1e309`, "float", "at most 1.7e308"},
+		"too large for 32 bits":     {`"single": 1`, `"single": 1e39`, "single", "at most 3.4e38"},
 		"not a time":                {`2026-05-01T12`, `tomorrow`, "time", "RFC 3339"},
-		"a time past the years":     {`2026-05-01T12:00:00Z`, `9999-12-31T23:00:00-02:00`, "time", "between the years 0 and 9999"},
-		"a time before them":        {`2026-05-01T12:00:00Z`, `0000-01-01T00:00:00+01:00`, "time", "between the years 0 and 9999"},
+		"a year above 9999":         {`2026-05-01T12:00:00Z`, `9999-12-31T23:00:00-02:00`, "time", "between the years 0 and 9999"},
+		"a year below 0":            {`2026-05-01T12:00:00Z`, `0000-01-01T00:00:00+01:00`, "time", "between the years 0 and 9999"},
 		"an impossible zone":        {`2026-05-01T12:00:00Z`, `2026-05-01T12:00:00+24:00`, "time", "+23:59"},
 		"not an address":            {`127.0.0.1`, `localhost`, "addr", "localhost"},
 		"a list for base64":         {`"aGk="`, `[104, 105]`, "bytes", "base64, not a list"},
@@ -53,8 +52,8 @@ func TestDataRefused(t *testing.T) {
 		"missing inside a list":     {`{"name": "one"}`, `{}`, "list[0].name", "is missing"},
 		"unknown inside a list":     {`"amount": 2`, `"Amount": 2`, "list[1].Amount", `write "amount"`},
 		"inside a map":              {`{"k": 1}`, `{"k": 1, "l": ""}`, "map.l", "must be a whole number"},
-		"doubled inside a map":      {`{"k": 1}`, `{"k": 1, "k": 1}`, "map.k", "is there twice"},
-		"doubled inside raw":        {`"a": "x"`, `"a": "x", "a": "y"`, "raw.a", "is there twice"},
+		"repeated inside a map":     {`{"k": 1}`, `{"k": 1, "k": 1}`, "map.k", "is repeated"},
+		"repeated inside raw":       {`"a": "x"`, `"a": "x", "a": "y"`, "raw.a", "is repeated"},
 		"NUL in a string":           {`é\n`, `\u0000`, "text", "U+0000"},
 		"NUL inside raw":            {`"a": "x"`, `"a": "\u0000"`, "raw.a", "U+0000"},
 		"a raw NUL byte":            {`é\n`, "\x00", "text", "control character"},
@@ -63,11 +62,11 @@ func TestDataRefused(t *testing.T) {
 		"not UTF-8":                 {`é`, "\xe9", "text", "not UTF-8"},
 		"an unknown escape":         {`\n`, `\q`, "text", "an escape"},
 		"too deep":                  {`{"b": [1, null], "a": "x"}`, nested, "", "more than 64 levels"},
-		"something behind":          {`"map": {"k": 1}}`, `"map": {"k": 1}} {}`, "", "after the end"},
-		"a comma too many":          {`"map": {"k": 1}`, `"map": {"k": 1},`, "", "the name of a member should stand"},
+		"text after the end":        {`"map": {"k": 1}}`, `"map": {"k": 1}} {}`, "", "after the end"},
+		"a trailing comma":          {`"map": {"k": 1}`, `"map": {"k": 1},`, "", "expected the name of a member"},
 		"cut off":                   {`"map": {"k": 1}}`, ``, "", "is cut off"},
 		"cut off in a string":       {`"k": 1}}`, `"k`, "map", "is cut off"},
-		"a leading zero":            {`-9`, `-09`, "", "should stand at byte"},
+		"a leading zero":            {`-9`, `-09`, "", "expected ',' or '}' at byte"},
 		"a comment":                 {`{"bool"`, `{/**/"bool"`, "", "is not JSON"},
 		"no quotes around the name": {`"int":`, `int:`, "", "is not JSON"},
 	}
@@ -90,7 +89,7 @@ func TestDataRefused(t *testing.T) {
 	}
 }
 
-func TestDataThatIsNoObject(t *testing.T) {
+func TestCommandDataMustBeAnObject(t *testing.T) {
 	t.Parallel()
 	seat := typeOf(t, &Catalog, "seat")
 	for data, want := range map[string]string{
@@ -109,32 +108,31 @@ func TestDataThatIsNoObject(t *testing.T) {
 	}
 }
 
-// TestDataAccepted shows what is optional.
-func TestDataAccepted(t *testing.T) {
+func TestNullMeansAbsentForOptionalMembers(t *testing.T) {
 	t.Parallel()
 	sink := typeOf(t, &Catalog, "sink")
 	plain := canonical(t, sink, "fill", full)
 	for name, members := range map[string]string{
-		"null for what is optional": `"pointer": null, "when": null, "tree": null, "optional": null, "tags": null, "extra": null, "since": null`,
-		"zero for what is optional": `"optional": "", "tags": []`,
+		"null for optional members": `"pointer": null, "when": null, "tree": null, "optional": null, "tags": null, "extra": null, "since": null`,
+		"zero for optional members": `"optional": "", "tags": []`,
 	} {
 		data := strings.Replace(full, `"map"`, members+`, "map"`, 1)
 		if got := canonical(t, sink, "fill", data); got != plain {
-			t.Errorf("%s: means %s,\nwant %s", name, got, plain)
+			t.Errorf("%s: got %s,\nwant %s", name, got, plain)
 		}
 	}
 	for name, members := range map[string]string{
-		"a recursive type": `"tree": {"name": "a", "children": [{"name": "b"}, null], "next": {"name": "c"}}`,
-		"a null of no one": `"extra": [null]`,
+		"a recursive type":  `"tree": {"name": "a", "children": [{"name": "b"}, null], "next": {"name": "c"}}`,
+		"a null inside raw": `"extra": [null]`,
 	} {
 		data := strings.Replace(full, `"map"`, members+`, "map"`, 1)
 		if got := canonical(t, sink, "fill", data); len(got) <= len(plain) {
-			t.Errorf("%s: lost: %s", name, got)
+			t.Errorf("%s: a member was lost: %s", name, got)
 		}
 	}
 }
 
-func TestCanonicalData(t *testing.T) {
+func TestEqualCommandsHaveOneCanonicalForm(t *testing.T) {
 	t.Parallel()
 	sink := typeOf(t, &Catalog, "sink")
 	for data, want := range map[string]string{
@@ -149,7 +147,7 @@ func TestCanonicalData(t *testing.T) {
 	a := canonical(t, sink, "fill", full)
 	b := canonical(t, sink, "fill", strings.Replace(full, `{"b": [1, null], "a": "x"}`, `{"a":"\u0078","b":[1,null]}`, 1))
 	if a != b {
-		t.Errorf("the order of members in raw JSON counts:\n%s\n%s", a, b)
+		t.Errorf("two canonical forms of equal raw JSON:\n%s\n%s", a, b)
 	}
 	for _, d := range Catalog.Types() {
 		for _, name := range d.Commands() {
@@ -182,19 +180,19 @@ func canonical(t *testing.T, d *aggregate.Definition, command, data string) stri
 	return string(got)
 }
 
-func TestUnknownCommand(t *testing.T) {
+func TestUnknownCommandErrorListsKnownCommands(t *testing.T) {
 	t.Parallel()
 	_, err := typeOf(t, &Catalog, "sink").DecodeCommand("drain", nil)
 	if !errors.Is(err, aggregate.ErrUnknownCommand) || !strings.Contains(err.Error(), "it has: fill, reorder") {
 		t.Error(err)
 	}
 	if _, err := typeOf(t, &Catalog, "sink").EncodeCommand(ReserveSeat{}); err == nil {
-		t.Error("another type's command was encoded")
+		t.Error("a command of another aggregate was encoded")
 	}
 }
 
-// TestLongNamesAreClipped keeps a stranger from filling errors and logs.
-func TestLongNamesAreClipped(t *testing.T) {
+// A client must not be able to fill errors and logs.
+func TestErrorsClipLongMemberNames(t *testing.T) {
 	t.Parallel()
 	seat := typeOf(t, &Catalog, "seat")
 	_, err := seat.DecodeCommand("reserve", json.RawMessage(`{"`+strings.Repeat("é", 10_000)+`": 1}`))

@@ -5,32 +5,34 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/ganglion-es/ganglion/domain/internal/shape"
 )
 
-// Commands are a type's commands by stored name. The values only show the
-// types; empty ones do.
+// Commands are a type's commands by stored name. Only the types of the values
+// matter, so use empty values.
 type Commands[S any] map[string]Command[S]
 
-// Events are a type's events by stored name. The values only show the types;
-// empty ones do.
+// Events are a type's events by stored name. Only the types of the values matter,
+// so use empty values.
 type Events[S any] map[string]Event[S]
 
-// Upcasters bring events that were stored in older forms to today's form: the
-// first makes form 2 of form 1, the next 3 of 2, and so on. An event with n
+// Upcasters convert events that were stored in older forms, by stored name: the
+// first converts form 1 to form 2, the next 2 to 3, and so on. An event with n
 // upcasters is at form n+1.
 type Upcasters map[string][]Upcaster
 
-// An Upcaster makes data of one form of an event into data of the next. It is
-// pure, and called from many goroutines at once.
+// An Upcaster converts data of one form of an event to the next form. It is pure,
+// and is called concurrently.
 type Upcaster func(json.RawMessage) (json.RawMessage, error)
 
-// Upcast makes an Upcaster of a function between two forms.
+// Upcast returns an Upcaster that decodes, calls f and encodes.
 func Upcast[Old, New any](f func(Old) New) Upcaster {
 	return func(data json.RawMessage) (json.RawMessage, error) {
 		var old Old
@@ -41,11 +43,10 @@ func Upcast[Old, New any](f func(Old) New) Upcaster {
 	}
 }
 
-// DefaultSnapshotEvery is after how many events a snapshot is made, unless a
-// type says otherwise. A thousand events are one page of the log, which takes
-// about 2 ms to read and 1 ms to decode and apply (BenchmarkReplay),
-// so rehydration stays far below what a client notices; and one snapshot in a
-// thousand events adds a tenth of a percent to the writes.
+// DefaultSnapshotEvery is the default number of events between snapshots. A
+// thousand events take about 2 ms to read and 1 ms to decode and apply
+// (BenchmarkReplay), which a client does not notice, and a snapshot for every
+// thousand events adds 0.1 % to the writes.
 const DefaultSnapshotEvery = 1000
 
 // A Type defines a type of aggregates with the state S.
@@ -53,53 +54,65 @@ type Type[S any] struct {
 	// Name is the stored name: lower-case letters, digits, - and _. It is
 	// permanent. Required.
 	Name string
-	// Doc says in a sentence or two what the type is, for people.
+	// Doc describes the type to people, in a sentence or two.
 	Doc string
 	// Access says who may do what. Required.
 	Access Access
-	// Commands are what clients may ask for. At least one.
+	// Commands are what clients may ask for. At least one is required.
 	Commands Commands[S]
-	// Events are what can happen. At least one.
+	// Events are what can happen. At least one is required.
 	Events Events[S]
-	// Upcasters are for events whose form has changed, by stored name.
+	// Rejections are what Decide rejects commands with. Each needs a scenario.
+	Rejections Rejections
+	// Upcasters are for events whose form has changed.
 	Upcasters Upcasters
-	// View makes of a state what clients see of it.
+	// View returns what clients see of a state.
 	//
 	// Defaults to the state itself.
 	View func(S) any
-	// ShowsCaller makes events say which client caused them.
+	// ShowsCaller makes events name the client that caused them.
 	ShowsCaller bool
-	// SnapshotEvery is after how many events a snapshot is made; a negative
-	// number means never.
+	// SnapshotEvery is the number of events between snapshots. A negative
+	// number means no snapshots.
 	//
 	// Defaults to DefaultSnapshotEvery.
 	SnapshotEvery int
-	// Revision is to be raised when Apply comes to mean something else while
-	// the shape of the state stays, so that snapshots made by the older one
-	// are ignored.
+	// Wake returns when an aggregate with this state is to get a command, and the
+	// command. The zero time, or no command, means never. The program then sends the
+	// command as the client "~wake", which no access rule is asked about, at or soon
+	// after that time; give it the rule System if no client may send it. It is pure:
+	// it reads no clock, and does not change the state.
+	//
+	// The state decides: a command that moves the time to later, or to never, holds
+	// from its commit on. A time in the past is due immediately. If the command has
+	// no events, or is rejected, the aggregate is not woken again until its state
+	// changes. An aggregate is woken at most once a second.
+	Wake func(S) (time.Time, Command[S])
+	// Revision is part of the fingerprint. Raise it if the meaning of Apply
+	// changes and the shape of the state does not, so that older snapshots are
+	// ignored; and if the meaning of Wake changes, so that every aggregate of the
+	// type is asked again.
 	Revision int
-	// Scenarios show what the type does. Every command, every event and every
-	// old form of an event has at least one.
+	// Scenarios are examples and tests of the type. Every command, every event,
+	// every old form of an event and every rejection needs at least one.
 	Scenarios Scenarios[S]
 }
 
-// Define registers a type. What is wrong with it is reported by the catalog's
-// Err, everything at once; a type with problems is left out, and Define
-// returns nil for it.
+// Define adds a type to a catalog. If the type has problems, the catalog's Err
+// reports them all, the type is left out, and Define returns nil.
 func Define[S any](c *Catalog, t Type[S]) *Definition {
 	d, problems := t.define()
-	if c.names[t.Name] && t.Name != "" {
-		problems = append(problems, fmt.Errorf("the name is already taken by another type"))
+	if !c.claim(t.Name) {
+		problems = append(problems, errTaken)
 	}
-	if c.names == nil {
-		c.names, c.types = map[string]bool{}, map[string]*Definition{}
-	}
-	c.names[t.Name] = true
 	if len(problems) > 0 {
 		for _, p := range problems {
 			c.problems = append(c.problems, fmt.Errorf("aggregate: type %q (%s): %w", t.Name, reflect.TypeFor[S](), p))
 		}
 		return nil
+	}
+	if c.types == nil {
+		c.types = map[string]*Definition{}
 	}
 	c.types[t.Name] = d
 	return d
@@ -112,6 +125,8 @@ func (t Type[S]) define() (*Definition, []error) {
 		doc:           t.Doc,
 		access:        t.Access,
 		showsCaller:   t.ShowsCaller,
+		revision:      t.Revision,
+		rejections:    t.Rejections.messages(),
 		snapshotEvery: max(0, cmp.Or(t.SnapshotEvery, DefaultSnapshotEvery)),
 		commands:      map[string]*commandType{},
 		commandTypes:  map[reflect.Type]*commandType{},
@@ -136,55 +151,70 @@ func (t Type[S]) define() (*Definition, []error) {
 		},
 		apply: func(state, event any) { event.(Event[S]).Apply(state.(*S)) },
 	}
+	if t.Wake != nil {
+		d.wake = func(state any) (time.Time, any) {
+			at, cmd := t.Wake(*state.(*S))
+			return at, cmd
+		}
+	}
 	if t.View != nil {
 		d.view = func(state any) any { return t.View(*state.(*S)) }
 	}
 	d.access.Commands = maps.Clone(t.Access.Commands)
 
-	sent := compiler{named: true} // what clients send and what is stored
+	messages := shape.Compiler{Named: true}
 	for _, name := range slices.Sorted(maps.Keys(t.Commands)) {
-		path := fmt.Sprintf("command %q", name)
-		s := sent.register(name, reflect.TypeOf(t.Commands[name]), path)
-		if s == nil {
-			continue
-		}
-		if other, ok := d.commandTypes[s.typ]; ok {
-			sent.problem(path, "is a %s, as command %q is: give each a type of its own", s.typ, other.name)
-		}
-		c := &commandType{name: name, shape: s}
-		d.commands[name], d.commandTypes[s.typ] = c, c
+		d.addCommand(&messages, name, reflect.TypeOf(t.Commands[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.Events)) {
-		path := fmt.Sprintf("event %q", name)
-		s := sent.register(name, reflect.TypeOf(t.Events[name]), path)
-		if s == nil {
-			continue
-		}
-		if other, ok := d.eventTypes[s.typ]; ok {
-			sent.problem(path, "is a %s, as event %q is: give each a type of its own", s.typ, other.name)
-		}
-		if other, ok := d.commandTypes[s.typ]; ok {
-			sent.problem(path, "is a %s, as command %q is: a request and a fact are two types", s.typ, other.name)
-		}
-		e := &eventType{name: name, shape: s, upcasters: slices.Clone(t.Upcasters[name])}
-		d.events[name], d.eventTypes[s.typ] = e, e
+		d.addEvent(&messages, name, reflect.TypeOf(t.Events[name]), slices.Clone(t.Upcasters[name]))
 	}
-	kept := compiler{}
-	state := kept.compile(reflect.TypeFor[S](), "the state "+reflect.TypeFor[S]().Name())
-	problems = append(append(problems, sent.problems...), kept.problems...)
+	states := shape.Compiler{}
+	state := states.Compile(reflect.TypeFor[S](), "the state "+reflect.TypeFor[S]().Name())
+	problems = append(append(problems, messages.Problems...), states.Problems...)
 
 	d.fingerprint = d.fingerprintOf(state, t.Revision)
 	d.examples, d.uncovered = t.Scenarios.examples(d)
 	return d, problems
 }
 
-// problems reports what is wrong with the definition besides its Go types.
+func (d *Definition) addCommand(c *shape.Compiler, name string, typ reflect.Type) {
+	path := fmt.Sprintf("command %q", name)
+	s := c.CompileMessage(name, typ, path)
+	if s == nil {
+		return
+	}
+	if other, ok := d.commandTypes[typ]; ok {
+		c.Problem(path, "is a %s, as command %q is: give each a type of its own", typ, other.name)
+	}
+	added := &commandType{name: name, shape: s}
+	d.commands[name], d.commandTypes[typ] = added, added
+}
+
+// addEvent follows all calls of addCommand.
+func (d *Definition) addEvent(c *shape.Compiler, name string, typ reflect.Type, upcasters []Upcaster) {
+	path := fmt.Sprintf("event %q", name)
+	s := c.CompileMessage(name, typ, path)
+	if s == nil {
+		return
+	}
+	if other, ok := d.eventTypes[typ]; ok {
+		c.Problem(path, "is a %s, as event %q is: give each a type of its own", typ, other.name)
+	}
+	if other, ok := d.commandTypes[typ]; ok {
+		c.Problem(path, "is a %s, as command %q is: a request and a fact are two types", typ, other.name)
+	}
+	added := &eventType{name: name, shape: s, upcasters: upcasters}
+	d.events[name], d.eventTypes[typ] = added, added
+}
+
+// problems returns the problems of the definition, except those of its Go types.
 func (t Type[S]) problems() (problems []error) {
 	problem := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	if err := checkName(t.Name); err != nil {
+	if err := shape.CheckName(t.Name); err != nil {
 		problem("the Name %w", err)
 	}
-	const rules = "(aggregate.Anyone, Authenticated, Self or a RuleFunc)"
+	const rules = "(aggregate.Anyone, Authenticated, Self, System or a RuleFunc)"
 	if absent(t.Access.Send) {
 		problem("Access.Send is missing: say who may send commands %s", rules)
 	}
@@ -200,11 +230,13 @@ func (t Type[S]) problems() (problems []error) {
 		}
 	}
 	if len(t.Commands) == 0 {
-		problem("there are no Commands, so nothing can be asked of it")
+		problem("there are no Commands: define at least one")
 	}
 	if len(t.Events) == 0 {
-		problem("there are no Events, so nothing can happen to it")
+		problem("there are no Events: define at least one")
 	}
+	problems = append(problems, t.Rejections.problems()...)
+	problems = append(problems, t.wakeProblems()...)
 	for _, name := range slices.Sorted(maps.Keys(t.Upcasters)) {
 		if _, ok := t.Events[name]; !ok {
 			problem("there are Upcasters for %q, which is not an event", name)
@@ -223,54 +255,16 @@ func absent(r Rule) bool {
 	return r == nil || isFunc && f == nil
 }
 
-// register compiles the type of a command or an event; nil if it has none.
-func (c *compiler) register(name string, t reflect.Type, path string) *shape {
-	if err := checkName(name); err != nil {
-		c.problem(path, "has a stored name that %w", err)
-	}
-	switch {
-	case t == nil:
-		c.problem(path, "is nil: register an empty value of its type")
-		return nil
-	case t.Kind() == reflect.Pointer:
-		c.problem(path, "is registered as a pointer: register the value %s{}", t.Elem().Name())
-		return nil
-	case t.Kind() != reflect.Struct || encodesItself(reflect.PointerTo(t)) || decodesItself(reflect.PointerTo(t)):
-		c.problem(path, "is a %s: use a plain struct, whose members are the data", t)
-		return nil
-	}
-	return c.compile(t, path+": "+t.Name())
-}
-
-// fingerprintOf hashes everything that a state depends on.
-func (d *Definition) fingerprintOf(state *shape, revision int) string {
+// fingerprintOf hashes the shapes and names that a state depends on.
+func (d *Definition) fingerprintOf(state *shape.Shape, revision int) string {
 	var b strings.Builder
-	state.describe(&b, nil)
+	state.Describe(&b)
 	fmt.Fprintf(&b, " revision %d", revision)
 	for _, name := range d.Events() {
 		e := d.events[name]
 		fmt.Fprintf(&b, " event %s %d ", name, e.form())
-		e.shape.describe(&b, nil)
+		e.shape.Describe(&b)
 	}
 	sum := sha256.Sum256([]byte(b.String()))
 	return hex.EncodeToString(sum[:16])
-}
-
-// maxNameBytes bounds stored names: they are in every row and frame.
-const maxNameBytes = 64
-
-// checkName reports what is wrong with a stored name.
-func checkName(name string) error {
-	if name == "" {
-		return errors.New("is empty")
-	}
-	if len(name) > maxNameBytes {
-		return fmt.Errorf("has %d bytes: use at most %d", len(name), maxNameBytes)
-	}
-	for _, r := range name {
-		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_' {
-			return fmt.Errorf("has the character %q: use lower-case letters, digits, - and _", r)
-		}
-	}
-	return nil
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// Box is an aggregate for definitions that go wrong. Its events and commands
-// are of any type T that data could be made of.
+// Box is an aggregate whose command and event have a member of any type T, including
+// types that Define refuses.
 type Box[T any] struct{ Value T }
 
 type Put[T any] struct {
@@ -29,14 +29,14 @@ func (c Put[T]) Decide(aggregate.Call, Box[T]) (aggregate.Decision[Box[T]], erro
 
 func (e Stored[T]) Apply(s *Box[T]) { s.Value = e.Value }
 
-var everybody = aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone}
+var everyone = aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone}
 
-// box defines a Box[T] and returns what is wrong with it.
+// box defines a Box[T] and returns its problems.
 func box[T any](change func(*aggregate.Type[Box[T]])) error {
 	var c aggregate.Catalog
 	typ := aggregate.Type[Box[T]]{
 		Name:     "box",
-		Access:   everybody,
+		Access:   everyone,
 		Commands: aggregate.Commands[Box[T]]{"put": Put[T]{}},
 		Events:   aggregate.Events[Box[T]]{"stored": Stored[T]{}},
 	}
@@ -45,7 +45,7 @@ func box[T any](change func(*aggregate.Type[Box[T]])) error {
 	}
 	d := aggregate.Define(&c, typ)
 	if (d == nil) != (c.Err() != nil) || c.HasType(typ.Name) != (d != nil) {
-		return errors.New("a type with problems must be left out, and one without not")
+		return errors.New("the catalog must have exactly the types without problems")
 	}
 	return c.Err()
 }
@@ -74,13 +74,12 @@ type (
 	decodesOnly struct{}
 )
 
-var _ = unexported{}.hidden // its being there is the fault
+var _ = unexported{}.hidden // unused, except as an unexported field
 
 func (encodesOnly) MarshalJSON() ([]byte, error)  { return []byte("1"), nil }
 func (*decodesOnly) UnmarshalJSON(_ []byte) error { return nil }
 
-// TestProblems makes one fault after another and expects each to be named.
-func TestProblems(t *testing.T) {
+func TestEachDefinitionProblemIsReported(t *testing.T) {
 	t.Parallel()
 	type (
 		typ      = aggregate.Type[Box[int]]
@@ -93,41 +92,41 @@ func TestProblems(t *testing.T) {
 		err  error
 		want string
 	}{
-		"no name":               {change(func(t *typ) { t.Name = "" }), "the Name is empty"},
-		"a name with a slash":   {change(func(t *typ) { t.Name = "a/b" }), "the Name has the character '/'"},
-		"a long name":           {change(func(t *typ) { t.Name = strings.Repeat("x", 65) }), "has 65 bytes: use at most 64"},
-		"no access":             {change(func(t *typ) { t.Access = aggregate.Access{} }), "Access.Send is missing"},
-		"nobody reads":          {change(func(t *typ) { t.Access.Read = nil }), "Access.Read is missing"},
-		"a nil function":        {change(func(t *typ) { t.Access.Read = aggregate.RuleFunc(nil) }), "Access.Read is missing"},
-		"a rule for nothing":    {change(func(t *typ) { t.Access.Commands = map[string]aggregate.Rule{"push": aggregate.Self} }), `a rule for "push", which is not a command`},
-		"no rule for a command": {change(func(t *typ) { t.Access.Commands = map[string]aggregate.Rule{"put": nil} }), `has no rule for "put"`},
-		"no commands":           {change(func(t *typ) { t.Commands = nil }), "there are no Commands"},
-		"no events":             {change(func(t *typ) { t.Events = nil }), "there are no Events"},
-		"a command's name":      {change(func(t *typ) { t.Commands = commands{"Put": Put[int]{}} }), `command "Put" has a stored name that has the character 'P'`},
-		"an event's name":       {change(func(t *typ) { t.Events = events{"": Stored[int]{}} }), `event "" has a stored name that is empty`},
-		"a nil command":         {change(func(t *typ) { t.Commands = commands{"put": nil} }), `command "put" is nil`},
-		"a pointer":             {change(func(t *typ) { t.Commands = commands{"put": &Put[int]{}} }), `command "put" is registered as a pointer`},
-		"a type twice":          {change(func(t *typ) { t.Events = events{"a": Stored[int]{}, "b": Stored[int]{}} }), `event "b" is a aggregate_test.Stored[int], as event "a" is`},
-		"no struct":             {change(func(t *typ) { t.Events = events{"a": number(1)} }), "use a plain struct"},
-		"upcasters for nothing": {change(func(t *typ) { t.Upcasters = aggregate.Upcasters{"gone": {keep}} }), `Upcasters for "gone", which is not an event`},
-		"a nil upcaster":        {change(func(t *typ) { t.Upcasters = aggregate.Upcasters{"stored": {keep, nil}} }), `the upcaster of event "stored" from form 2 is nil`},
-		"an interface":          {box[any](nil), "is a interface {}: JSON doesn't say which type to decode"},
-		"a channel":             {box[chan int](nil), "is a chan int, which JSON can't hold"},
-		"a function":            {box[func()](nil), "is a func(), which JSON can't hold"},
-		"a map of numbers":      {box[map[int]int](nil), "the keys of a map must be strings"},
-		"pointers to pointers":  {box[**int](nil), "a pointer to a pointer"},
-		"an embedded struct":    {box[embedded](nil), "Part is embedded"},
-		"an unexported member":  {box[unexported](nil), "hidden is unexported, so JSON would lose it"},
-		"a member without tag":  {box[untagged](nil), "Name has no json tag"},
-		"a member left out":     {box[skipped](nil), "Name is hidden from JSON"},
-		"a number in quotes":    {box[quoted](nil), "json option 'string'"},
-		"a member's name":       {box[badName](nil), `has the stored name "a.b", which has the character '.'`},
-		"names alike":           {box[twoCases](nil), `has the stored name "ONE", as One does`},
-		"half a codec":          {box[encodesOnly](nil), "can't decode itself: give it UnmarshalJSON"},
-		"the other half":        {box[decodesOnly](nil), "can't encode itself: give it MarshalJSON"},
-		"pointer receivers":     {box[big.Int](nil), "use a pointer, or encoding a value passes them by"},
-		"a json.Number":         {box[json.Number](nil), "use int64, float64 or string"},
-		"deep inside":           {box[map[string][]struct{ X *untagged }](nil), "Value.X has no json tag"},
+		"no name":                   {change(func(t *typ) { t.Name = "" }), "the Name is empty"},
+		"a name with a slash":       {change(func(t *typ) { t.Name = "a/b" }), "the Name has the character '/'"},
+		"a long name":               {change(func(t *typ) { t.Name = strings.Repeat("x", 65) }), "has 65 bytes: use at most 64"},
+		"no access":                 {change(func(t *typ) { t.Access = aggregate.Access{} }), "Access.Send is missing"},
+		"no rule to read":           {change(func(t *typ) { t.Access.Read = nil }), "Access.Read is missing"},
+		"a nil function":            {change(func(t *typ) { t.Access.Read = aggregate.RuleFunc(nil) }), "Access.Read is missing"},
+		"a rule for no command":     {change(func(t *typ) { t.Access.Commands = map[string]aggregate.Rule{"push": aggregate.Self} }), `a rule for "push", which is not a command`},
+		"no rule for a command":     {change(func(t *typ) { t.Access.Commands = map[string]aggregate.Rule{"put": nil} }), `has no rule for "put"`},
+		"no commands":               {change(func(t *typ) { t.Commands = nil }), "there are no Commands"},
+		"no events":                 {change(func(t *typ) { t.Events = nil }), "there are no Events"},
+		"a command's name":          {change(func(t *typ) { t.Commands = commands{"Put": Put[int]{}} }), `command "Put" has a stored name that has the character 'P'`},
+		"an event's name":           {change(func(t *typ) { t.Events = events{"": Stored[int]{}} }), `event "" has a stored name that is empty`},
+		"a nil command":             {change(func(t *typ) { t.Commands = commands{"put": nil} }), `command "put" is nil`},
+		"a pointer":                 {change(func(t *typ) { t.Commands = commands{"put": &Put[int]{}} }), `command "put" is registered as a pointer`},
+		"one type for two events":   {change(func(t *typ) { t.Events = events{"a": Stored[int]{}, "b": Stored[int]{}} }), `event "b" is a aggregate_test.Stored[int], as event "a" is`},
+		"no struct":                 {change(func(t *typ) { t.Events = events{"a": number(1)} }), "use a struct without a JSON form"},
+		"upcasters for no event":    {change(func(t *typ) { t.Upcasters = aggregate.Upcasters{"gone": {keep}} }), `Upcasters for "gone", which is not an event`},
+		"a nil upcaster":            {change(func(t *typ) { t.Upcasters = aggregate.Upcasters{"stored": {keep, nil}} }), `the upcaster of event "stored" from form 2 is nil`},
+		"an interface":              {box[any](nil), "is a interface {}: JSON does not say which type to decode"},
+		"a channel":                 {box[chan int](nil), "is a chan int, which JSON cannot represent"},
+		"a function":                {box[func()](nil), "is a func(), which JSON cannot represent"},
+		"a map of numbers":          {box[map[int]int](nil), "the keys of a map must be strings"},
+		"pointers to pointers":      {box[**int](nil), "a pointer to nil from nil"},
+		"an embedded struct":        {box[embedded](nil), "Part is embedded"},
+		"an unexported member":      {box[unexported](nil), "hidden is unexported, so JSON would lose it"},
+		"a member without tag":      {box[untagged](nil), "Name has no json tag"},
+		"a member left out":         {box[skipped](nil), "Name is hidden from JSON"},
+		"a number in quotes":        {box[quoted](nil), "json option 'string'"},
+		"a member's name":           {box[badName](nil), `has the stored name "a.b", which has the character '.'`},
+		"names that differ in case": {box[twoCases](nil), `has the stored name "ONE", as One does`},
+		"only MarshalJSON":          {box[encodesOnly](nil), "cannot decode itself: give it UnmarshalJSON"},
+		"only UnmarshalJSON":        {box[decodesOnly](nil), "cannot encode itself: give it MarshalJSON"},
+		"pointer receivers":         {box[big.Int](nil), "use a pointer, since encoding a value does not call them"},
+		"a json.Number":             {box[json.Number](nil), "use int64, float64 or string"},
+		"deep inside":               {box[map[string][]struct{ X *untagged }](nil), "Value.X has no json tag"},
 	}
 	for name, test := range tests {
 		if test.err == nil || !strings.Contains(test.err.Error(), test.want) {
@@ -135,7 +134,7 @@ func TestProblems(t *testing.T) {
 		}
 	}
 	for name, err := range map[string]error{
-		"nothing wrong": box[int](nil), "a big number": box[*big.Int](nil), "a tree": box[*Tree](nil), "a type of bytes": box[[]byte](nil),
+		"no problem": box[int](nil), "a big number": box[*big.Int](nil), "a tree": box[*Tree](nil), "a type of bytes": box[[]byte](nil),
 		"optional JSON": box[*json.RawMessage](nil),
 	} {
 		if err != nil {
@@ -148,18 +147,18 @@ type number int
 
 func (number) Apply(*Box[int]) {}
 
-func TestAllProblemsAtOnce(t *testing.T) {
+func TestCatalogReportsAllProblemsTogether(t *testing.T) {
 	t.Parallel()
 	var c aggregate.Catalog
-	aggregate.Define(&c, aggregate.Type[Seat]{Name: "Seat", Access: everybody})
+	aggregate.Define(&c, aggregate.Type[Seat]{Name: "Seat", Access: everyone})
 	aggregate.Define(&c, aggregate.Type[Seat]{
-		Name: "seat", Access: everybody,
+		Name: "seat", Access: everyone,
 		Commands: aggregate.Commands[Seat]{"reserve": ReserveSeat{}}, Events: aggregate.Events[Seat]{"reserved": SeatReserved{}},
 	})
 	aggregate.Define(&c, aggregate.Type[Box[any]]{Name: "seat"})
 	err := c.Err()
 	if err == nil {
-		t.Fatal("no problems")
+		t.Fatal("Err returned nil")
 	}
 	for _, want := range []string{
 		`type "Seat" (aggregate_test.Seat): the Name`, "no Commands", "no Events",
@@ -171,25 +170,25 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		}
 	}
 	if d, ok := c.Type("seat"); !ok || len(d.Commands()) != 1 {
-		t.Error("the first of two types with one name should stay")
+		t.Error("the first of two types with one name is missing")
 	}
 	if _, ok := c.Type("Seat"); ok {
 		t.Error("a type with problems is in the catalog")
 	}
 }
 
-func TestEmptyCatalog(t *testing.T) {
+func TestEmptyCatalogAllowsNothing(t *testing.T) {
 	t.Parallel()
 	var c aggregate.Catalog
 	_, showErr := c.Show("seat", "reserved", 1, nil)
 	if c.Err() != nil || len(c.Types()) != 0 || c.HasType("seat") || c.HasCommand("seat", "reserve") || c.ShowsCaller("seat") ||
 		c.MaySend("ada", nil, "seat", "1", "reserve") || c.MayRead("ada", nil, "seat", "1") || c.MayReadAll("ada", nil, "seat") ||
 		!errors.Is(showErr, aggregate.ErrUnknownEvent) {
-		t.Error("the zero catalog should be empty, and allow nothing")
+		t.Error("the zero catalog is not empty, or allows something")
 	}
 }
 
-func TestOthersEventDoesNotCompile(t *testing.T) {
+func TestEmittingAnotherAggregatesEventDoesNotCompile(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command("go", "vet", "./testdata/wrong").CombinedOutput()
 	if err == nil {
@@ -197,11 +196,11 @@ func TestOthersEventDoesNotCompile(t *testing.T) {
 	}
 	if !strings.Contains(string(out), "ShowOver does not implement aggregate.Event[Seat]") &&
 		!strings.Contains(string(out), "cannot use aggregate.Emit") {
-		t.Errorf("it fails for another reason: %s", out)
+		t.Errorf("compiling failed for another reason: %s", out)
 	}
 }
 
-func TestAccess(t *testing.T) {
+func TestAccessRulesDecideWhoSendsAndReads(t *testing.T) {
 	t.Parallel()
 	var c aggregate.Catalog
 	admin := aggregate.RuleFunc(func(c aggregate.Caller, id string) bool {
@@ -211,6 +210,7 @@ func TestAccess(t *testing.T) {
 		"open":    {Send: aggregate.Anyone, Read: aggregate.Anyone},
 		"named":   {Send: aggregate.Authenticated, Read: aggregate.Authenticated},
 		"own":     {Send: aggregate.Authenticated, Read: aggregate.Self, Commands: map[string]aggregate.Rule{"put": aggregate.Self}},
+		"closed":  {Send: aggregate.System, Read: aggregate.System},
 		"managed": {Send: admin, Read: admin},
 		"staffed": {Send: admin, Read: aggregate.Self, ReadAll: func(c aggregate.Caller) bool { return c.Claims["role"] == "admin" }},
 	} {
@@ -236,6 +236,8 @@ func TestAccess(t *testing.T) {
 		{"ada", nil, "own", "ada", true, true, false},
 		{"ada", nil, "own", "bob", false, false, false},
 		{"", nil, "own", "", false, false, false},
+		{"ada", nil, "closed", "ada", false, false, false},
+		{"", nil, "closed", "", false, false, false},
 		{"ada", nil, "managed", "1", false, false, false},
 		{"ada", claims, "managed", "1", true, true, false},
 		{"ada", claims, "managed", "secret", false, false, false},
@@ -252,13 +254,16 @@ func TestAccess(t *testing.T) {
 		if send != test.send || read != test.read || all != test.all {
 			t.Errorf("%+v: may send %t, read %t, read all %t", test, send, read, all)
 		}
+		if system := c.IsSystem(test.typ, "put"); system != (test.typ == "closed") {
+			t.Errorf("%+v: the system alone may send: %t", test, system)
+		}
 		if c.MaySend(test.client, test.claims, test.typ, test.id, "take") {
 			t.Errorf("%+v: may send a command that does not exist", test)
 		}
 	}
 }
 
-// Three forms of an event, the last of which is today's.
+// Three forms of an event. The last is the current one.
 type (
 	movedV1 struct {
 		X int `json:"x"`
@@ -281,7 +286,7 @@ func (e Moved) Apply(s *Figure) { s.At = e.To }
 
 func figure() aggregate.Type[Figure] {
 	return aggregate.Type[Figure]{
-		Name: "figure", Access: everybody, ShowsCaller: true, SnapshotEvery: -1,
+		Name: "figure", Access: everyone, ShowsCaller: true, SnapshotEvery: -1,
 		Commands: aggregate.Commands[Figure]{"move": Move{}},
 		Events:   aggregate.Events[Figure]{"moved": Moved{}},
 		Upcasters: aggregate.Upcasters{"moved": {
@@ -292,7 +297,7 @@ func figure() aggregate.Type[Figure] {
 	}
 }
 
-func TestUpcasters(t *testing.T) {
+func TestUpcastersConvertOlderFormsToTheCurrentOne(t *testing.T) {
 	t.Parallel()
 	var c aggregate.Catalog
 	d := aggregate.Define(&c, figure())
@@ -303,7 +308,7 @@ func TestUpcasters(t *testing.T) {
 		t.Errorf("stored as %s of form %d, %v", name, form, err)
 	}
 	if d.Form("moved") != 3 || d.Form("lost") != 0 || d.SnapshotEvery() != 0 || !c.ShowsCaller("figure") {
-		t.Error("the definition does not say what was defined")
+		t.Error("the definition differs from its Type")
 	}
 	tests := []struct {
 		form         int
@@ -345,8 +350,7 @@ func TestUpcasters(t *testing.T) {
 	}
 }
 
-// TestFingerprint changes what a state depends on, and nothing else.
-func TestFingerprint(t *testing.T) {
+func TestFingerprintChangesOnlyWithStateAndEvents(t *testing.T) {
 	t.Parallel()
 	fingerprint := func(change func(*aggregate.Type[Figure])) string {
 		var c aggregate.Catalog
@@ -360,12 +364,12 @@ func TestFingerprint(t *testing.T) {
 	}
 	base := fingerprint(func(*aggregate.Type[Figure]) {})
 	for name, change := range map[string]func(*aggregate.Type[Figure]){
-		"revision":      func(t *aggregate.Type[Figure]) { t.Revision = 1 },
-		"forms":         func(t *aggregate.Type[Figure]) { t.Upcasters = nil },
-		"an event more": func(t *aggregate.Type[Figure]) { t.Events["jumped"] = Jumped{} },
+		"revision":       func(t *aggregate.Type[Figure]) { t.Revision = 1 },
+		"forms":          func(t *aggregate.Type[Figure]) { t.Upcasters = nil },
+		"one more event": func(t *aggregate.Type[Figure]) { t.Events["jumped"] = Jumped{} },
 	} {
 		if fingerprint(change) == base {
-			t.Errorf("%s: the fingerprint stays", name)
+			t.Errorf("%s: the fingerprint did not change", name)
 		}
 	}
 	for name, change := range map[string]func(*aggregate.Type[Figure]){
@@ -374,7 +378,7 @@ func TestFingerprint(t *testing.T) {
 		"name":   func(t *aggregate.Type[Figure]) { t.Name = "piece" },
 	} {
 		if fingerprint(change) != base {
-			t.Errorf("%s: the fingerprint changes", name)
+			t.Errorf("%s: the fingerprint changed", name)
 		}
 	}
 	seen := map[string]string{}
@@ -385,7 +389,7 @@ func TestFingerprint(t *testing.T) {
 		"part": boxPrint[Part](t), "another member": boxPrint[another](t), "another name": boxPrint[renamed](t),
 	} {
 		if other, ok := seen[print]; ok {
-			t.Errorf("%s and %s have one fingerprint", name, other)
+			t.Errorf("%s and %s have the same fingerprint", name, other)
 		}
 		seen[print] = name
 	}
@@ -417,7 +421,7 @@ func boxPrint[T any](t *testing.T) string {
 	t.Helper()
 	var c aggregate.Catalog
 	d := aggregate.Define(&c, aggregate.Type[Box[T]]{
-		Name: "box", Access: everybody,
+		Name: "box", Access: everyone,
 		Commands: aggregate.Commands[Box[T]]{"put": Put[T]{}},
 		Events:   aggregate.Events[Box[T]]{"stored": Stored[T]{}},
 	})
@@ -435,6 +439,7 @@ func TestCatalogAllowsAnonymousOnlyWithAnOpenRule(t *testing.T) {
 		want   bool
 	}{
 		"closed":     {closed, false},
+		"the system": {aggregate.Access{Send: aggregate.System, Read: closed.Read}, false},
 		"read":       {aggregate.Access{Send: closed.Send, Read: aggregate.Anyone}, true},
 		"send":       {aggregate.Access{Send: aggregate.Anyone, Read: closed.Read}, true},
 		"command":    {aggregate.Access{Send: closed.Send, Read: closed.Read, Commands: map[string]aggregate.Rule{"put": aggregate.Anyone}}, true},
@@ -452,5 +457,36 @@ func TestCatalogAllowsAnonymousOnlyWithAnOpenRule(t *testing.T) {
 		if got := catalog.AllowsAnonymous(); got != c.want {
 			t.Errorf("%s: got %v", name, got)
 		}
+	}
+}
+
+func TestClosedTypeExistsOnlyForTheEngine(t *testing.T) {
+	t.Parallel()
+	var c, other aggregate.Catalog
+	typ := aggregate.Type[Box[int]]{
+		Name: "box", Access: everyone, ShowsCaller: true,
+		Commands: aggregate.Commands[Box[int]]{"put": Put[int]{}},
+		Events:   aggregate.Events[Box[int]]{"stored": Stored[int]{}},
+	}
+	d := aggregate.Define(&other, typ)
+	if err := c.AddClosed(d); err != nil {
+		t.Fatal(err)
+	}
+	found, ok := c.Type("box")
+	if !ok || found != d {
+		t.Error("Type does not find it")
+	}
+	if data, err := c.Show("box", "stored", 1, []byte(`{"value":1}`)); err != nil || string(data) != `{"value":1}` {
+		t.Errorf("its events are shown as %s, %v", data, err)
+	}
+	if len(c.Types()) != 0 || c.HasType("box") || c.HasCommand("box", "put") || c.ShowsCaller("box") || c.AllowsAnonymous() ||
+		c.MaySend("ada", nil, "box", "1", "put") || c.MayRead("ada", nil, "box", "1") || c.MayReadAll("ada", nil, "box") {
+		t.Error("it exists for clients")
+	}
+	if err := c.AddClosed(d); err == nil {
+		t.Error("its name can be taken twice")
+	}
+	if aggregate.Define(&c, typ); c.Err() == nil || !strings.Contains(c.Err().Error(), "already taken") {
+		t.Errorf("an aggregate takes its name: %v", c.Err())
 	}
 }

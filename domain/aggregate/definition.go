@@ -9,6 +9,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/ganglion-es/ganglion/domain/internal/shape"
 )
 
 var (
@@ -16,36 +19,19 @@ var (
 	ErrUnknownCommand = errors.New("aggregate: unknown command")
 
 	// ErrUnknownEvent reports a stored event whose name or form this program
-	// does not know: a newer program wrote it. It is neither applied nor
-	// skipped.
+	// does not know, because a newer program stored it. Such an event is
+	// neither applied nor skipped.
 	ErrUnknownEvent = errors.New("aggregate: unknown event")
 )
 
-// A DataError says what is wrong with a command's data.
-type DataError struct {
-	// Field is the member concerned, such as "amount" or "lots[2].reserve";
-	// "" for the data as a whole.
-	Field string
-	// Message says what to mend, without naming the member.
-	Message string
-}
-
-func (e *DataError) Error() string {
-	if e.Field == "" {
-		return "data: " + e.Message
-	}
-	return "data." + e.Field + ": " + e.Message
-}
-
-// A Definition is a registered type without its Go types: what runs and shows
-// aggregates works with states, commands and events as opaque values. A state
-// is a *S; commands and events are values of the registered types. Handing in
-// anything else is a fault of the caller and panics.
+// A Definition is a type of a catalog without its Go types, for packages that run
+// and show aggregates. States, commands and events are opaque values: a state is a
+// *S, and commands and events are values of the registered types. Other values
+// make it panic.
 //
-// Errors of the application's code (of Decide, upcasters and types with a JSON
-// form of their own) are passed on as text, never wrapped: their methods are
-// code of the application as well, and callers look at errors outside of what
-// recovers.
+// Errors of application code (of Decide, upcasters and types with a JSON form of
+// their own) are passed on as text, never wrapped. Their methods are application
+// code too, and callers inspect errors where no panic is recovered.
 //
 // A Definition is immutable and safe for concurrent use; the states are not.
 type Definition struct {
@@ -55,6 +41,8 @@ type Definition struct {
 	showsCaller   bool
 	snapshotEvery int
 	fingerprint   string
+	revision      int
+	rejections    map[string]string // messages by code
 
 	commands     map[string]*commandType
 	commandTypes map[reflect.Type]*commandType
@@ -68,16 +56,17 @@ type Definition struct {
 	view        func(state any) any
 	decide      func(Call, any, any) ([]any, error)
 	apply       func(state, event any)
+	wake        func(state any) (time.Time, any) // nil for a type without wake-ups
 }
 
 type commandType struct {
 	name  string
-	shape *shape
+	shape *shape.Shape
 }
 
 type eventType struct {
 	name      string
-	shape     *shape
+	shape     *shape.Shape
 	upcasters []Upcaster // upcasters[i] makes form i+2 of form i+1
 }
 
@@ -86,25 +75,24 @@ func (e *eventType) form() int { return len(e.upcasters) + 1 }
 // Name returns the type's stored name.
 func (d *Definition) Name() string { return d.name }
 
-// Doc returns what the definition says about itself.
+// Doc returns the type's description.
 func (d *Definition) Doc() string { return d.doc }
 
-// Access returns who may do what.
+// Access returns the type's access rules.
 func (d *Definition) Access() Access {
 	access := d.access
 	access.Commands = maps.Clone(access.Commands)
 	return access
 }
 
-// ShowsCaller tells whether events say which client caused them.
+// ShowsCaller reports whether events name the client that caused them.
 func (d *Definition) ShowsCaller() bool { return d.showsCaller }
 
-// SnapshotEvery returns after how many events a snapshot is worth its cost;
-// 0 means never.
+// SnapshotEvery returns the number of events between snapshots, or 0 for none.
 func (d *Definition) SnapshotEvery() int { return d.snapshotEvery }
 
-// Fingerprint names the schema of the state and of the events that make it. A
-// snapshot with another fingerprint is of no use.
+// Fingerprint identifies the shape of the state and of the events that make it. A
+// snapshot with another fingerprint must not be used.
 func (d *Definition) Fingerprint() string { return d.fingerprint }
 
 // Commands returns the commands' stored names, sorted.
@@ -113,8 +101,8 @@ func (d *Definition) Commands() []string { return slices.Sorted(maps.Keys(d.comm
 // Events returns the events' stored names, sorted.
 func (d *Definition) Events() []string { return slices.Sorted(maps.Keys(d.events)) }
 
-// Form returns the number of an event's current form, 0 for an event that
-// does not exist.
+// Form returns the number of an event's current form, or 0 for an event that does
+// not exist.
 func (d *Definition) Form(event string) int {
 	if e, ok := d.events[event]; ok {
 		return e.form()
@@ -122,16 +110,24 @@ func (d *Definition) Form(event string) int {
 	return 0
 }
 
-// NewState returns the state of an aggregate that nothing happened to.
+// DescribeEvent writes down the stored form of an event: two events with one
+// description read each other's data.
+func (d *Definition) DescribeEvent(b *strings.Builder, event string) {
+	if e, ok := d.events[event]; ok {
+		e.shape.Describe(b)
+	}
+}
+
+// NewState returns the state of an aggregate without events.
 func (d *Definition) NewState() any { return d.newState() }
 
-// EncodeState returns a state as JSON, for a snapshot. It refuses text that is
-// not valid UTF-8, which JSON can't keep: what starts from the snapshot would
-// differ from what starts from the events.
+// EncodeState returns a state as JSON, for a snapshot. It refuses text that is not
+// valid UTF-8, which JSON would replace: a state from the snapshot would then
+// differ from a state from the events.
 func (d *Definition) EncodeState(state any) (json.RawMessage, error) {
 	raw, err := json.Marshal(state)
 	if err == nil && replacesText(raw) {
-		err = errors.New("it holds text that is not valid UTF-8: cut text between characters, not bytes")
+		err = errors.New("it holds text that is not valid UTF-8: cut text between characters, not between bytes")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("aggregate: encode the state of %s: %v", d.name, err)
@@ -139,8 +135,8 @@ func (d *Definition) EncodeState(state any) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// replacesText reports whether encoding/json has put the escape \ufffd in the
-// place of broken text. It writes a replacement character that was there before
+// replacesText reports whether encoding/json has replaced invalid text with the
+// escape \ufffd. It writes a replacement character that is part of the text
 // without an escape.
 func replacesText(raw []byte) bool {
 	for {
@@ -174,20 +170,20 @@ func (d *Definition) View(state any) (json.RawMessage, error) {
 	return raw, nil
 }
 
-// DecodeCommand makes a command of the data that a client sent. The error is
-// ErrUnknownCommand, or a *DataError for data that is not exactly the
-// command's.
+// DecodeCommand decodes the data that a client sent. The error is
+// ErrUnknownCommand, or a *DataError for data that differs from the command's
+// type.
 func (d *Definition) DecodeCommand(name string, data json.RawMessage) (any, error) {
-	return d.decodeCommand(name, data, (*shape).strict)
+	return d.decodeCommand(name, data, (*shape.Shape).DecodeStrict)
 }
 
-// DecodeChecked is DecodeCommand for data that this program's CheckCommand
-// has accepted; it is not checked again.
+// DecodeChecked is DecodeCommand for data that CheckCommand of this program has
+// accepted. It does not check the data again.
 func (d *Definition) DecodeChecked(name string, data json.RawMessage) (any, error) {
-	return d.decodeCommand(name, data, (*shape).decode)
+	return d.decodeCommand(name, data, (*shape.Shape).Decode)
 }
 
-func (d *Definition) decodeCommand(name string, data json.RawMessage, decode func(*shape, []byte) (reflect.Value, error)) (any, error) {
+func (d *Definition) decodeCommand(name string, data json.RawMessage, decode func(*shape.Shape, []byte) (reflect.Value, error)) (any, error) {
 	c, ok := d.commands[name]
 	if !ok {
 		return nil, d.unknownCommand(name)
@@ -203,26 +199,36 @@ func (d *Definition) unknownCommand(name string) error {
 	return fmt.Errorf("%w: %s has no command %q, it has: %s", ErrUnknownCommand, d.name, name, strings.Join(d.Commands(), ", "))
 }
 
-// EncodeCommand returns a command's data in one canonical form, for hashing:
-// data that decodes to the same command gives the same bytes.
+// EncodeCommand returns a command's data in canonical form, for hashes. Data that
+// decodes to the same command has the same canonical form.
 func (d *Definition) EncodeCommand(cmd any) (json.RawMessage, error) {
 	c, ok := d.commandTypes[reflect.TypeOf(cmd)]
 	if !ok {
 		return nil, fmt.Errorf("aggregate: %T is not registered: add it to the Commands of %s", cmd, d.name)
 	}
-	data, err := c.shape.appendCanonical(make([]byte, 0, 64), reflect.ValueOf(cmd))
+	data, err := c.shape.AppendCanonical(make([]byte, 0, 64), reflect.ValueOf(cmd))
 	if err != nil {
 		return nil, fmt.Errorf("aggregate: encode command %s of %s: %v", c.name, d.name, err)
 	}
 	return data, nil
 }
 
-// Decide decides a command at a state. It returns the events, in order; the
-// error is a *Rejection where a business rule says no, anything else is a
-// fault of the application. The state stays as it is.
+// CommandName returns the stored name under which a command's Go type is registered.
+func (d *Definition) CommandName(cmd any) (string, bool) {
+	c, ok := d.commandTypes[reflect.TypeOf(cmd)]
+	if !ok {
+		return "", false
+	}
+	return c.name, true
+}
+
+// Decide decides a command at a state, which it does not change. It returns the
+// events in order. The error is a *Rejection if a business rule forbids the
+// command; any other error is a fault of the application.
 //
-// No error that Decide returns runs code of the application: its text is taken
-// here, where a panic of that code is still the caller's to recover.
+// The methods of the returned error run no application code, since Decide itself
+// calls Error of the application's error. The caller of Decide can recover from a
+// panic there.
 func (d *Definition) Decide(call Call, state, cmd any) ([]any, error) {
 	events, err := d.decide(call, state, cmd)
 	if err == nil {
@@ -238,15 +244,15 @@ func (d *Definition) Decide(call Call, state, cmd any) ([]any, error) {
 	return nil, rejection
 }
 
-// DecodeEvent makes an event of its stored form, older forms by way of the
-// upcasters. Form 0 means 1. The error is ErrUnknownEvent for a name or a form
-// that this program does not know.
+// DecodeEvent decodes a stored event, after upcasting it from an older form. Form 0
+// means 1. The error is ErrUnknownEvent for a name or a form that this program
+// does not know.
 func (d *Definition) DecodeEvent(name string, form int, data json.RawMessage) (any, error) {
 	e, data, err := d.upcast(name, form, data)
 	if err != nil {
 		return nil, err
 	}
-	event := reflect.New(e.shape.typ)
+	event := reflect.New(e.shape.Type())
 	if err := json.Unmarshal(data, event.Interface()); err != nil {
 		return nil, fmt.Errorf("aggregate: decode event %s of %s: %v", name, d.name, err)
 	}
@@ -270,7 +276,8 @@ func (d *Definition) EncodeEvent(event any) (name string, form int, data json.Ra
 func (d *Definition) Scenarios() []Example { return slices.Clone(d.examples) }
 
 // Uncovered returns the commands that no scenario sends, the events that none
-// mentions and the old forms that none reads, in words, such as command "bid".
+// mentions, the old forms that none reads, the rejections that none expects, and Wake
+// if none shows it, such as `command "bid"`.
 func (d *Definition) Uncovered() []string { return slices.Clone(d.uncovered) }
 
 // Apply makes an event part of a state.
@@ -281,7 +288,7 @@ func (d *Definition) maySend(c Caller, id, command string) bool {
 	return ok && d.access.send(command).Allows(c, id)
 }
 
-// upcast brings stored data to the current form.
+// upcast converts stored data to the current form.
 func (d *Definition) upcast(name string, form int, data json.RawMessage) (*eventType, json.RawMessage, error) {
 	e, ok := d.events[name]
 	if !ok {

@@ -8,8 +8,8 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// The whole life of a command: data that a client sent is decoded, decided,
-// and what happened is stored and becomes state. Package host does this.
+// Data from a client is decoded and decided; the events are stored and applied to
+// the state. Package engine does this.
 func ExampleDefinition_Decide() {
 	seat, _ := Catalog.Type("seat")
 	state := seat.NewState()
@@ -39,7 +39,7 @@ func ExampleDefinition_Decide() {
 	// clients see: {"Guest":"ada"}
 }
 
-// Everything that is wrong with a definition is said at once.
+// Err reports every problem of a definition.
 func ExampleCatalog_Err() {
 	var catalog aggregate.Catalog
 	aggregate.Define(&catalog, aggregate.Type[Seat]{
@@ -51,11 +51,11 @@ func ExampleCatalog_Err() {
 	fmt.Println(catalog.Err())
 	// Output:
 	// aggregate: type "Seat" (aggregate_test.Seat): the Name has the character 'S': use lower-case letters, digits, - and _
-	// aggregate: type "Seat" (aggregate_test.Seat): Access.Send is missing: say who may send commands (aggregate.Anyone, Authenticated, Self or a RuleFunc)
+	// aggregate: type "Seat" (aggregate_test.Seat): Access.Send is missing: say who may send commands (aggregate.Anyone, Authenticated, Self, System or a RuleFunc)
 	// aggregate: type "Seat" (aggregate_test.Seat): event "reserved" is registered as a pointer: register the value SeatReserved{}
 }
 
-// Scenarios are data. Package aggregatetest runs them all.
+// Scenarios are data. Package domaintest runs them all.
 func ExampleDefinition_Scenarios() {
 	seat, _ := Catalog.Type("seat")
 	for _, scenario := range seat.Scenarios() {
@@ -63,11 +63,11 @@ func ExampleDefinition_Scenarios() {
 	}
 	// Output:
 	// a free seat can be reserved - <nil>
+	// a second request changes nothing - <nil>
 	// a taken seat stays taken - <nil>
-	// asking twice changes nothing - <nil>
 }
 
-// An event that has got another form stays readable by an upcaster.
+// An upcaster keeps an event readable after its form has changed.
 func ExampleUpcast() {
 	type bookedV1 struct {
 		Seat int `json:"seat"`
@@ -82,7 +82,7 @@ func ExampleUpcast() {
 			aggregate.Upcast(func(old bookedV1) Booked { return Booked{Seats: []int{old.Seat}} }),
 		}},
 		Scenarios: aggregate.Scenarios[Booking]{
-			"once, a booking was of one seat": aggregate.Reads("booked", 1, `{"seat":12}`, Booked{Seats: []int{12}}),
+			"a booking of form 1 has one seat": aggregate.Reads("booked", 1, `{"seat":12}`, Booked{Seats: []int{12}}),
 		},
 	})
 	now, err := catalog.Show("booking", "booked", 1, json.RawMessage(`{"seat": 12}`))

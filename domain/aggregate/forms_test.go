@@ -8,7 +8,7 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// Trip has an event that is in its third form.
+// Trip has an event in its third form.
 type Trip struct{ Stops []Stop }
 
 type (
@@ -53,21 +53,21 @@ func trip(scenarios aggregate.Scenarios[Trip]) aggregate.Type[Trip] {
 	}
 }
 
-func TestScenariosOfOldForms(t *testing.T) {
+func TestReadsScenarioComparesOldForms(t *testing.T) {
 	t.Parallel()
 	rome := GoneTo{Stops: []Stop{{Name: "Rome", Minutes: 60}}}
 	for name, c := range map[string]struct {
 		scenario aggregate.Scenario[Trip]
-		says     string // "": it holds
+		says     string // "" if the scenario holds
 	}{
-		"the first form takes both steps": {aggregate.Reads("gone_to", 1, `{"name":"Rome"}`, rome).Shows(`{"Stops":[{"name":"Rome","minutes":60}]}`), ""},
-		"the second takes one":            {aggregate.Reads("gone_to", 2, `{"stop":"Rome","hours":1}`, rome), ""},
-		"the third takes none":            {aggregate.Reads("gone_to", 3, `{"stops":[{"name":"Rome","minutes":60}]}`, rome), ""},
-		"another result":                  {aggregate.Reads("gone_to", 2, `{"stop":"Rome","hours":2}`, rome), `"minutes":120`},
-		"another view":                    {aggregate.Reads("gone_to", 1, `{"name":"Rome"}`, rome).Shows(`{"Stops":[]}`), "clients should see"},
-		"a form of the future":            {aggregate.Reads("gone_to", 4, `{}`, rome), "newest known is 3"},
-		"an unknown event":                {aggregate.Reads("went", 1, `{}`, rome), "keep an event's name"},
-		"data that is none":               {aggregate.Reads("gone_to", 1, `{"name":1}`, rome), "from form 1"},
+		"form 1, by both upcasters": {aggregate.Reads("gone_to", 1, `{"name":"Rome"}`, rome).Shows(`{"Stops":[{"name":"Rome","minutes":60}]}`), ""},
+		"form 2, by one":            {aggregate.Reads("gone_to", 2, `{"stop":"Rome","hours":1}`, rome), ""},
+		"form 3, by none":           {aggregate.Reads("gone_to", 3, `{"stops":[{"name":"Rome","minutes":60}]}`, rome), ""},
+		"another event":             {aggregate.Reads("gone_to", 2, `{"stop":"Rome","hours":2}`, rome), `"minutes":120`},
+		"another view":              {aggregate.Reads("gone_to", 1, `{"name":"Rome"}`, rome).Shows(`{"Stops":[]}`), "clients should see"},
+		"a newer form":              {aggregate.Reads("gone_to", 4, `{}`, rome), "newest known is 3"},
+		"an unknown event":          {aggregate.Reads("went", 1, `{}`, rome), "keep an event's name"},
+		"invalid data":              {aggregate.Reads("gone_to", 1, `{"name":1}`, rome), "from form 1"},
 	} {
 		var catalog aggregate.Catalog
 		d := aggregate.Define(&catalog, trip(aggregate.Scenarios[Trip]{name: c.scenario}))

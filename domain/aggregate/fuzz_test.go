@@ -11,9 +11,9 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// FuzzDecodeCommand takes anything for data: it is refused with a *DataError,
-// or is valid JSON that means the same to encoding/json and comes back from
-// its canonical form.
+// FuzzDecodeCommand decodes any data. It must be refused with a *DataError, or be
+// JSON that encoding/json decodes to the same command and that its canonical form
+// preserves.
 func FuzzDecodeCommand(f *testing.F) {
 	sink := typeOf(f, &Catalog, "sink")
 	f.Add("fill", []byte(full))
@@ -38,14 +38,14 @@ func FuzzDecodeCommand(f *testing.F) {
 			t.Fatalf("%s was accepted: %v", data, err)
 		}
 		if !reflect.DeepEqual(same.Elem().Interface(), cmd) {
-			t.Fatalf("%s means %+v to encoding/json, and %+v here", data, same.Elem(), cmd)
+			t.Fatalf("%s: encoding/json decodes %+v, DecodeCommand %+v", data, same.Elem(), cmd)
 		}
 		once, err := sink.EncodeCommand(cmd)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if bytes.Contains(once, []byte(`\u0000`)) && !bytes.Contains(once, []byte(`\\u0000`)) {
-			t.Fatalf("U+0000 went through: %s", once)
+			t.Fatalf("U+0000 was accepted: %s", once)
 		}
 		again, err := sink.DecodeCommand(name, once)
 		if err != nil {
@@ -58,8 +58,8 @@ func FuzzDecodeCommand(f *testing.F) {
 	})
 }
 
-// FuzzDecodeEvent takes anything for a stored event: it is refused with an
-// error, or is an event that comes back from its stored form.
+// FuzzDecodeEvent decodes any data as a stored event. It must be refused, or be an
+// event that its stored form preserves.
 func FuzzDecodeEvent(f *testing.F) {
 	sink := typeOf(f, &Catalog, "sink")
 	f.Add("filled", 1, []byte(full))

@@ -2,8 +2,8 @@ package aggregate
 
 import "time"
 
-// Scenarios are examples of what a type does, by a name that reads as a
-// sentence. They document the type, and run as its tests.
+// Scenarios are examples of what a type does. The names read as sentences.
+// Scenarios document the type and are its tests.
 type Scenarios[S any] map[string]Scenario[S]
 
 // A Scenario is one example: given these events, when this command is sent,
@@ -11,6 +11,7 @@ type Scenarios[S any] map[string]Scenario[S]
 type Scenario[S any] struct {
 	given   []Event[S]
 	when    Command[S]
+	woken   bool // when is the command for which the state asks
 	call    Call
 	outcome outcome
 	then    []Event[S]
@@ -33,24 +34,24 @@ const (
 	rejects
 	forbidden
 	reads
+	wakes
 )
 
-// A Past is the beginning of a scenario: what has happened.
+// A Past is the beginning of a scenario: the earlier events.
 type Past[S any] struct{ events []Event[S] }
 
-// An Attempt is a scenario without its outcome: Then, Reject or Forbid
-// completes it.
+// An Attempt is a scenario without its outcome. Then, Reject or Forbid completes
+// it.
 type Attempt[S any] struct{ s Scenario[S] }
 
-// Given begins a scenario with what has happened before.
+// Given begins a scenario with earlier events.
 func Given[S any](events ...Event[S]) Past[S] { return Past[S]{events} }
 
-// When begins a scenario on an aggregate that nothing has happened to.
+// When begins a scenario on an aggregate without events.
 func When[S any](command Command[S]) Attempt[S] { return Past[S]{}.When(command) }
 
-// When says which command is sent: by the client "someone", to the aggregate
-// with the id "1", at the start of the year 2000, unless By, On and At say
-// otherwise.
+// When adds the command that is sent. Unless By, On and At say otherwise, the
+// client "someone" sends it to the aggregate "1", at the start of the year 2000.
 func (p Past[S]) When(command Command[S]) Attempt[S] {
 	return Attempt[S]{Scenario[S]{
 		given: p.events,
@@ -59,20 +60,22 @@ func (p Past[S]) When(command Command[S]) Attempt[S] {
 	}}
 }
 
-// By says who sends the command; "" is nobody.
+// By sets the client that sends the command. "" is an anonymous client. An id that
+// begins with ~ is the program itself, of which no access rule is asked: "~wake", or
+// "~" and the name of a process manager.
 func (a Attempt[S]) By(client string) Attempt[S] { a.s.call.Client = client; return a }
 
-// Claiming gives the sender's token these claims.
+// Claiming sets the claims of the client's token.
 func (a Attempt[S]) Claiming(claims map[string]any) Attempt[S] { a.s.call.Claims = claims; return a }
 
-// On says which aggregate the command is sent to, by its id.
+// On sets the id of the aggregate that the command is sent to.
 func (a Attempt[S]) On(id string) Attempt[S] { a.s.call.ID = id; return a }
 
-// At says when the command is decided.
+// At sets the time at which the command is decided.
 func (a Attempt[S]) At(t time.Time) Attempt[S] { a.s.call.Time = t.UTC(); return a }
 
-// Then completes the scenario: the command is granted, and exactly these
-// events happen. Then() means that nothing does.
+// Then completes the scenario: the command is granted, with exactly these events.
+// Then() means that it changes nothing.
 func (a Attempt[S]) Then(events ...Event[S]) Scenario[S] {
 	a.s.outcome, a.s.then = emits, events
 	return a.s
@@ -84,18 +87,19 @@ func (a Attempt[S]) Reject(r *Rejection) Scenario[S] {
 	return a.s
 }
 
-// Forbid completes the scenario: access rules keep the sender from sending it.
+// Forbid completes the scenario: access rules forbid the client to send the
+// command.
 func (a Attempt[S]) Forbid() Scenario[S] {
 	a.s.outcome = forbidden
 	return a.s
 }
 
-// Reads is a scenario of its own kind, for an event whose form has changed: what
-// was stored under this name in this form, with this data, is read as event.
-// Every old form of every event has at least one.
+// Reads is a scenario for an event whose form has changed: data that was stored
+// under this name and form is read as event. Every old form of every event needs at
+// least one.
 func Reads[S any](name string, form int, data string, event Event[S]) Scenario[S] {
 	return Scenario[S]{outcome: reads, stored: stored{name, form, data}, then: []Event[S]{event}}
 }
 
-// Shows adds what clients see of the state in the end, as JSON.
+// Shows adds what clients see of the final state, as JSON.
 func (s Scenario[S]) Shows(view string) Scenario[S] { s.shows = view; return s }

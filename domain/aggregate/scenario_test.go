@@ -29,6 +29,7 @@ var (
 	calls     int
 	errNo     = aggregate.Reject("no", "no")
 	errShout  = aggregate.Reject("NO-NO", "no")
+	errOther  = aggregate.Reject("other", "no")
 	errBroken = errors.New("out of sweets")
 )
 
@@ -43,9 +44,11 @@ func (c Do) Decide(call aggregate.Call, s Jar) (aggregate.Decision[Jar], error) 
 		return nil, errNo.Because("not today")
 	case "shout":
 		return nil, errShout
+	case "reject otherwise":
+		return nil, errOther
 	case "fail":
 		return nil, errBroken
-	case "emit what is not registered":
+	case "emit an unregistered event":
 		return aggregate.Emit(Forgotten{})
 	case "tell":
 		return aggregate.Emit(Done{What: call.ID + " " + call.Client + " " + call.Time.Format(time.RFC3339) + " " + call.Claims["role"].(string)})
@@ -58,38 +61,38 @@ func (c Do) Decide(call aggregate.Call, s Jar) (aggregate.Decision[Jar], error) 
 func (e Done) Apply(s *Jar)  { s.Sweets = map[string]int{e.What: 1} }
 func (Forgotten) Apply(*Jar) {}
 
-// TestScenarios runs scenarios that don't hold, and expects to be told why.
-func TestScenarios(t *testing.T) {
+func TestFailingScenarioReportsTheDifference(t *testing.T) {
 	when := func(what string) aggregate.Attempt[Jar] { return aggregate.When(Do{What: what}) }
 	tests := map[string]struct {
 		scenario aggregate.Scenario[Jar]
 		want     string
 	}{
-		"as it says":        {when("eat").Then(Done{What: "eat"}), ""},
-		"rejected":          {when("reject").Reject(errNo), ""},
-		"nothing":           {when("nothing").Then(), ""},
-		"another event":     {when("eat").Then(Done{What: "sleep"}), `should happen done {"what":"sleep"}, but there did done {"what":"eat"}`},
-		"nothing, but":      {when("eat").Then(), `should happen nothing, but there did done {"what":"eat"}`},
-		"not rejected":      {when("eat").Reject(errNo), `should be rejected with "no", but was granted`},
-		"rejected, but":     {when("reject").Then(), "should be granted, but was rejected with no: not today"},
-		"another code":      {when("reject").Reject(errShout), `should be rejected with "NO-NO", but was with no: not today`},
-		"a loud code":       {when("shout").Reject(errShout), "should have lower-case letters"},
-		"a failure":         {when("fail").Then(), "Decide failed: out of sweets"},
-		"an impure Decide":  {when("count calls").Then(Done{What: "x"}), "twice, and not the same way"},
-		"an incomplete one": {aggregate.Scenario[Jar]{}, "not complete"},
+		"the named event":    {when("eat").Then(Done{What: "eat"}), ""},
+		"rejected":           {when("reject").Reject(errNo), ""},
+		"no event":           {when("nothing").Then(), ""},
+		"another event":      {when("eat").Then(Done{What: "sleep"}), `should be done {"what":"sleep"}, but are done {"what":"eat"}`},
+		"an event too many":  {when("eat").Then(), `should be none, but are done {"what":"eat"}`},
+		"not rejected":       {when("eat").Reject(errNo), `should be rejected with "no", but was granted`},
+		"not granted":        {when("reject").Then(), "should be granted, but was rejected with no: not today"},
+		"another code":       {when("reject").Reject(errShout), `should be rejected with "NO-NO", but was rejected with no: not today`},
+		"a code in capitals": {when("shout").Reject(errShout), "use lower-case letters"},
+		"an undeclared code": {when("reject otherwise").Reject(errOther), `rejected with "other", which is not declared: add it to the Rejections of jar`},
+		"a failure":          {when("fail").Then(), "Decide failed: out of sweets"},
+		"an impure Decide":   {when("count calls").Then(Done{What: "x"}), "two results for the same command"},
+		"an incomplete one":  {aggregate.Scenario[Jar]{}, "not complete"},
 		"a changed state": {
 			aggregate.Given(Done{What: "ada"}).When(Do{What: "change the state"}).Then(Done{What: "change the state"}),
 			"Decide changed the state",
 		},
-		"an unregistered event": {when("emit what is not registered").Then(), "Forgotten is emitted but not registered"},
-		"an unregistered past":  {aggregate.Given(Forgotten{}).When(Do{}).Then(), "given: aggregate: aggregate_test.Forgotten is emitted but not registered"},
-		"shown otherwise":       {when("eat").Then(Done{What: "eat"}).Shows(`{"Sweets": {"eat": 2}, "Calls": 0}`), "clients should see"},
-		"shown":                 {when("eat").Then(Done{What: "eat"}).Shows(`{"Calls": 0, "Sweets": {"eat": 1}}`), ""},
-		"not JSON":              {when("eat").Then(Done{What: "eat"}).Shows(`{`), "Shows is not JSON"},
-		"forbidden":             {when("eat").By("").Forbid(), ""},
-		"not forbidden":         {when("eat").Forbid(), `client "someone" should be forbidden to send do to jar/1`},
-		"forbidden after all":   {when("eat").By("").Then(), "say who sends it with By"},
-		"who, where and when": {
+		"an unregistered event":  {when("emit an unregistered event").Then(), "Forgotten is emitted but not registered"},
+		"an unregistered past":   {aggregate.Given(Forgotten{}).When(Do{}).Then(), "given: aggregate: aggregate_test.Forgotten is emitted but not registered"},
+		"another view":           {when("eat").Then(Done{What: "eat"}).Shows(`{"Sweets": {"eat": 2}, "Calls": 0}`), "clients should see"},
+		"shown":                  {when("eat").Then(Done{What: "eat"}).Shows(`{"Calls": 0, "Sweets": {"eat": 1}}`), ""},
+		"not JSON":               {when("eat").Then(Done{What: "eat"}).Shows(`{`), "Shows is not JSON"},
+		"forbidden":              {when("eat").By("").Forbid(), ""},
+		"not forbidden":          {when("eat").Forbid(), `client "someone" should be forbidden to send do to jar/1`},
+		"forbidden, not granted": {when("eat").By("").Then(), "say who sends it with By"},
+		"client, aggregate, time and claims": {
 			when("tell").By("ada").On("7").At(time.Date(2026, 5, 1, 14, 0, 0, 0, time.FixedZone("", 7200))).
 				Claiming(map[string]any{"role": "admin"}).
 				Then(Done{What: "7 ada 2026-05-01T12:00:00Z admin"}), "",
@@ -99,11 +102,12 @@ func TestScenarios(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var c aggregate.Catalog
 			d := aggregate.Define(&c, aggregate.Type[Jar]{
-				Name:      "jar",
-				Access:    aggregate.Access{Send: aggregate.Authenticated, Read: aggregate.Anyone},
-				Commands:  aggregate.Commands[Jar]{"do": Do{}},
-				Events:    aggregate.Events[Jar]{"done": Done{}},
-				Scenarios: aggregate.Scenarios[Jar]{name: test.scenario},
+				Name:       "jar",
+				Access:     aggregate.Access{Send: aggregate.Authenticated, Read: aggregate.Anyone},
+				Commands:   aggregate.Commands[Jar]{"do": Do{}},
+				Events:     aggregate.Events[Jar]{"done": Done{}},
+				Rejections: aggregate.Rejections{errNo},
+				Scenarios:  aggregate.Scenarios[Jar]{name: test.scenario},
 			})
 			if err := c.Err(); err != nil {
 				t.Fatal(err)
@@ -116,7 +120,7 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-func TestUncovered(t *testing.T) {
+func TestUncoveredListsCommandsAndEventsWithoutScenario(t *testing.T) {
 	t.Parallel()
 	sink := typeOf(t, &Catalog, "sink")
 	want := `command "fill", command "reorder", event "filled"`
@@ -124,7 +128,7 @@ func TestUncovered(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got := typeOf(t, &Catalog, "seat").Uncovered(); len(got) != 0 {
-		t.Errorf("the seat's scenarios show everything, but not %s", got)
+		t.Errorf("uncovered in the seat's scenarios: %s, want nothing", got)
 	}
 }
 

@@ -25,7 +25,7 @@ func (c ReserveSeat) Decide(_ aggregate.Call, s Seat) (aggregate.Decision[Seat],
 	case "":
 		return aggregate.Emit(SeatReserved{Guest: c.Guest})
 	case c.Guest:
-		return aggregate.Emit[Seat]() // asking twice changes nothing
+		return aggregate.Emit[Seat]() // a second request changes nothing
 	}
 	return nil, ErrSeatTaken
 }
@@ -36,10 +36,11 @@ func (e SeatReserved) Apply(s *Seat) { s.Guest = e.Guest }
 var Catalog aggregate.Catalog
 
 var _ = aggregate.Define(&Catalog, aggregate.Type[Seat]{
-	Name:     "seat",
-	Access:   aggregate.Access{Send: aggregate.Authenticated, Read: aggregate.Anyone},
-	Commands: aggregate.Commands[Seat]{"reserve": ReserveSeat{}},
-	Events:   aggregate.Events[Seat]{"reserved": SeatReserved{}},
+	Name:       "seat",
+	Access:     aggregate.Access{Send: aggregate.Authenticated, Read: aggregate.Anyone},
+	Commands:   aggregate.Commands[Seat]{"reserve": ReserveSeat{}},
+	Events:     aggregate.Events[Seat]{"reserved": SeatReserved{}},
+	Rejections: aggregate.Rejections{ErrSeatTaken},
 	Scenarios: aggregate.Scenarios[Seat]{
 		"a free seat can be reserved": aggregate.
 			When(ReserveSeat{Guest: "ada"}).
@@ -48,7 +49,7 @@ var _ = aggregate.Define(&Catalog, aggregate.Type[Seat]{
 			Given(SeatReserved{Guest: "ada"}).
 			When(ReserveSeat{Guest: "bob"}).
 			Reject(ErrSeatTaken),
-		"asking twice changes nothing": aggregate.
+		"a second request changes nothing": aggregate.
 			Given(SeatReserved{Guest: "ada"}).
 			When(ReserveSeat{Guest: "ada"}).
 			Then(),

@@ -9,7 +9,7 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// Sink has everything that data can be made of.
+// Sink is an aggregate whose command and event have every kind of member.
 type Sink struct{ Events int }
 
 type Fill struct {
@@ -48,7 +48,7 @@ type Tree struct {
 	Next     *Tree   `json:"next,omitempty"`
 }
 
-// Reorder has members whose Go order is not that of their names.
+// Reorder has members whose order in Go is not alphabetical.
 type Reorder struct {
 	Zebra int  `json:"zebra"`
 	Ant   int  `json:"ant"`
@@ -83,12 +83,12 @@ func typeOf(t testing.TB, c *aggregate.Catalog, name string) *aggregate.Definiti
 	}
 	d, ok := c.Type(name)
 	if !ok {
-		t.Fatalf("there is no type %s", name)
+		t.Fatalf("the catalog has no type %s", name)
 	}
 	return d
 }
 
-// full is data with all required members, changed by a pair of strings.
+// full is valid data with all required members. Tests replace parts of it.
 const full = `{"bool": true, "text": "é\n\ud83d\ude00", "int": -9, "small": 127, "uint": 65535, "float": 1.5e3, "single": 1,
 	"time": "2026-05-01T12:00:00Z", "addr": "127.0.0.1", "bytes": "aGk=", "raw": {"b": [1, null], "a": "x"},
 	"list": [{"name": "one"}, {"name": "two", "amount": 2}], "pair": [1, 2], "map": {"k": 1}}`

@@ -9,8 +9,8 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// Order is an aggregate whose event lost a form: its price was in euros once,
-// as "price", and is in cents now.
+// Order is an aggregate whose event changed without a new form: "price" in euros
+// became "cents".
 type Order struct{ Cents int }
 
 type (
@@ -44,7 +44,7 @@ func orders(t *testing.T) *aggregate.Catalog {
 	t.Helper()
 	var c aggregate.Catalog
 	aggregate.Define(&c, aggregate.Type[Order]{
-		Name: "order", Access: everybody,
+		Name: "order", Access: everyone,
 		Commands: aggregate.Commands[Order]{"place": Place{}},
 		Events:   aggregate.Events[Order]{"placed": Placed{}},
 	})
@@ -54,24 +54,24 @@ func orders(t *testing.T) *aggregate.Catalog {
 	return &c
 }
 
-func TestStoredEventsOfAnotherShapeAreNamedByMember(t *testing.T) {
+func TestCheckStoredNamesMembersThatDiffer(t *testing.T) {
 	t.Parallel()
 	c := orders(t)
 	for name, test := range map[string]struct {
 		data             string
 		unknown, missing string
 	}{
-		"as it is declared":             {`{"cents":4,"gift":null}`, "", ""},
-		"with everything":               {`{"cents":4,"note":"x","lines":[{"dish":"a","parts":[{"count":1}]}],"by":{"a":{"count":1}},"raw":{"any":1},"gift":{"count":1}}`, "", ""},
-		"with nulls":                    {`{"cents":4,"lines":null,"by":null,"gift":null}`, "", ""},
-		"in other case":                 {`{"Cents":4,"gift":null}`, "", ""},
-		"before a member was added":     {`{"gift":null}`, "", ""},
-		"a member by another name":      {`{"price":4,"gift":null}`, "price", "cents"},
-		"a newer program's":             {`{"cents":4,"gift":null,"tip":[{"a":"\u00e9"}]}`, "tip", ""},
-		"further down":                  {`{"cents":4,"gift":null,"lines":[{"dish":"a","parts":[{"count":1},{"number":2},{"number":3}]}]}`, "lines[].parts[].number", "lines[].parts[].count"},
-		"in a map":                      {`{"cents":4,"gift":null,"by":{"ada":{"number":1}}}`, "by.ada.number", "by.ada.count"},
-		"in a pointer":                  {`{"cents":4,"gift":{"number":1}}`, "gift.number", "gift.count"},
-		"not JSON, which decoding says": {`{"price":`, "", ""},
+		"as declared":               {`{"cents":4,"gift":null}`, "", ""},
+		"with everything":           {`{"cents":4,"note":"x","lines":[{"dish":"a","parts":[{"count":1}]}],"by":{"a":{"count":1}},"raw":{"any":1},"gift":{"count":1}}`, "", ""},
+		"with nulls":                {`{"cents":4,"lines":null,"by":null,"gift":null}`, "", ""},
+		"in another case":           {`{"Cents":4,"gift":null}`, "", ""},
+		"before a member was added": {`{"gift":null}`, "", ""},
+		"a renamed member":          {`{"price":4,"gift":null}`, "price", "cents"},
+		"a newer program's member":  {`{"cents":4,"gift":null,"tip":[{"a":"\u00e9"}]}`, "tip", ""},
+		"inside nested lists":       {`{"cents":4,"gift":null,"lines":[{"dish":"a","parts":[{"count":1},{"number":2},{"number":3}]}]}`, "lines[].parts[].number", "lines[].parts[].count"},
+		"in a map":                  {`{"cents":4,"gift":null,"by":{"ada":{"number":1}}}`, "by.ada.number", "by.ada.count"},
+		"in a pointer":              {`{"cents":4,"gift":{"number":1}}`, "gift.number", "gift.count"},
+		"not JSON":                  {`{"price":`, "", ""},
 	} {
 		err := c.CheckStored("order", "placed", 1, json.RawMessage(test.data))
 		wrong, _ := errors.AsType[*aggregate.FormError](err)
@@ -80,14 +80,14 @@ func TestStoredEventsOfAnotherShapeAreNamedByMember(t *testing.T) {
 		}
 		missing := wrong.Missing
 		if test.missing == "" {
-			missing = nil // of no interest without an unknown one
+			missing = nil // irrelevant without an unknown member
 		}
 		if strings.Join(wrong.Unknown, " ") != test.unknown || strings.Join(missing, " ") != test.missing || wrong.Misread() != (test.missing != "") {
 			t.Errorf("%s: got %+v", name, wrong)
 		}
 		shown, err := c.Show("order", "placed", 1, json.RawMessage(test.data))
 		if (err != nil) != (test.missing != "") || err == nil && string(shown) != test.data {
-			t.Errorf("%s: it shows %s, %v", name, shown, err)
+			t.Errorf("%s: shows %s, %v", name, shown, err)
 		}
 		if test.missing != "" && (!strings.Contains(err.Error(), "aggregate.Reads") || !strings.Contains(err.Error(), test.unknown)) {
 			t.Errorf("%s: the error does not say what to do: %v", name, err)
@@ -102,18 +102,18 @@ func TestStoredEventsOfAnotherShapeAreNamedByMember(t *testing.T) {
 		}
 	}
 	if err := c.CheckStored("order", "placed", 0, json.RawMessage(`{"price":1}`)); err == nil {
-		t.Error("form 0 is form 1")
+		t.Error("form 0 was not checked as form 1")
 	}
 }
 
-func TestCheckingAStoredEventTakesLittleMemory(t *testing.T) {
+func TestCheckStoredAllocatesAtMostOnce(t *testing.T) {
 	c := orders(t)
 	data := json.RawMessage(`{"cents":4,"note":"x","lines":[{"dish":"a","parts":[{"count":1}]}],"gift":{"count":1}}`)
 	if n := testing.AllocsPerRun(100, func() {
 		if err := c.CheckStored("order", "placed", 1, data); err != nil {
 			t.Error(err)
 		}
-	}); n > 1 { // the way down
+	}); n > 1 { // for the path
 		t.Errorf("%v allocations", n)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/storetest"
 )
 
-// durable starts a server that waits for the disk, with the settings of a
-// small production server.
+// durable starts a server that waits for the disk, with the settings of a small
+// production server.
 func durable(b *testing.B) string {
 	b.Helper()
 	server, err := postgrestest.StartServer(b.Context(), postgrestest.Options{
@@ -36,8 +36,8 @@ func durable(b *testing.B) string {
 	return server.URL("postgres")
 }
 
-// BenchmarkAppend compares appends with COPY of the same rows into the same
-// table, on one connection: the most that this server can take.
+// BenchmarkAppend compares appends with COPY of the same rows into the same table
+// over one connection, an upper bound of what the server can store.
 func BenchmarkAppend(b *testing.B) {
 	url := durable(b)
 	s, err := postgres.Open(b.Context(), postgres.Config{URL: url})
@@ -71,8 +71,8 @@ func benchmarkCopy(b *testing.B, url string) {
 		buf.Reset()
 		for range min(20_000, b.N-done) {
 			done++
-			// The streams and keys of 512 callers, in the order in which
-			// their commands would come.
+			// The streams and keys of 512 callers, in the order of their
+			// commands.
 			caller, n := done*7919%512, done/512
 			fmt.Fprintf(&buf, "%d\t%d\t2026-03-01 12:00:00Z\t1\t\\\\x01020300000000000000000000000000\tcounter\trun-1-%d-%d\t0190b5c0-%04x-7000-8000-%012x\t{\"client\":\"ada\"}\t%s\n",
 				done, n/100+1, caller, n%100, caller, n, data)
@@ -103,9 +103,9 @@ func BenchmarkRead(b *testing.B) {
 	b.ReportMetric(float64(read)/b.Elapsed().Seconds(), "commands/s")
 }
 
-// BenchmarkLoad loads streams of ten commits, as a node does that takes over
-// aggregates: by so many callers, over so many connections. As many callers as
-// connections never come together, and so are what loads cost one by one.
+// BenchmarkLoad loads streams of ten commits, like a node that takes over
+// aggregates. If there are as many callers as connections, no loads share a round
+// trip: that measures a single load.
 func BenchmarkLoad(b *testing.B) {
 	const streams, commits = 1000, 10
 	url := postgrestest.URL(b)

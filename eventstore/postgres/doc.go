@@ -3,46 +3,52 @@
 //
 // # Appending
 //
-// A Store has one connection for appends, and sends one batch at a time, as
-// one call of one function, which is one transaction. The function takes a
-// lock that all appends to the log share, so positions are dense and in
-// commit order: a reader who has seen position p knows that nothing at or
-// below p will ever appear.
+// A Store has one connection for appends. It sends one batch at a time, as one
+// call of one SQL function, which is one transaction. The function takes a lock
+// that all appends to the log share. Therefore positions have no hole and are in
+// commit order: after position p is visible, no new event appears at or below p.
 //
-// A connection that dies between call and answer leaves the outcome unknown.
-// The same batch is then sent again on a new connection, until its outcome is
-// known or Config.Deadline has passed. The call never runs under a context
-// that ends, and nothing ever asks the server to cancel it: that would turn a
-// commit that waits for its synchronous standby into one that only the primary
-// has. For the same reason a batch that is sent again writes a message into
-// the write-ahead log, and so waits for the standby behind the first attempt.
+// If the connection breaks between call and result, the outcome is unknown. The
+// Store sends the same batch again on a new connection, until the outcome is
+// known or Config.Deadline has passed. The call has no deadline, and the Store
+// never asks the server to cancel it, because a commit that is cancelled while it
+// waits for its synchronous standby stays on the primary alone. For the same
+// reason a batch that is sent again writes a message into the write-ahead log: it
+// then waits until the standby has that message and, before it, the first
+// attempt.
 //
 // # Reading
 //
-// Reads take a connection from a small pool. Pages are checked: a hole is an
-// *eventstore.DamagedError.
+// Reads share a small pool of connections. Pages are checked; the error for a hole
+// is an *eventstore.DamagedError.
 //
 // # A log that goes back
 //
-// On every new connection, and in every append, the newest commit that the
-// Store has seen must be there still. If it is not, the log was restored from
-// an older copy, or continued on a standby that lagged: every method returns
-// eventstore.ErrWentBack, until Check finds that an operator has accepted the
-// loss.
+// On every new connection and in every append, the Store checks that the log
+// still has the newest commit that it has seen. If not, the log was restored from
+// an older copy, or a standby that lagged was promoted. Every method then returns
+// eventstore.ErrWentBack until Resume.
 //
 // # Rights
 //
-// UPDATE, DELETE and TRUNCATE on commits are revoked from the role that
-// migrates, and a trigger refuses them to everybody. The role that owns the
-// tables can undo both: where that matters, let another role own them and
-// grant the application's role what docs/eventstore.md lists.
+// The migration revokes UPDATE, DELETE and TRUNCATE on commits from its role, and
+// a trigger refuses them to all roles. The owner of the tables can undo both. If
+// that matters, let another role own the tables, and grant the application's role
+// the rights that docs/postgresql.md lists.
 //
 // # Faults
 //
-// A method that can't do its work says eventstore.ErrUnavailable, with a
-// sentence for the operator, and works again as soon as the cause is gone:
-// connections are made anew, on whichever host of the URL is the primary. A
-// read waits for a silent server at most Config.Deadline. No clock orders
-// anything; deadlines run on Go's monotonic one, and outcomes expire by the
-// server's.
+// While the database is unusable, methods return eventstore.ErrUnavailable with
+// advice for the operator. They work again as soon as the cause is gone. A new
+// connection goes to the host of the URL that is the primary. A read waits at
+// most Config.Deadline for a silent server. The order of commits depends on no
+// clock: deadlines use Go's monotonic clock, and outcomes expire by the server's
+// clock.
+//
+// # Files
+//
+// store.go opens and closes; session.go prepares connections; pool.go lends them
+// to reads; append.go and params.go send batches; load.go sends several loads in
+// one round trip; migrate.go and inspect.go prepare the database. The workarounds
+// for the driver are in internal/driver.
 package postgres

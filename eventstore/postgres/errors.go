@@ -5,55 +5,55 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/internal/batch"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/internal/driver"
 )
 
-// SQLSTATEs: two of the function append, and what a server says that starts or
-// stops.
+// SQLSTATEs.
 const (
-	codeWentBack  = "GA001"
-	codeIsolation = "GA002"
-	codeStarting  = "57P03"
+	codeWentBack  = "GA001" // of the function append
+	codeIsolation = "GA002" // of the function append
+	codeStarting  = "57P03" // the server starts or stops
+	codeUnique    = "23505" // unique_violation
 )
 
-// errStandby reports a server that only follows another one.
-var errStandby = errors.New("the server is a standby, and a log is served by its primary: " +
-	"name the primary in the URL, or all servers, as in postgres://host1,host2/database, or promote this one")
+// errStandby reports that the server follows a primary.
+var errStandby = errors.New("the server is a standby, and only the primary serves a log: " +
+	"name the primary in the URL, or all servers, as in postgres://host1,host2/database, or promote this server")
 
-// errSilent reports a server that did not answer a read within Config.Patience or
-// Config.Deadline.
-var errSilent = errors.New("the server does not answer: look whether it and the network between are well")
+// errSilent reports that the server did not answer a read within Config.Patience
+// or Config.Deadline.
+var errSilent = errors.New("the server does not answer: check the server and the network to it")
 
-const noLog = "the log's tables and functions are not there, or not for this role: check the schema and the search path, " +
-	"and grant the role the rights that docs/eventstore.md lists"
+const noLog = "the log's tables and functions are missing, or this role has no rights on them: check the schema and the search path, " +
+	"and grant the role the rights that docs/postgresql.md lists"
 
-// advice says by SQLSTATE what an operator can do about an error.
+// advice states what an operator can do about an error, by SQLSTATE.
 var advice = map[string]string{
 	codeIsolation: "set default_transaction_isolation to read committed",
 	"25006":       "the server is read-only: use the primary, and set default_transaction_read_only to off",
 	"28000":       "check the role, and pg_hba.conf",
 	"28P01":       "check the role's password",
 	"3D000":       "create the database",
-	"42501":       "grant the role the rights that docs/eventstore.md lists",
+	"42501":       "grant the role the rights that docs/postgresql.md lists",
 	"42883":       noLog,
 	"42P01":       noLog,
 	"53100":       "free space on the disk of the database server",
 	"53200":       "give the database server more memory",
 	"53300":       "close connections, or raise max_connections",
-	"55P03":       "somebody holds a lock on the log: look into pg_locks",
-	"57014":       "the server is too busy, or an administrator cancelled it",
+	"55P03":       "another session holds a lock on the log: see pg_locks",
+	"57014":       "the server is too busy, or an administrator cancelled the statement",
 	"57P01":       "the server's administrator ended the connection",
 	codeStarting:  "the server is starting or stopping: wait",
 	"58030":       "the database server's disk has failed",
 }
 
-// appendFailure says what an error of a call that was sent means for its batch.
+// appendFailure classifies an error of a call that was sent.
 func appendFailure(err error) *batch.Failure {
 	f := &batch.Failure{Reason: reason(err)}
 	var e *pgconn.PgError
@@ -64,8 +64,8 @@ func appendFailure(err error) *batch.Failure {
 			f.Kind = batch.Down
 		}
 	case fatal(e):
-		// The server ended the connection, perhaps while a finished commit
-		// waited for its standby.
+		// The server ended the connection, perhaps while a commit waited for
+		// the standby.
 		f.Kind = batch.Lost
 	default:
 		f.Kind = rolledBack(e.Code)
@@ -73,14 +73,14 @@ func appendFailure(err error) *batch.Failure {
 	return f
 }
 
-// fatal reports whether the error ended the connection and not only the
-// statement. PANIC and FATAL do; the name is not translated.
+// fatal reports whether the error ended the connection, not only the statement.
+// The server does not translate the severity.
 func fatal(e *pgconn.PgError) bool {
 	return e.SeverityUnlocalized == "FATAL" || e.SeverityUnlocalized == "PANIC"
 }
 
-// rolledBack sorts the errors of statements by their SQLSTATE. An error that
-// leaves the connection alive ended its transaction without a commit.
+// rolledBack classifies an error that left the connection alive: its transaction
+// was rolled back.
 func rolledBack(code string) batch.Kind {
 	switch {
 	case code == codeWentBack:
@@ -93,15 +93,15 @@ func rolledBack(code string) batch.Kind {
 	return batch.Broken // rights, a full disk, a standby, a missing table
 }
 
-// isKnownKey reports whether an append was rolled back because a row with its
-// key is there.
+// isKnownKey reports whether an append was rolled back because a row has its
+// key.
 func isKnownKey(err error) bool {
 	var e *pgconn.PgError
-	return errors.As(err, &e) && !fatal(e) && e.Code == "23505" // unique_violation
+	return errors.As(err, &e) && !fatal(e) && e.Code == codeUnique
 }
 
-// reason describes an error without what a client or a log file must not see:
-// the URL, the password, and the data of a row.
+// reason describes an error without secrets: no URL, no password, and no data of
+// a row.
 func reason(err error) string {
 	var (
 		e       *pgconn.PgError
@@ -110,24 +110,24 @@ func reason(err error) string {
 	switch {
 	case errors.As(err, &connect):
 		text := "can't connect"
-		if inner := errors.Unwrap(connect); inner != nil {
-			text += ": " + attempts(inner.Error())
+		if all := driver.Attempts(connect); all != "" {
+			text += ": " + all
 		}
 		switch {
-		case errors.Is(err, errStandby): // has said it
+		case errors.Is(err, errStandby): // has its own advice
 		case errors.As(err, &e):
 			text += advise(e.Code)
 		default:
-			text += ": look whether the database server runs, and can be reached at this address"
+			text += ": check that the database server runs and is reachable at this address"
 		}
 		return text
 	case errors.As(err, &e):
-		// Message names tables and constraints; Detail would quote values.
-		return fmt.Sprintf("%s (SQLSTATE %s)%s", oneLine(e.Message), e.Code, advise(e.Code))
+		// Message names tables and constraints. Detail would quote values.
+		return fmt.Sprintf("%s (SQLSTATE %s)%s", driver.OneLine(e.Message), e.Code, advise(e.Code))
 	case errors.Is(err, context.DeadlineExceeded):
-		return "timed out: look whether the database server is well"
+		return "timed out: check the database server"
 	}
-	return oneLine(err.Error())
+	return driver.OneLine(err.Error())
 }
 
 func advise(code string) string {
@@ -137,21 +137,7 @@ func advise(code string) string {
 	return ""
 }
 
-// attempts is one line of what the driver says of its attempts to connect, one on
-// each line. With TLS and without it at one address they often fail alike.
-func attempts(s string) string {
-	var distinct []string
-	for line := range strings.Lines(s) {
-		if line = oneLine(line); line != "" && !slices.Contains(distinct, line) {
-			distinct = append(distinct, line)
-		}
-	}
-	return strings.Join(distinct, "; ")
-}
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-// failed wraps an error of a read.
+// failed returns the error of a method other than Append.
 func (s *Store) failed(ctx context.Context, op string, err error) error {
 	for _, ours := range []error{eventstore.ErrWentBack, eventstore.ErrClosed, eventstore.ErrDamaged, errUnfit} {
 		if errors.Is(err, ours) {
@@ -168,8 +154,9 @@ func (s *Store) failed(ctx context.Context, op string, err error) error {
 	return &eventstore.UnavailableError{Reason: "postgres: " + op + ": " + reason(err), Misconfigured: misconfigured(err)}
 }
 
-// misconfigured reports whether trying again will not help, unlike with a server
-// that is away, starts, stops, has too many connections or is a standby yet.
+// misconfigured reports whether only a change of the configuration helps. A
+// server that is unreachable, starts, stops, has too many connections or is still
+// a standby may recover without an operator.
 func misconfigured(err error) bool {
 	var (
 		e           *pgconn.PgError
@@ -187,7 +174,7 @@ func misconfigured(err error) bool {
 	}
 }
 
-// refused reports whether the server itself turned a connection down.
+// refused reports whether the server itself refused a connection.
 func refused(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) || errors.Is(err, errStandby)

@@ -38,12 +38,12 @@ func TestFaultServerWarnsAtEveryAppend(t *testing.T) {
 		t.Error(err)
 	}
 	if n := strings.Count(log.String(), "mind the step"); n != 1 {
-		t.Errorf("%d lines of the log hold the warning, want 1: %s", n, log.String())
+		t.Errorf("%d lines of the log have the warning, want 1: %s", n, log.String())
 	}
 }
 
-// TestFaultFewTransactionIDsLeft brings a server to where it warns at every
-// transaction id, and counts those that appends take.
+// TestFaultFewTransactionIDsLeft starts a server that warns at every transaction id, and
+// counts the ids that appends take.
 func TestFaultFewTransactionIDsLeft(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -51,7 +51,7 @@ func TestFaultFewTransactionIDsLeft(t *testing.T) {
 	if err := server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	// The server warns at the last 40 million before 2^31 more than the oldest.
+	// The server warns at the last 40 million of the 2^31 ids after the oldest one.
 	if err := server.SkipTransactions(ctx, 2019<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -94,8 +94,8 @@ func TestFaultFewTransactionIDsLeft(t *testing.T) {
 	}
 }
 
-// TestFaultLoginsTakeLongerThanTheirLimit lets every login take longer than
-// Config.ConnectTimeout, as on a busy server, behind a host that is silent.
+// TestFaultLoginsTakeLongerThanTheirLimit makes every login take longer than
+// Config.ConnectTimeout, as on a busy server, after a silent host.
 func TestFaultLoginsTakeLongerThanTheirLimit(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -103,7 +103,7 @@ func TestFaultLoginsTakeLongerThanTheirLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close() // nobody accepts
+	defer silent.Close() // no accept
 	server := startServer(t, postgrestest.Options{})
 	slow := newSlowLogins(t, server.Addr())
 	for name, hosts := range map[string]string{"one host": slow.addr, "behind a silent host": silent.Addr().String() + "," + slow.addr} {
@@ -117,13 +117,13 @@ func TestFaultLoginsTakeLongerThanTheirLimit(t *testing.T) {
 		}
 		slow.delay.Store(int64(1500 * time.Millisecond))
 		exec(t, server.URL("postgres"), killOthers)
-		goesOn(t, func() error { _, err := s.Append(ctx, unit("a", 1, "after")); return sentAgain(err) })
-		goesOn(t, func() error { _, err := s.Head(ctx); return err })
+		worksAgain(t, func() error { _, err := s.Append(ctx, unit("a", 1, "after")); return sentAgain(err) })
+		worksAgain(t, func() error { _, err := s.Head(ctx); return err })
 	}
 }
 
-// slowLogins passes connections on to a server, and holds back for a while what
-// the server says first.
+// slowLogins forwards connections to a server, and delays the server's first
+// bytes.
 type slowLogins struct {
 	addr  string
 	delay atomic.Int64
@@ -175,8 +175,8 @@ func (p *slowLogins) serve(t *testing.T, client net.Conn, target string) {
 	}
 }
 
-// indexEntries returns how many entries of a table's indexes were read since the
-// statistics were reset, once no store is connected.
+// indexEntries waits until no store is connected, and returns the number of index
+// entries of a table that were read since the statistics were reset.
 func indexEntries(t *testing.T, url, table string) (n int64) {
 	t.Helper()
 	until(t, url, noStore)
@@ -191,10 +191,9 @@ func indexEntries(t *testing.T, url, table string) (n int64) {
 	return n
 }
 
-// TestKnownKeysAreFoundWhateverTheStatisticsSay makes the planner believe that
-// every stream is short and every key common, and sends keys of a long stream
-// again.
-func TestKnownKeysAreFoundWhateverTheStatisticsSay(t *testing.T) {
+// TestKnownKeysAreFoundDespiteWrongStatistics makes the planner assume that every
+// stream is short and every key common, and resends keys of a long stream.
+func TestKnownKeysAreFoundDespiteWrongStatistics(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	url := postgrestest.URL(t)
@@ -217,13 +216,12 @@ func TestKnownKeysAreFoundWhateverTheStatisticsSay(t *testing.T) {
 		t.Error(err)
 	}
 	if n := indexEntries(t, url, "commit"); n > 20*resent {
-		t.Errorf("%d entries of indexes were read for %d known keys", n, resent)
+		t.Errorf("%d index entries were read for %d known keys", n, resent)
 	}
 }
 
-// TestExpiredOutcomesCostAppendsNothing deletes outcomes while an old snapshot
-// keeps them from being removed.
-func TestExpiredOutcomesCostAppendsNothing(t *testing.T) {
+// TestExpiredOutcomesDoNotSlowAppends deletes outcomes whose rows an old snapshot keeps.
+func TestExpiredOutcomesDoNotSlowAppends(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	url := postgrestest.URL(t)
@@ -240,7 +238,7 @@ func TestExpiredOutcomesCostAppendsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	exec(t, url, `select pg_stat_reset()`)
-	s := open(t, postgres.Config{URL: url}) // deletes them, or does it with Expire
+	s := open(t, postgres.Config{URL: url}) // deletes them, unless Expire does
 	if _, err := s.Expire(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -248,11 +246,11 @@ func TestExpiredOutcomesCostAppendsNothing(t *testing.T) {
 		t.Error(err)
 	}
 	if n := indexEntries(t, url, "outcome"); n > 6*expired {
-		t.Errorf("%d entries of indexes were read to delete %d outcomes", n, expired)
+		t.Errorf("%d index entries were read to delete %d outcomes", n, expired)
 	}
 
 	s = open(t, postgres.Config{URL: url})
-	goesOn(t, func() error { _, err := s.Expire(ctx); return err }) // the housekeeping's walk at the start
+	worksAgain(t, func() error { _, err := s.Expire(ctx); return err }) // Open's housekeeping does the same
 	exec(t, url, `select pg_stat_reset()`)
 	for i := range 50 {
 		if _, err := s.Append(ctx, unit("a", eventstore.Version(i), fmt.Sprint("k", i))); err != nil {
@@ -263,6 +261,6 @@ func TestExpiredOutcomesCostAppendsNothing(t *testing.T) {
 		t.Error(err)
 	}
 	if n := indexEntries(t, url, "outcome"); n > 4*expired {
-		t.Errorf("%d entries of the indexes of outcomes were read by 50 appends", n)
+		t.Errorf("50 appends read %d index entries of outcomes", n)
 	}
 }

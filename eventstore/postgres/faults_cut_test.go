@@ -14,16 +14,15 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/storetest"
 )
 
-// TestFaultCutAtEveryByte breaks the connection after each byte of an
-// append's reply, and of its request. The store finds out by itself what
-// became of the append.
+// TestFaultCutAtEveryByte breaks the connection after each byte of an append's
+// reply and of its request. The store still learns the outcome of the append.
 func TestFaultCutAtEveryByte(t *testing.T) {
 	t.Parallel()
-	p, behind, beside, list := cut(t, postgres.Config{Deadline: 10 * time.Second})
+	p, proxied, direct, list := openBehindProxy(t, postgres.Config{Deadline: 10 * time.Second})
 	version := eventstore.Version(0)
 	next := func(what string) {
 		t.Helper()
-		a, err := behind.Append(t.Context(), unit("a", version, fmt.Sprintf("k%06d", version))) // all of one length
+		a, err := proxied.Append(t.Context(), unit("a", version, fmt.Sprintf("k%06d", version))) // all of the same length
 		version++
 		want := eventstore.Place{Version: version, Position: eventstore.Position(version)}
 		if err != nil {
@@ -51,27 +50,27 @@ func TestFaultCutAtEveryByte(t *testing.T) {
 	for n := 0; n < request; n += rounds(23, 1) {
 		cutAt(cutRequest, "the request", n)
 	}
-	if got, want := list.keys(), keysOf(readAll(t, beside)); got != want {
-		t.Errorf("told of %q, and the log holds %q", got, want)
+	if got, want := list.keys(), keysOf(readAll(t, direct)); got != want {
+		t.Errorf("announced %q, and the log holds %q", got, want)
 	}
-	storetest.Clean(t, beside)
+	storetest.Clean(t, direct)
 	t.Logf("a request of %d bytes and a reply of %d", request, reply)
 }
 
-// TestFaultCutSessions breaks every connection after so many bytes, from the
-// first byte of its start on, until a session can be started and used again.
+// TestFaultCutSessions breaks every connection after n bytes, for increasing n,
+// until a session starts and works.
 func TestFaultCutSessions(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	p, behind, beside, _ := cut(t, postgres.Config{Deadline: time.Minute, Patience: 500 * time.Millisecond})
+	p, proxied, direct, _ := openBehindProxy(t, postgres.Config{Deadline: time.Minute, Patience: 500 * time.Millisecond})
 	version, works := eventstore.Version(0), 0
 	for n := 0; works < 2; n += rounds(97, 7) {
-		p.refuse(true) // ends the connections that are there
+		p.refuse(true) // ends the open connections
 		p.refuse(false)
 		p.cutSessions(n)
 		works = 0
 		u := unit("a", version, fmt.Sprint("k", version))
-		_, err := behind.Append(ctx, u)
+		_, err := proxied.Append(ctx, u)
 		switch {
 		case err == nil:
 			works++
@@ -79,41 +78,41 @@ func TestFaultCutSessions(t *testing.T) {
 		default:
 			t.Fatalf("append, sessions cut after %d bytes: %v", n, err)
 		}
-		if _, rerr := behind.Head(ctx); rerr == nil {
+		if _, rerr := proxied.Head(ctx); rerr == nil {
 			works++
 		} else {
-			unavailable(t, "read", rerr)
+			wantUnavailable(t, "read", rerr)
 		}
 		p.cutSessions(-1)
 		if err != nil {
 			p.refuse(true)
 			p.refuse(false)
-			goesOn(t, func() error {
-				_, err := behind.Append(ctx, u)
+			worksAgain(t, func() error {
+				_, err := proxied.Append(ctx, u)
 				return sentAgain(err)
 			})
 		}
 		version++
 		if n > 1<<16 {
-			t.Fatal("sessions of 64 KiB don't suffice")
+			t.Fatal("no session worked within 64 KiB")
 		}
 	}
-	if got := len(readAll(t, beside)); got != int(version) {
+	if got := len(readAll(t, direct)); got != int(version) {
 		t.Errorf("the log holds %d commits, want %d", got, version)
 	}
-	storetest.Clean(t, beside)
+	storetest.Clean(t, direct)
 }
 
-// TestFaultSilentHost puts a host that swallows everything before the one
-// that answers, as a primary whose machine is gone.
-func TestFaultSilentHost(t *testing.T) {
+// TestFaultSilentHostIsPassedOver names a host that never answers before the one
+// that does: the first is like a primary whose machine has failed.
+func TestFaultSilentHostIsPassedOver(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	silent, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close() // nobody accepts: the system takes connections, and that is all
+	defer silent.Close() // never accepts: only the kernel completes connections
 	server := startServer(t, postgrestest.Options{})
 	s := openTo(t, postgres.Config{
 		URL:            "postgres://postgres@" + silent.Addr().String() + "," + server.Addr() + "/postgres?sslmode=disable",
@@ -127,11 +126,10 @@ func TestFaultSilentHost(t *testing.T) {
 	}
 }
 
-// TestFaultSilentServer lets answers to reads be lost on a network that says
-// nothing of it.
+// TestFaultSilentServer loses the replies to reads without a network error.
 func TestFaultSilentServer(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background() // without an end of its own
+	ctx := context.Background() // never ends
 	server := startServer(t, postgrestest.Options{})
 	p := newProxy(t, server.Addr())
 	s := openTo(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: time.Second, ConnectTimeout: time.Second})
@@ -140,24 +138,24 @@ func TestFaultSilentServer(t *testing.T) {
 	}
 	p.freeze(true)
 	_, err := s.Read(ctx, 0, 1)
-	unavailable(t, "read", err)
+	wantUnavailable(t, "read", err)
 	_, err = s.Append(ctx, unit("a", 1, "l"))
 	if !errors.Is(err, eventstore.ErrUnknown) && !errors.Is(err, eventstore.ErrUnavailable) {
 		t.Errorf("append: %v", err)
 	}
 	p.freeze(false)
-	goesOn(t, func() error {
+	worksAgain(t, func() error {
 		_, err := s.Append(ctx, unit("a", 1, "l"))
 		return sentAgain(err)
 	})
-	goesOn(t, func() error { _, err := s.Read(ctx, 0, 1); return err })
+	worksAgain(t, func() error { _, err := s.Read(ctx, 0, 1); return err })
 	if got := logKeys(t, s); got != "k l" {
 		t.Errorf("the log holds %q", got)
 	}
 }
 
-// TestFaultCloseWhileSilent closes a store whose server has fallen silent:
-// nobody is left waiting, neither who closes nor who appends or reads.
+// TestFaultCloseWhileSilent closes a store whose server is silent. All calls of Close,
+// Append and Head return.
 func TestFaultCloseWhileSilent(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, postgrestest.Options{})
@@ -173,9 +171,9 @@ func TestFaultCloseWhileSilent(t *testing.T) {
 		go func() { _, err := s.Append(context.Background(), unit(fmt.Sprint("b", i), 0, "k")); answers <- err }()
 		go func() { _, err := s.Head(context.Background()); answers <- err }()
 	}
-	until(t, server.URL("postgres"), `(select count(*) from commit) > 1`) // an append's answer is on its way, and never arrives
+	until(t, server.URL("postgres"), `(select count(*) from commit) > 1`) // the reply to an append is lost
 	answers <- s.Close()
-	timeout := time.After(stuck)
+	timeout := time.After(stuckAfter)
 	closed := false
 	for range 2*each + 1 {
 		select {
@@ -188,7 +186,7 @@ func TestFaultCloseWhileSilent(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		case <-timeout:
-			t.Fatal("somebody waits for ever")
+			t.Fatal("a call does not return")
 		}
 	}
 }

@@ -17,14 +17,14 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/storetest"
 )
 
-// disk is a small one of the server's own, which a test fills and frees.
+// disk is a small disk of a server, which a test fills and frees.
 type disk struct {
 	t   *testing.T
 	dir string
 }
 
-// mountDisk mounts a disk of so many MiB. It reports false, and says why,
-// where that is not allowed.
+// mountDisk mounts a small disk. If the user may not mount one, it logs that and
+// returns false.
 func mountDisk(t *testing.T, server *postgrestest.Server, mib int) (disk, bool) {
 	t.Helper()
 	d := disk{t, filepath.Join(server.Dir(), "small")}
@@ -32,7 +32,7 @@ func mountDisk(t *testing.T, server *postgrestest.Server, mib int) (disk, bool) 
 		t.Fatal(err)
 	}
 	if err := syscall.Mount("tmpfs", d.dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", mib)); err != nil {
-		t.Logf("NOT TESTED ON A REAL SMALL DISK: this user may not mount one (%v); run the tests as root for that", err)
+		t.Logf("NOT TESTED on a small disk: this user may not mount one (%v); run the tests as root", err)
 		return d, false
 	}
 	t.Cleanup(func() {
@@ -48,7 +48,7 @@ func mountDisk(t *testing.T, server *postgrestest.Server, mib int) (disk, bool) 
 
 func (d disk) ballast() string { return filepath.Join(d.dir, "ballast") }
 
-// fill leaves no free byte.
+// fill writes until no byte is free.
 func (d disk) fill() {
 	d.t.Helper()
 	f, err := os.OpenFile(d.ballast(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -74,7 +74,7 @@ func (d disk) free() {
 	}
 }
 
-// large makes a unit of about 64 KiB that does not compress.
+// large makes an incompressible unit of about 64 KiB.
 func large(version eventstore.Version) eventstore.Unit {
 	u := unit("large", version, fmt.Sprint("k", version))
 	random := rand.New(rand.NewPCG(uint64(version), 1))
@@ -86,8 +86,8 @@ func large(version eventstore.Version) eventstore.Unit {
 	return u
 }
 
-// appendUntilRefused appends until the server refuses, and returns how many
-// commits were acknowledged and the refusal.
+// appendUntilRefused appends until the server refuses, and returns the number of
+// acknowledged commits and the error.
 func appendUntilRefused(t *testing.T, s *postgres.Store, from eventstore.Version) (eventstore.Version, error) {
 	t.Helper()
 	for v := from; v < from+2000; v++ {
@@ -95,24 +95,24 @@ func appendUntilRefused(t *testing.T, s *postgres.Store, from eventstore.Version
 			return v, err
 		}
 	}
-	t.Fatal("the disk was never full")
+	t.Fatal("the disk did not fill")
 	return 0, nil
 }
 
-// fullData checks what a store does while the server can't write data, and
-// afterwards.
+// fullData checks a store while the server cannot write data, and again after
+// free has made room.
 func fullData(t *testing.T, s *postgres.Store, acknowledged eventstore.Version, refusal error, free func()) {
 	t.Helper()
 	ctx := t.Context()
-	unavailable(t, "append", refusal, "free space")
+	wantUnavailable(t, "append", refusal, "free space")
 	if page, err := s.Read(ctx, 0, 1); err != nil || len(page) != 1 {
-		t.Errorf("what is there can't be read: %v", err)
+		t.Errorf("stored commits cannot be read: %v", err)
 	}
 	if head, err := s.Head(ctx); err != nil || head != eventstore.Position(acknowledged) {
 		t.Errorf("the head is %d, %v; want %d", head, err, acknowledged)
 	}
 	free()
-	goesOn(t, func() error { _, err := s.Append(ctx, large(acknowledged)); return err })
+	worksAgain(t, func() error { _, err := s.Append(ctx, large(acknowledged)); return err })
 	if got := len(readAll(t, s)); got != int(acknowledged)+1 {
 		t.Errorf("the log holds %d commits, want %d", got, acknowledged+1)
 	}
@@ -125,7 +125,7 @@ func TestFaultDataDiskFull(t *testing.T) {
 	server := startServer(t, postgrestest.Options{})
 	d, ok := mountDisk(t, server, 24)
 	if !ok || rounds(0, 1) > 0 {
-		fileLimit(t) // what is possible without rights
+		fileLimit(t) // needs no rights
 	}
 	if !ok {
 		return
@@ -140,8 +140,8 @@ func TestFaultDataDiskFull(t *testing.T) {
 	fullData(t, s, acknowledged, refusal, d.free)
 }
 
-// fileLimit lets a server write no file larger than 4 MiB and a bit, which
-// looks like a full disk to it.
+// fileLimit limits the files of a server to a little more than 4 MiB. The server
+// reports the limit as a full disk.
 func fileLimit(t *testing.T) {
 	t.Helper()
 	server := startServer(t, smallSegments())
@@ -152,9 +152,9 @@ func fileLimit(t *testing.T) {
 	limit := func(bytes int64) {
 		t.Helper()
 		server.LimitFiles(bytes)
-		crashAndStart(t, server) // in order, it can't even end
+		crashAndStart(t, server) // the server cannot shut down cleanly
 	}
-	limit(4<<20 + 4<<10) // above a segment of the write-ahead log; within a page
+	limit(4<<20 + 4<<10) // more than a segment of the write-ahead log, and in the middle of a page
 	acknowledged, refusal := appendUntilRefused(t, s, 1)
 	fullData(t, s, acknowledged, refusal, func() { limit(0) })
 }
@@ -163,9 +163,8 @@ func smallSegments() postgrestest.Options {
 	return postgrestest.Options{SegmentMiB: 1, Settings: map[string]string{"max_wal_size": "4MB", "min_wal_size": "2MB"}}
 }
 
-// TestFaultLogDiskFull keeps the write-ahead log on a small disk. Without room
-// for it the server gives up, and comes back when there is room again and
-// somebody starts it.
+// TestFaultLogDiskFull keeps the write-ahead log on a small disk. The server ends if the
+// disk is full, and works again after the disk was freed and the server restarted.
 func TestFaultLogDiskFull(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -173,7 +172,7 @@ func TestFaultLogDiskFull(t *testing.T) {
 	url := server.URL("postgres")
 	d, ok := mountDisk(t, server, 24)
 	if !ok {
-		return // said loudly; there is nothing else that fills this disk alone
+		return // mountDisk has logged it; no other method fills only this disk
 	}
 	if err := server.Stop(); err != nil {
 		t.Fatal(err)
@@ -186,22 +185,22 @@ func TestFaultLogDiskFull(t *testing.T) {
 	if err := server.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	var list told
+	var list announcements
 	s := openTo(t, postgres.Config{URL: url, Committed: list.committed, Deadline: time.Minute, Patience: time.Second})
 	if _, err := s.Append(ctx, large(0)); err != nil {
 		t.Fatal(err)
 	}
-	// A checkpointer that keeps up with the appends would use files again.
+	// The slot keeps all files. Without it, a fast checkpointer reuses them.
 	exec(t, url, `select pg_create_physical_replication_slot('keep', true)`)
 	d.fill()
 	acknowledged, refusal := appendUntilRefused(t, s, 1)
 	if !errors.Is(refusal, eventstore.ErrUnknown) && !errors.Is(refusal, eventstore.ErrUnavailable) {
 		t.Errorf("append: %v, want unknown or unavailable", refusal)
 	}
-	sentence(t, "append", refusal)
+	safeText(t, "append", refusal)
 	d.free()
 	crashAndStart(t, server)
-	goesOn(t, func() error {
+	worksAgain(t, func() error {
 		_, err := s.Append(context.WithoutCancel(ctx), large(acknowledged))
 		return sentAgain(err)
 	})

@@ -19,9 +19,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/storetest"
 )
 
-// The fault tests have a short form, which is part of every test run, and a
-// long one: GANGLION_FAULTS=long, which scripts/test-faults.sh sets. rounds is
-// the one place that reads it.
+// rounds returns short, or long if GANGLION_FAULTS=long, which scripts/test-faults.sh
+// sets. The short form of the fault tests is part of every test run.
 func rounds(short, long int) int {
 	if os.Getenv("GANGLION_FAULTS") == "long" {
 		return long
@@ -29,10 +28,10 @@ func rounds(short, long int) int {
 	return short
 }
 
-// stuck is when something that should have happened is taken for stuck.
-const stuck = 90 * time.Second
+// stuckAfter is the time after which a test counts as stuck.
+const stuckAfter = 90 * time.Second
 
-// startServer starts a server of the test's own.
+// startServer starts a server for one test.
 func startServer(t *testing.T, opts postgrestest.Options) *postgrestest.Server {
 	t.Helper()
 	server, err := postgrestest.StartServer(t.Context(), opts)
@@ -58,7 +57,7 @@ func crashAndStart(t *testing.T, server *postgrestest.Server) {
 	}
 }
 
-// openTo opens a store that is closed at the test's end, before its server.
+// openTo opens a store, and closes it at the end of the test, before its server.
 func openTo(t *testing.T, cfg postgres.Config) *postgres.Store {
 	t.Helper()
 	s := open(t, cfg)
@@ -81,10 +80,10 @@ func until(t *testing.T, url, condition string) {
 	untilOn(t, conn, condition)
 }
 
-// untilOn is until on a connection that is there.
+// untilOn is until on an open connection.
 func untilOn(t *testing.T, conn *pgx.Conn, condition string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), stuck)
+	ctx, cancel := context.WithTimeout(t.Context(), stuckAfter)
 	defer cancel()
 	for {
 		var holds bool
@@ -102,45 +101,45 @@ func untilOn(t *testing.T, conn *pgx.Conn, condition string) {
 	}
 }
 
-// noStore holds when no store has a connection left.
+// noStore holds if no store has a connection.
 const noStore = `not exists (select from pg_stat_activity where datname = current_database() and application_name = 'ganglion')`
 
-// unavailable checks that an error is the one for a database that can't serve,
-// and that it says what to do, in one line and without secrets.
-func unavailable(t *testing.T, what string, err error, says ...string) {
+// wantUnavailable checks that an error is ErrUnavailable, contains the texts, has
+// one line, and reveals no secret.
+func wantUnavailable(t *testing.T, what string, err error, says ...string) {
 	t.Helper()
 	if !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
 		t.Errorf("%s: got %v, want unavailable", what, err)
 		return
 	}
-	sentence(t, what, err, says...)
+	safeText(t, what, err, says...)
 }
 
-func sentence(t *testing.T, what string, err error, says ...string) {
+func safeText(t *testing.T, what string, err error, says ...string) {
 	t.Helper()
 	text := err.Error()
 	if strings.Contains(text, "\n") || strings.Contains(text, "postgres://postgres") {
-		t.Errorf("%s: the error says too much: %s", what, text)
+		t.Errorf("%s: the error reveals too much: %s", what, text)
 	}
 	for _, want := range says {
 		if !strings.Contains(text, want) {
-			t.Errorf("%s: the error does not say %q: %s", what, want, text)
+			t.Errorf("%s: the error lacks %q: %s", what, want, text)
 		}
 	}
 }
 
-// load is many writers, each of which appends to a stream of its own as
-// fast as it is answered, and repeats what was not acknowledged under the same
-// key until it is. All that was acknowledged is remembered.
+// load is a set of writers, each with its own stream. A writer appends without a
+// pause, and repeats a unit with the same keys until it is acknowledged. load
+// records the acknowledgements.
 type load struct {
-	t       *testing.T
-	stop    chan struct{}
-	news    chan struct{} // something was acknowledged
-	writing sync.WaitGroup
+	t        *testing.T
+	stop     chan struct{}
+	progress chan struct{} // has a token after an acknowledgement
+	writing  sync.WaitGroup
 
 	mu           sync.Mutex
 	acknowledged map[string]acknowledgement // by key
-	unknown      int                        // answers that left the outcome open
+	unknown      int                        // results without an outcome
 }
 
 type acknowledgement struct {
@@ -148,10 +147,10 @@ type acknowledgement struct {
 	place  eventstore.Place
 }
 
-// startLoad spreads writers over stores.
+// startLoad starts writers, and spreads them over stores.
 func startLoad(t *testing.T, writers int, stores ...*postgres.Store) *load {
 	l := &load{
-		t: t, stop: make(chan struct{}), news: make(chan struct{}, 1),
+		t: t, stop: make(chan struct{}), progress: make(chan struct{}, 1),
 		acknowledged: make(map[string]acknowledgement),
 	}
 	for w := range writers {
@@ -168,7 +167,7 @@ func (l *load) write(s *postgres.Store, name string) {
 			return
 		default:
 		}
-		place, ok := l.settle(s, unit(name, version, fmt.Sprintf("%s-%d", name, n), fmt.Sprintf("%s-%d+", name, n)))
+		place, ok := l.appendUntilKnown(s, unit(name, version, fmt.Sprintf("%s-%d", name, n), fmt.Sprintf("%s-%d+", name, n)))
 		if !ok {
 			return
 		}
@@ -176,9 +175,9 @@ func (l *load) write(s *postgres.Store, name string) {
 	}
 }
 
-// settle appends a unit until its outcome is known.
-func (l *load) settle(s *postgres.Store, u eventstore.Unit) (eventstore.Place, bool) {
-	end := time.Now().Add(stuck)
+// appendUntilKnown appends a unit until its outcome is known.
+func (l *load) appendUntilKnown(s *postgres.Store, u eventstore.Unit) (eventstore.Place, bool) {
+	end := time.Now().Add(stuckAfter)
 	for {
 		a, err := s.Append(context.Background(), u)
 		var known *eventstore.KnownKeysError
@@ -194,16 +193,16 @@ func (l *load) settle(s *postgres.Store, u eventstore.Unit) (eventstore.Place, b
 				l.unknown++
 			}
 			l.mu.Unlock()
-			sentence(l.t, "append", err)
+			safeText(l.t, "append", err)
 			if time.Now().After(end) {
 				l.t.Errorf("the key %q was never acknowledged: %v", u.Commands[0].Key, err)
 				return eventstore.Place{}, false
 			}
-			time.Sleep(5 * time.Millisecond) // a client's pause between two attempts
+			time.Sleep(5 * time.Millisecond) // like a client between two attempts
 			continue
 		default:
-			// The stream is this writer's own: even a conflict would mean
-			// that something of it was lost or doubled.
+			// No other writer has this stream: even a conflict means that a unit
+			// was lost or stored twice.
 			l.t.Errorf("the key %q: %v", u.Commands[0].Key, err)
 			return eventstore.Place{}, false
 		}
@@ -213,7 +212,7 @@ func (l *load) settle(s *postgres.Store, u eventstore.Unit) (eventstore.Place, b
 		}
 		l.mu.Unlock()
 		select {
-		case l.news <- struct{}{}:
+		case l.progress <- struct{}{}:
 		default:
 		}
 		return a.Commands[len(a.Commands)-1], true
@@ -226,30 +225,29 @@ func (l *load) count() int {
 	return len(l.acknowledged)
 }
 
-// more waits until n more commands were acknowledged: work goes on.
+// more waits until n more commands are acknowledged.
 func (l *load) more(n int) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), stuck)
+	ctx, cancel := context.WithTimeout(l.t.Context(), stuckAfter)
 	defer cancel()
 	for want := l.count() + n; l.count() < want; {
 		select {
-		case <-l.news:
+		case <-l.progress:
 		case <-ctx.Done():
-			l.t.Fatalf("work does not go on: %d commands were acknowledged, want %d", l.count(), want)
+			l.t.Fatalf("no progress: %d commands were acknowledged, want %d", l.count(), want)
 		}
 	}
 }
 
-// end stops the writers, each after its outcome is known.
+// end stops each writer after its last outcome is known.
 func (l *load) end() {
 	close(l.stop)
 	l.writing.Wait()
 }
 
-// check compares the log with what was acknowledged: all of it is there, once
-// and at the place that was told, and nothing else. It also checks what stores
-// announced as committed by them.
-func (l *load) check(url string, announced ...*told) {
+// check checks that the log has exactly the acknowledged commands, each once and
+// at its place. It also checks the announcements of the stores.
+func (l *load) check(url string, announced ...*announcements) {
 	l.t.Helper()
 	s := open(l.t, postgres.Config{URL: url})
 	defer s.Close()
@@ -262,15 +260,15 @@ func (l *load) check(url string, announced ...*told) {
 	for _, c := range readAll(l.t, s) {
 		a, ok := missing[c.Key]
 		if !ok {
-			l.t.Errorf("the log holds the key %q, which nobody was told of, or holds it twice", c.Key)
+			l.t.Errorf("the log holds the key %q, which was not acknowledged, or holds it twice", c.Key)
 		} else if want := (eventstore.Place{Version: c.Version, Position: c.Position}); a.stream != c.Stream || a.place != want {
-			l.t.Errorf("the key %q is in %s at %v, and its writer was told %s at %v", c.Key, c.Stream, want, a.stream, a.place)
+			l.t.Errorf("the key %q is in %s at %v, and was acknowledged in %s at %v", c.Key, c.Stream, want, a.stream, a.place)
 		}
 		delete(missing, c.Key)
 		byPosition[c.Position] = c.Key
 	}
 	for key := range missing {
-		l.t.Errorf("the key %q was acknowledged and is not in the log", key)
+		l.t.Errorf("the key %q was acknowledged but is not in the log", key)
 	}
 	for _, list := range announced {
 		if !slices.IsSortedFunc(list.commits, func(a, b eventstore.Commit) int { return int(int64(a.Position) - int64(b.Position)) }) {

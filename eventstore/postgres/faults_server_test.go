@@ -20,7 +20,7 @@ func TestFaultServerCrashes(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, postgrestest.Options{})
 	url := server.URL("postgres")
-	var lists [2]told
+	var lists [2]announcements
 	stores := make([]*postgres.Store, len(lists))
 	for i := range stores {
 		stores[i] = openTo(t, postgres.Config{URL: url, Committed: lists[i].committed, Deadline: 2 * time.Second})
@@ -33,14 +33,14 @@ func TestFaultServerCrashes(t *testing.T) {
 	l.more(100)
 	l.end()
 	l.check(url, &lists[0], &lists[1])
-	t.Logf("%d commands were acknowledged, %d times the outcome was open", l.count(), l.unknown)
+	t.Logf("%d commands were acknowledged, %d times without an outcome", l.count(), l.unknown)
 }
 
 func TestFaultBackendsEnded(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, postgrestest.Options{})
 	url := server.URL("postgres")
-	var list told
+	var list announcements
 	s := openTo(t, postgres.Config{URL: url, Committed: list.committed, Deadline: 2 * time.Second})
 	admin, err := pgx.Connect(t.Context(), url)
 	if err != nil {
@@ -49,7 +49,7 @@ func TestFaultBackendsEnded(t *testing.T) {
 	defer admin.Close(context.Background())
 	l := startLoad(t, 16, s, openTo(t, postgres.Config{URL: url}))
 	for i := range rounds(60, 1000) {
-		l.more(4) // just answered: the next batch is on its way
+		l.more(4) // right after a result the next batch is in flight
 		function := []string{"pg_terminate_backend", "pg_cancel_backend"}[i%2]
 		_, err := admin.Exec(t.Context(), strings.Replace(killOthers, "pg_terminate_backend", function, 1))
 		if err != nil {
@@ -85,21 +85,21 @@ func TestFaultConnectionLimit(t *testing.T) {
 		}
 	}
 	occupy()
-	// Those that the store has go on working, also while it is refused more.
+	// The open connections work while the server refuses more.
 	answers := make(chan error)
 	for range 20 {
 		go func() { _, err := s.Head(ctx); answers <- err }()
 	}
 	for range 20 {
 		if err := <-answers; err != nil {
-			unavailable(t, "one read of many", err, "max_connections")
+			wantUnavailable(t, "one read of many", err, "max_connections")
 		}
 	}
 	if _, err := s.Head(ctx); err != nil {
-		t.Errorf("a read on the connection that is there: %v", err)
+		t.Errorf("a read on the open connection: %v", err)
 	}
 	if _, err := s.Append(ctx, unit("a", 1, "meanwhile")); err != nil {
-		t.Errorf("an append on the connection that is there: %v", err)
+		t.Errorf("an append on the open connection: %v", err)
 	}
 
 	if _, err := hogs[0].Exec(ctx, killOthers); err != nil {
@@ -108,41 +108,41 @@ func TestFaultConnectionLimit(t *testing.T) {
 	untilOn(t, hogs[0], noStore)
 	occupy()
 	_, err := s.Append(ctx, unit("a", 2, "refused"))
-	unavailable(t, "append", err, "max_connections")
+	wantUnavailable(t, "append", err, "max_connections")
 	_, err = s.Head(ctx)
-	unavailable(t, "read", err, "max_connections")
+	wantUnavailable(t, "read", err, "max_connections")
 	_, err = postgres.Open(ctx, postgres.Config{URL: url})
-	unavailable(t, "open", err, "max_connections")
+	wantUnavailable(t, "open", err, "max_connections")
 
 	for _, c := range hogs {
 		if err := c.Close(ctx); err != nil {
 			t.Fatal(err)
 		}
 	}
-	goesOn(t, func() error { _, err := s.Append(ctx, unit("a", 2, "refused")); return err })
+	worksAgain(t, func() error { _, err := s.Append(ctx, unit("a", 2, "refused")); return err })
 	if got := logKeys(t, s); got != "before meanwhile refused" {
 		t.Errorf("the log holds %q", got)
 	}
 }
 
-// goesOn checks that something which was unavailable works again, by itself
-// and soon: a server takes a moment to notice that clients have left.
-func goesOn(t *testing.T, do func() error) {
+// worksAgain checks that do succeeds soon after ErrUnavailable. A server needs a moment
+// to notice that clients have left.
+func worksAgain(t *testing.T, do func() error) {
 	t.Helper()
-	end := time.Now().Add(stuck)
+	end := time.Now().Add(stuckAfter)
 	for {
 		err := do()
 		if err == nil {
 			return
 		}
 		if !errors.Is(err, eventstore.ErrUnavailable) || time.Now().After(end) {
-			t.Fatalf("the cause is gone, and still: %v", err)
+			t.Fatalf("the cause is gone, but the call still fails: %v", err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// sentAgain is for an append that goesOn sends until it is known to be stored.
+// sentAgain makes worksAgain send an append until its outcome is known.
 func sentAgain(err error) error {
 	switch {
 	case errors.Is(err, eventstore.ErrKnownKeys):
@@ -168,26 +168,26 @@ func TestFaultReadOnlyServer(t *testing.T) {
 	}
 	exec(t, url, `alter system set default_transaction_read_only = on`, `select pg_reload_conf()`)
 	v := 1
-	for ; v < 1000; v++ { // the server takes a moment to tell its backends
+	for ; v < 1000; v++ { // the backends read the new setting after a moment
 		if err := appendAt(v); err != nil {
-			unavailable(t, "append", err, "read-only")
+			wantUnavailable(t, "append", err, "read-only")
 			break
 		}
 	}
 	if _, err := s.Read(ctx, 0, 1); err != nil {
-		t.Errorf("what is there can't be read: %v", err)
+		t.Errorf("stored commits cannot be read: %v", err)
 	}
-	unavailable(t, "save a snapshot", s.SaveSnapshot(ctx, eventstore.Snapshot{
+	wantUnavailable(t, "save a snapshot", s.SaveSnapshot(ctx, eventstore.Snapshot{
 		Stream: eventstore.StreamID{Type: "counter", ID: "a"}, Version: 1, Position: 1, At: at, Fingerprint: "f", State: []byte(`1`),
 	}), "read-only")
 	exec(t, url, `set default_transaction_read_only = off`, `alter system reset default_transaction_read_only`, `select pg_reload_conf()`)
-	goesOn(t, func() error { return appendAt(v) })
+	worksAgain(t, func() error { return appendAt(v) })
 	if head, err := s.Head(ctx); err != nil || head != eventstore.Position(v+1) {
 		t.Errorf("the head is %d, %v; want %d", head, err, v+1)
 	}
 }
 
-func TestFaultRights(t *testing.T) {
+func TestFaultMissingRightsAreNamed(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	server := startServer(t, postgrestest.Options{})
@@ -198,21 +198,21 @@ func TestFaultRights(t *testing.T) {
 		return strings.Replace(server.URL(database), "postgres@", role+"@", 1)
 	}
 	_, err := postgres.Open(ctx, postgres.Config{URL: as("stranger", "postgres"), Schema: "log"})
-	unavailable(t, "open somebody's log", err, "grant", "docs/eventstore.md")
+	wantUnavailable(t, "open another role's log", err, "grant", "docs/postgresql.md")
 	_, err = postgres.Open(ctx, postgres.Config{URL: as("stranger", "empty"), Schema: "log"})
-	unavailable(t, "make a log", err, "grant", "docs/eventstore.md")
-	_, err = postgres.Open(ctx, postgres.Config{URL: as("nobody", "postgres")})
-	unavailable(t, "open as nobody", err, "role")
+	wantUnavailable(t, "make a log", err, "grant", "docs/postgresql.md")
+	_, err = postgres.Open(ctx, postgres.Config{URL: as("stranger", "postgres")})
+	wantUnavailable(t, "open as stranger", err, "role")
 	if !errors.Is(err, eventstore.ErrMisconfigured) {
-		t.Errorf("a role that does not exist is no mistake of the configuration: %v", err)
+		t.Errorf("a missing role is not ErrMisconfigured: %v", err)
 	}
 	_, err = postgres.Open(ctx, postgres.Config{URL: as("app", "missing")})
-	unavailable(t, "open a database that is not there", err, "create the database")
+	wantUnavailable(t, "open a missing database", err, "create the database")
 	if !errors.Is(err, eventstore.ErrMisconfigured) {
-		t.Errorf("a database that does not exist is no mistake of the configuration: %v", err)
+		t.Errorf("a missing database is not ErrMisconfigured: %v", err)
 	}
 
-	// These are the rights of docs/eventstore.md.
+	// These are the rights that docs/postgresql.md lists.
 	exec(t, admin,
 		`grant usage on schema log to app`,
 		`grant select on all tables in schema log to app`,
@@ -250,7 +250,7 @@ func TestFaultRights(t *testing.T) {
 		},
 	} {
 		exec(t, admin, `revoke `+right+` from app`)
-		unavailable(t, "without "+right, lacks(), "grant", "docs/eventstore.md")
+		wantUnavailable(t, "without "+right, lacks(), "grant", "docs/postgresql.md")
 		exec(t, admin, `grant `+right+` to app`)
 		if err := lacks(); err != nil {
 			t.Errorf("%s was granted again: %v", right, err)
@@ -261,7 +261,7 @@ func TestFaultRights(t *testing.T) {
 	}
 }
 
-func TestFaultSchemaFromTheFuture(t *testing.T) {
+func TestFaultNewerSchemaStopsAppends(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	url := postgrestest.URL(t)
@@ -269,30 +269,30 @@ func TestFaultSchemaFromTheFuture(t *testing.T) {
 	if _, err := s.Append(ctx, unit("a", 0, "before")); err != nil {
 		t.Fatal(err)
 	}
-	// A newer node migrates under a running one, to what the old one can't use.
+	// A newer node migrates the log to a schema that the running node cannot use.
 	exec(t, url, `insert into schema_version (version_id, is_applied) values (99, true)`,
 		`alter function append rename to append_99`, killOthers)
 	until(t, url, noStore)
 	_, err := s.Append(ctx, unit("a", 1, "meanwhile"))
-	unavailable(t, "append", err, "schema")
+	wantUnavailable(t, "append", err, "schema")
 	_, err = postgres.Open(ctx, postgres.Config{URL: url})
 	if !errors.Is(err, eventstore.ErrSchemaTooNew) {
 		t.Errorf("open: %v, want a schema that is too new", err)
 	} else {
-		sentence(t, "open", err, "99", "use a newer")
+		safeText(t, "open", err, "99", "use a newer")
 	}
-	// It is taken back.
+	// The migration is undone.
 	exec(t, url, `delete from schema_version where version_id = 99`, `alter function append_99 rename to append`)
-	goesOn(t, func() error { _, err := s.Append(ctx, unit("a", 1, "meanwhile")); return err })
+	worksAgain(t, func() error { _, err := s.Append(ctx, unit("a", 1, "meanwhile")); return err })
 	if got := logKeys(t, s); got != "before meanwhile" {
 		t.Errorf("the log holds %q", got)
 	}
 }
 
-// The store orders nothing by a clock and waits by Go's monotonic one, so what
-// is left are the clocks of others: the hosts', which stamp commits, and the
-// server's, by which outcomes expire.
-func TestFaultClocksJump(t *testing.T) {
+// The order of commits depends on no clock, and deadlines use the monotonic
+// clock. Two clocks remain: those of the hosts, which stamp commits, and that of
+// the server, by which outcomes expire.
+func TestFaultClocksJumpWithoutEffect(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	url := postgrestest.URL(t)
@@ -321,14 +321,14 @@ func TestFaultClocksJump(t *testing.T) {
 	if got := logKeys(t, s); got != strings.Join(want, " ") {
 		t.Errorf("the log holds %q", got)
 	}
-	// Another node, whose clock is elsewhere, sends a key again.
+	// Another node with another clock resends a key.
 	again := unit("a", 6, "k1")
 	var known *eventstore.KnownKeysError
 	if _, err := s.Append(ctx, again); !errors.As(err, &known) || known.Known[0].Place.Version != 2 {
-		t.Errorf("a key again at another time: %v, want its first answer", err)
+		t.Errorf("a key at another time: %v, want its first outcome", err)
 	}
-	// Outcomes expire by the database's clock alone. When that goes back by a
-	// year, they lie in the future, and stay final.
+	// Outcomes expire by the server's clock. If that clock goes back by a year,
+	// they are in the future, and stay final.
 	u := eventstore.Unit{Stream: again.Stream, Expected: 6, Commands: []eventstore.Command{{Key: "no", At: at, Keep: true, Answer: []byte(`"no"`)}}}
 	if _, err := s.Append(ctx, u); err != nil {
 		t.Fatal(err)
@@ -339,6 +339,6 @@ func TestFaultClocksJump(t *testing.T) {
 	}
 	u.Commands[0].At = at.AddDate(1, 0, 0)
 	if _, err := s.Append(ctx, u); !errors.As(err, &known) || string(known.Known[0].Answer) != `"no"` {
-		t.Errorf("an outcome of the future: %v, want its answer", err)
+		t.Errorf("an outcome in the future: %v, want its answer", err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 )
 
-// pair is a primary and a standby, with a proxy on the way between them.
+// pair is a primary and its standby, with a proxy between them.
 type pair struct {
 	primary, standby *postgrestest.Server
 	between          *proxy
@@ -22,7 +22,7 @@ type pair struct {
 
 func newPair(t *testing.T) pair {
 	t.Helper()
-	// The log is there before the copy is made.
+	// The log must exist before the server is copied.
 	p := pair{primary: startServer(t, postgrestest.Options{})}
 	if err := open(t, postgres.Config{URL: p.primary.URL("postgres")}).Close(); err != nil {
 		t.Fatal(err)
@@ -38,7 +38,8 @@ func newPair(t *testing.T) pair {
 	return p
 }
 
-// caughtUp waits until the standby has all that the primary has.
+// caughtUp waits until the standby has replayed everything that the primary has
+// written.
 func (p pair) caughtUp(t *testing.T) {
 	t.Helper()
 	until(t, p.primary.URL("postgres"), `(select replay_lsn from pg_stat_replication where application_name = 'second') >= pg_current_wal_lsn()`)
@@ -46,9 +47,9 @@ func (p pair) caughtUp(t *testing.T) {
 
 const waitsForStandby = `exists (select from pg_stat_activity where application_name = 'ganglion' and wait_event = 'SyncRep')`
 
-// TestFaultSynchronousStandby takes from a primary its synchronous standby,
-// ends in every way the appends that wait for it, crashes the primary twice,
-// and goes on with the standby: all that was acknowledged is there.
+// TestFaultSynchronousStandby cuts the synchronous standby off, cancels and terminates
+// the appends that wait for it, crashes the primary twice, and promotes the standby. The
+// standby has all acknowledged commands.
 func TestFaultSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -57,7 +58,7 @@ func TestFaultSynchronousStandby(t *testing.T) {
 	exec(t, admin, `alter system set synchronous_standby_names = 'second'`, `select pg_reload_conf()`)
 	until(t, admin, `exists (select from pg_stat_replication where application_name = 'second' and sync_state = 'sync')`)
 
-	var lists [2]told
+	var lists [2]announcements
 	stores := make([]*postgres.Store, len(lists))
 	for i := range stores {
 		stores[i] = openTo(t, postgres.Config{URL: p.url, Committed: lists[i].committed, Deadline: time.Second})
@@ -73,8 +74,8 @@ func TestFaultSynchronousStandby(t *testing.T) {
 	until(t, admin, waitsForStandby)
 	alone := l.count()
 	for i := range rounds(6, 60) {
-		// An append that was ended while it waited is committed on the
-		// primary, and on the primary only. It must not be acknowledged.
+		// An append that was ended while it waited is committed on the primary
+		// alone. It must not be acknowledged.
 		function := []string{"pg_cancel_backend", "pg_terminate_backend"}[i%2]
 		if _, err := conn.Exec(ctx, `select `+function+`(pid) from pg_stat_activity where application_name = 'ganglion' and wait_event = 'SyncRep'`); err != nil {
 			t.Fatal(err)
@@ -84,7 +85,7 @@ func TestFaultSynchronousStandby(t *testing.T) {
 	if err := conn.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// Its recovery makes of those that waited commits of the primary alone.
+	// The recovery commits the waiting appends on the primary alone.
 	crashAndStart(t, p.primary)
 	until(t, admin, waitsForStandby)
 	if n := l.count(); n != alone {
@@ -96,26 +97,26 @@ func TestFaultSynchronousStandby(t *testing.T) {
 	l.more(100)
 	l.end()
 	l.check(p.standby.URL("postgres"), &lists[0], &lists[1])
-	t.Logf("%d commands were acknowledged, %d times the outcome was open", l.count(), l.unknown)
+	t.Logf("%d commands were acknowledged, %d times without an outcome", l.count(), l.unknown)
 }
 
-// TestFaultStandbyReturns cuts a synchronous standby off and lets it come
-// back: the appends that waited for it go on by themselves.
+// TestFaultStandbyReturns cuts a synchronous standby off and connects it again. The
+// appends that waited for it continue.
 func TestFaultStandbyReturns(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
 	admin := p.primary.URL("postgres")
 	exec(t, admin, `alter system set synchronous_standby_names = 'second'`, `select pg_reload_conf()`)
 	until(t, admin, `exists (select from pg_stat_replication where application_name = 'second' and sync_state = 'sync')`)
-	var list told
+	var list announcements
 	s := openTo(t, postgres.Config{URL: p.url, Committed: list.committed, Deadline: time.Second})
 	l := startLoad(t, 8, s)
 	for range rounds(2, 20) {
 		l.more(50)
 		p.between.refuse(true)
 		until(t, admin, waitsForStandby)
-		// One that was cancelled while it waited is asked for again, and
-		// waits again.
+		// An append that was cancelled while it waited is sent again, and waits
+		// again.
 		exec(t, admin, `select pg_cancel_backend(pid) from pg_stat_activity where application_name = 'ganglion' and wait_event = 'SyncRep'`)
 		until(t, admin, waitsForStandby)
 		p.between.refuse(false)
@@ -126,9 +127,9 @@ func TestFaultStandbyReturns(t *testing.T) {
 	p.caughtUp(t)
 }
 
-// TestFaultKnownKeyWaitsForTheStandby resends a command whose commit is on the
-// primary alone to another node, which has never sent it: the node answers once
-// the synchronous standby has that commit too.
+// TestFaultKnownKeyWaitsForTheStandby resends to another node a command whose
+// commit is on the primary alone. That node replies only after the synchronous
+// standby has the commit too.
 func TestFaultKnownKeyWaitsForTheStandby(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -151,19 +152,19 @@ func TestFaultKnownKeyWaitsForTheStandby(t *testing.T) {
 	until(t, admin, waitsForStandby)
 	select {
 	case err := <-answer:
-		t.Fatalf("the command was answered without the standby: %v", err)
+		t.Fatalf("the command got a result without the standby: %v", err)
 	default:
 	}
 	p.between.refuse(false)
 	var known *eventstore.KnownKeysError
 	if err := <-answer; !errors.As(err, &known) || known.Known[0].Place != (eventstore.Place{Version: 1, Position: 1}) {
-		t.Errorf("got %v, want the first answer", err)
+		t.Errorf("got %v, want the first outcome", err)
 	}
 }
 
-// TestFaultAsynchronousStandby shows what docs/guarantees.md says of
-// asynchronous standbys: promoting one that lagged loses what was
-// acknowledged, and the store notices, and stops until an operator decides.
+// TestFaultAsynchronousStandby shows what docs/guarantees.md says about
+// asynchronous standbys: promoting one that lags loses acknowledged commands. The
+// store detects the loss and stops until an operator decides.
 func TestFaultAsynchronousStandby(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -179,27 +180,27 @@ func TestFaultAsynchronousStandby(t *testing.T) {
 	p.caughtUp(t)
 	p.between.refuse(true)
 	if err := place(unit("a", 1, "lost")); err != nil {
-		t.Fatalf("nothing waits for an asynchronous standby: %v", err)
+		t.Fatalf("an append without the asynchronous standby: %v", err)
 	}
 	if err := p.primary.Crash(); err != nil {
 		t.Fatal(err)
 	}
 	err := place(unit("a", 2, "meanwhile"))
-	unavailable(t, "append while there is no primary", err, "promote")
+	wantUnavailable(t, "append while there is no primary", err, "promote")
 	if err := p.standby.Promote(ctx); err != nil {
 		t.Fatal(err)
 	}
 	if err := place(unit("b", 0, "refused")); !errors.Is(err, eventstore.ErrWentBack) {
 		t.Errorf("append after the promotion: %v, want a log that went back", err)
 	} else {
-		sentence(t, "append", err, "accept-loss")
+		safeText(t, "append", err, "accept-loss")
 	}
 	if err := s.Check(ctx); !errors.Is(err, eventstore.ErrWentBack) {
 		t.Errorf("check: %v, want a log that went back", err)
 	}
 	operator := openTo(t, postgres.Config{URL: p.url})
 	if got := logKeys(t, operator); got != "kept" {
-		t.Errorf("the log holds %q, want that the event which the standby had not seen is lost", got)
+		t.Errorf("the log holds %q, want only the event that the standby had", got)
 	}
 	if _, err := operator.AcceptLoss(ctx); err != nil {
 		t.Fatal(err)
@@ -215,17 +216,17 @@ func TestFaultAsynchronousStandby(t *testing.T) {
 	}
 }
 
-// TestFaultStandbyAlone points a store at a standby, which is not the log.
-func TestFaultStandbyAlone(t *testing.T) {
+// TestFaultStandbyIsRefused opens a store on a standby.
+func TestFaultStandbyIsRefused(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	p := newPair(t)
 	for _, attrs := range []string{"", "?target_session_attrs=any"} {
 		_, err := postgres.Open(ctx, postgres.Config{URL: "postgres://postgres@" + p.standby.Addr() + "/postgres" + attrs})
-		unavailable(t, "open a standby", err, "standby", "promote")
+		wantUnavailable(t, "open a standby", err, "standby", "promote")
 	}
-	// Both are named, and the primary is not there: nobody reads the standby,
-	// which may lag.
+	// The URL names both, and the primary is down. The store does not read from
+	// the standby, which may lag.
 	s := openTo(t, postgres.Config{URL: p.url})
 	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
 		t.Fatal(err)
@@ -234,12 +235,12 @@ func TestFaultStandbyAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := s.Read(ctx, 0, 1)
-	unavailable(t, "read", err, "standby", "promote")
-	unavailable(t, "check", s.Check(ctx), "standby", "promote")
+	wantUnavailable(t, "read", err, "standby", "promote")
+	wantUnavailable(t, "check", s.Check(ctx), "standby", "promote")
 	if err := p.primary.Start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	goesOn(t, func() error { _, err := s.Append(context.WithoutCancel(ctx), unit("a", 1, "l")); return err })
+	worksAgain(t, func() error { _, err := s.Append(context.WithoutCancel(ctx), unit("a", 1, "l")); return err })
 	if got := logKeys(t, s); got != "k l" {
 		t.Errorf("the log holds %q", got)
 	}

@@ -3,10 +3,6 @@ package postgres_test
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net/url"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -32,19 +28,19 @@ func unit(id string, expected eventstore.Version, keys ...string) eventstore.Uni
 	return u
 }
 
-// told collects what a store says it has committed.
-type told struct {
+// announcements collects the commits that a store has announced.
+type announcements struct {
 	mu      sync.Mutex
 	commits []eventstore.Commit
 }
 
-func (l *told) committed(_ string, batch []eventstore.Commit) {
+func (l *announcements) committed(_ string, batch []eventstore.Commit) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.commits = append(l.commits, batch...)
 }
 
-func (l *told) keys() string {
+func (l *announcements) keys() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return keysOf(l.commits)
@@ -67,7 +63,7 @@ func logKeys(t *testing.T, s *postgres.Store) string {
 	return keysOf(page)
 }
 
-func TestKilledBackends(t *testing.T) {
+func TestKilledBackendsLoseAndDuplicateNothing(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.URL(t)
 	committed := make(chan struct{}, 1)
@@ -93,7 +89,7 @@ func TestKilledBackends(t *testing.T) {
 		killed  int
 	)
 	killing.Go(func() {
-		// At once when something was stored: the next batch is on its way.
+		// Right after a commit the next batch is in flight.
 		for {
 			select {
 			case <-committed:
@@ -116,8 +112,8 @@ func TestKilledBackends(t *testing.T) {
 	}
 }
 
-// cut opens a store behind a proxy, and one beside it.
-func cut(t *testing.T, cfg postgres.Config) (*proxy, *postgres.Store, *postgres.Store, *told) {
+// openBehindProxy opens a store behind a proxy, and one that connects directly.
+func openBehindProxy(t *testing.T, cfg postgres.Config) (*proxy, *postgres.Store, *postgres.Store, *announcements) {
 	t.Helper()
 	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})
 	if err != nil {
@@ -129,21 +125,21 @@ func cut(t *testing.T, cfg postgres.Config) (*proxy, *postgres.Store, *postgres.
 		}
 	})
 	p := newProxy(t, server.Addr())
-	list := new(told)
+	list := new(announcements)
 	cfg.URL, cfg.Committed = server.URLAt(p.addr, "postgres"), list.committed
-	behind := open(t, cfg)
-	beside := open(t, postgres.Config{URL: server.URL("postgres")})
+	proxied := open(t, cfg)
+	direct := open(t, postgres.Config{URL: server.URL("postgres")})
 	t.Cleanup(func() {
-		if err := errors.Join(behind.Close(), beside.Close()); err != nil {
+		if err := errors.Join(proxied.Close(), direct.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return p, behind, beside, list
+	return p, proxied, direct, list
 }
 
-func TestConnectionCut(t *testing.T) {
+func TestCutConnectionGivesTheTrueOutcome(t *testing.T) {
 	t.Parallel()
-	p, behind, beside, list := cut(t, postgres.Config{Deadline: 4 * time.Second})
+	p, proxied, direct, list := openBehindProxy(t, postgres.Config{Deadline: 4 * time.Second})
 	ctx := t.Context()
 	version := eventstore.Version(0)
 	for name, r := range map[string]rule{"the reply is lost": dropReply, "the request is lost": dropRequest, "the reply never comes": swallowReply} {
@@ -151,7 +147,7 @@ func TestConnectionCut(t *testing.T) {
 		u := unit("a", version, name, name+" (2)")
 		u.Commands[1].Events = nil
 		u.Commands[1].Keep = true
-		a, err := behind.Append(ctx, u)
+		a, err := proxied.Append(ctx, u)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -163,83 +159,83 @@ func TestConnectionCut(t *testing.T) {
 			t.Errorf("%s: placed at %v, want both at %v", name, a.Commands, want)
 		}
 	}
-	if got, want := list.keys(), logKeys(t, beside); got != want || version != 3 {
-		t.Errorf("told of %q, and the log holds %q", got, want)
+	if got, want := list.keys(), logKeys(t, direct); got != want || version != 3 {
+		t.Errorf("announced %q, and the log holds %q", got, want)
 	}
 }
 
-func TestSameKeyExecutedElsewhere(t *testing.T) {
+func TestKeyExecutedElsewhereKeepsThatOutcome(t *testing.T) {
 	t.Parallel()
-	// The request is lost, and before it is sent again another node executes
-	// the same command a little later: its events are the ones that count.
-	p, behind, beside, list := cut(t, postgres.Config{Deadline: 8 * time.Second})
+	// The request is lost. Before it is sent again, another node executes the same
+	// command at a later time. The log keeps that node's events.
+	p, proxied, direct, list := openBehindProxy(t, postgres.Config{Deadline: 8 * time.Second})
 	hit := p.nextAndShut(dropRequest)
 	answer := make(chan error, 1)
 	go func() {
-		_, err := behind.Append(t.Context(), unit("a", 0, "k"))
+		_, err := proxied.Append(t.Context(), unit("a", 0, "k"))
 		answer <- err
 	}()
 	<-hit
 	later := unit("a", 0, "k")
 	later.Commands[0].At = at.Add(time.Second)
-	if _, err := beside.Append(t.Context(), later); err != nil {
+	if _, err := direct.Append(t.Context(), later); err != nil {
 		t.Fatal(err)
 	}
 	p.refuse(false)
 	var known *eventstore.KnownKeysError
 	if err := <-answer; !errors.As(err, &known) || known.Known[0].Place != (eventstore.Place{Version: 1, Position: 1}) {
-		t.Errorf("got %v, want the other node's answer", err)
+		t.Errorf("got %v, want the other node's outcome", err)
 	}
 	if got := list.keys(); got != "" {
-		t.Errorf("%q was told as stored by this node", got)
+		t.Errorf("%q was announced by this node", got)
 	}
-	if got := logKeys(t, beside); got != "k" {
+	if got := logKeys(t, direct); got != "k" {
 		t.Errorf("the log holds %q", got)
 	}
 }
 
-func TestUnknown(t *testing.T) {
+func TestUndecidedAppendIsUnknown(t *testing.T) {
 	t.Parallel()
-	// The server's own limits are parts of the deadline: it is long enough that a
-	// busy machine stays below them.
-	p, behind, beside, list := cut(t, postgres.Config{Deadline: 6 * time.Second})
-	if _, err := behind.Append(t.Context(), unit("b", 0, "connects")); err != nil {
+	// The server's timeouts are fractions of the deadline, which must suffice on
+	// a busy machine.
+	p, proxied, direct, list := openBehindProxy(t, postgres.Config{Deadline: 6 * time.Second})
+	if _, err := proxied.Append(t.Context(), unit("b", 0, "connects")); err != nil {
 		t.Fatal(err)
 	}
 	p.nextAndShut(dropReply)
-	_, err := behind.Append(t.Context(), unit("a", 0, "k"))
+	_, err := proxied.Append(t.Context(), unit("a", 0, "k"))
 	if !errors.Is(err, eventstore.ErrUnknown) || errors.Is(err, eventstore.ErrUnavailable) {
-		t.Errorf("cut off after it was sent: got %v, want unknown", err)
+		t.Errorf("unreachable after it was sent: got %v, want unknown", err)
 	}
-	p.refuse(true) // the connections for reads as well
-	if _, err := behind.Append(t.Context(), unit("c", 0, "never sent")); !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
-		t.Errorf("cut off before: got %v, want unavailable", err)
+	p.refuse(true) // also the connections for reads
+	if _, err := proxied.Append(t.Context(), unit("c", 0, "never sent")); !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
+		t.Errorf("unreachable before it was sent: got %v, want unavailable", err)
 	}
-	if _, err := behind.Head(t.Context()); !errors.Is(err, eventstore.ErrUnavailable) {
+	if _, err := proxied.Head(t.Context()); !errors.Is(err, eventstore.ErrUnavailable) {
 		t.Errorf("a read: got %v, want unavailable", err)
 	}
 	p.refuse(false)
 	var known *eventstore.KnownKeysError
-	if _, err := behind.Append(t.Context(), unit("a", 0, "k")); !errors.As(err, &known) || known.Known[0].Place.Version != 1 {
-		t.Errorf("the same key again: got %v, want its first answer", err)
+	if _, err := proxied.Append(t.Context(), unit("a", 0, "k")); !errors.As(err, &known) || known.Known[0].Place.Version != 1 {
+		t.Errorf("the same key again: got %v, want its first outcome", err)
 	}
-	if got, told := logKeys(t, beside), list.keys(); got != "connects k" || told != "connects" {
-		t.Errorf("the log holds %q, and %q was told", got, told)
+	if got, announced := logKeys(t, direct), list.keys(); got != "connects k" || announced != "connects" {
+		t.Errorf("the log holds %q, and %q was announced", got, announced)
 	}
 }
 
-func TestPatience(t *testing.T) {
+func TestPatienceEndsAppendsToUnreachableServer(t *testing.T) {
 	t.Parallel()
-	// Long before the deadline everybody is told, those as well who wait for
-	// the batch whose fate nobody knows, and those who come later.
-	p, behind, beside, list := cut(t, postgres.Config{Deadline: time.Hour, Patience: 200 * time.Millisecond, Warm: true})
+	// All callers get a result long before the deadline: callers in the batch
+	// whose outcome is unknown, callers in the queue, and later ones.
+	p, proxied, direct, list := openBehindProxy(t, postgres.Config{Deadline: time.Hour, Patience: 200 * time.Millisecond, Warm: true})
 	ctx := t.Context()
 	hit := p.nextAndShut(dropReply)
 	answers := make([]chan error, 2)
 	for i, u := range []eventstore.Unit{unit("a", 0, "k"), unit("b", 0, "waits")} {
 		answers[i] = make(chan error, 1)
 		go func() {
-			_, err := behind.Append(ctx, u)
+			_, err := proxied.Append(ctx, u)
 			answers[i] <- err
 		}()
 		if i == 0 {
@@ -255,35 +251,36 @@ func TestPatience(t *testing.T) {
 			t.Errorf("%s: got %v, want unavailable", what, err)
 		}
 	}
-	unavailable("behind it", <-answers[1])
-	_, err := behind.Append(ctx, unit("c", 0, "later"))
+	unavailable("in the queue", <-answers[1])
+	_, err := proxied.Append(ctx, unit("c", 0, "later"))
 	unavailable("later", err)
 
-	// Another node goes on with the stream, and so does this one once it can.
-	if _, err := beside.Append(ctx, unit("a", 1, "elsewhere")); err != nil {
+	// Another node continues the stream. This node does so after it has
+	// reconnected.
+	if _, err := direct.Append(ctx, unit("a", 1, "elsewhere")); err != nil {
 		t.Fatal(err)
 	}
 	p.refuse(false)
 	for {
-		if _, err = behind.Append(ctx, unit("a", 2, "back")); !errors.Is(err, eventstore.ErrUnavailable) {
+		if _, err = proxied.Append(ctx, unit("a", 2, "back")); !errors.Is(err, eventstore.ErrUnavailable) {
 			break
 		}
-		time.Sleep(10 * time.Millisecond) // nothing tells when it has connected again
+		time.Sleep(10 * time.Millisecond) // the store has no signal for this
 	}
 	if err != nil {
-		t.Errorf("once the database is back: %v", err)
+		t.Errorf("after the database is back: %v", err)
 	}
-	if got, want := logKeys(t, beside), "k elsewhere back"; got != want {
+	if got, want := logKeys(t, direct), "k elsewhere back"; got != want {
 		t.Errorf("the log holds %q, want %q", got, want)
 	}
 	if got := list.keys(); got != "back" {
-		t.Errorf("%q was told as stored by this node", got)
+		t.Errorf("%q was announced by this node", got)
 	}
 }
 
-// impatient opens a store behind a proxy that waits for nothing as long as
-// for a test to be taken for stuck, but for Patience.
-func impatient(t *testing.T) (*proxy, *postgres.Store, *postgrestest.Server) {
+// openImpatient opens a store behind a proxy. All its time limits except Patience are
+// longer than the test.
+func openImpatient(t *testing.T) (*proxy, *postgres.Store, *postgrestest.Server) {
 	t.Helper()
 	server := startServer(t, postgrestest.Options{})
 	p := newProxy(t, server.Addr())
@@ -294,7 +291,7 @@ func impatient(t *testing.T) (*proxy, *postgres.Store, *postgrestest.Server) {
 	return p, s, server
 }
 
-// inTime returns what do answers, if it ever does.
+// inTime returns the result of do. The test fails if do does not return.
 func inTime(t *testing.T, do func() error) error {
 	t.Helper()
 	answer := make(chan error, 1)
@@ -302,18 +299,18 @@ func inTime(t *testing.T, do func() error) error {
 	select {
 	case err := <-answer:
 		return err
-	case <-time.After(stuck):
-		t.Fatal("somebody waits for ever")
+	case <-time.After(stuckAfter):
+		t.Fatal("a call does not return")
 		return nil
 	}
 }
 
-// TestPatienceWithAnAppendThatWasRolledBack has the server refuse an append for
-// a passing reason, and fall silent before it is sent again.
-func TestPatienceWithAnAppendThatWasRolledBack(t *testing.T) {
+// TestPatienceEndsWaitAfterRollback makes the server roll an append back for a
+// temporary reason, and then fall silent before the append is sent again.
+func TestPatienceEndsWaitAfterRollback(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	p, s, server := impatient(t)
+	p, s, server := openImpatient(t)
 	admin, err := pgx.Connect(ctx, server.URL("postgres"))
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +332,8 @@ func TestPatienceWithAnAppendThatWasRolledBack(t *testing.T) {
 	if _, err := lock.Exec(ctx, `select pg_cancel_backend(pid) `+waiting); err != nil {
 		t.Fatal(err)
 	}
-	// Unknown, if it was sent once more before the connection's end was seen.
+	// The outcome is unknown if the store sent the append again before it noticed
+	// the broken connection.
 	if err := inTime(t, func() error { return <-answer }); !errors.Is(err, eventstore.ErrUnavailable) && !errors.Is(err, eventstore.ErrUnknown) {
 		t.Errorf("got %v, want unavailable", err)
 	}
@@ -344,27 +342,27 @@ func TestPatienceWithAnAppendThatWasRolledBack(t *testing.T) {
 	if err := lock.Rollback(ctx); err != nil {
 		t.Fatal(err)
 	}
-	goesOn(t, appendIt)
+	worksAgain(t, appendIt)
 	if got := logKeys(t, s); got != "k" {
 		t.Errorf("the log holds %q", got)
 	}
 }
 
-// TestPatienceOfReads cuts off a store that appends nothing.
-func TestPatienceOfReads(t *testing.T) {
+// TestPatienceEndsReadsOfSilentServer cuts off a store that appends nothing.
+func TestPatienceEndsReadsOfSilentServer(t *testing.T) {
 	t.Parallel()
-	p, s, _ := impatient(t)
+	p, s, _ := openImpatient(t)
 	read := func() error { _, err := s.Head(context.WithoutCancel(t.Context())); return err }
 	p.freeze(true)
-	p.refuse(true) // ends the connections that are there
+	p.refuse(true) // ends the open connections
 	p.refuse(false)
-	unavailable(t, "read", inTime(t, read))
+	wantUnavailable(t, "read", inTime(t, read))
 	p.freeze(false)
-	goesOn(t, read)
+	worksAgain(t, read)
 }
 
-// TestIdleConnectionIsNotPinged reads on a connection that was idle for so long
-// that the pool would ask first whether it lives, and on one that does not.
+// TestIdleConnectionIsNotPinged reads on a connection that was idle for longer
+// than the pool's own limit for a ping, and then on a dead one.
 func TestIdleConnectionIsNotPinged(t *testing.T) {
 	t.Parallel()
 	server := startServer(t, postgrestest.Options{})
@@ -378,200 +376,12 @@ func TestIdleConnectionIsNotPinged(t *testing.T) {
 	}
 	read()
 	before := p.simpleQueries()
-	time.Sleep(1200 * time.Millisecond) // to be idle is to let time pass
+	time.Sleep(1200 * time.Millisecond) // time must pass for the connection to be idle
 	read()
 	if pings := p.simpleQueries() - before; pings > 0 {
-		t.Errorf("the server was asked %d times whether a connection lives", pings)
+		t.Errorf("the server got %d pings", pings)
 	}
 	p.refuse(true)
 	p.refuse(false)
 	read()
-}
-
-func TestUnreachable(t *testing.T) {
-	t.Parallel()
-	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	u, err := url.Parse(server.URLAt(server.Addr(), "postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.UserPassword("postgres", "s3cret")
-	s := open(t, postgres.Config{URL: u.String(), Deadline: time.Second})
-	defer s.Close()
-	if _, err := s.Append(t.Context(), unit("a", 0, "before")); err != nil {
-		t.Fatal(err)
-	}
-	if err := server.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	unavailable := func(what string, err error) {
-		t.Helper()
-		if !errors.Is(err, eventstore.ErrUnavailable) || errors.Is(err, eventstore.ErrUnknown) {
-			t.Errorf("%s: got %v, want unavailable", what, err)
-		} else if text := err.Error(); strings.Contains(text, "s3cret") || strings.Contains(text, "postgres://") || strings.Contains(text, "\n") {
-			t.Errorf("%s: the error says too much: %s", what, text)
-		}
-	}
-	_, err = s.Append(t.Context(), unit("a", 1, "meanwhile"))
-	unavailable("append", err)
-	_, err = s.Read(t.Context(), 0, 1)
-	unavailable("read", err)
-	unavailable("check", s.Check(t.Context()))
-	_, err = postgres.Open(t.Context(), postgres.Config{URL: u.String()})
-	unavailable("open", err)
-	u.Host = "no-such-host.invalid"
-	_, err = postgres.Open(t.Context(), postgres.Config{URL: u.String()})
-	unavailable("open at an unknown host", err)
-}
-
-func TestServerThatIsStillStarting(t *testing.T) {
-	t.Parallel()
-	// As long as there is a file "held" the server waits for its archive, and
-	// says that it is starting.
-	server := startServer(t, postgrestest.Options{Settings: map[string]string{
-		"restore_command": "while [ -e ../held ]; do sleep 0.05; done; false", "recovery_target_action": "promote",
-	}})
-	held, data := filepath.Join(server.Dir(), "held"), filepath.Join(server.Dir(), "data")
-	if err := errors.Join(server.Stop(), os.WriteFile(held, nil, 0o600), os.WriteFile(filepath.Join(data, "recovery.signal"), nil, 0o600),
-		server.Own(data)); err != nil {
-		t.Fatal(err)
-	}
-	started := make(chan error, 1)
-	go func() { started <- server.Start(t.Context()) }()
-
-	waiting, lines := make(chan struct{}), &strings.Builder{}
-	log := slog.New(signalled{slog.NewTextHandler(lines, nil), "waiting for the database to start", waiting})
-	url := server.URL("postgres")
-	opened := make(chan error, 1)
-	go func() {
-		for {
-			s, err := postgres.Open(t.Context(), postgres.Config{URL: url, Logger: log})
-			if err == nil {
-				s.Close()
-			} else if !strings.Contains(err.Error(), "SQLSTATE") && t.Context().Err() == nil {
-				time.Sleep(10 * time.Millisecond) // it does not even listen yet, which is not waited for, and nothing tells when it does
-				continue
-			}
-			opened <- err
-			return
-		}
-	}()
-	select {
-	case <-waiting:
-	case err := <-opened:
-		t.Fatalf("nobody waited: %v", err)
-	}
-	if err := os.Remove(held); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-opened; err != nil {
-		t.Error(err)
-	}
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(lines.String(), "waiting for the database"); n != 1 || !strings.Contains(lines.String(), "57P03") {
-		t.Errorf("it said so %d times:\n%s", n, lines)
-	}
-}
-
-// signalled closes a channel at the first line that says something.
-type signalled struct {
-	slog.Handler
-	message string
-	said    chan struct{}
-}
-
-func (h signalled) Handle(ctx context.Context, r slog.Record) error {
-	if r.Message == h.message {
-		close(h.said)
-	}
-	return h.Handler.Handle(ctx, r)
-}
-
-func TestSetBackToAnOlderCopy(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	server, err := postgrestest.StartServer(ctx, postgrestest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	p := newProxy(t, server.Addr()) // one address across the server's restarts
-	s := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres")})
-	defer s.Close()
-	restart := func(while func() error) {
-		t.Helper()
-		if err := errors.Join(server.Stop(), while(), server.Start(ctx)); err != nil {
-			t.Fatal(err)
-		}
-		p.mu.Lock()
-		p.target = server.Addr()
-		p.mu.Unlock()
-	}
-	place := func(u eventstore.Unit) error {
-		_, err := s.Append(ctx, u)
-		return err
-	}
-	if err := place(unit("a", 0, "old")); err != nil {
-		t.Fatal(err)
-	}
-	older := t.TempDir()
-	restart(func() error { return server.Copy(older) })
-	if err := place(unit("a", 1, "newer")); err != nil {
-		t.Fatalf("after an ordinary restart: %v", err)
-	}
-	restart(func() error { return server.Replace(older) })
-	if err := place(unit("b", 0, "after")); !errors.Is(err, eventstore.ErrWentBack) {
-		t.Errorf("append: %v, want a log that went back", err)
-	}
-	if _, err := s.Read(ctx, 0, 10); !errors.Is(err, eventstore.ErrWentBack) {
-		t.Errorf("read: %v, want a log that went back", err)
-	}
-	operator := open(t, postgres.Config{URL: server.URL("postgres")})
-	defer operator.Close()
-	id, err := operator.AcceptLoss(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Resume(ctx); err != nil || s.LogID() != id {
-		t.Errorf("resume: %v, and the log is %s, want %s", err, s.LogID(), id)
-	}
-	if err := place(unit("b", 0, "after")); err != nil {
-		t.Errorf("append after the loss was accepted: %v", err)
-	}
-	if got := logKeys(t, s); got != "old after" {
-		t.Errorf("the log holds %q", got)
-	}
-}
-
-func TestCrashRecovery(t *testing.T) {
-	t.Parallel()
-	ctx := t.Context()
-	server, err := postgrestest.StartServer(ctx, postgrestest.Options{Durable: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	s := open(t, postgres.Config{URL: server.URL("postgres")})
-	for i := range 10 {
-		if _, err := s.Append(ctx, unit("a", eventstore.Version(i), string(rune('a'+i)))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(server.Crash(), server.Start(ctx)); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, postgres.Config{URL: server.URL("postgres")})
-	defer s.Close()
-	if got := logKeys(t, s); got != "a b c d e f g h i j" {
-		t.Errorf("after a crash the log holds %q", got)
-	}
 }

@@ -12,18 +12,19 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 )
 
-// refused checks that Open fails for good, and says what to change.
-func refused(t *testing.T, cfg postgres.Config, says ...string) {
+// openIsRefused checks that Open fails with an error that names the remedy and is
+// not ErrUnavailable.
+func openIsRefused(t *testing.T, cfg postgres.Config, says ...string) {
 	t.Helper()
 	s, err := postgres.Open(t.Context(), cfg)
 	switch {
 	case err == nil:
 		s.Close()
-		t.Errorf("opened, want an error that says %q", says)
+		t.Errorf("opened, want an error with %q", says)
 	case errors.Is(err, eventstore.ErrUnavailable):
-		t.Errorf("got %v, want an error that does not ask to wait", err)
+		t.Errorf("got %v, want an error that is not ErrUnavailable, because waiting does not help", err)
 	default:
-		sentence(t, "open", err, says...)
+		safeText(t, "open", err, says...)
 	}
 }
 
@@ -32,7 +33,7 @@ func TestDatabaseOfAnotherEncodingIsRefused(t *testing.T) {
 	server := startServer(t, postgrestest.Options{})
 	for _, encoding := range []string{"LATIN1", "SQL_ASCII"} {
 		exec(t, server.URL("postgres"), `create database "`+encoding+`" encoding '`+encoding+`' template template0`)
-		refused(t, postgres.Config{URL: server.URL(encoding)}, encoding, "encoding 'UTF8' template template0")
+		openIsRefused(t, postgres.Config{URL: server.URL(encoding)}, encoding, "encoding 'UTF8' template template0")
 	}
 }
 
@@ -41,7 +42,7 @@ func TestTransactionPoolerIsRefusedAndLeftClean(t *testing.T) {
 	server := startServer(t, postgrestest.Options{})
 	for _, size := range []string{"1", "20"} {
 		pooler := startPooler(t, server, map[string]string{"pool_mode": "transaction", "default_pool_size": size})
-		refused(t, postgres.Config{URL: server.URLAt(pooler, "postgres")}, "pool_mode = session")
+		openIsRefused(t, postgres.Config{URL: server.URLAt(pooler, "postgres")}, "pool_mode = session")
 		cleanSession(t, server.URLAt(pooler, "postgres"))
 	}
 }
@@ -64,7 +65,7 @@ func TestSessionPoolerServesAndIsLeftClean(t *testing.T) {
 	cleanSession(t, server.URLAt(pooler, "postgres"))
 }
 
-// cleanSession checks that the next client of a pooler finds a session as new.
+// cleanSession checks that the next client of a pooler gets a session like a new one.
 func cleanSession(t *testing.T, url string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
@@ -80,7 +81,7 @@ func cleanSession(t *testing.T, url string) {
 		t.Fatal(err)
 	}
 	if len(settings) > 0 || locks > 0 {
-		t.Errorf("the settings %q and %d locks were left behind", settings, locks)
+		t.Errorf("the settings %q and %d locks were left", settings, locks)
 	}
 }
 

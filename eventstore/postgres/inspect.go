@@ -8,13 +8,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// errUnfit reports a database that can't hold a log until an operator changes
-// something about it.
+// errUnfit reports that the database cannot hold a log until an operator changes
+// it.
 var errUnfit = errors.New("postgres: the database is not fit for a log")
 
-// inspect looks at the database for the first time, and sets the name of the
-// schema. It leaves nothing in the session, which may be another program's by
-// the next statement.
+// inspect checks the database on the first connection, and sets s.cfg.Schema. It
+// does not change the session: behind a pooler, the session may run another
+// program's statement next.
 func (s *Store) inspect(ctx context.Context, c *pgx.Conn) error {
 	var (
 		pid                uint32
@@ -31,34 +31,34 @@ func (s *Store) inspect(ctx context.Context, c *pgx.Conn) error {
 	case version < 140000:
 		return fmt.Errorf("%w: the server is PostgreSQL %d: version 14 or newer is needed", errUnfit, version/10000)
 	case encoding != "UTF8":
-		return fmt.Errorf("%w: the encoding of %q is %s, and JSON needs UTF8: "+
+		return fmt.Errorf("%w: the encoding of %q is %s, but JSON needs UTF8: "+
 			"make a new database with create database … encoding 'UTF8' template template0", errUnfit, database, encoding)
 	case schema == nil:
 		return fmt.Errorf("%w: no schema of the role's search_path exists: create one, or set the role's search_path", errUnfit)
 	}
 	s.cfg.Schema = *schema
 	if pid == c.PgConn().PID() {
-		return nil // no pooler between
+		return nil // no pooler
 	}
 	shares, err := s.sharesSession(ctx, c)
 	if err == nil && shares {
-		err = fmt.Errorf("%w: a pooler between node and database gives each transaction another session (pool_mode = transaction): "+
+		err = fmt.Errorf("%w: a pooler gives each transaction another session (pool_mode = transaction): "+
 			"set pool_mode = session for %q, or connect to the server itself", errUnfit, database)
 	}
 	return err
 }
 
-// poolerTries is how often sharesSession looks. One look suffices, unless other
-// clients of the pooler take the process that this one has just left.
+// poolerTries is the number of attempts in sharesSession. One attempt suffices
+// unless another client of the pooler takes the process that was just released.
 const poolerTries = 5
 
 // sharesSession reports whether a pooler runs the transactions of one connection
-// in several server processes. It makes another connection hold a process, which
-// may only be a process that the first one does not count on.
+// in several server processes. It opens a transaction on another connection, and
+// checks whether that transaction takes the process of the first connection.
 func (s *Store) sharesSession(ctx context.Context, c *pgx.Conn) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.connectBound(s.sockets.login.get()))
+	ctx, cancel := context.WithTimeout(ctx, s.dialer.Bound())
 	defer cancel()
-	other, err := pgx.ConnectConfig(ctx, s.connConfig(s.sockets.login.get()))
+	other, err := s.dialer.Connect(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -85,7 +85,7 @@ func (s *Store) sharesSession(ctx context.Context, c *pgx.Conn) (bool, error) {
 	return false, err
 }
 
-// process returns which process of the server runs a connection's statement.
+// process returns the id of the server process that runs the statement.
 func process(ctx context.Context, c *pgx.Conn) (pid uint32, err error) {
 	err = c.QueryRow(ctx, `select pg_backend_pid()`, pgx.QueryExecModeExec).Scan(&pid)
 	return pid, err

@@ -11,11 +11,11 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
-// loadSQL returns the snapshot first, as a row of no events. A snapshot of a
-// log that went back may be newer than its stream, or stand where another
-// commit is by now. Once the rows have eventstore.LoadBytes as they are stored,
-// which is compressed, the events of the others are null: stored.Page counts
-// what arrives, and leaves those out.
+// loadSQL returns the snapshot first, as a row without events. It joins the
+// snapshot with its commit, because in a log that went back a snapshot may be
+// newer than its stream or belong to a commit that was replaced. Once the rows
+// have eventstore.LoadBytes (of compressed data, as stored), the events of
+// further rows are null, and stored.Page omits those rows.
 var loadSQL = `with snap as materialized (select s.*
 		from snapshot s join commit c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
 		where s.agg_id = $1 and s.agg_type = $2 and s.fingerprint = $3)
@@ -26,11 +26,11 @@ var loadSQL = `with snap as materialized (select s.*
 			where agg_id = $1 and agg_type = $2 and version > coalesce((select version from snap), $4) order by version limit $5) page) rest`
 
 func loadArgs(r eventstore.LoadRequest) []any {
-	return []any{r.Stream.ID, r.Stream.Type, r.Fingerprint, signed(r.After), r.Limit}
+	return []any{r.Stream.ID, r.Stream.Type, r.Fingerprint, stored.Signed(r.After), r.Limit}
 }
 
-// loadsAtOnce bounds the loads that go to the server together.
-const loadsAtOnce = 64
+// maxLoads bounds the number of loads in one round trip.
+const maxLoads = 64
 
 // load is one call of Load.
 type load struct {
@@ -38,14 +38,14 @@ type load struct {
 
 	page stored.Page
 	err  error
-	done chan struct{} // closed when the two above are there
+	done chan struct{} // closed when page and err are set
 }
 
-// Load implements eventstore.Store. Loads that come while others are under way
-// go to the server together: a node that takes over many aggregates at once
-// needs few connections for it, and few ways there and back.
+// Load implements eventstore.Store. Loads that arrive while others are in flight
+// share a round trip, so a node that takes over many aggregates needs few
+// connections and few round trips.
 func (s *Store) Load(ctx context.Context, r eventstore.LoadRequest) (eventstore.Loaded, error) {
-	if err := stored.CheckLoad(r); err != nil { // what the server refuses would fail for all
+	if err := stored.CheckLoad(r); err != nil { // an error of the server would fail all loads of the round trip
 		return eventstore.Loaded{}, err
 	}
 	l := &load{request: r, done: make(chan struct{})}
@@ -69,7 +69,7 @@ func (s *Store) Load(ctx context.Context, r eventstore.LoadRequest) (eventstore.
 
 const opLoad = "load a stream"
 
-// serveLoads serves loads until ctx ends.
+// serveLoads serves loads over one connection until ctx ends.
 func (s *Store) serveLoads(ctx context.Context) {
 	for {
 		select {
@@ -81,10 +81,10 @@ func (s *Store) serveLoads(ctx context.Context) {
 	}
 }
 
-// gather returns the first load and those that wait with it.
+// gather returns first and the loads that are waiting, at most maxLoads in all.
 func (s *Store) gather(first *load) []*load {
 	list := []*load{first}
-	for len(list) < loadsAtOnce {
+	for len(list) < maxLoads {
 		select {
 		case l := <-s.loads:
 			list = append(list, l)
@@ -95,24 +95,24 @@ func (s *Store) gather(first *load) []*load {
 	return list
 }
 
-// serve asks the server for all loads of a list at once. What fails there fails
-// for all.
+// serve sends all loads of a list in one round trip. If the round trip fails, all
+// of them fail.
 func (s *Store) serve(ctx context.Context, list []*load) {
-	err := s.ask(ctx, opLoad, func(ctx context.Context, c *pgx.Conn) error {
+	err := s.readBounded(ctx, opLoad, func(ctx context.Context, c *pgx.Conn) error {
 		var all pgx.Batch
 		for _, l := range list {
 			all.Queue(loadSQL, loadArgs(l.request)...)
 		}
-		answers := c.SendBatch(ctx, &all)
-		defer answers.Close()
+		results := c.SendBatch(ctx, &all)
+		defer results.Close()
 		for _, l := range list {
 			l.page, l.err = stored.Page{}, nil
-			rows, err := answers.Query()
+			rows, err := results.Query()
 			if err != nil {
 				return err
 			}
 			err = each(rows, func(f *stored.Fields) error {
-				if l.err != nil { // damaged: the other loads go on
+				if l.err != nil { // damaged; the other loads continue
 					return nil
 				}
 				if !l.page.Full() {
@@ -125,7 +125,7 @@ func (s *Store) serve(ctx context.Context, list []*load) {
 				return err
 			}
 		}
-		return answers.Close()
+		return results.Close()
 	})
 	if ctx.Err() != nil {
 		err = eventstore.ErrClosed

@@ -16,7 +16,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 )
 
-// future are this program's migrations and some that there could be.
+// future returns the migrations of this program, and more of a later program.
 func future(t *testing.T, more map[string]string) fstest.MapFS {
 	t.Helper()
 	files := fstest.MapFS{}
@@ -37,14 +37,16 @@ func future(t *testing.T, more map[string]string) fstest.MapFS {
 	return files
 }
 
-// TestMigrationsWhileOldNodesServe plants migrations as later programs could
-// have them. One adds a column under a node that appends without a break. One
-// does not say that older programs work with it, and keeps them out.
+// TestMigrationsWhileOldNodesServe runs two migrations of later programs. The
+// first adds a column while an old node appends. The second is not declared
+// compatible, so the older program is refused.
 func TestMigrationsWhileOldNodesServe(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	cfg := postgres.Config{URL: postgrestest.URL(t)}
-	add := map[string]string{"00002_add.sql": `alter table commit add column region text; insert into compatible values (2, 1);`}
+	one, two := postgres.NewestMigration+1, postgres.NewestMigration+2
+	addFile, silentFile := fmt.Sprintf("%05d_add.sql", one), fmt.Sprintf("%05d_silent.sql", two)
+	add := map[string]string{addFile: fmt.Sprintf(`alter table commit add column region text; insert into compatible values (%d, 1);`, one)}
 
 	old := open(t, cfg)
 	appending, stop := context.WithCancel(ctx)
@@ -66,7 +68,7 @@ func TestMigrationsWhileOldNodesServe(t *testing.T) {
 		}
 	}()
 	<-first
-	next, err := postgres.OpenAs(ctx, cfg, future(t, add), 2)
+	next, err := postgres.OpenAs(ctx, cfg, future(t, add), one)
 	if err != nil {
 		t.Fatalf("adding a column under a running node: %v", err)
 	}
@@ -74,23 +76,23 @@ func TestMigrationsWhileOldNodesServe(t *testing.T) {
 	if _, err := next.Append(ctx, unit("b", 0, "next")); err != nil {
 		t.Errorf("the new program: %v", err)
 	}
-	again := open(t, cfg) // an old node that is started again
+	again := open(t, cfg) // an old node that restarts
 	if _, err := again.Append(ctx, unit("c", 0, "again")); err != nil {
-		t.Errorf("the old program, started on the new schema: %v", err)
+		t.Errorf("the old program, restarted on the new schema: %v", err)
 	}
 	if err := again.Close(); err != nil {
 		t.Error(err)
 	}
 	stop()
 	if err := <-done; err != nil {
-		t.Errorf("the old node, while another migrated: %v", err)
+		t.Errorf("the old node, during the migration: %v", err)
 	}
 	if err := old.Close(); err != nil {
 		t.Error(err)
 	}
 
-	silent := map[string]string{"00002_add.sql": add["00002_add.sql"], "00003_silent.sql": `alter table commit drop column region;`}
-	newest, err := postgres.OpenAs(ctx, cfg, future(t, silent), 3)
+	silent := map[string]string{addFile: add[addFile], silentFile: `alter table commit drop column region;`}
+	newest, err := postgres.OpenAs(ctx, cfg, future(t, silent), two)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,11 +101,11 @@ func TestMigrationsWhileOldNodesServe(t *testing.T) {
 		if err == nil {
 			s.Close()
 		}
-		t.Errorf("the old program on schema 3: %v, want a refusal", err)
+		t.Errorf("the old program on schema %d: %v, want a refusal", two, err)
 	}
 }
 
-// A crash can't part what one transaction has written.
+// A crash cannot separate the rows of one transaction.
 func TestCompatibilityRowsAreWrittenByTheirMigrations(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.EmptyURL(t)
@@ -120,11 +122,11 @@ func TestCompatibilityRowsAreWrittenByTheirMigrations(t *testing.T) {
 		t.Fatal(err)
 	}
 	if migrations == 0 || together != migrations {
-		t.Errorf("%d of %d migrations have written which programs work with them", together, migrations)
+		t.Errorf("%d of %d migrations have inserted their row of compatible", together, migrations)
 	}
 }
 
-func TestDefaultSchemaAndItsNameAreOne(t *testing.T) {
+func TestDefaultSchemaEqualsItsName(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.EmptyURL(t)
 	var (
@@ -132,7 +134,7 @@ func TestDefaultSchemaAndItsNameAreOne(t *testing.T) {
 		ids      = make([]string, 8)
 	)
 	for i := range ids {
-		cfg := postgres.Config{URL: url, Schema: []string{"", "public"}[i%2], ConnectTimeout: stuck / 6}
+		cfg := postgres.Config{URL: url, Schema: []string{"", "public"}[i%2], ConnectTimeout: stuckAfter / 6}
 		starting.Go(func() {
 			s, err := postgres.Open(t.Context(), cfg)
 			if err != nil {

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// proxy stands between a store and its server, and breaks their connections
-// where a test says.
+// proxy forwards data between a store and its server. It breaks their connections
+// at the point that the test chooses.
 type proxy struct {
 	t      *testing.T
 	addr   string
@@ -20,31 +20,31 @@ type proxy struct {
 
 	mu      sync.Mutex
 	rule    rule
-	shut    bool          // when the rule strikes, the server becomes unreachable
-	hit     chan struct{} // closed when the rule has struck
-	closed  bool          // no new connections
+	shut    bool          // the server becomes unreachable when the rule applies
+	hit     chan struct{} // closed when the rule applies
+	closed  bool          // the server is unreachable
 	open    map[net.Conn]struct{}
 	appends map[uint32]bool // backends that append
-	cancels int             // requests to cancel one of those
-	left    int             // bytes that a cutting rule lets through
+	cancels int             // cancel requests for one of those
+	left    int             // bytes that a cutting rule forwards
 	asked   int             // bytes of the newest append's request
 	replied int             // bytes of its reply
 	simple  int             // simple queries, such as pings
-	frozen  chan struct{}   // while not nil, nothing from the server arrives; closed when it thaws
-	toCut   int             // of the next connections, what they are sent ends after so many bytes; -1 for never
+	frozen  chan struct{}   // not nil while nothing is forwarded from the server; closed afterwards
+	toCut   int             // bytes from the server after which a new connection breaks; -1 means never
 
 	serving sync.WaitGroup
 }
 
-// rule says what happens to the next append.
+// rule is the fault of the next append.
 type rule int
 
 const (
 	pass         rule = iota
-	dropReply         // the server gets it and answers; then the connection breaks
-	dropRequest       // the server never gets it; the connection breaks
-	swallowReply      // the server gets it and answers; the answer never comes
-	lastReply         // the server gets it and answers; then the connection breaks, and all others freeze
+	dropReply         // the server replies; then the connection breaks
+	dropRequest       // the connection breaks before the server gets it
+	swallowReply      // the server replies; the reply does not arrive
+	lastReply         // the server replies; then the connection breaks, and all others freeze
 	cutReply          // the connection breaks within the reply
 	cutRequest        // the connection breaks within the request
 )
@@ -71,14 +71,13 @@ func newProxy(t *testing.T, target string) *proxy {
 		p.refuse(true)
 		p.serving.Wait()
 		if p.cancels > 0 {
-			t.Errorf("%d requests to cancel an append were sent", p.cancels)
+			t.Errorf("%d cancel requests for appends were sent", p.cancels)
 		}
 	})
 	return p
 }
 
-// next sets the rule for the next append, and returns what is closed when it
-// has struck.
+// next sets the rule for the next append. The channel is closed when it applies.
 func (p *proxy) next(r rule) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +85,7 @@ func (p *proxy) next(r rule) <-chan struct{} {
 	return p.hit
 }
 
-// nextCut is next for a rule that cuts, after so many bytes.
+// nextCut is next for a cutting rule.
 func (p *proxy) nextCut(r rule, bytes int) <-chan struct{} {
 	hit := p.next(r)
 	p.mu.Lock()
@@ -95,15 +94,15 @@ func (p *proxy) nextCut(r rule, bytes int) <-chan struct{} {
 	return hit
 }
 
-// cutSessions ends what the server sends on each new connection after so many
-// bytes; -1 is never.
+// cutSessions breaks each new connection after a number of bytes from the server.
+// -1 means never.
 func (p *proxy) cutSessions(bytes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.toCut = bytes
 }
 
-// freeze holds back all that the server says, and lets go of it.
+// freeze stops or resumes forwarding from the server.
 func (p *proxy) freeze(frozen bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -124,14 +123,15 @@ func (p *proxy) thawed() {
 	}
 }
 
-// lengths returns how many bytes the newest append and its reply have.
+// lengths returns the bytes of the newest append and of its reply.
 func (p *proxy) lengths() (request, reply int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.asked, p.replied
 }
 
-// nextAndShut is next, and the server is unreachable from then on.
+// nextAndShut is next, and also makes the server unreachable when the rule
+// applies.
 func (p *proxy) nextAndShut(r rule) <-chan struct{} {
 	hit := p.next(r)
 	p.mu.Lock()
@@ -140,8 +140,8 @@ func (p *proxy) nextAndShut(r rule) <-chan struct{} {
 	return hit
 }
 
-// strike takes the rule for a request.
-func (p *proxy) strike() rule {
+// takeRule returns the rule of the next append, and resets it.
+func (p *proxy) takeRule() rule {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := p.rule
@@ -149,8 +149,8 @@ func (p *proxy) strike() rule {
 	return r
 }
 
-// begin begins to count the bytes of an append.
-func (p *proxy) begin() {
+// resetLengths starts counting the bytes of an append.
+func (p *proxy) resetLengths() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked, p.replied = 0, 0
@@ -180,7 +180,8 @@ func (p *proxy) sessionLimit() int {
 	return p.toCut
 }
 
-func (p *proxy) struck() {
+// applied records that the rule has applied.
+func (p *proxy) applied() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = p.closed || p.shut
@@ -200,7 +201,8 @@ func (p *proxy) refuse(closed bool) {
 	}
 }
 
-func (p *proxy) enter(c net.Conn) bool {
+// add returns false if the server is unreachable.
+func (p *proxy) add(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -210,7 +212,7 @@ func (p *proxy) enter(c net.Conn) bool {
 	return true
 }
 
-func (p *proxy) leave(c net.Conn) {
+func (p *proxy) remove(c net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.open, c)
@@ -219,10 +221,10 @@ func (p *proxy) leave(c net.Conn) {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
-	if !p.enter(client) {
+	if !p.add(client) {
 		return
 	}
-	defer p.leave(client)
+	defer p.remove(client)
 	server, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.target)
 	if err != nil {
 		return
@@ -230,7 +232,7 @@ func (p *proxy) serve(client net.Conn) {
 	defer server.Close()
 
 	var (
-		replies = make(chan rule, 1) // what to do with the next reply
+		replies = make(chan rule, 1) // the rule for the next reply
 		backend atomic.Uint32        // its process id
 		both    sync.WaitGroup
 	)
@@ -248,13 +250,14 @@ func (p *proxy) serve(client net.Conn) {
 				}
 				session -= n
 			}
-			// BackendKeyData ends the start of a session.
+			// BackendKeyData ends the start of a session. It has the backend's
+			// process id.
 			if i := bytes.Index(b[:n], []byte("K\x00\x00\x00\x0c")); backend.Load() == 0 && i >= 0 && i+9 <= n {
 				backend.Store(binary.BigEndian.Uint32(b[i+5:]))
 			}
 			select {
 			case r := <-replies:
-				p.struck()
+				p.applied()
 				if r == dropReply {
 					return
 				}
@@ -289,8 +292,8 @@ func (p *proxy) serve(client net.Conn) {
 	both.Wait()
 }
 
-// requests forwards the client's messages one by one. A Bind message of the
-// prepared append is an append.
+// requests forwards the client's messages. A Bind message for the prepared
+// statement ganglion_append counts as an append.
 func (p *proxy) requests(client, server net.Conn, replies chan<- rule, backend *atomic.Uint32) {
 	head := make([]byte, 8)
 	if _, err := io.ReadFull(client, head); err != nil {
@@ -327,14 +330,14 @@ func (p *proxy) requests(client, server net.Conn, replies chan<- rule, backend *
 			p.mu.Lock()
 			p.appends[backend.Load()] = true
 			p.mu.Unlock()
-			p.begin()
-			switch r := p.strike(); r {
+			p.resetLengths()
+			switch r := p.takeRule(); r {
 			case dropRequest:
-				p.struck()
+				p.applied()
 				return
 			case cutRequest:
 				cutting, left = true, p.cutAfter()
-				p.struck()
+				p.applied()
 			case dropReply, swallowReply, lastReply, cutReply:
 				replies <- r
 			case pass:

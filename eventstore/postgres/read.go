@@ -6,12 +6,14 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
+	"github.com/ganglion-es/ganglion/eventstore/internal/core"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/internal/driver"
 )
 
 const columns = `pos, n, agg_type, agg_id, version, key, at, meta, events`
@@ -22,7 +24,8 @@ const (
 	logSQL = `select ` + columns + ` from commit where pos > $1 order by pos limit $2`
 )
 
-// warmReads has the server plan what commands wait for, and finds nothing.
+// warmReads makes the server plan the reads that commands wait for, with
+// parameters that match no row.
 func warmReads(ctx context.Context, c *pgx.Conn) error {
 	for sql, args := range map[string][]any{
 		streamSQL: {"", "", int64(0), 1},
@@ -38,7 +41,7 @@ func warmReads(ctx context.Context, c *pgx.Conn) error {
 
 // ReadStream implements eventstore.Store.
 func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after eventstore.Version, limit int) ([]eventstore.Commit, error) {
-	page, err := s.page(ctx, "read a stream", streamSQL, id.ID, id.Type, signed(after), limit)
+	page, err := s.page(ctx, "read a stream", streamSQL, id.ID, id.Type, stored.Signed(after), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -48,61 +51,56 @@ func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after ev
 // Read implements eventstore.Store.
 func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Commit, error) {
 	log := s.LogID()
-	page, err := s.page(ctx, "read the log", logSQL, signed(after), limit)
+	page, err := s.page(ctx, "read the log", logSQL, stored.Signed(after), limit)
 	if err != nil {
 		return nil, err
 	}
-	if err := stored.Dense(page, after); err != nil || len(page) == 0 {
-		return page, err
-	}
-	last := &page[len(page)-1]
-	return page, s.guard.Saw(log, guard.Of(last))
+	return s.core.Page(log, page, after)
 }
 
-// ReadType implements eventstore.Store. It reads every row of the positions
-// that it looks at: an index on the type would cost every append, and this
-// is bounded by scan.
+// ReadType implements eventstore.Store. It reads every row in the range of
+// positions, because an index on the type would slow every append.
 func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
-	var first, upTo, sum *int64
-	err := s.ask(ctx, "read a type", func(ctx context.Context, c *pgx.Conn) error {
+	const op = "read a type"
+	var w core.Window
+	err := s.readBounded(ctx, op, func(ctx context.Context, c *pgx.Conn) error {
 		return c.QueryRow(ctx, `select min(pos - n), max(pos), sum(n) from commit where pos > $1 and pos <=
 			coalesce((select pos from commit where pos >= $2 order by pos limit 1), 9223372036854775807)`,
-			signed(after), signed(after+eventstore.Position(max(scan, 1)))).Scan(&first, &upTo, &sum)
+			stored.Signed(after), stored.Signed(after+eventstore.Position(max(scan, 1)))).Scan(&w.First, &w.UpTo, &w.Events)
 	})
 	if err != nil {
 		return nil, after, err
 	}
-	if upTo == nil {
-		return nil, after, nil
-	}
-	if err := stored.Window(after, *first, *upTo, *sum); err != nil {
-		return nil, after, err
-	}
-	page, err := s.page(ctx, "read a type", `select `+columns+` from commit where pos > $1 and pos <= $2 and agg_type = $3
-		order by pos limit $4`, signed(after), *upTo, typ, limit)
-	if err != nil {
-		return nil, after, err
-	}
-	if len(page) > 0 && len(page) == limit {
-		return page, page[len(page)-1].Position, nil
-	}
-	return page, eventstore.Position(*upTo), nil
+	return core.TypePage(w, after, limit, func(upTo int64) ([]eventstore.Commit, error) {
+		return s.page(ctx, op, `select `+columns+` from commit where pos > $1 and pos <= $2 and agg_type = $3
+			order by pos limit $4`, stored.Signed(after), upTo, typ, limit)
+	})
+}
+
+// Clock returns the time of the database server's clock. It is the only clock
+// that all nodes can reach, so they compare their own clocks with it.
+func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+	var at time.Time
+	err := s.readBounded(ctx, "read the clock", func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, `select clock_timestamp()`).Scan(&at)
+	})
+	return at, err
 }
 
 // Head implements eventstore.Store.
 func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
 	var head eventstore.Position
-	err := s.ask(ctx, "read the head", func(ctx context.Context, c *pgx.Conn) error {
-		mark := s.guard.Mark()
+	err := s.readBounded(ctx, "read the head", func(ctx context.Context, c *pgx.Conn) error {
+		mark := s.core.Guard.Mark()
 		log, err := look(ctx, c, mark.Newest.Position)
 		if err != nil {
 			return err
 		}
 		head = log.Head.Position
-		if !s.guard.Compare(mark, log) {
-			return s.guard.Err()
+		if !s.core.Guard.Compare(mark, log) {
+			return s.core.Guard.Err()
 		}
-		return s.guard.Saw(log.ID, log.Head)
+		return s.core.Guard.Saw(log.ID, log.Head)
 	})
 	return head, err
 }
@@ -110,7 +108,7 @@ func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
 // StreamHead implements eventstore.Store.
 func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventstore.Head, error) {
 	var version, pos int64
-	err := s.ask(ctx, "read a stream's head", func(ctx context.Context, c *pgx.Conn) error {
+	err := s.readBounded(ctx, "read a stream's head", func(ctx context.Context, c *pgx.Conn) error {
 		err := c.QueryRow(ctx, `select version, pos from commit where agg_id = $1 and agg_type = $2
 			order by version desc limit 1`, id.ID, id.Type).Scan(&version, &pos)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -126,7 +124,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 	if err := stored.CheckSnapshot(snap); err != nil {
 		return err
 	}
-	return s.ask(ctx, "save a snapshot", func(ctx context.Context, c *pgx.Conn) error {
+	return s.readBounded(ctx, "save a snapshot", func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.Exec(ctx, `with saved as (
 				insert into snapshot (agg_id, agg_type, version, pos, at, fingerprint, state)
 				values ($1, $2, $3, $4, $5, $6, $7)
@@ -141,9 +139,9 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 	})
 }
 
-// Audit implements verify.Source. It reads a log that went back as well.
+// Audit implements verify.Source. It also reads a log that went back.
 func (s *Store) Audit(ctx context.Context, query string, row func(scan func(dest ...any) error) error) error {
-	var answered bool // rows were handed on: no second attempt
+	var answered bool // row was called, so the query must not run again
 	var failure error
 	err := s.withConn(ctx, "audit", func(c *pgx.Conn) error {
 		if answered {
@@ -169,10 +167,10 @@ func (s *Store) Audit(ctx context.Context, query string, row func(scan func(dest
 	return err
 }
 
-// page reads commits.
+// page returns the commits that a query selects.
 func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
 	var page []eventstore.Commit
-	err := s.ask(ctx, op, func(ctx context.Context, c *pgx.Conn) error {
+	err := s.readBounded(ctx, op, func(ctx context.Context, c *pgx.Conn) error {
 		page = nil
 		rows, err := c.Query(ctx, query, args...)
 		if err != nil {
@@ -191,15 +189,15 @@ func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]even
 	return page, nil
 }
 
-// each reads rows of commits. It takes the columns as they come from the wire,
-// in binary: scanning them one by one costs as much as all the rest. A row's
-// events are valid until row returns.
+// each calls row with each commit. It decodes the columns itself, from their
+// binary form, because Scan would double the cost of a read. The events of a row
+// are valid until row returns.
 func each(rows pgx.Rows, row func(*stored.Fields) error) error {
 	defer rows.Close()
 	var text []byte
 	for rows.Next() {
 		v := rows.RawValues()
-		// One copy for all that outlives the row.
+		// One string for all names, which outlive the row.
 		text = append(append(append(text[:0], v[2]...), v[3]...), v[5]...)
 		names := string(text)
 		t, i := len(v[2]), len(v[2])+len(v[3])
@@ -210,7 +208,7 @@ func each(rows pgx.Rows, row func(*stored.Fields) error) error {
 			ID:       names[t:i],
 			Version:  int64(binary.BigEndian.Uint64(v[4])),
 			Key:      names[i:],
-			Micros:   int64(binary.BigEndian.Uint64(v[6])) + epoch,
+			Micros:   driver.Micros(v[6]),
 			Meta:     v[7],
 			Events:   v[8],
 		})
@@ -220,6 +218,3 @@ func each(rows pgx.Rows, row func(*stored.Fields) error) error {
 	}
 	return rows.Err()
 }
-
-// signed fits a position or version into SQL's integers.
-func signed[T ~uint64](n T) int64 { return int64(min(uint64(n), 1<<63-1)) }

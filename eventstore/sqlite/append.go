@@ -17,24 +17,24 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
-// statements of the writer, prepared once.
+// statements are the writer's prepared statements.
 type statements struct {
 	mark, free, commit, outcome, version, find *sql.Stmt
 }
 
 const (
-	// base, incarnation, and the commit at the watermark.
+	// markSQL reads the head, the incarnation, and the commit at the mark.
 	markSQL = `select coalesce((select pos from "commit" order by pos desc limit 1), 0), (select id from log),
 		c.pos, c.agg_type, c.agg_id, c.version, c.key, c.at from (select 1) left join "commit" c on c.pos = ?1`
 
-	// freeSQL checks a command that has no events.
+	// freeSQL checks that the stream of a command without events has not moved,
+	// and that its key is not known.
 	freeSQL = `select ?4 = coalesce((select version from "commit" where agg_id = ?1 and agg_type = ?2 order by version desc limit 1), 0)
 		and not exists (select 1 from "commit" where agg_id = ?1 and agg_type = ?2 and key = ?3)
 		and not exists (select 1 from outcome where agg_id = ?1 and agg_type = ?2 and key = ?3)`
 
-	// commitSQL checks and inserts in one: no row goes in when the stream is
-	// not at the version before the command's first event, or when its key is
-	// known.
+	// commitSQL inserts a commit, unless its stream is not at the version before
+	// its first event or its key is known.
 	commitSQL = `insert into "commit" (pos, n, agg_type, agg_id, version, key, hash, at, meta, events)
 		select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
 		where ?5 - ?2 = coalesce((select version from "commit" where agg_id = ?4 and agg_type = ?3 order by version desc limit 1), 0)
@@ -78,7 +78,7 @@ func (s *statements) close() {
 	}
 }
 
-// backend is the side of the database that a Store's Committer talks to.
+// backend stores the batches of one Store.
 type backend struct {
 	db    *database
 	guard *guard.Guard
@@ -87,20 +87,20 @@ type backend struct {
 // Ready implements batch.Backend.
 func (b *backend) Ready() error { return nil }
 
-// Append implements batch.Backend: one transaction per batch.
+// Append implements batch.Backend with one transaction per batch.
 func (b *backend) Append(units []*stored.Unit, _ bool) (batch.Result, error) {
 	d := b.db
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// A commit can't be undone by a context, and SQLite needs none to end.
+	// A context could not undo a commit, and SQLite needs no deadline.
 	ctx := context.Background()
 	if _, err := d.conn.ExecContext(ctx, "begin immediate"); err != nil {
 		return batch.Result{}, failure("begin", err)
 	}
 	result, err := b.inTransaction(ctx, units)
 	if err != nil {
-		// SQLite has ended the transaction by itself after some errors; then
-		// there is nothing left to roll back, and this fails.
+		// After some errors SQLite has already ended the transaction, so this
+		// fails.
 		_, _ = d.conn.ExecContext(ctx, "rollback")
 		return result, err
 	}
@@ -108,16 +108,16 @@ func (b *backend) Append(units []*stored.Unit, _ bool) (batch.Result, error) {
 		f := failure("commit", err)
 		_, rollback := d.conn.ExecContext(ctx, "rollback")
 		if !unwritten(err) || rollback != nil && !alreadyRolledBack(rollback) {
-			f.Kind = batch.Lost // it may be on the disk nevertheless
+			f.Kind = batch.Lost // the batch may be on the disk
 		}
 		return result, f
 	}
 	return result, nil
 }
 
-// unwritten reports whether a COMMIT failed before all of it was written, so
-// that nothing of it is there once it was rolled back. A failed fsync is not
-// such an error: what was written before it may survive a crash.
+// unwritten reports whether a COMMIT failed before everything was written, so
+// that a rollback undoes it. A failed fsync is not such an error: the pages
+// written before it may survive a crash.
 func unwritten(err error) bool {
 	var e *sqlite3.Error
 	if !errors.As(err, &e) {
@@ -126,26 +126,23 @@ func unwritten(err error) bool {
 	return e.Code()&0xff == sqlite3lib.SQLITE_FULL || e.Code() == sqlite3lib.SQLITE_IOERR_WRITE
 }
 
-// alreadyRolledBack reports whether a ROLLBACK failed since SQLite has rolled the
-// transaction back by itself, as it does after most failed writes.
+// alreadyRolledBack reports whether a ROLLBACK failed because SQLite has already
+// rolled back, as it does after most failed writes.
 func alreadyRolledBack(err error) bool {
 	return strings.Contains(err.Error(), "no transaction is active")
 }
 
 func (b *backend) inTransaction(ctx context.Context, units []*stored.Unit) (batch.Result, error) {
-	var (
-		mark = b.guard.Mark()
-		base int64
-		id   string
-		at   looked
-	)
-	if err := b.db.appends.mark.QueryRowContext(ctx, int64(mark.Newest.Position)).Scan(append([]any{&base, &id}, at.columns()...)...); err != nil {
+	mark := b.guard.Mark()
+	log, err := b.db.marked(ctx, mark)
+	if err != nil {
 		return batch.Result{}, failure("read the head", err)
 	}
-	if !b.guard.Compare(mark, guard.Log{ID: id, AtMark: at.commit()}) {
+	if !b.guard.Compare(mark, log) {
 		return batch.Result{}, &batch.Failure{Kind: batch.WentBack, Reason: b.guard.Err().Error()}
 	}
-	result := batch.Result{Log: mark.LogID, Base: eventstore.Position(base), Verdicts: make([]batch.Verdict, len(units))}
+	base := int64(log.Head.Position)
+	result := batch.Result{Log: mark.LogID, Base: log.Head.Position, Verdicts: make([]batch.Verdict, len(units))}
 	for i, u := range units {
 		verdict, err := b.unit(ctx, u, base)
 		if err != nil {
@@ -159,7 +156,32 @@ func (b *backend) inTransaction(ctx context.Context, units []*stored.Unit) (batc
 	return result, nil
 }
 
-// unit stores a unit after base, or says why not.
+// marked reads the log's id, the commit at the mark, and only the position of the
+// head.
+func (d *database) marked(ctx context.Context, m guard.Mark) (log guard.Log, err error) {
+	var (
+		head int64
+		at   guard.Row
+	)
+	err = d.appends.mark.QueryRowContext(ctx, int64(m.Newest.Position)).Scan(append([]any{&head, &log.ID}, at.Columns()...)...)
+	log.AtMark, log.Head.Position = at.Commit(), eventstore.Position(head)
+	return log, err
+}
+
+// compare compares the log with the mark, within a transaction.
+func (d *database) compare(ctx context.Context, g *guard.Guard) error {
+	mark := g.Mark()
+	log, err := d.marked(ctx, mark)
+	if err != nil {
+		return err
+	}
+	if !g.Compare(mark, log) {
+		return g.Err()
+	}
+	return nil
+}
+
+// unit stores a unit after base, or returns the reason why it is refused.
 func (b *backend) unit(ctx context.Context, u *stored.Unit, base int64) (batch.Verdict, error) {
 	several := len(u.Rows) > 1
 	if several {
@@ -187,11 +209,11 @@ func (b *backend) unit(ctx context.Context, u *stored.Unit, base int64) (batch.V
 	if ok {
 		return batch.Verdict{}, nil
 	}
-	return b.why(ctx, u)
+	return b.refusal(ctx, u)
 }
 
-// row stores a command whose last event is to be at pos, and reports false if
-// its key or its version speaks against it.
+// row stores a command whose last event gets the position pos. It returns false
+// if the key is known or the stream has moved.
 func (b *backend) row(ctx context.Context, u *stored.Unit, r *stored.Row, pos int64) (bool, error) {
 	if r.N > 0 {
 		res, err := b.db.appends.commit.ExecContext(ctx, pos, r.N, u.Stream.Type, u.Stream.ID, int64(r.Version),
@@ -216,8 +238,9 @@ func (b *backend) row(ctx context.Context, u *stored.Unit, r *stored.Row, pos in
 	return true, nil
 }
 
-// why finds out what speaks against a unit: its keys first, then its version.
-func (b *backend) why(ctx context.Context, u *stored.Unit) (batch.Verdict, error) {
+// refusal returns the reason why a unit was not stored: its known keys or, if it
+// has none, the version of the stream.
+func (b *backend) refusal(ctx context.Context, u *stored.Unit) (batch.Verdict, error) {
 	found, err := b.find(ctx, u)
 	if err != nil || len(found) > 0 {
 		return batch.Verdict{Found: found}, err
@@ -228,13 +251,13 @@ func (b *backend) why(ctx context.Context, u *stored.Unit) (batch.Verdict, error
 		return batch.Verdict{}, failure("read a version", err)
 	}
 	if v.Actual = eventstore.Version(actual); v.Actual == u.Expected {
-		return batch.Verdict{}, &batch.Failure{Kind: batch.Broken, Reason: "an insert was refused for no reason: check the file with 'ganglion verify'"}
+		return batch.Verdict{}, &batch.Failure{Kind: batch.Broken, Reason: "an insert was refused although neither a key nor the version explains it: check the file with 'ganglion verify'"}
 	}
 	v.Moved = true
 	return v, nil
 }
 
-// find returns what the log holds under the keys of a unit.
+// find looks up the keys of a unit.
 func (b *backend) find(ctx context.Context, u *stored.Unit) (map[int]batch.Found, error) {
 	found := make(map[int]batch.Found)
 	for i := range u.Rows {
@@ -258,7 +281,7 @@ func (b *backend) find(ctx context.Context, u *stored.Unit) (map[int]batch.Found
 	return found, nil
 }
 
-// text passes bytes as SQLite text, nil as null.
+// text converts bytes to SQLite text, and nil to null.
 func text(b []byte) any {
 	if b == nil {
 		return nil
@@ -266,7 +289,7 @@ func text(b []byte) any {
 	return string(b)
 }
 
-// failure says what an error within a transaction means for the batch.
+// failure classifies an error within a transaction.
 func failure(op string, err error) *batch.Failure {
 	f := &batch.Failure{Kind: batch.Broken, Reason: "sqlite: " + op + ": " + err.Error()}
 	var e *sqlite3.Error

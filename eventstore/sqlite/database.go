@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"embed"
 	"errors"
@@ -13,45 +12,46 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/google/uuid"
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// schemaVersion is the newest migration below.
-const schemaVersion = 1
+// schemaVersion is the newest migration.
+const schemaVersion = 5
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
 var errLocked = errors.New("locked")
 
-// database is one open directory, shared by the Stores of this process. One
-// that is read only is its Store's own.
+// database is an open directory. The Stores of a process share it, unless it is
+// read-only.
 type database struct {
 	dir      string
 	readOnly bool
 	lock     *os.File // nil if readOnly
 	write    *sql.DB  // one connection
-	read     *sql.DB  // several, which can't write
-	users    int      // guarded by opened
+	read     *sql.DB  // several connections that cannot write
+	users    int      // Stores; guarded by opened
 
-	mu      sync.Mutex // held while a transaction is under way
+	mu      sync.Mutex // held during a transaction
 	conn    *sql.Conn  // the connection of write
 	appends statements
 }
 
-// opened holds the directories that this process has open.
+// opened holds the directories that this process has open for writing.
 var opened = struct {
 	sync.Mutex
 	byDir map[string]*database
 }{byDir: make(map[string]*database)}
 
-// acquire opens a directory, or joins those who have it open.
+// acquire opens a directory. If it is already open, it adds a user.
 func acquire(ctx context.Context, dir string) (*database, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("sqlite: make the data directory: %w", err)
+		return nil, fmt.Errorf("sqlite: create the data directory: %w", err)
 	}
 	dir, err := resolve(dir)
 	if err != nil {
@@ -71,7 +71,7 @@ func acquire(ctx context.Context, dir string) (*database, error) {
 	return d, nil
 }
 
-// resolve returns the one name of a directory that has several.
+// resolve returns the canonical path of a directory.
 func resolve(dir string) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
@@ -83,16 +83,16 @@ func resolve(dir string) (string, error) {
 	return dir, nil
 }
 
-// openReadOnly opens a directory for one Store that reads. It takes no lock:
-// in WAL mode readers neither block the writer nor see half of a transaction,
-// and a connection that can't write leaves checkpoints to the writer.
+// openReadOnly opens a directory for one Store that only reads. It needs no lock:
+// in WAL mode, readers neither block the writer nor see part of a transaction,
+// and a connection that cannot write leaves checkpoints to the writer.
 func openReadOnly(ctx context.Context, dir string) (*database, error) {
 	dir, err := resolve(dir)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
-		return nil, fmt.Errorf("sqlite: there is no log in %s: %w", dir, err)
+		return nil, fmt.Errorf("sqlite: no log exists in %s: %w", dir, err)
 	}
 	d := &database{dir: dir, readOnly: true}
 	if err := d.openToRead(ctx); err != nil {
@@ -102,7 +102,7 @@ func openReadOnly(ctx context.Context, dir string) (*database, error) {
 }
 
 func (d *database) openToRead(ctx context.Context) (err error) {
-	// Every statement of write fails, by SQLite's own word.
+	// SQLite rejects every statement that writes.
 	if d.write, err = d.connect(1, "busy_timeout(10000)"); err != nil {
 		return err
 	}
@@ -114,7 +114,7 @@ func (d *database) openToRead(ctx context.Context) (err error) {
 	case at > schemaVersion:
 		err = d.checkNewer(ctx, at)
 	case at < schemaVersion:
-		err = fmt.Errorf("sqlite: the log in %s has schema %d, this program reads %d: a node of this program migrates it when it starts", d.dir, at, schemaVersion)
+		err = fmt.Errorf("sqlite: the log in %s has schema %d, this program reads %d: start a node of this program, which migrates the log", d.dir, at, schemaVersion)
 	}
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (d *database) openToRead(ctx context.Context) (err error) {
 	return err
 }
 
-// release closes the directory when nobody is left who uses it.
+// release removes a user, and closes the directory after the last one.
 func (d *database) release() error {
 	if d.readOnly {
 		return d.close()
@@ -156,9 +156,9 @@ func (d *database) open(ctx context.Context) error {
 	}
 	d.lock = lock
 
-	// The cache is 64 MiB for the writer and 16 for each reader. A checkpoint
-	// every 4,000 pages (16 MiB) keeps the write-ahead log short without
-	// writing hot index pages too often.
+	// The cache is 64 MiB for the writer and 16 MiB for each reader. A checkpoint
+	// every 4,000 pages (16 MiB) keeps the write-ahead log short without writing
+	// hot index pages too often.
 	if d.write, err = d.connect(1, "journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(10000)",
 		"wal_autocheckpoint(4000)", "cache_size(-65536)", "trusted_schema(0)"); err != nil {
 		return err
@@ -169,7 +169,7 @@ func (d *database) open(ctx context.Context) error {
 	if d.conn, err = d.write.Conn(ctx); err != nil {
 		return fmt.Errorf("sqlite: connect: %w", err)
 	}
-	if _, err := d.conn.ExecContext(ctx, `insert into log (one, id) values (1, ?) on conflict do nothing`, newLogID()); err != nil {
+	if _, err := d.conn.ExecContext(ctx, `insert into log (one, id) values (1, ?) on conflict do nothing`, uuid.NewString()); err != nil {
 		return fmt.Errorf("sqlite: name the log: %w", err)
 	}
 	if err := d.appends.prepare(ctx, d.conn); err != nil {
@@ -203,8 +203,8 @@ func (d *database) connect(conns int, pragmas ...string) (*sql.DB, error) {
 	return db, nil
 }
 
-// migrate brings the schema up to date. The caller holds the lock file and
-// the process's own lock, so nobody else does the same.
+// migrate brings the schema up to date. The caller holds the lock file and opened,
+// so no other migration runs.
 func (d *database) migrate(ctx context.Context) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -228,8 +228,7 @@ func (d *database) migrate(ctx context.Context) error {
 	return nil
 }
 
-// checkNewer returns an error if this program can't use a newer program's
-// schema.
+// checkNewer returns an error if this program cannot use a newer schema.
 func (d *database) checkNewer(ctx context.Context, at int64) error {
 	var oldest int64
 	err := d.write.QueryRowContext(ctx, `select oldest from compatible where schema = ?`, at).Scan(&oldest)
@@ -237,7 +236,7 @@ func (d *database) checkNewer(ctx context.Context, at int64) error {
 		return fmt.Errorf("sqlite: read the schema's version in %s: %w", d.dir, err)
 	}
 	if err != nil || oldest > schemaVersion {
-		return fmt.Errorf("%w: the log in %s has schema %d, this program knows %d: use a newer one",
+		return fmt.Errorf("%w: the log in %s has schema %d, this program knows %d: use a newer program",
 			eventstore.ErrSchemaTooNew, d.dir, at, schemaVersion)
 	}
 	return nil
@@ -259,13 +258,4 @@ func (d *database) close() error {
 		errs = append(errs, unlockFile(d.lock))
 	}
 	return errors.Join(errs...)
-}
-
-// newLogID returns a random uuid (version 4).
-func newLogID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

@@ -10,8 +10,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// TestFullDiskIsUnavailableAndLosesNothing fills a small disk, and makes it
-// larger.
+// TestFullDiskIsUnavailableAndLosesNothing fills a small disk, and then enlarges it.
 func TestFullDiskIsUnavailableAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -19,7 +18,7 @@ func TestFullDiskIsUnavailableAndLosesNothing(t *testing.T) {
 		return syscall.Mount("tmpfs", dir, "tmpfs", flags, fmt.Sprintf("size=%dm", mib))
 	}
 	if err := mount(0, 6); err != nil {
-		t.Logf("NOT TESTED ON A REAL SMALL DISK: this user may not mount one (%v); run the tests as root for that", err)
+		t.Logf("NOT TESTED on a small disk: this user may not mount one (%v); run the tests as root", err)
 		return
 	}
 	defer func() {
@@ -47,19 +46,19 @@ func TestFullDiskIsUnavailableAndLosesNothing(t *testing.T) {
 			break
 		}
 	}
-	holds := func(want int) {
+	wantCommits := func(want int) {
 		t.Helper()
 		page, err := s.Read(t.Context(), 0, 1000)
 		if err != nil || len(page) != want {
 			t.Errorf("the log holds %d commits, %v; want %d", len(page), err, want)
 		}
 	}
-	holds(stored)
+	wantCommits(stored)
 	if err := mount(syscall.MS_REMOUNT, 20); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Append(t.Context(), unit(stored)); err != nil {
-		t.Errorf("once the disk has room: %v", err)
+		t.Errorf("after the disk was enlarged: %v", err)
 	}
-	holds(stored + 1)
+	wantCommits(stored + 1)
 }

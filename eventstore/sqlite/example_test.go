@@ -17,7 +17,7 @@ func ExampleOpen() {
 	defer os.RemoveAll(dir)
 	ctx := context.Background()
 
-	// Three nodes of one process, on one log.
+	// Three nodes of one process share a log.
 	for range 3 {
 		store, err := sqlite.Open(ctx, sqlite.Config{Dir: dir})
 		if err != nil {

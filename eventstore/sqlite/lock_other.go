@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// lockFile takes the lock by creating the file. After a crash the file has to
-// be deleted by hand; the error of Open names its directory.
+// lockFile locks by creating a file. After a crash, an operator must delete that
+// file; the error of Open names its directory.
 func lockFile(path string) (f *os.File, pid string, err error) {
 	f, err = os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
 	if errors.Is(err, fs.ErrExist) {

@@ -9,8 +9,9 @@ import (
 	"syscall"
 )
 
-// lockFile takes the lock for as long as the file is open: the system gives
-// it back however the process ends. pid is the holder's, if it can be read.
+// lockFile locks a file until it is closed. The system releases the lock when the
+// process ends, even after a crash. pid is the holder's process id, if the file
+// contains it.
 func lockFile(path string) (f *os.File, pid string, err error) {
 	f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -25,7 +26,8 @@ func lockFile(path string) (f *os.File, pid string, err error) {
 		}
 		return nil, "", err
 	}
-	// Only for the error above; the lock does not depend on it.
+	// The process id is only for the error message above. The lock does not
+	// depend on it.
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
 	}

@@ -6,68 +6,51 @@ import (
 	"fmt"
 
 	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
+	"github.com/ganglion-es/ganglion/eventstore/groups"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
+	"github.com/ganglion-es/ganglion/eventstore/rows"
+	"github.com/ganglion-es/ganglion/eventstore/wakes"
 )
-
-var _ eventstore.Mover = (*Store)(nil)
 
 // Records implements eventstore.Mover.
 func (s *Store) Records(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Record, error) {
 	const op = "read the log"
-	ctx, done, err := s.useSafely(ctx)
+	ctx, done, err := s.useSound(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
 	log := s.LogID()
-	rows, err := s.db.read.QueryContext(ctx, `select `+columns+`, hash from "commit" where pos > ?1 order by pos limit ?2`, signed(after), limit)
+	rows, err := s.db.read.QueryContext(ctx, `select `+columns+`, hash from "commit" where pos > ?1 order by pos limit ?2`, stored.Signed(after), limit)
 	if err != nil {
 		return nil, s.failed(ctx, op, err)
 	}
 	defer rows.Close()
 	var page []eventstore.Record
 	for rows.Next() {
-		var (
-			f    stored.Fields
-			hash []byte
-		)
-		if err := rows.Scan(&f.Position, &f.N, &f.Type, &f.ID, &f.Version, &f.Key, &f.Micros, &f.Meta, &f.Events, &hash); err != nil {
-			return nil, s.failed(ctx, op, err)
-		}
-		r, err := f.Record(hash)
+		r, err := stored.ScanRecord(rows.Scan)
 		if err != nil {
-			return nil, err
+			return nil, s.failed(ctx, op, err)
 		}
 		page = append(page, r)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, s.failed(ctx, op, err)
 	}
-	if err := stored.DenseRecords(page, after); err != nil || len(page) == 0 {
-		return page, err
-	}
-	return page, s.guard.Saw(log, guard.Of(&page[len(page)-1].Commit))
+	return s.core.Records(log, page, after)
 }
 
 // Restore implements eventstore.Mover.
 func (s *Store) Restore(ctx context.Context, records []eventstore.Record) error {
-	list, err := stored.PrepareRestore(records)
-	if err != nil || len(list) == 0 {
-		return err
-	}
-	log := s.LogID()
-	err = s.change(ctx, "restore", func(ctx context.Context) error { return s.db.restore(ctx, list) })
-	if err != nil {
-		return err
-	}
-	return s.guard.Saw(log, guard.Of(&records[len(records)-1].Commit))
+	return s.core.Restore(records, func(list []stored.Restored) error {
+		return s.change(ctx, "restore", func(ctx context.Context) error { return s.db.restore(ctx, list) })
+	})
 }
 
-// change runs a transaction that appends wait for. Like them it is not cut
-// short by a context.
+// change runs a transaction, and appends wait for it. Like an append, it is not
+// cancelled by the context once it has begun.
 func (s *Store) change(ctx context.Context, op string, do func(context.Context) error) error {
-	ctx, done, err := s.useSafely(ctx)
+	ctx, done, err := s.useSound(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +61,7 @@ func (s *Store) change(ctx context.Context, op string, do func(context.Context) 
 	if err != nil {
 		return s.failed(ctx, op, err)
 	}
-	if err = s.unchanged(ctx); err == nil {
+	if err = s.db.compare(ctx, s.core.Guard); err == nil {
 		err = do(ctx)
 	}
 	if err == nil {
@@ -87,35 +70,22 @@ func (s *Store) change(ctx context.Context, op string, do func(context.Context) 
 	if err == nil {
 		return nil
 	}
-	// SQLite has ended the transaction by itself after some errors; then
-	// there is nothing left to roll back, and this fails.
+	// After some errors SQLite has already ended the transaction, so this fails.
 	_, _ = s.db.conn.ExecContext(ctx, "rollback")
 	var refused *eventstore.RestoreError
-	if errors.As(err, &refused) || errors.Is(err, eventstore.ErrWentBack) {
+	for _, ours := range append([]error{eventstore.ErrWentBack, rows.ErrFenced, rows.ErrPaused, rows.ErrDropped, rows.ErrNoHandover, wakes.ErrFenced, errTried}, groups.Errors...) {
+		if errors.Is(err, ours) {
+			return err
+		}
+	}
+	if errors.As(err, &refused) {
 		return err
 	}
 	return s.failed(ctx, op, err)
 }
 
-// unchanged reports a log that went back, seen from within a transaction.
-func (s *Store) unchanged(ctx context.Context) error {
-	mark := s.guard.Mark()
-	var (
-		base int64
-		id   string
-		at   looked
-	)
-	if err := s.db.appends.mark.QueryRowContext(ctx, int64(mark.Newest.Position)).Scan(append([]any{&base, &id}, at.columns()...)...); err != nil {
-		return err
-	}
-	if !s.guard.Compare(mark, guard.Log{ID: id, AtMark: at.commit()}) {
-		return s.guard.Err()
-	}
-	return nil
-}
-
-// restore stores the commits within a transaction, by the statement that
-// appends use, which checks versions and keys.
+// restore stores the commits within a transaction. It uses the statement of
+// appends, which checks versions and keys.
 func (d *database) restore(ctx context.Context, list []stored.Restored) error {
 	var head int64
 	var outcomes bool
@@ -155,11 +125,10 @@ func (d *database) whyNotRestored(ctx context.Context, r *stored.Restored) error
 	if err := d.appends.version.QueryRowContext(ctx, r.Stream.ID, r.Stream.Type).Scan(&actual); err != nil {
 		return err
 	}
-	reason := fmt.Sprintf("%s already has a commit with the key %q", r.Stream, r.Key)
-	if before := int64(r.Version) - int64(r.N); actual != before {
-		reason = fmt.Sprintf("it continues version %d of %s, which is at version %d", before, r.Stream, actual)
+	if actual != r.Before() {
+		return r.Discontinued(actual)
 	}
-	return &eventstore.RestoreError{Position: r.Position, Reason: reason}
+	return &eventstore.RestoreError{Position: r.Position, Reason: fmt.Sprintf("%s already has a commit with the key %q", r.Stream, r.Key)}
 }
 
 // Adopt implements eventstore.Mover.
@@ -189,6 +158,6 @@ func (s *Store) Adopt(ctx context.Context, id string) error {
 	if err != nil {
 		return s.failed(ctx, "read the log", err)
 	}
-	s.guard.Take(log)
+	s.core.Guard.Trust(log)
 	return nil
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
+	"github.com/ganglion-es/ganglion/eventstore/internal/core"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
@@ -16,7 +16,7 @@ const columns = `pos, n, agg_type, agg_id, version, key, at, meta, events`
 // ReadStream implements eventstore.Store.
 func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after eventstore.Version, limit int) ([]eventstore.Commit, error) {
 	page, err := s.page(ctx, "read a stream", `select `+columns+` from "commit"
-		where agg_id = ?1 and agg_type = ?2 and version > ?3 order by version limit ?4`, id.ID, id.Type, signed(after), limit)
+		where agg_id = ?1 and agg_type = ?2 and version > ?3 order by version limit ?4`, id.ID, id.Type, stored.Signed(after), limit)
 	if err != nil {
 		return nil, err
 	}
@@ -26,75 +26,56 @@ func (s *Store) ReadStream(ctx context.Context, id eventstore.StreamID, after ev
 // Read implements eventstore.Store.
 func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) ([]eventstore.Commit, error) {
 	log := s.LogID()
-	page, err := s.page(ctx, "read the log", `select `+columns+` from "commit" where pos > ?1 order by pos limit ?2`, signed(after), limit)
+	page, err := s.page(ctx, "read the log", `select `+columns+` from "commit" where pos > ?1 order by pos limit ?2`, stored.Signed(after), limit)
 	if err != nil {
 		return nil, err
 	}
-	return page, s.dense(log, page, after)
+	return s.core.Page(log, page, after)
 }
 
-// dense checks a page of the log, and remembers its newest commit.
-func (s *Store) dense(log string, page []eventstore.Commit, after eventstore.Position) error {
-	if err := stored.Dense(page, after); err != nil || len(page) == 0 {
-		return err
-	}
-	return s.guard.Saw(log, guard.Of(&page[len(page)-1]))
-}
-
-// ReadType implements eventstore.Store. It reads every row of the positions
-// that it looks at: an index on the type would cost every append, and this
-// is bounded by scan.
+// ReadType implements eventstore.Store. It reads every row in the range of
+// positions, because an index on the type would slow every append.
 func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
-	ctx, done, err := s.useSafely(ctx)
+	const op = "read a type"
+	ctx, done, err := s.useSound(ctx)
 	if err != nil {
 		return nil, after, err
 	}
-	var first, upTo, sum sql.NullInt64
+	var w core.Window
 	err = s.db.read.QueryRowContext(ctx, `select min(pos - n), max(pos), sum(n) from "commit" where pos > ?1 and pos <=
 		coalesce((select pos from "commit" where pos >= ?1 + ?2 order by pos limit 1), 9223372036854775807)`,
-		signed(after), max(scan, 1)).Scan(&first, &upTo, &sum)
+		stored.Signed(after), max(scan, 1)).Scan(&w.First, &w.UpTo, &w.Events)
 	done()
 	if err != nil {
-		return nil, after, s.failed(ctx, "read a type", err)
+		return nil, after, s.failed(ctx, op, err)
 	}
-	if !upTo.Valid {
-		return nil, after, nil
-	}
-	if err := stored.Window(after, first.Int64, upTo.Int64, sum.Int64); err != nil {
-		return nil, after, err
-	}
-	page, err := s.page(ctx, "read a type", `select `+columns+` from "commit" where pos > ?1 and pos <= ?2 and agg_type = ?3
-		order by pos limit ?4`, signed(after), upTo.Int64, typ, limit)
-	if err != nil {
-		return nil, after, err
-	}
-	if len(page) > 0 && len(page) == limit {
-		return page, page[len(page)-1].Position, nil
-	}
-	return page, eventstore.Position(upTo.Int64), nil
+	return core.TypePage(w, after, limit, func(upTo int64) ([]eventstore.Commit, error) {
+		return s.page(ctx, op, `select `+columns+` from "commit" where pos > ?1 and pos <= ?2 and agg_type = ?3
+			order by pos limit ?4`, stored.Signed(after), upTo, typ, limit)
+	})
 }
 
 // Head implements eventstore.Store.
 func (s *Store) Head(ctx context.Context) (eventstore.Position, error) {
-	ctx, done, err := s.useSafely(ctx)
+	ctx, done, err := s.useSound(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer done()
-	mark := s.guard.Mark()
+	mark := s.core.Guard.Mark()
 	log, err := s.db.look(ctx, mark.Newest.Position)
 	if err != nil {
 		return 0, s.failed(ctx, "read the head", err)
 	}
-	if !s.guard.Compare(mark, log) {
-		return 0, s.guard.Err()
+	if !s.core.Guard.Compare(mark, log) {
+		return 0, s.core.Guard.Err()
 	}
-	return log.Head.Position, s.guard.Saw(log.ID, log.Head)
+	return log.Head.Position, s.core.Guard.Saw(log.ID, log.Head)
 }
 
 // StreamHead implements eventstore.Store.
 func (s *Store) StreamHead(ctx context.Context, id eventstore.StreamID) (eventstore.Head, error) {
-	ctx, done, err := s.useSafely(ctx)
+	ctx, done, err := s.useSound(ctx)
 	if err != nil {
 		return eventstore.Head{}, err
 	}
@@ -121,15 +102,16 @@ func (s *Store) Load(ctx context.Context, r eventstore.LoadRequest) (eventstore.
 		}
 		return errFull
 	}
-	// A snapshot comes first, as a row of no events. One of a log that went back
-	// may be newer than its stream, or stand where another commit is by now.
+	// The snapshot comes first, as a row without events. It is joined with its
+	// commit, because in a log that went back a snapshot may be newer than its
+	// stream or belong to a commit that was replaced.
 	err := s.each(ctx, "load a stream", add, `with snap as materialized (select s.*
 			from snapshot s join "commit" c on c.pos = s.pos and c.agg_id = s.agg_id and c.agg_type = s.agg_type and c.version = s.version and c.at = s.at
 			where s.agg_id = ?1 and s.agg_type = ?2 and s.fingerprint = ?3)
 		select pos, 0, agg_type, agg_id, version, fingerprint, at, null, state from snap
 		union all select * from (select `+columns+` from "commit"
 			where agg_id = ?1 and agg_type = ?2 and version > coalesce((select version from snap), ?4) order by version limit ?5)`,
-		r.Stream.ID, r.Stream.Type, r.Fingerprint, signed(r.After), r.Limit)
+		r.Stream.ID, r.Stream.Type, r.Fingerprint, stored.Signed(r.After), r.Limit)
 	if err != nil && !errors.Is(err, errFull) {
 		return eventstore.Loaded{}, err
 	}
@@ -141,7 +123,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 	if err := stored.CheckSnapshot(snap); err != nil {
 		return err
 	}
-	ctx, done, err := s.useSafely(ctx)
+	ctx, done, err := s.useSound(ctx)
 	if err != nil {
 		return err
 	}
@@ -153,7 +135,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 		where excluded.version >= snapshot.version`,
 		snap.Stream.ID, snap.Stream.Type, int64(snap.Version), int64(snap.Position), snap.At.UnixMicro(),
 		snap.Fingerprint, string(snap.State), time.Now().UnixMicro())
-	if err == nil { // a crash in between leaves one too many until the next save
+	if err == nil { // after a crash between the statements, one snapshot too many remains until the next save
 		_, err = s.db.exec(ctx, `delete from snapshot where agg_id = ?1 and agg_type = ?2 and fingerprint <> ?3
 			and stored < (select max(stored) from snapshot where agg_id = ?1 and agg_type = ?2 and fingerprint <> ?3)`,
 			snap.Stream.ID, snap.Stream.Type, snap.Fingerprint)
@@ -164,7 +146,7 @@ func (s *Store) SaveSnapshot(ctx context.Context, snap eventstore.Snapshot) erro
 	return nil
 }
 
-// page reads commits.
+// page returns the commits that a query selects.
 func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]eventstore.Commit, error) {
 	var page []eventstore.Commit
 	err := s.each(ctx, op, func(f *stored.Fields) error {
@@ -178,9 +160,9 @@ func (s *Store) page(ctx context.Context, op, query string, args ...any) ([]even
 	return page, nil
 }
 
-// each reads rows of commits.
+// each calls row with each row that a query selects.
 func (s *Store) each(ctx context.Context, op string, row func(*stored.Fields) error, query string, args ...any) error {
-	ctx, done, err := s.useSafely(ctx)
+	ctx, done, err := s.useSound(ctx)
 	if err != nil {
 		return err
 	}
@@ -192,7 +174,7 @@ func (s *Store) each(ctx context.Context, op string, row func(*stored.Fields) er
 	defer rows.Close()
 	for rows.Next() {
 		var f stored.Fields
-		if err := rows.Scan(&f.Position, &f.N, &f.Type, &f.ID, &f.Version, &f.Key, &f.Micros, &f.Meta, &f.Events); err != nil {
+		if err := rows.Scan(f.Columns()...); err != nil {
 			return s.failed(ctx, op, err)
 		}
 		if err := row(&f); err != nil {
@@ -204,6 +186,3 @@ func (s *Store) each(ctx context.Context, op string, row func(*stored.Fields) er
 	}
 	return nil
 }
-
-// signed fits a position or version into SQL's integers.
-func signed[T ~uint64](n T) int64 { return int64(min(uint64(n), 1<<63-1)) }

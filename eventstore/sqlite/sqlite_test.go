@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if dir := os.Getenv("GANGLION_TEST_OPEN"); dir != "" { // the second process of TestSecondProcess
+	if dir := os.Getenv("GANGLION_TEST_OPEN"); dir != "" { // the second process of TestSecondProcessCannotWrite
 		s, err := sqlite.Open(context.Background(), sqlite.Config{Dir: dir, ReadOnly: os.Getenv("GANGLION_TEST_READ") != ""})
 		if err != nil {
 			fmt.Print(err)
@@ -42,7 +42,7 @@ func open(t *testing.T, dir string, committed eventstore.Committed) *sqlite.Stor
 	return s
 }
 
-// spoil changes the tables behind the store's back, without the triggers.
+// spoil changes the tables without the store, after it has dropped the triggers.
 func spoil(t *testing.T, dir string, statements ...string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(dir, "log.db")+"?_pragma=busy_timeout(10000)")
@@ -103,7 +103,7 @@ func TestCommitsAreNeverChanged(t *testing.T) {
 	}
 }
 
-func TestSecondProcess(t *testing.T) {
+func TestSecondProcessCannotWrite(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	second := func() (string, error) {
@@ -113,32 +113,32 @@ func TestSecondProcess(t *testing.T) {
 		return string(out), err
 	}
 	s := open(t, dir, nil)
-	same := open(t, dir, nil) // the same process may
+	same := open(t, dir, nil) // allowed in the same process
 	out, err := second()
 	if err == nil || !strings.Contains(out, dir) || !strings.Contains(out, fmt.Sprintf("process %d", os.Getpid())) {
-		t.Errorf("a second process got %v: %q; want an error that names the directory and this process", err, out)
+		t.Errorf("a second process got %v: %q; want an error with the directory and this process", err, out)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := second(); err == nil {
-		t.Errorf("a second process got in while a store was open: %q", out)
+		t.Errorf("a second process opened the log while a store was open: %q", out)
 	}
 	if err := same.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := second(); err != nil {
-		t.Errorf("a second process got %v: %q after all stores were closed", err, out)
+		t.Errorf("after all stores were closed, a second process got %v: %q", err, out)
 	}
 }
 
-// TestReadersDoNotNeedTheWritersLock reads a log from a second process while
-// this one writes it, and from this process too. Readers can't change it.
+// TestReadersDoNotNeedTheWritersLock reads a log that this process writes, from a
+// second process and from this one. Readers cannot change it.
 func TestReadersDoNotNeedTheWritersLock(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	readOnly := sqlite.Config{Dir: dir, ReadOnly: true}
-	if _, err := sqlite.Open(t.Context(), readOnly); err == nil || !strings.Contains(err.Error(), "there is no log in "+dir) {
+	if _, err := sqlite.Open(t.Context(), readOnly); err == nil || !strings.Contains(err.Error(), "no log exists in "+dir) {
 		t.Errorf("a folder without a log: %v", err)
 	}
 	writer := open(t, dir, nil)
@@ -167,12 +167,12 @@ func TestReadersDoNotNeedTheWritersLock(t *testing.T) {
 	}
 	defer reader.Close()
 	if err := add(reader, 3); err == nil || !strings.Contains(err.Error(), "readonly") {
-		t.Errorf("a reader appends: %v", err)
+		t.Errorf("a reader appended: %v", err)
 	}
 	if _, err := reader.AcceptLoss(t.Context()); err == nil || reader.LogID() != writer.LogID() {
-		t.Errorf("a reader accepts a loss: %v", err)
+		t.Errorf("a reader accepted a loss: %v", err)
 	}
-	if err := add(writer, 3); err != nil { // nothing that readers did is in its way
+	if err := add(writer, 3); err != nil { // readers do not block the writer
 		t.Fatal(err)
 	}
 	if commits, err := reader.Read(t.Context(), 0, 100); err != nil || len(commits) != 4 {
@@ -180,7 +180,7 @@ func TestReadersDoNotNeedTheWritersLock(t *testing.T) {
 	}
 }
 
-func TestSchemaFromTheFuture(t *testing.T) {
+func TestNewerSchemaIsRefusedUnlessCompatible(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if err := open(t, dir, nil).Close(); err != nil {
@@ -194,24 +194,24 @@ func TestSchemaFromTheFuture(t *testing.T) {
 	spoil(t, dir, `insert into compatible values (99, 1)`)
 	s, err := sqlite.Open(t.Context(), sqlite.Config{Dir: dir})
 	if err != nil {
-		t.Fatalf("a schema that declares itself compatible: %v", err)
+		t.Fatalf("a schema that is declared compatible: %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestInvalidDirectoryIsNamed(t *testing.T) {
 	t.Parallel()
-	_, err := sqlite.Open(t.Context(), sqlite.Config{KeepOutcomes: -1})
-	if err == nil || !strings.Contains(err.Error(), "Dir is required") || !strings.Contains(err.Error(), "KeepOutcomes is negative") {
-		t.Errorf("got %v, want every problem at once", err)
+	_, err := sqlite.Open(t.Context(), sqlite.Config{})
+	if err == nil || !strings.Contains(err.Error(), "Dir is required") {
+		t.Errorf("got %v, want an error for the missing directory", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := sqlite.Open(t.Context(), sqlite.Config{Dir: file}); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("got %v, want an error that names the path", err)
+		t.Errorf("got %v, want an error with the path", err)
 	}
 }

@@ -19,8 +19,11 @@ func testRoundTrip(t *testing.T, log Log) {
 	c := eventstore.Command{
 		Key:  "0190b5c0-0000-7000-8000-000000000001",
 		Hash: eventstore.Hash{255, 0, 1},
-		At:   epoch.Add(789), // nanoseconds are not kept
-		Meta: eventstore.Meta{Client: `o'"hara\ 日本`, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		At:   epoch.Add(789), // nanoseconds are dropped
+		Meta: eventstore.Meta{
+			Client: `o'"hara\ 日本`, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+			Depth: 7, Wake: eventstore.Wake{Known: true, Micros: 1_700_000_000_000_001, Revision: 3},
+		},
 		Events: []eventstore.Event{
 			{Type: "opened", Data: json.RawMessage(`{"item":"a \"lamp\" \\ \u00e9 😀 \ud83d\ude00","n":[1,-2.5e10,true,null,{}],"o":{"}":"]"}}`)},
 			{Type: "closed", Form: 3, Data: json.RawMessage(`null`)},
@@ -53,7 +56,7 @@ func testRoundTrip(t *testing.T, log Log) {
 		}
 	}
 
-	// The same id under another type is another stream.
+	// The same id of another type is another stream.
 	other := eventstore.StreamID{Type: "counter", ID: id.ID}
 	equal(t, "places", f.append(unit(other, 0, command("k", 1))), []eventstore.Place{{Version: 1, Position: 4}})
 }
@@ -61,17 +64,17 @@ func testRoundTrip(t *testing.T, log Log) {
 func testConflictInBatch(t *testing.T, log Log) {
 	units := []eventstore.Unit{
 		unit(stream(1), 0, command("a", 2)),
-		unit(stream(2), 7, command("b", 1)), // not there
+		unit(stream(2), 7, command("b", 1)), // the stream is at 0
 		unit(stream(3), 0, command("c", 1)),
 	}
 	f, appended, errs := inOneBatch(t, log, units...)
 	var conflict *eventstore.ConflictError
 	if !errors.As(errs[1], &conflict) || !errors.Is(errs[1], eventstore.ErrConflict) {
-		t.Fatalf("the offender got %v, want a conflict", errs[1])
+		t.Fatalf("the conflicting unit got %v, want a conflict", errs[1])
 	}
 	equal(t, "conflict", conflict, &eventstore.ConflictError{Stream: stream(2), Expected: 7, Actual: 0})
 	if errs[0] != nil || errs[2] != nil {
-		t.Fatalf("the neighbours got %v and %v", errs[0], errs[2])
+		t.Fatalf("the other units got %v and %v", errs[0], errs[2])
 	}
 	equal(t, "places", []eventstore.Place{appended[0].Commands[0], appended[2].Commands[0]},
 		[]eventstore.Place{{Version: 2, Position: 3}, {Version: 1, Position: 4}})
@@ -85,8 +88,8 @@ func testUnitWhole(t *testing.T, log Log) {
 	equal(t, "places", f.append(unit(stream(2), 0, command("none", 0), command("c", 1))),
 		[]eventstore.Place{{Version: 0, Position: 0}, {Version: 1, Position: 4}})
 
-	// The third command's key is known: nothing of the unit is stored, and
-	// the next unit takes the very next position.
+	// The third command's key is known: nothing of the unit is stored, and the
+	// next unit gets the next position.
 	_, err := f.Append(t.Context(), unit(stream(1), 3, command("d", 1), command("e", 1), command("b", 1)))
 	var known *eventstore.KnownKeysError
 	if !errors.As(err, &known) || !errors.Is(err, eventstore.ErrKnownKeys) {
@@ -97,7 +100,8 @@ func testUnitWhole(t *testing.T, log Log) {
 		[]eventstore.Place{{Version: 4, Position: 5}, {Version: 5, Position: 6}})
 	f.wantKeys("a", "b", "c", "d", "e")
 
-	// Two commands of one unit can't share a key: whoever decided them knew.
+	// Two commands of one unit must not share a key: the host that decides them
+	// sees both.
 	if _, err := f.Append(t.Context(), unit(stream(1), 5, command("x", 1), command("x", 1))); !errors.Is(err, eventstore.ErrInvalid) {
 		t.Errorf("a key twice in a unit: got %v, want invalid data", err)
 	}
@@ -107,8 +111,8 @@ func testUnitWhole(t *testing.T, log Log) {
 }
 
 func testStreamOrder(t *testing.T, log Log) {
-	// All wait at once; a batch takes one unit of the stream, the others
-	// wait in the order in which they came, and all succeed.
+	// A batch has one unit of the stream. The others wait in the order of their
+	// arrival, and all succeed.
 	var units []eventstore.Unit
 	for i := range 5 {
 		units = append(units, unit(stream(1), eventstore.Version(i), command(fmt.Sprint("k", i), 1)))
@@ -144,25 +148,25 @@ func testPoison(t *testing.T, log Log) {
 	}
 	f := open(t, log)
 	for name, u := range map[string]eventstore.Unit{
-		"NUL in the key":             with(func(u *eventstore.Unit) { u.Commands[0].Key = "a\x00b" }),
-		"NUL in the id":              with(func(u *eventstore.Unit) { u.Stream.ID = "a\x00b" }),
-		"NUL in an event's name":     with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Type = "a\x00b" }),
-		"NUL in the client":          with(func(u *eventstore.Unit) { u.Commands[0].Meta.Client = "a\x00b" }),
-		"no UTF-8 in the key":        with(func(u *eventstore.Unit) { u.Commands[0].Key = "\xff" }),
-		"no UTF-8 in the client":     with(func(u *eventstore.Unit) { u.Commands[0].Meta.Client = "\xff" }),
-		"no key":                     with(func(u *eventstore.Unit) { u.Commands[0].Key = "" }),
-		"a key without end":          with(func(u *eventstore.Unit) { u.Commands[0].Key = strings.Repeat("k", 5000) }),
-		"an event without a name":    with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Type = "" }),
-		"a form below 0":             with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Form = -1 }),
-		"a time beyond the calendar": with(func(u *eventstore.Unit) { u.Commands[0].At = time.Date(300000, 1, 1, 0, 0, 0, 0, time.UTC) }),
-		"an answer that is no JSON": with(func(u *eventstore.Unit) {
+		"NUL in the key":              with(func(u *eventstore.Unit) { u.Commands[0].Key = "a\x00b" }),
+		"NUL in the id":               with(func(u *eventstore.Unit) { u.Stream.ID = "a\x00b" }),
+		"NUL in an event's name":      with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Type = "a\x00b" }),
+		"NUL in the client":           with(func(u *eventstore.Unit) { u.Commands[0].Meta.Client = "a\x00b" }),
+		"invalid UTF-8 in the key":    with(func(u *eventstore.Unit) { u.Commands[0].Key = "\xff" }),
+		"invalid UTF-8 in the client": with(func(u *eventstore.Unit) { u.Commands[0].Meta.Client = "\xff" }),
+		"no key":                      with(func(u *eventstore.Unit) { u.Commands[0].Key = "" }),
+		"a key of 5,000 bytes":        with(func(u *eventstore.Unit) { u.Commands[0].Key = strings.Repeat("k", 5000) }),
+		"an event without a name":     with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Type = "" }),
+		"a form below 0":              with(func(u *eventstore.Unit) { u.Commands[0].Events[0].Form = -1 }),
+		"a time beyond the calendar":  with(func(u *eventstore.Unit) { u.Commands[0].At = time.Date(300000, 1, 1, 0, 0, 0, 0, time.UTC) }),
+		"an answer that is not JSON": with(func(u *eventstore.Unit) {
 			u.Commands[0] = eventstore.Command{Key: "k", At: epoch, Keep: true, Answer: json.RawMessage(`{`)}
 		}),
 		"data with U+0000":             data(`{"a":"\u0000"}`),
 		"data with half a character":   data(`{"a":"\ud800"}`),
 		"data with the wrong half":     data(`{"a":"\udc00\ud800"}`),
-		"data that is no UTF-8":        data("{\"a\":\"\xff\"}"),
-		"data that is no JSON":         data(`{"a":`),
+		"data that is not UTF-8":       data("{\"a\":\"\xff\"}"),
+		"data that is not JSON":        data(`{"a":`),
 		"data that closes its own row": data(`1}]`),
 		"no data":                      data(``),
 	} {
@@ -173,7 +177,7 @@ func testPoison(t *testing.T, log Log) {
 		}
 	}
 	if _, err := f.Append(t.Context(), data(`{"a":"\\u0000","b":"\ud83d\ude00"}`)); err != nil {
-		t.Errorf("data that only looks poisonous: %v", err)
+		t.Errorf("valid data with similar escapes: %v", err)
 	}
 }
 
@@ -193,9 +197,9 @@ func testDatabaseRefuses(t *testing.T, log Log) {
 	for i, err := range errs {
 		switch poisoned := i == 3 || i == 11; {
 		case poisoned && !errors.Is(err, eventstore.ErrInvalid):
-			t.Errorf("the poisoned unit got %v, want invalid data", err)
+			t.Errorf("the refused unit got %v, want invalid data", err)
 		case !poisoned && err != nil:
-			t.Errorf("a neighbour got %v", err)
+			t.Errorf("another unit got %v", err)
 		}
 	}
 	if n := len(f.all()); n != 19 {
@@ -233,41 +237,41 @@ func testDeepJSON(t *testing.T, log Log) {
 }
 
 func testCommitted(t *testing.T, log Log) {
-	var told []eventstore.Commit // the callback's alone until the store has answered
+	var announced []eventstore.Commit // used by the callback until the results arrive
 	logs := make(map[string]bool)
 	g := newGate(t)
 	var first sync.Once
 	f := openWith(t, log, func(id string, batch []eventstore.Commit) {
 		logs[id] = true
-		told = append(told, batch...)
+		announced = append(announced, batch...)
 		first.Do(g.pass)
 	})
-	answered := make(chan error, 1)
+	result := make(chan error, 1)
 	go func() {
 		_, err := f.Append(t.Context(), unit(stream(1), 0, command("a", 2), command("none", 0), command("b", 1)))
-		answered <- err
+		result <- err
 	}()
 	select {
 	case <-g.entered:
-	case err := <-answered:
-		t.Fatalf("answered before the batch was told: %v", err)
+	case err := <-result:
+		t.Fatalf("result before the batch was announced: %v", err)
 	case <-time.After(patience):
-		t.Fatalf("in %v no batch was told", patience)
+		t.Fatalf("no batch was announced in %v", patience)
 	}
 	if head, err := open(t, log).Head(t.Context()); err != nil || head != 3 {
-		t.Errorf("the batch was told at head %d, %v; want it stored", head, err)
+		t.Errorf("the batch was announced at head %d, %v; want it stored", head, err)
 	}
 	select {
-	case err := <-answered:
-		t.Fatalf("answered while the batch was being told: %v", err)
+	case err := <-result:
+		t.Fatalf("result while the batch was being announced: %v", err)
 	default:
 	}
 	close(g.release)
-	if err := receive(t, "the answer", answered); err != nil {
+	if err := receive(t, "the result", result); err != nil {
 		t.Fatal(err)
 	}
 	if !logs[f.LogID()] || len(logs) != 1 {
-		t.Errorf("batches were told of the logs %v, want %s", logs, f.LogID())
+		t.Errorf("batches were announced for the logs %v, want %s", logs, f.LogID())
 	}
 	for i := range 20 {
 		f.append(unit(stream(2+i%3), eventstore.Version(i/3), command(fmt.Sprint("k", i), 1)))
@@ -275,7 +279,7 @@ func testCommitted(t *testing.T, log Log) {
 	if _, err := f.Append(t.Context(), unit(stream(1), 9, command("refused", 1))); !errors.Is(err, eventstore.ErrConflict) {
 		t.Fatalf("got %v, want a conflict", err)
 	}
-	equal(t, "what was told", told, f.all())
+	equal(t, "announced commits", announced, f.all())
 }
 
 func testContext(t *testing.T, log Log) {
@@ -284,10 +288,10 @@ func testContext(t *testing.T, log Log) {
 	first := make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		_, err := f.Append(ctx, unit(stream(1), 0, command("under way", 1)))
+		_, err := f.Append(ctx, unit(stream(1), 0, command("in flight", 1)))
 		first <- err
 	}()
-	receive(t, "the first batch to be told", g.entered)
+	receive(t, "the first batch", g.entered)
 	second := make(chan error, 1)
 	go func() {
 		_, err := f.Append(ctx, unit(stream(2), 0, command("waiting", 1)))
@@ -295,17 +299,17 @@ func testContext(t *testing.T, log Log) {
 	}()
 	waiting(t, f.Store, 1)
 	cancel()
-	if err := receive(t, "the answer to who waited", second); !errors.Is(err, context.Canceled) {
-		t.Errorf("who waited got %v, want its context's end", err)
+	if err := receive(t, "the result of the waiting unit", second); !errors.Is(err, context.Canceled) {
+		t.Errorf("the waiting unit got %v, want its context's error", err)
 	}
 	close(g.release)
-	if err := receive(t, "the answer to who was under way", first); err != nil {
-		t.Errorf("who was under way got %v, want its answer", err)
+	if err := receive(t, "the result of the unit in flight", first); err != nil {
+		t.Errorf("the unit in flight got %v, want its result", err)
 	}
 	if _, err := f.Append(ctx, unit(stream(2), 0, command("late", 1))); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: got %v", err)
 	}
-	f.wantKeys("under way")
+	f.wantKeys("in flight")
 }
 
 func testClose(t *testing.T, log Log) {
@@ -313,10 +317,10 @@ func testClose(t *testing.T, log Log) {
 	f := openWith(t, log, g.once())
 	first, second := make(chan error, 1), make(chan error, 1)
 	go func() {
-		_, err := f.Append(t.Context(), unit(stream(1), 0, command("under way", 1)))
+		_, err := f.Append(t.Context(), unit(stream(1), 0, command("in flight", 1)))
 		first <- err
 	}()
-	receive(t, "the first batch to be told", g.entered)
+	receive(t, "the first batch", g.entered)
 	go func() {
 		_, err := f.Append(t.Context(), unit(stream(2), 0, command("waiting", 1)))
 		second <- err
@@ -325,13 +329,13 @@ func testClose(t *testing.T, log Log) {
 	closed := make(chan error, 1)
 	go func() { closed <- f.Close() }()
 	close(g.release)
-	if err := receive(t, "the answer to who was under way", first); err != nil {
-		t.Errorf("who was under way got %v, want its answer", err)
+	if err := receive(t, "the result of the unit in flight", first); err != nil {
+		t.Errorf("the unit in flight got %v, want its result", err)
 	}
-	// Close and the next batch race; either way the answer is true.
-	err := receive(t, "the answer to who waited", second)
+	// Close and the next batch race. The result is true in both cases.
+	err := receive(t, "the result of the waiting unit", second)
 	if err != nil && !errors.Is(err, eventstore.ErrClosed) {
-		t.Errorf("who waited got %v", err)
+		t.Errorf("the waiting unit got %v", err)
 	}
 	if err := receive(t, "the store to close", closed); err != nil {
 		t.Errorf("close: %v", err)
@@ -350,6 +354,6 @@ func testClose(t *testing.T, log Log) {
 	}
 	again := open(t, log)
 	if got := len(again.all()); (err == nil) != (got == 2) {
-		t.Errorf("who waited got %v, and the log holds %d commits", err, got)
+		t.Errorf("the waiting unit got %v, and the log holds %d commits", err, got)
 	}
 }

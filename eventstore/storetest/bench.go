@@ -10,12 +10,11 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// runs keeps the streams of one run apart from those of the next, on one log.
+// runs numbers the runs on one log, so that each has its own streams.
 var runs atomic.Int64
 
-// BenchmarkAppend measures commands with so many events by so many callers,
-// each of whom waits for his answer before he sends the next. Callers have
-// streams of their own, a hundred each, as 200-byte events have.
+// BenchmarkAppend measures commands with events of 200 bytes. Each caller waits for
+// the result before it appends to the next of its 100 streams.
 func BenchmarkAppend(b *testing.B, s eventstore.Store, callers, events int) {
 	data := json.RawMessage(`{"item":"` + fmt.Sprintf("%0160d", 1) + `","amount":1250}`)
 	var (

@@ -8,7 +8,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// known appends a unit whose keys are known, and returns their first answers.
+// known appends a unit with known keys, and returns their first outcomes.
 func (f fixture) known(u eventstore.Unit) []eventstore.First {
 	f.t.Helper()
 	_, err := f.Append(f.t.Context(), u)
@@ -22,15 +22,15 @@ func (f fixture) known(u eventstore.Unit) []eventstore.First {
 func testKeys(t *testing.T, log Log) {
 	f := open(t, log)
 	f.append(unit(stream(1), 0, command("a", 2)))
-	f.append(unit(stream(2), 0, command("a", 1))) // a key belongs to its stream
+	f.append(unit(stream(2), 0, command("a", 1))) // another stream: another key
 	f.append(unit(stream(1), 2, command("b", 1)))
 
-	// A command that would be decided without events by now is looked up too,
-	// also when nothing else in its batch is.
+	// The key of a command without events is looked up too, even if it is the
+	// only one in its batch.
 	for _, keep := range []bool{false, true} {
 		none := command("b", 0)
 		none.Keep = keep
-		equal(t, "first answer of a command without events", f.known(unit(stream(1), 3, none)),
+		equal(t, "first outcome of a command without events", f.known(unit(stream(1), 3, none)),
 			[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 3, Position: 4}}})
 	}
 
@@ -39,12 +39,12 @@ func testKeys(t *testing.T, log Log) {
 		{Index: 2, Place: eventstore.Place{Version: 2, Position: 2}},
 	}
 	again := unit(stream(1), 3, command("b", 1), command("c", 1), command("a", 0))
-	equal(t, "first answers", f.known(again), want)
+	equal(t, "first outcomes", f.known(again), want)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	f = open(t, log)
-	equal(t, "first answers after a restart", f.known(again), want)
+	equal(t, "first outcomes after a restart", f.known(again), want)
 	f.wantKeys("a", "a", "b")
 }
 
@@ -67,7 +67,7 @@ func testKeyBeforeVersion(t *testing.T, log Log) {
 	f := open(t, log)
 	f.append(unit(stream(1), 0, command("a", 1)))
 	for _, expected := range []eventstore.Version{0, 1, 5} {
-		equal(t, "first answer", f.known(unit(stream(1), expected, command("a", 1))),
+		equal(t, "first outcome", f.known(unit(stream(1), expected, command("a", 1))),
 			[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 1, Position: 1}}})
 	}
 }
@@ -81,24 +81,24 @@ func testKeep(t *testing.T, log Log) {
 	equal(t, "places", f.append(unit(stream(1), 1, no, mute, passing, command("b", 1))),
 		[]eventstore.Place{{Version: 1}, {Version: 1}, {Version: 1}, {Version: 2, Position: 2}})
 
-	// The stream has moved, and what was refused once stays refused, word by word.
+	// The stream has moved, and the refused command gets the same answer.
 	want := []eventstore.First{
 		{Index: 0, Place: eventstore.Place{Version: 1}},
 		{Index: 1, Place: eventstore.Place{Version: 1}, Answer: json.RawMessage(`{"code": "too_low"}`)},
 	}
-	emits := command("no", 1) // even if it would be granted now
+	emits := command("no", 1) // although the command would be accepted now
 	emits.Hash = no.Hash
-	equal(t, "first answer of a kept key, alone", f.known(unit(stream(1), 2, emits)),
+	equal(t, "first outcome of a kept key, alone", f.known(unit(stream(1), 2, emits)),
 		[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 1}, Answer: json.RawMessage(`{"code": "too_low"}`)}})
 	again := unit(stream(1), 2, mute, emits)
-	equal(t, "first answers", f.known(again), want)
+	equal(t, "first outcomes", f.known(again), want)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	f = open(t, log)
-	equal(t, "first answers after a restart", f.known(again), want)
+	equal(t, "first outcomes after a restart", f.known(again), want)
 
-	// An outcome that was not kept may come out differently.
+	// An outcome that was not kept may change.
 	f.append(unit(stream(1), 2, eventstore.Command{Key: "passing", Hash: eventstore.Hash{7}, At: epoch, Events: command("", 1).Events}))
 	f.wantKeys("a", "b", "passing")
 }
@@ -115,7 +115,7 @@ func testOutcomeMoved(t *testing.T, log Log) {
 		}
 		equal(t, "places", f.append(unit(stream(1), 1, no)), []eventstore.Place{{Version: 1}})
 	}
-	// It was kept once, and only once the stream stood still.
-	equal(t, "first answer", f.known(unit(stream(1), 1, eventstore.Command{Key: "no", At: epoch})),
+	// The append at the right version kept the outcome.
+	equal(t, "first outcome", f.known(unit(stream(1), 1, eventstore.Command{Key: "no", At: epoch})),
 		[]eventstore.First{{Index: 0, Place: eventstore.Place{Version: 1}, Answer: json.RawMessage(`1`)}})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/verify"
 )
 
-// records is a history of several streams, as another log would hold it.
+// records returns the history of several streams, as of another log.
 func records(commits int) []eventstore.Record {
 	var (
 		list     []eventstore.Record
@@ -58,10 +58,10 @@ func (f fixture) records() []eventstore.Record {
 
 func testRestore(t *testing.T, log Log) {
 	f := open(t, log)
-	other := open(t, log) // a node that follows the log
+	other := open(t, log) // a reader of the log
 	want := records(30)
 	odd := &want[29]
-	odd.Key, odd.Meta = `o'"hara\ 日本`, eventstore.Meta{Client: "<ada>", Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+	odd.Key, odd.Meta = `~o'"hara\ 日本`, eventstore.Meta{Client: "~<ada>", Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", Depth: 100, Wake: eventstore.Wake{Known: true}}
 	odd.Events[0] = eventstore.Event{Type: "odd <name>", Form: 3, Data: json.RawMessage(`{"a": "\u00e9 <&> \\ 😀", "n":12345678901234567890.5}`)}
 	for _, part := range [][]eventstore.Record{want[:1], want[1:12], nil, want[12:]} {
 		if err := f.Restore(t.Context(), part); err != nil {
@@ -79,12 +79,12 @@ func testRestore(t *testing.T, log Log) {
 		t.Errorf("verify: %+v, %v", report, err)
 	}
 
-	// The log goes on where it is, and knows its keys.
+	// The log continues, and knows its keys.
 	last := want[27] // of stream 0
 	_, err = f.Append(t.Context(), unit(last.Stream, last.Version, eventstore.Command{Key: last.Key, Hash: last.Hash, At: epoch, Events: last.Events}))
 	var known *eventstore.KnownKeysError
 	if !errors.As(err, &known) || known.Known[0].Reused || known.Known[0].Place.Position != last.Position {
-		t.Errorf("a key that was restored: got %v", err)
+		t.Errorf("a restored key: got %v", err)
 	}
 	equal(t, "places", other.append(unit(last.Stream, last.Version, command("new", 1))),
 		[]eventstore.Place{{Version: last.Version + 1, Position: odd.Position + 1}})
@@ -101,35 +101,35 @@ func testRestoreRefuses(t *testing.T, log Log) {
 		says   string
 	}{
 		"a hole before it": {func(l []eventstore.Record) []eventstore.Record { return l[1:] }, "the log ends at 15"},
-		"what is there":    {func(l []eventstore.Record) []eventstore.Record { return append(slices.Clone(all[9:10]), l...) }, "the log ends at 15"},
+		"a known commit":   {func(l []eventstore.Record) []eventstore.Record { return append(slices.Clone(all[9:10]), l...) }, "the log ends at 15"},
 		"a hole within":    {func(l []eventstore.Record) []eventstore.Record { return slices.Delete(l, 3, 4) }, "follows"},
 		"no events":        {func(l []eventstore.Record) []eventstore.Record { l[4].Events = nil; return l }, "0 events"},
-		"a version left out": {func(l []eventstore.Record) []eventstore.Record {
+		"a missing version": {func(l []eventstore.Record) []eventstore.Record {
 			l[0].Version += 5
 			l[3].Version, l[6].Version, l[9].Version = l[3].Version+5, l[6].Version+5, l[9].Version+5
 			return l
 		}, "which is at version"},
-		"a version left out within": {func(l []eventstore.Record) []eventstore.Record { l[9].Version++; return l }, "follows version"},
-		"a key of its stream":       {func(l []eventstore.Record) []eventstore.Record { l[2].Key = all[3*2+l2(l)].Key; return l }, "key"},
-		"a key twice":               {func(l []eventstore.Record) []eventstore.Record { l[5].Key = l[2].Key; return l }, "key"},
-		"no key":                    {func(l []eventstore.Record) []eventstore.Record { l[5].Key = ""; return l }, "empty"},
-		"no JSON":                   {func(l []eventstore.Record) []eventstore.Record { l[5].Events[0].Data = []byte("{"); return l }, "JSON"},
-		"no stream":                 {func(l []eventstore.Record) []eventstore.Record { l[5].Stream.Type = "No"; return l }, "character"},
+		"a missing version within": {func(l []eventstore.Record) []eventstore.Record { l[9].Version++; return l }, "follows version"},
+		"a key of its stream":      {func(l []eventstore.Record) []eventstore.Record { l[2].Key = all[3*2+streamOffset(l)].Key; return l }, "key"},
+		"a key twice":              {func(l []eventstore.Record) []eventstore.Record { l[5].Key = l[2].Key; return l }, "key"},
+		"no key":                   {func(l []eventstore.Record) []eventstore.Record { l[5].Key = ""; return l }, "empty"},
+		"invalid JSON":             {func(l []eventstore.Record) []eventstore.Record { l[5].Events[0].Data = []byte("{"); return l }, "JSON"},
+		"an invalid stream":        {func(l []eventstore.Record) []eventstore.Record { l[5].Stream.Type = "No"; return l }, "character"},
 	} {
 		err := f.Restore(t.Context(), c.change(records(20)[10:]))
 		var refused *eventstore.RestoreError
 		if !errors.As(err, &refused) || !strings.Contains(refused.Reason, c.says) {
-			t.Errorf("%s: got %v, want a refusal that says %q", name, err, c.says)
+			t.Errorf("%s: got %v, want a refusal with %q", name, err, c.says)
 		}
 		equal(t, name, f.records(), all[:10])
 	}
 	if err := f.Restore(t.Context(), all[10:]); err != nil {
-		t.Errorf("what continues the log: %v", err)
+		t.Errorf("the commits that continue the log: %v", err)
 	}
 }
 
-// l2 is the place, within the first ten records, of one on the stream of l[2].
-func l2(l []eventstore.Record) int {
+// streamOffset returns the offset from record 6 of a record on the stream of l[2].
+func streamOffset(l []eventstore.Record) int {
 	for i, r := range records(9)[6:] {
 		if r.Stream == l[2].Stream {
 			return i
@@ -150,7 +150,7 @@ func testRestoreOverOutcomes(t *testing.T, log Log) {
 	}
 	log.SetBack(t, 1)
 	if err := f.Restore(t.Context(), records(9)[5:]); err == nil {
-		t.Error("a log that went back takes commits")
+		t.Error("a log that went back accepts commits")
 	}
 }
 
@@ -166,22 +166,22 @@ func testAdopt(t *testing.T, log Log) {
 		}
 	}
 	if err := f.Adopt(t.Context(), id); err != nil || f.LogID() != id {
-		t.Fatalf("an empty log: %v, it is %s", err, f.LogID())
+		t.Fatalf("an empty log: %v, its id is %s", err, f.LogID())
 	}
-	// A store that had the log open is told, and takes the new one by Resume.
+	// Another open store detects the change, and accepts it in Resume.
 	if err := other.Check(t.Context()); !errors.Is(err, eventstore.ErrWentBack) {
-		t.Errorf("another store: the first check says %v", err)
+		t.Errorf("another store: the first check returns %v", err)
 	}
 	if _, err := other.Resume(t.Context()); err != nil || other.LogID() != id {
-		t.Errorf("another store: %v, it is %s", err, other.LogID())
+		t.Errorf("another store: %v, its id is %s", err, other.LogID())
 	}
 	if err := f.Restore(t.Context(), records(3)); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Adopt(t.Context(), id); err != nil {
-		t.Errorf("the id that it has: %v", err)
+		t.Errorf("its own id: %v", err)
 	}
 	if err := f.Adopt(t.Context(), own); !errors.As(err, &refused) || f.LogID() != id {
-		t.Errorf("a log with events: got %v, it is %s", err, f.LogID())
+		t.Errorf("a log with events: got %v, its id is %s", err, f.LogID())
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// fill appends 30 commits: 1, 2, 3, 1, 2, 3, … events, streams c0, c1, c2 in
-// turn, every fourth of type "other".
+// fill appends 30 commits of 1, 2, 3, 1, 2, 3, … events to the streams c0, c1, c2 in
+// turn. Every fourth one has the type "other".
 func (f fixture) fill() []eventstore.Commit {
 	f.t.Helper()
 	at := make(map[eventstore.StreamID]eventstore.Version)
@@ -45,7 +45,7 @@ func testReads(t *testing.T, log Log) {
 	if head, err := f.Head(t.Context()); err != nil || head != 60 {
 		t.Errorf("the head is %d, %v; want 60", head, err)
 	}
-	// From every position, also within a commit, and past the end.
+	// After positions between commits, within commits, and past the head.
 	for _, after := range []eventstore.Position{0, 1, 2, 3, 4, 5, 6, 58, 59, 60, 61, math.MaxUint64} {
 		for _, limit := range []int{1, 2, 1000} {
 			page, err := f.Read(t.Context(), after, limit)
@@ -122,9 +122,10 @@ func testReadType(t *testing.T, log Log) {
 				if upTo <= after || len(page) > limit {
 					t.Fatalf("limit %d, scan %d: after %d: %d commits up to %d", limit, scan, after, len(page), upTo)
 				}
-				// A commit is never cut in two, so up to 2 positions more than asked for.
+				// A commit is never cut, so up to 2 positions more than scan are
+				// examined.
 				if upTo > after+eventstore.Position(scan)+2 {
-					t.Fatalf("limit %d, scan %d: after %d: looked up to %d", limit, scan, after, upTo)
+					t.Fatalf("limit %d, scan %d: after %d: examined up to %d", limit, scan, after, upTo)
 				}
 				got = append(got, keysOf(page)...)
 				after = upTo
@@ -160,7 +161,7 @@ func testSnapshots(t *testing.T, log Log) {
 		}
 		equal(t, fmt.Sprint("commits after version ", after), got.Commits, want)
 		if got.More != (commits == limit) {
-			t.Errorf("%d commits of %d asked for: more is %v", commits, limit, got.More)
+			t.Errorf("%d commits at limit %d: More is %v", commits, limit, got.More)
 		}
 		return got.Snapshot
 	}
@@ -190,21 +191,21 @@ func testSnapshots(t *testing.T, log Log) {
 	bad := want
 	bad.State = json.RawMessage(`{`)
 	if err := f.SaveSnapshot(t.Context(), bad); !errors.Is(err, eventstore.ErrInvalid) {
-		t.Errorf("a state that is no JSON: got %v", err)
+		t.Errorf("a state that is not JSON: got %v", err)
 	}
-	// One that no commit stands behind is of a log that was lost.
+	// A snapshot whose commit is missing belongs to a lost history.
 	lost := want
 	lost.Stream, lost.Version, lost.Position = stream(2), 9, 99
 	if err := f.SaveSnapshot(t.Context(), lost); err != nil {
 		t.Fatal(err)
 	}
 	if got := load(stream(2), 10, 0, 0); got != nil {
-		t.Errorf("a snapshot of nothing: got %v", got)
+		t.Errorf("a snapshot without its commit: got %v", got)
 	}
 }
 
-// testSnapshotsOfVersions saves what several versions of a program make of one
-// stream: two are kept, the last saved and the last of the others.
+// testSnapshotsOfVersions saves snapshots of several program versions. The store
+// keeps two of a stream: the last one, and the last one of the other versions.
 func testSnapshotsOfVersions(t *testing.T, log Log) {
 	f := open(t, log)
 	f.append(unit(stream(1), 0, command("a", 1)))
@@ -243,7 +244,7 @@ func testSnapshotsOfVersions(t *testing.T, log Log) {
 	}
 	save(2, 1, "old")
 	save(1, 2, "old")
-	save(1, 1, "new") // a program that is still reading
+	save(1, 1, "new") // by a program that has not yet read the whole stream
 	want(1, map[string]eventstore.Version{"old": 2, "new": 1})
 	save(1, 2, "old")
 	save(1, 2, "new")
@@ -253,11 +254,11 @@ func testSnapshotsOfVersions(t *testing.T, log Log) {
 	want(2, map[string]eventstore.Version{"old": 1})
 }
 
-// testLoadPages loads a stream whose commits are large, page by page.
+// testLoadPages loads a stream of large commits, page by page.
 func testLoadPages(t *testing.T, log Log) {
 	f := open(t, log)
 	const commits, size = 40, 100 << 10
-	random := rand.New(rand.NewPCG(1, 2)) // text that does not compress
+	random := rand.New(rand.NewPCG(1, 2)) // incompressible text
 	text := make([]byte, size)
 	for i := range eventstore.Version(commits) {
 		c := command(fmt.Sprint("k", i), 1)
@@ -297,10 +298,10 @@ func testLoadPages(t *testing.T, log Log) {
 	}
 }
 
-// testLoads loads many streams at once: some of them unused, one with a
-// snapshot, one damaged, one that nobody waits for.
+// testLoads loads many streams concurrently: some are unused, one has a snapshot,
+// one is damaged, and the caller of one gives up.
 func testLoads(t *testing.T, log Log) {
-	const streams, damaged, snapped, left = 100, 17, 23, 31
+	const streams, damaged, snapped, abandoned = 100, 17, 23, 31
 	f := open(t, log)
 	var at eventstore.Position
 	for i := range streams {
@@ -324,13 +325,13 @@ func testLoads(t *testing.T, log Log) {
 		all.Go(func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			if i == left {
+			if i == abandoned {
 				cancel()
 			}
 			got, err := f.Load(ctx, eventstore.LoadRequest{Stream: stream(i), Fingerprint: "f", Limit: 10})
 			snap, commits := got.Snapshot, got.Commits
 			switch {
-			case i == left && (err == nil || errors.Is(err, context.Canceled)): // it may have been quick
+			case i == abandoned && (err == nil || errors.Is(err, context.Canceled)): // the load may have finished before the cancellation
 			case i == damaged && errors.Is(err, eventstore.ErrDamaged):
 			case i == damaged || err != nil:
 				t.Errorf("stream %d: %v", i, err)
@@ -369,9 +370,9 @@ func testHole(t *testing.T, log Log) {
 		t.Errorf("ReadStream: got %v, want a damaged log", err)
 	}
 	if _, err := f.Read(t.Context(), missing.Position, 100); err != nil {
-		t.Errorf("Read behind the hole: %v", err)
+		t.Errorf("Read after the hole: %v", err)
 	}
-	// Damage that is no hole.
+	// Damage that is not a hole.
 	log.Exec(t, fmt.Sprintf(`update "commit" set events = '[{"t":"x"}]' where pos = %d`, all[0].Position))
 	_, err = f.Read(t.Context(), 0, 1)
 	isDamaged("an event without data", 1, err)

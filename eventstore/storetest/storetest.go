@@ -1,6 +1,5 @@
-// Package storetest is the conformance suite of eventstore.Store: every
-// promise that the package eventstore makes, as a test that any
-// implementation can run against itself.
+// Package storetest is the conformance suite for implementations of
+// eventstore.Store. It has a test for every promise of package eventstore.
 package storetest
 
 import (
@@ -17,31 +16,30 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/verify"
 )
 
-// Log is one empty log, for one test. All functions are required.
+// Log is an empty log for one test. All functions are required.
 type Log struct {
-	// Open opens a store on the log. Every call gives another one on the same
-	// log; the suite closes them.
+	// Open opens another store on the log. The suite closes it.
 	Open func(t *testing.T, committed eventstore.Committed) Store
 
-	// Exec changes the tables behind the store's back, as nobody should be
-	// able to: no trigger or privilege stops it. Tables and columns are named
-	// alike in all implementations.
+	// Exec changes the tables without the store. No trigger and no missing
+	// right stops it. Tables and columns have the same names in all
+	// implementations.
 	Exec func(t *testing.T, sql string)
 
-	// Poison makes the database itself refuse commits of an aggregate with
-	// the id "poison".
+	// Poison makes the database refuse commits of aggregates with the id
+	// "poison".
 	Poison func(t *testing.T)
 
 	// Unconstrain drops the constraints that keep positions, versions and
 	// keys unique.
 	Unconstrain func(t *testing.T)
 
-	// SetBack takes away every commit after a position under open stores, as
-	// an older copy of the log would that is put in its place.
+	// SetBack deletes every commit after a position while stores are open, as if
+	// an older copy was restored.
 	SetBack func(t *testing.T, to eventstore.Position)
 }
 
-// Store is what the suite needs of a store besides the contract.
+// Store is the contract, and the other methods that the suite needs.
 type Store interface {
 	eventstore.Mover
 	verify.Source
@@ -49,47 +47,47 @@ type Store interface {
 	Waiting() int
 }
 
-// Run runs the suite. newLog makes a log of its own for each test.
+// Run runs the suite. newLog makes a log for each test.
 func Run(t *testing.T, newLog func(t *testing.T) Log) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, Log)
 	}{
-		{"what is appended is read", testRoundTrip},
-		{"reads begin and end where they are asked to", testReads},
-		{"reads by type are bounded by what they look at", testReadType},
+		{"appended commits are read as they were", testRoundTrip},
+		{"reads begin and end where requested", testReads},
+		{"reads by type examine a bounded range", testReadType},
 		{"a conflict in a batch refuses only its unit", testConflictInBatch},
-		{"a unit is whole or nothing", testUnitWhole},
+		{"a unit is stored whole or not", testUnitWhole},
 		{"units of one stream keep their order", testStreamOrder},
-		{"a key gives its first answer", testKeys},
-		{"a key that was used for something else is refused", testReused},
-		{"keys come before versions", testKeyBeforeVersion},
+		{"a known key gives its first outcome", testKeys},
+		{"a key reused for another command is refused", testReused},
+		{"keys are checked before versions", testKeyBeforeVersion},
 		{"a kept outcome is final", testKeep},
-		{"an outcome is not given out on a stream that moved", testOutcomeMoved},
-		{"holes are refused", testHoleRefused},
-		{"a poisoned command fails alone", testPoison},
+		{"an outcome on a moved stream is a conflict", testOutcomeMoved},
+		{"units that would leave a hole are refused", testHoleRefused},
+		{"invalid data fails alone", testPoison},
 		{"data that the database refuses fails alone", testDatabaseRefuses},
-		{"JSON that is nested too deep is refused", testDeepJSON},
-		{"committed batches are told before they are answered", testCommitted},
-		{"writers that fight double nothing and leave no hole", testFight},
-		{"a context ends the wait and not the append", testContext},
-		{"a closed store says so", testClose},
-		{"snapshots", testSnapshots},
-		{"snapshots of two program versions stay apart", testSnapshotsOfVersions},
+		{"too deeply nested JSON is refused", testDeepJSON},
+		{"batches are announced before their callers get a result", testCommitted},
+		{"competing writers duplicate nothing and leave no hole", testFight},
+		{"a context ends the wait but not the append", testContext},
+		{"a closed store reports that it is closed", testClose},
+		{"the newest snapshot is loaded", testSnapshots},
+		{"snapshots of two program versions are kept apart", testSnapshotsOfVersions},
 		{"a page of a load ends at 1 MiB", testLoadPages},
-		{"loads that come together don't touch each other", testLoads},
-		{"a hole in the log is loud", testHole},
-		{"a log that went back is noticed", testWentBack},
-		{"a replaced commit is noticed", testReplacedCommit},
-		{"a log that went back is fenced from appends", testWentBackAppend},
-		{"a snapshot of lost events is not given out", testSnapshotOfLostEvents},
-		{"a loss is accepted under running stores", testAcceptLossElsewhere},
+		{"concurrent loads are independent", testLoads},
+		{"a hole in the log is reported as damage", testHole},
+		{"a log that went back is detected", testWentBack},
+		{"a replaced commit is detected", testReplacedCommit},
+		{"a log that went back refuses appends", testWentBackAppend},
+		{"a snapshot of lost events is not loaded", testSnapshotOfLostEvents},
+		{"an accepted loss reaches running stores by Resume", testAcceptLossElsewhere},
 		{"verify finds every kind of fault", testVerify},
-		{"verify finds what no constraint would let in", testVerifyUnconstrained},
-		{"another log's commits are restored as they were", testRestore},
+		{"verify finds faults that constraints keep out", testVerifyUnconstrained},
+		{"commits of another log are restored as they were", testRestore},
 		{"commits that do not continue the log are not restored", testRestoreRefuses},
-		{"a commit that is restored takes its key from an outcome", testRestoreOverOutcomes},
-		{"an empty log takes another one's id", testAdopt},
+		{"a restored commit replaces an outcome with its key", testRestoreOverOutcomes},
+		{"an empty log adopts another id", testAdopt},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -98,7 +96,7 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 	}
 }
 
-// fixture is a log with a store and short names for what tests do with it.
+// fixture is a log with a store, and helpers of the tests.
 type fixture struct {
 	t   *testing.T
 	log Log
@@ -124,7 +122,7 @@ func stream(i int) eventstore.StreamID {
 	return eventstore.StreamID{Type: "counter", ID: fmt.Sprint("c", i)}
 }
 
-// command makes a command that emits n events.
+// command makes a command with n events.
 func command(key string, n int) eventstore.Command {
 	c := eventstore.Command{
 		Key:  key,
@@ -206,10 +204,10 @@ func equal(t *testing.T, what string, got, want any) {
 	}
 }
 
-// patience bounds each wait for something that ought to happen soon.
+// patience bounds each wait for an event that should happen soon.
 const patience = time.Minute
 
-// receive returns what comes from a channel, which what describes.
+// receive receives from a channel. what describes the value.
 func receive[T any](t *testing.T, what string, from <-chan T) T {
 	t.Helper()
 	select {
@@ -221,11 +219,11 @@ func receive[T any](t *testing.T, what string, from <-chan T) T {
 	}
 }
 
-// gate holds a store between two batches, so that what is appended meanwhile
-// forms the next one. It opens when the test ends.
+// gate holds a store between two batches, so that later units form the next
+// batch. It opens at the latest when the test ends.
 type gate struct {
-	entered chan struct{} // a batch was told
-	release chan struct{} // it may go on
+	entered chan struct{} // closed when a batch is announced
+	release chan struct{} // closed to let the store continue
 	ended   <-chan struct{}
 }
 
@@ -233,7 +231,7 @@ func newGate(t *testing.T) *gate {
 	return &gate{entered: make(chan struct{}), release: make(chan struct{}), ended: t.Context().Done()}
 }
 
-// pass waits until the gate is opened.
+// pass waits until the gate opens.
 func (g *gate) pass() {
 	close(g.entered)
 	select {
@@ -242,14 +240,14 @@ func (g *gate) pass() {
 	}
 }
 
-// once is a Committed that stops at the first batch.
+// once is a Committed that waits in the first batch.
 func (g *gate) once() eventstore.Committed {
 	var first sync.Once
 	return func(string, []eventstore.Commit) { first.Do(g.pass) }
 }
 
-// inOneBatch appends units so that they are in one batch, in order, and
-// returns what each caller was told. The log gets one commit before them.
+// inOneBatch appends units in one batch, in order, and returns the results. It
+// stores one other commit before them.
 func inOneBatch(t *testing.T, log Log, units ...eventstore.Unit) (fixture, []eventstore.Appended, []error) {
 	t.Helper()
 	g := newGate(t)
@@ -264,7 +262,7 @@ func inOneBatch(t *testing.T, log Log, units ...eventstore.Unit) (fixture, []eve
 		_, err := f.Append(t.Context(), unit(eventstore.StreamID{Type: "counter", ID: "gate"}, 0, command("gate", 1)))
 		first <- err
 	}()
-	receive(t, "the first batch to be told", g.entered)
+	receive(t, "the first batch", g.entered)
 	for i, u := range units {
 		go func() {
 			appended[i], errs[i] = f.Append(t.Context(), u)
@@ -273,16 +271,16 @@ func inOneBatch(t *testing.T, log Log, units ...eventstore.Unit) (fixture, []eve
 		waiting(t, f.Store, i+1)
 	}
 	close(g.release)
-	if err := receive(t, "the answer to the first batch", first); err != nil {
+	if err := receive(t, "the result of the first batch", first); err != nil {
 		t.Fatalf("append: %v", err)
 	}
 	for range units {
-		receive(t, "the answers to the second batch", done)
+		receive(t, "the results of the second batch", done)
 	}
 	return f, appended, errs
 }
 
-// waiting returns when n units wait for the next batch.
+// waiting blocks until n units wait for the next batch.
 func waiting(t *testing.T, s Store, n int) {
 	t.Helper()
 	for end := time.Now().Add(patience); s.Waiting() < n; runtime.Gosched() {

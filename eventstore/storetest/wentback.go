@@ -9,7 +9,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// everyMethod checks that no method does anything on a log that went back.
+// everyMethod checks that all methods return want.
 func (f fixture) everyMethod(want error) {
 	f.t.Helper()
 	ctx := f.t.Context()
@@ -51,7 +51,7 @@ func testWentBack(t *testing.T, log Log) {
 		t.Fatal(err)
 	}
 	if id == old || id != f.LogID() {
-		t.Errorf("the log was %s, is %s, and calls itself %s", old, id, f.LogID())
+		t.Errorf("the id was %s, is %s, and LogID returns %s", old, id, f.LogID())
 	}
 	if err := f.Check(t.Context()); err != nil {
 		t.Errorf("after the loss was accepted: %v", err)
@@ -59,24 +59,24 @@ func testWentBack(t *testing.T, log Log) {
 	equal(t, "places", f.append(unit(stream(1), 1, command("c", 1))), []eventstore.Place{{Version: 2, Position: 2}})
 	f.wantKeys("a", "c")
 
-	// A store that never saw the lost events learns of them from other nodes.
+	// A store that has not seen the lost events learns of them from other nodes.
 	g := open(t, log)
 	if g.LogID() != id {
-		t.Errorf("a new store calls the log %s, want %s", g.LogID(), id)
+		t.Errorf("a new store has the log %s, want %s", g.LogID(), id)
 	}
 	g.Witness(g.LogID(), &eventstore.Commit{Position: 7, Stream: stream(1), Version: 7, Key: "elsewhere", At: epoch})
 	if _, err := g.Head(t.Context()); !errors.Is(err, eventstore.ErrWentBack) {
-		t.Errorf("a head below what was witnessed: %v", err)
+		t.Errorf("a head below the witnessed position: %v", err)
 	}
 
-	// Another commit in the place of one that was seen is no better.
+	// Another commit at a seen position is also a loss.
 	h := open(t, log)
 	h.Witness(h.LogID(), &eventstore.Commit{Position: 2, Stream: stream(1), Version: 2, Key: "b", At: epoch})
 	h.everyMethod(eventstore.ErrWentBack)
 }
 
-// testReplacedCommit replaces the newest commit that a store has seen by
-// another one at the same position, mostly with the same key.
+// testReplacedCommit replaces the newest seen commit with another one at the same
+// position, in most cases with the same key.
 func testReplacedCommit(t *testing.T, log Log) {
 	later := command("open", 1)
 	later.At = epoch.Add(time.Millisecond)
@@ -117,7 +117,7 @@ func testReplacedCommit(t *testing.T, log Log) {
 				t.Fatalf("the log ends at %d, %v, want %d", head, err, p)
 			}
 			if err := call(f, p); !errors.Is(err, eventstore.ErrWentBack) {
-				t.Errorf("a commit with %s has the position of one that was seen: %s says %v, want that the log went back", what, method, err)
+				t.Errorf("a commit with %s replaced the newest seen one: %s returns %v, want that the log went back", what, method, err)
 			}
 			base += 10
 		}
@@ -129,8 +129,8 @@ func testWentBackAppend(t *testing.T, log Log) {
 	f.append(unit(stream(1), 0, command("a", 1)))
 	f.append(unit(stream(2), 0, command("b", 1)))
 	log.SetBack(t, 1)
-	// Nobody has looked yet: the append itself finds out, and writes nothing.
-	// (The very first call may find its connection gone and say unavailable.)
+	// The append itself detects the loss, and writes nothing. The first call may
+	// find its connection gone and return unavailable.
 	_, err := f.Append(t.Context(), unit(stream(3), 0, command("c", 1)))
 	for errors.Is(err, eventstore.ErrUnavailable) {
 		_, err = f.Append(t.Context(), unit(stream(3), 0, command("c", 1)))
@@ -141,7 +141,7 @@ func testWentBackAppend(t *testing.T, log Log) {
 	g := open(t, log)
 	g.wantKeys("a")
 
-	// Restored after all: the log is as it was.
+	// The lost events are restored.
 	g.append(unit(stream(2), 0, command("b", 1)))
 	f.everyMethod(eventstore.ErrWentBack)
 	if head, err := f.Resume(t.Context()); err != nil || head != 2 {
@@ -161,7 +161,7 @@ func testSnapshotOfLostEvents(t *testing.T, log Log) {
 	if _, err := f.AcceptLoss(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// A writer of snapshots had this one in its hands all the time.
+	// A writer took this snapshot before the loss and saves it only now.
 	late := eventstore.Snapshot{Stream: stream(1), Version: 2, Position: 2, At: epoch, Fingerprint: "f", State: []byte(`"lost"`)}
 	if err := f.SaveSnapshot(t.Context(), late); err != nil {
 		t.Fatal(err)
@@ -170,14 +170,14 @@ func testSnapshotOfLostEvents(t *testing.T, log Log) {
 		t.Helper()
 		l, err := f.Load(t.Context(), eventstore.LoadRequest{Stream: stream(1), Fingerprint: "f", Limit: 10})
 		if err != nil || l.Snapshot != nil {
-			t.Errorf("%s, a snapshot of lost events is given out: %+v, %v", when, l.Snapshot, err)
+			t.Errorf("%s: a snapshot of lost events is loaded: %+v, %v", when, l.Snapshot, err)
 		}
 	}
-	none("past the head")
+	none("above the head")
 	other := command("other", 1)
 	other.At = epoch.Add(time.Second)
 	f.append(unit(stream(1), 1, other))
-	none("when another commit has its place")
+	none("with another commit at its position")
 }
 
 func testAcceptLossElsewhere(t *testing.T, log Log) {
@@ -194,17 +194,16 @@ func testAcceptLossElsewhere(t *testing.T, log Log) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Whichever method notices first, and however often it is asked.
 	for name, s := range map[string]fixture{"the store that saw the loss": f, "the store that did not": g} {
 		if err := s.Check(t.Context()); !errors.Is(err, eventstore.ErrWentBack) {
-			t.Errorf("%s: check says %v, want that the log went back", name, err)
+			t.Errorf("%s: Check returns %v, want that the log went back", name, err)
 		}
 		s.everyMethod(eventstore.ErrWentBack)
 		if s.LogID() == id {
-			t.Errorf("%s took the new log before Resume", name)
+			t.Errorf("%s accepted the new log before Resume", name)
 		}
 		if head, err := s.Resume(t.Context()); err != nil || head != 1 || s.LogID() != id {
-			t.Errorf("%s: resume says %v, head %d, and the log is %s, want %s", name, err, head, s.LogID(), id)
+			t.Errorf("%s: Resume returns %v, head %d, and the log is %s, want %s", name, err, head, s.LogID(), id)
 		}
 		s.wantKeys("a")
 	}

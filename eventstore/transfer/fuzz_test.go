@@ -9,7 +9,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
-// FuzzParseRow shows that a line is refused, or means the same when it is
+// FuzzParseRow checks that a line is refused or keeps its meaning when it is
 // written again.
 func FuzzParseRow(f *testing.F) {
 	f.Add([]byte(`{"pos":2,"n":2,"stream":"auction/42","version":2,"key":"k1","hash":"00000000000000000000000000000000",` +
@@ -22,15 +22,15 @@ func FuzzParseRow(f *testing.F) {
 			return
 		}
 		if _, err := stored.PrepareRestore([]eventstore.Record{r}); err != nil {
-			return // the store refuses it
+			return // stores refuse it
 		}
 		first, err := appendRow(nil, &r)
 		if err != nil {
-			t.Fatalf("%+v can't be written: %v", r, err)
+			t.Fatalf("%+v cannot be written: %v", r, err)
 		}
 		again, err := parseRow(bytes.TrimSuffix(first, []byte("\n")))
 		if err != nil {
-			t.Fatalf("%s can't be read: %v", first, err)
+			t.Fatalf("%s cannot be read: %v", first, err)
 		}
 		second, err := appendRow(nil, &again)
 		if err != nil || !bytes.Equal(first, second) {
@@ -39,15 +39,15 @@ func FuzzParseRow(f *testing.F) {
 	})
 }
 
-// FuzzResume shows that a file of any kind is refused, or can be continued
-// where it says.
+// FuzzResume checks that a file is refused, or is continued at the start of a
+// line.
 func FuzzResume(f *testing.F) {
 	f.Add(`{"ganglion":"log","form":1,"log":"0190b5c0-aaaa-7000-8000-000000000001","after":0}` + "\n" + `{"end":0,"commits":0}` + "\n")
 	f.Add("\n\n")
 	f.Fuzz(func(t *testing.T, file string) {
-		p, err := Resume(strings.NewReader(file))
-		if err == nil && (p.Offset < 1 || p.Offset > int64(len(file)) || file[p.Offset-1] != '\n') {
-			t.Errorf("it is continued at byte %d", p.Offset)
+		p, err := findPlace(strings.NewReader(file))
+		if err == nil && (p.offset < 1 || p.offset > int64(len(file)) || file[p.offset-1] != '\n') {
+			t.Errorf("the file is continued at byte %d", p.offset)
 		}
 	})
 }

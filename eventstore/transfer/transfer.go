@@ -1,5 +1,5 @@
-// Package transfer moves a log by way of a file: from PostgreSQL to SQLite
-// and back, to another server, or into an archive.
+// Package transfer moves a log through a file: from PostgreSQL to SQLite and back,
+// to another server, or into an archive.
 //
 // The file has one JSON document per line:
 //
@@ -7,24 +7,23 @@
 //	{"pos":2,"n":2,"stream":"auction/42","version":2,"key":"k1","hash":"00…","at":"2026-03-01T12:00:00.123456Z","meta":{"client":"ada"},"events":[{"t":"opened","d":{…}},{"t":"bid_placed","v":2,"d":{…}}]}
 //	{"end":2,"commits":1}
 //
-// The first line says which log it is, and after which position the file
-// begins; if that is not the log's beginning, "key" names the commit there.
-// Then comes one line per commit, as the log's table has it: pos and version
-// are those of the last of its n events; v is absent for an event's first
-// form. The last line says that the file is complete.
+// The first line names the log and the position after which the file begins. If
+// that is not 0, "key" names the commit there. One line per commit follows, as in
+// the log's table: pos and version are those of the last of its n events; v is
+// absent for the first form of an event. The last line marks the file as complete.
 //
-// Positions, versions, keys, hashes, times, meta and events are kept as they
-// are, to the byte, but for line breaks between the tokens of an event's data,
-// which become spaces. So a log that was moved, and is exported again, gives
-// the same file; only the id in its first line may differ.
+// The file keeps the bytes of positions, versions, keys, hashes, times, meta data
+// and events, except that line breaks between the tokens of an event's data
+// become spaces. A log that was moved therefore exports the same file. Only the
+// id in the first line may differ.
 //
-// What is not in the file: snapshots, which hosts make anew, and kept outcomes
-// of commands without events, which are final for a day. A client that sends
-// such a command again after the log was moved has it decided again.
+// The file has no snapshots, because hosts make new ones, and no kept outcomes of
+// commands without events, because they are final only for a day. If a client
+// resends such a command after the move, it is decided again.
 //
-// Both directions need memory for a page of the log, and can be continued
-// where they ended: Resume finds the place in a file, and Import goes on after
-// what the log holds already, once it has compared it with the file.
+// Both directions need memory for one page of the log and can be interrupted.
+// [Export.Resume] continues a file. [Import.Run] compares the commits that the
+// log already has with the file, and continues after them.
 package transfer
 
 import (
@@ -43,36 +42,33 @@ import (
 )
 
 const (
-	// form is the version of the file's form.
+	// form is the version of the file format.
 	form = 1
-	// page is how many commits are read or written at once.
+	// page bounds the commits of one read or write.
 	page = 1_000
-	// pageBytes bounds the bytes of a page that is written at once.
+	// pageBytes bounds the bytes of one write.
 	pageBytes = 8 << 20
-	// maxLine bounds a line. A commit's events have 16 MiB at most.
+	// maxLine bounds a line. The events of a commit have at most 16 MiB.
 	maxLine = stored.MaxCommitBytes + 1<<20
 )
 
-// Header is a file's first line.
-type Header struct {
-	// Kind is "log".
-	Kind string `json:"ganglion"`
-	Form int    `json:"form"`
-	// Log is the incarnation of the log that was exported.
-	Log string `json:"log"`
-	// After is the position behind which the file begins, Key that of the
-	// commit there.
+// header is the first line of a file. The file begins after the commit at After,
+// whose key is Key.
+type header struct {
+	Kind  string              `json:"ganglion"` // "log"
+	Form  int                 `json:"form"`
+	Log   string              `json:"log"` // incarnation
 	After eventstore.Position `json:"after"`
 	Key   string              `json:"key,omitempty"`
 }
 
-// end is a file's last line.
+// end is the last line of a file.
 type end struct {
 	End     *eventstore.Position `json:"end"`
 	Commits int64                `json:"commits"`
 }
 
-// row is a line between the two.
+// row is a line of a commit.
 type row struct {
 	Pos     eventstore.Position `json:"pos"`
 	N       int                 `json:"n"`
@@ -85,7 +81,17 @@ type row struct {
 	Events  json.RawMessage     `json:"events"`
 }
 
-// A FileError says what is wrong with a file, in words for whoever has it.
+// Result describes what a call has moved.
+type Result struct {
+	// Log is the incarnation of the log that was read or written.
+	Log string
+	// Commits and Events count what this call moved.
+	Commits, Events int64
+	// Head is the last position in the file.
+	Head eventstore.Position
+}
+
+// A FileError tells the operator how a line violates the format.
 type FileError struct {
 	Line   int64 // from 1
 	Reason string
@@ -97,7 +103,7 @@ func (e *FileError) Error() string {
 
 const timeForm = "2006-01-02T15:04:05.000000Z"
 
-// appendRow appends a commit's line.
+// appendRow appends the line of a commit.
 func appendRow(b []byte, r *eventstore.Record) ([]byte, error) {
 	meta, events, err := stored.Texts(r)
 	if err != nil {
@@ -117,19 +123,19 @@ func appendRow(b []byte, r *eventstore.Record) ([]byte, error) {
 	from := len(b)
 	b = append(b, events...)
 	for i := from; i < len(b); i++ {
-		if b[i] == '\n' || b[i] == '\r' { // never within a string
+		if b[i] == '\n' || b[i] == '\r' { // never in a string
 			b[i] = ' '
 		}
 	}
 	return append(b, "}\n"...), nil
 }
 
-// appendText appends a string without the escapes that are only for HTML.
+// appendText appends a JSON string without the escapes for HTML.
 func appendText(b []byte, s string) []byte {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // a string in memory: there is nothing to fail
+	_ = e.Encode(s) // cannot fail
 	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...)
 }
 
@@ -156,13 +162,13 @@ func parseRow(text []byte) (eventstore.Record, error) {
 		return r, err
 	}
 	if l.At.Nanosecond()%1000 != 0 {
-		return r, errors.New("the time is finer than a microsecond")
+		return r, errors.New("the time has more digits than microseconds")
 	}
 	r.Position, r.Version, r.Key, r.At = l.Pos, l.Version, l.Key, l.At.UTC()
 	return r, nil
 }
 
-// strict decodes one JSON document that has no members but those of v.
+// strict decodes one JSON document. A member that v lacks is an error.
 func strict(text []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -178,14 +184,12 @@ func strict(text []byte, v any) error {
 	return nil
 }
 
-// lines reads a file.
+// lines reads a file line by line.
 type lines struct {
 	in     *bufio.Scanner
-	line   int64 // that was read last, from 1
-	offset int64 // behind it
+	line   int64 // number of the last line, from 1
+	offset int64 // of the next line
 }
-
-var errCut = errors.New("it is cut off: the line has no end")
 
 func newLines(r io.Reader) *lines {
 	l := &lines{in: bufio.NewScanner(r)}
@@ -195,15 +199,15 @@ func newLines(r io.Reader) *lines {
 			return i + 1, data[:i], nil
 		}
 		if atEOF && len(data) > 0 {
-			return 0, nil, errCut
+			return 0, nil, io.ErrUnexpectedEOF
 		}
 		return 0, nil, nil
 	})
 	return l
 }
 
-// next returns a line, good until the next call; io.EOF at the end of the
-// file, and errCut when there is only half of a line.
+// next returns a line, which is valid until the next call. The error is io.EOF at
+// the end of the file, and io.ErrUnexpectedEOF if the file ends within a line.
 func (l *lines) next() ([]byte, error) {
 	if l.in.Scan() {
 		l.line++
@@ -216,8 +220,8 @@ func (l *lines) next() ([]byte, error) {
 		return nil, io.EOF
 	case errors.Is(err, bufio.ErrTooLong):
 		return nil, &FileError{l.line + 1, fmt.Sprintf("it is longer than %d bytes: this is not an exported log", maxLine)}
-	case errors.Is(err, errCut):
-		return nil, errCut
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, err
 	}
 	return nil, fmt.Errorf("transfer: read the file: %w", err)
 }
@@ -226,29 +230,31 @@ func (l *lines) wrong(format string, args ...any) error {
 	return &FileError{max(l.line, 1), fmt.Sprintf(format, args...)}
 }
 
+// isEnd reports whether err means that the file has ended, perhaps within a line.
+func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
 // header reads the first line.
-func (l *lines) header() (Header, error) {
+func (l *lines) header() (h header, err error) {
 	text, err := l.next()
-	if errors.Is(err, io.EOF) || errors.Is(err, errCut) {
-		return Header{}, &FileError{1, "this is not an exported log: it has no first line"}
+	if isEnd(err) {
+		return h, &FileError{1, "this is not an exported log: it has no first line"}
 	}
 	if err != nil {
-		return Header{}, err
+		return h, err
 	}
-	var h Header
 	if err := json.Unmarshal(text, &h); err != nil || h.Kind != "log" {
-		return h, l.wrong(`this is not an exported log: such a file begins with {"ganglion":"log",…}`)
+		return h, l.wrong(`this is not an exported log: it does not begin with {"ganglion":"log",…}`)
 	}
 	if h.Form != form {
 		return h, l.wrong("the file has form %d, this program knows %d: use the version that wrote it, or a newer one", h.Form, form)
 	}
 	if err := stored.CheckLogID(h.Log); err != nil {
-		return h, l.wrong("%q is no log's id", h.Log)
+		return h, l.wrong("%q is not the id of a log", h.Log)
 	}
 	return h, nil
 }
 
-// parseEnd tells whether a line is the last one.
+// parseEnd reports whether a line is the last one.
 func parseEnd(text []byte) (end, bool) {
 	var e end
 	if !bytes.HasPrefix(text, []byte(`{"end":`)) || strict(text, &e) != nil || e.End == nil {
@@ -267,7 +273,7 @@ func anchor(ctx context.Context, log eventstore.Mover, p eventstore.Position) (k
 		return "", err
 	}
 	if len(list) == 0 || list[0].Position != p {
-		return "", nil // and no commit has an empty key
+		return "", nil // no commit has an empty key
 	}
 	return list[0].Key, nil
 }

@@ -1,12 +1,14 @@
 package transfer_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/eventstore/transfer"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
+	"github.com/ganglion-es/ganglion/eventstore/wakes"
 )
 
 func TestMain(m *testing.M) { postgrestest.Main(m) }
@@ -39,7 +42,7 @@ var odd = []string{
 	"{\n  \"on\": \"several\",\r\n  \"lines\": true\n}",
 }
 
-// fill appends commits to seven streams, from the version that each is at.
+// fill appends the commits from, …, to-1 to seven streams.
 func fill(t testing.TB, log eventstore.Store, from, to int) {
 	t.Helper()
 	for i := from; i < to; i++ {
@@ -51,6 +54,9 @@ func fill(t testing.TB, log eventstore.Store, from, to int) {
 		c := eventstore.Command{
 			Key: fmt.Sprint("k", i), Hash: eventstore.Hash{byte(i), 15: 7}, Meta: eventstore.Meta{Client: "<o'hara> \\"},
 			At: time.Date(2026, 1, 2, 3, 4, 5, 123456000, time.UTC).Add(time.Duration(i) * 1001 * time.Microsecond),
+		}
+		if i%4 == 3 {
+			c.Meta.Depth, c.Meta.Wake = i, eventstore.Wake{Known: true, Micros: int64(i) << 40, Revision: i % 3}
 		}
 		for j := range i%3 + 1 {
 			c.Events = append(c.Events, eventstore.Event{Type: "added", Form: j + 1, Data: json.RawMessage(odd[(i+j)%len(odd)])})
@@ -79,7 +85,7 @@ func imported(t testing.TB, log eventstore.Mover, m transfer.Import, file string
 	return res
 }
 
-// body is a file without its first line, which has the log's id.
+// body returns a file without its first line, which has the id of the log.
 func body(file string) string {
 	_, rest, _ := strings.Cut(file, "\n")
 	return rest
@@ -93,7 +99,7 @@ func sound(t testing.TB, log verify.Source) {
 	}
 }
 
-func TestThereAndBack(t *testing.T) {
+func TestLogIsUnchangedThereAndBack(t *testing.T) {
 	t.Parallel()
 	first, second, third := postgrestest.New(t), onSQLite(t), postgrestest.New(t)
 	fill(t, first, 0, 100)
@@ -120,15 +126,15 @@ func TestThereAndBack(t *testing.T) {
 		t.Errorf("the logs are %s, %s, %s", first.LogID(), second.LogID(), third.LogID())
 	}
 	if export(t, third, transfer.Export{}) != file {
-		t.Error("the log that kept its id is not the same file")
+		t.Error("the log that kept its id exports another file")
 	}
-	// All go on from there.
+	// All logs continue.
 	for _, log := range []eventstore.Store{second, third} {
 		fill(t, log, 100, 103)
 	}
 }
 
-func TestEmptyLog(t *testing.T) {
+func TestEmptyLogIsExportedAndImported(t *testing.T) {
 	t.Parallel()
 	from, to := onSQLite(t), onSQLite(t)
 	file := export(t, from, transfer.Export{})
@@ -137,20 +143,55 @@ func TestEmptyLog(t *testing.T) {
 	}
 }
 
-func TestImportGoesOnWhereItEnded(t *testing.T) {
+func TestCopyOfALogStartsPaused(t *testing.T) {
+	t.Parallel()
+	from := onSQLite(t)
+	fill(t, from, 0, 5)
+	file := export(t, from, transfer.Export{})
+	paused := func(log *sqlite.Store) bool {
+		t.Helper()
+		_, paused, err := log.Wakes().List(t.Context(), nil, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return paused
+	}
+	moved, copied := onSQLite(t), onSQLite(t)
+	imported(t, moved, transfer.Import{KeepID: true}, file)
+	imported(t, copied, transfer.Import{}, file)
+	if paused(moved) || !paused(copied) {
+		t.Errorf("wake-ups are paused in the moved log: %t, in the copy: %t; want only the copy", paused(moved), paused(copied))
+	}
+	group, err := copied.Groups().Ensure(t.Context(), "mailer", 1)
+	if err != nil || !group.Paused {
+		t.Errorf("a group of the copy is %+v, %v; want a paused one", group, err)
+	}
+	if group, err = moved.Groups().Ensure(t.Context(), "mailer", 1); err != nil || group.Paused {
+		t.Errorf("a group of the moved log is %+v, %v; want one that is not paused", group, err)
+	}
+	if err := copied.Rows().Pause(t.Context(), wakes.PauseName, false); err != nil {
+		t.Fatal(err)
+	}
+	imported(t, copied, transfer.Import{}, file) // has nothing to add
+	if paused(copied) {
+		t.Error("an import that changed nothing has paused the copy again")
+	}
+}
+
+func TestInterruptedImportContinues(t *testing.T) {
 	t.Parallel()
 	from := onSQLite(t)
 	fill(t, from, 0, 60)
 	file := export(t, from, transfer.Export{})
 	to := postgrestest.New(t)
-	var told eventstore.Position
+	var last eventstore.Position
 	for _, cut := range []int{1, 20, 21, len(file) / 3, len(file) / 2, len(file) - 20, len(file) - 1} {
 		res, err := transfer.Import{}.Run(t.Context(), to, strings.NewReader(file[:cut]))
 		var wrong *transfer.FileError
 		if !errors.As(err, &wrong) {
 			t.Fatalf("cut at byte %d: %v", cut, err)
 		}
-		// What is complete in the file is in the log, and nothing else.
+		// The log has exactly the complete lines.
 		complete := max(strings.Count(file[:cut], "\n")-1, 0)
 		if head, err := to.Head(t.Context()); err != nil || complete > 0 && head != res.Head {
 			t.Errorf("cut at byte %d: the log ends at %d, %v, the import says %d", cut, head, err, res.Head)
@@ -159,70 +200,102 @@ func TestImportGoesOnWhereItEnded(t *testing.T) {
 			t.Errorf("cut at byte %d: the log has %d commits, the file %d", cut, got, complete)
 		}
 	}
-	imported(t, to, transfer.Import{Progress: func(at eventstore.Position) { told = at }}, file)
-	if got := export(t, to, transfer.Export{}); body(got) != body(file) || told == 0 {
-		t.Errorf("the log is not what the file says (told of %d)", told)
+	imported(t, to, transfer.Import{Progress: func(at eventstore.Position) { last = at }}, file)
+	if got := export(t, to, transfer.Export{}); body(got) != body(file) || last == 0 {
+		t.Errorf("the log differs from the file (progress %d)", last)
 	}
 	if res := imported(t, to, transfer.Import{}, file); res.Commits != 0 {
-		t.Errorf("imported twice, %d commits went in again", res.Commits)
+		t.Errorf("a second import stored %d commits again", res.Commits)
 	}
 }
 
-// failing is a disk that fills up.
-type failing struct {
-	bytes.Buffer
-	room int
+// disk is a file on a disk with limited room.
+type disk struct {
+	*os.File
+	room int64
 }
 
 var errFull = errors.New("no space left")
 
-func (f *failing) Write(p []byte) (int, error) {
-	n := min(len(p), f.room-f.Len())
-	f.Buffer.Write(p[:n])
-	if n < len(p) {
-		return n, errFull
+func (d disk) Write(p []byte) (int, error) {
+	at, err := d.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
 	}
-	return n, nil
+	n, err := d.File.Write(p[:min(int64(len(p)), d.room-at)])
+	if err == nil && n < len(p) {
+		err = errFull
+	}
+	return n, err
 }
 
-func TestExportGoesOnWhereItEnded(t *testing.T) {
+// content reads the file from its start, and leaves the offset there.
+func (d disk) content(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(d.Name())
+	if err == nil {
+		_, err = d.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// newDisk creates a file with the given content.
+func newDisk(t *testing.T, content string) disk {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "log.jsonl")
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return disk{file, math.MaxInt64}
+}
+
+func TestInterruptedExportContinues(t *testing.T) {
 	t.Parallel()
 	log := onSQLite(t)
 	fill(t, log, 0, 50)
 	whole := export(t, log, transfer.Export{})
 	for room := strings.IndexByte(whole, '\n') + 1; room < len(whole); room += 997 {
-		file := &failing{room: room}
+		file := newDisk(t, "")
+		file.room = int64(room)
 		if _, err := (transfer.Export{}).Run(t.Context(), log, file); !errors.Is(err, errFull) {
 			t.Fatalf("with room for %d bytes: %v", room, err)
 		}
-		place, err := transfer.Resume(bytes.NewReader(file.Bytes()))
-		if err != nil {
+		file.content(t)
+		file.room = int64(len(whole))
+		if _, err := (transfer.Export{}).Resume(t.Context(), log, file); err != nil {
 			t.Fatalf("with room for %d bytes: %v", room, err)
 		}
-		file.Truncate(int(place.Offset))
-		file.room = len(whole)
-		if _, err := (transfer.Export{Resume: &place}).Run(t.Context(), log, file); err != nil {
-			t.Fatal(err)
-		}
-		if file.String() != whole {
+		if file.content(t) != whole {
 			t.Fatalf("with room for %d bytes, the continued file differs", room)
 		}
 	}
-	// A complete file is continued with what came since.
+	// A complete file is continued with later commits.
 	fill(t, log, 50, 55)
-	place, err := transfer.Resume(strings.NewReader(whole))
-	if err != nil {
+	file := newDisk(t, whole)
+	if _, err := (transfer.Export{}).Resume(t.Context(), log, file); err != nil {
 		t.Fatal(err)
 	}
-	if got := whole[:place.Offset] + export(t, log, transfer.Export{Resume: &place}); got != export(t, log, transfer.Export{}) {
+	if file.content(t) != export(t, log, transfer.Export{}) {
 		t.Error("a file that was continued differs from a new one")
 	}
-	if _, err := (transfer.Export{Resume: &place}).Run(t.Context(), onSQLite(t), io.Discard); err == nil {
+	if _, err := (transfer.Export{}).Resume(t.Context(), onSQLite(t), file); err == nil {
 		t.Error("a file was continued with another log")
+	}
+	var invalid *transfer.FileError
+	if _, err := (transfer.Export{}).Resume(t.Context(), log, newDisk(t, "hello\n")); !errors.As(err, &invalid) {
+		t.Errorf("a file that is not an exported log: %v", err)
 	}
 }
 
-func TestPartsOfALog(t *testing.T) {
+func TestPartsOfLogAreImportedInOrder(t *testing.T) {
 	t.Parallel()
 	from, to := onSQLite(t), onSQLite(t)
 	fill(t, from, 0, 30)
@@ -246,7 +319,7 @@ func TestPartsOfALog(t *testing.T) {
 		t.Error("the parts are not the log")
 	}
 	if _, err := (transfer.Export{After: 1000}).Run(t.Context(), from, io.Discard); err == nil {
-		t.Error("an export after the end")
+		t.Error("an export after the head did not fail")
 	}
 	other := onSQLite(t)
 	fill(t, other, 1, 60)
@@ -255,7 +328,7 @@ func TestPartsOfALog(t *testing.T) {
 	}
 }
 
-func TestOtherHistoryIsRefused(t *testing.T) {
+func TestImportIntoOtherHistoryIsRefused(t *testing.T) {
 	t.Parallel()
 	from := onSQLite(t)
 	fill(t, from, 0, 20)
@@ -265,7 +338,7 @@ func TestOtherHistoryIsRefused(t *testing.T) {
 		"another end": func(s *sqlite.Store) {
 			cut := strings.Join(strings.SplitAfter(file, "\n")[:11], "")
 			if _, err := (transfer.Import{}).Run(t.Context(), s, strings.NewReader(cut)); err == nil {
-				t.Error("a file that is cut off was taken for a whole one")
+				t.Error("a file that is cut off was imported as a whole")
 			}
 			fill(t, s, 15, 16)
 		},
@@ -286,11 +359,11 @@ func TestOtherHistoryIsRefused(t *testing.T) {
 	fill(t, to, 0, 3)
 	var refused *eventstore.RestoreError
 	if _, err := (transfer.Import{KeepID: true}).Run(t.Context(), to, strings.NewReader(file)); !errors.As(err, &refused) {
-		t.Errorf("a log with a history takes another one's id: %v", err)
+		t.Errorf("a log with a history took another id: %v", err)
 	}
 }
 
-func TestWrongFiles(t *testing.T) {
+func TestInvalidFilesAreRefusedByLine(t *testing.T) {
 	t.Parallel()
 	from := onSQLite(t)
 	fill(t, from, 0, 6)
@@ -315,15 +388,15 @@ func TestWrongFiles(t *testing.T) {
 		"nothing":            {"", 1, "not an exported log"},
 		"text":               {"hello\nworld\n", 1, "not an exported log"},
 		"other JSON":         {`{"position":1,"stream":"a/b"}` + "\n", 1, "not an exported log"},
-		"no line at all":     {strings.Repeat("x", 20<<20), 1, "not an exported log"},
+		"no end of line":     {strings.Repeat("x", 20<<20), 1, "not an exported log"},
 		"a newer form":       {change(0, `"form":1`, `"form":2`), 1, "newer"},
-		"an id that is none": {change(0, `"log":"`, `"log":"x`), 1, "id"},
+		"an invalid id":      {change(0, `"log":"`, `"log":"x`), 1, "id"},
 		"no end":             {without(7), 8, "cut off"},
 		"half a line":        {strings.Join(lines[:3], "") + lines[3][:10], 4, "cut off"},
 		"half a line inside": {change(3, `"events"`, "\n"), 4, "not a commit"},
 		"a line less":        {without(3), 4, "missing"},
 		"an early end":       {strings.Join(lines[:4], "") + lines[7], 5, "should have 6 commits"},
-		"something more":     {strings.Join(lines, "") + lines[1], 9, "follows"},
+		"a line after it":    {strings.Join(lines, "") + lines[1], 9, "follows"},
 		"an unknown member":  {change(3, `{"pos"`, `{"x":1,"pos"`), 4, "unknown field"},
 		"unknown meta data":  {change(3, `"meta":{`, `"meta":{"x":1,`), 4, "unknown field"},
 		"no hash":            {change(3, `"hash":"`, `"hash":"0`), 4, "hash"},
@@ -339,12 +412,12 @@ func TestWrongFiles(t *testing.T) {
 		}
 		sound(t, to)
 	}
-	// What only the log can know: a version that does not follow.
+	// Only the log can find a version that does not follow.
 	to := onSQLite(t)
 	_, err := transfer.Import{}.Run(t.Context(), to, strings.NewReader(change(6, `"version":3`, `"version":4`)))
 	var refused *eventstore.RestoreError
 	if !errors.As(err, &refused) || refused.Position != 12 {
-		t.Errorf("a version left out: %v", err)
+		t.Errorf("a missing version: %v", err)
 	}
 }
 

@@ -1,14 +1,14 @@
-// Package verify audits a log: that it keeps the rules which the rest of the
-// system takes for granted.
+// Package verify audits a log: it checks the rules that the rest of the system
+// relies on.
 //
-//   - Positions are dense: every one from 1 to the head is there once.
-//   - Versions are contiguous per stream, and rise with the positions.
-//   - Keys are unique per stream, also across events and kept outcomes.
-//   - Every row can be decoded, and the view of events shows what the rows hold.
+//   - Every position from 1 to the head exists once.
+//   - The versions of a stream have no hole, and increase with the positions.
+//   - Keys are unique per stream, across commits and kept outcomes.
+//   - Every row can be decoded, and the view of events shows the rows' events.
 //
-// An audit reads the whole log in pages and asks the database for the rest,
-// so it needs little memory however long the log is. It may run beside
-// appends; what is appended after its start is not audited.
+// An audit reads the log in pages, and the database checks the rest. The memory
+// that it needs does not depend on the length of the log. It can run during
+// appends, and audits the log up to the head at its start.
 package verify
 
 import (
@@ -24,17 +24,17 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
 )
 
-// Source is a log that can be audited. The Stores of packages postgres and
-// sqlite are; they name their tables and columns alike.
+// Source is a log that can be audited. The Stores of packages postgres and sqlite
+// implement it; their tables and columns have the same names.
 type Source interface {
-	// Audit runs a query and calls row once for each row of its answer.
+	// Audit runs a query and calls row for each row of the result.
 	Audit(ctx context.Context, query string, row func(scan func(dest ...any) error) error) error
 }
 
-// Check names what a fault breaks.
+// Check names a check.
 type Check string
 
-// The checks, in the order in which they are made.
+// The checks, in their order.
 const (
 	Positions Check = "positions"
 	Rows      Check = "rows"
@@ -57,27 +57,27 @@ func (f Fault) String() string {
 // Report is the result of an audit.
 type Report struct {
 	LogID   string              `json:"log"`
-	Head    eventstore.Position `json:"head"` // when the audit began
+	Head    eventstore.Position `json:"head"` // at the start
 	Commits int64               `json:"commits"`
 	Events  int64               `json:"events"`
 	Streams int64               `json:"streams"`
-	// Faults has at most one fault per check, the first by position; they are
-	// sorted by position. A clean log has none.
+	// Faults has the first fault of each check, sorted by position. A sound log
+	// has none.
 	Faults []Fault `json:"faults"`
 }
 
 const pageSize = 500
 
-// Options are what an audit may be told besides its log.
+// Options configure an audit.
 type Options struct {
-	// Progress is told which check is being made and, while rows are read, how
-	// far that is; at is 0 for a check that the database makes as a whole. It
-	// is called in the goroutine of the audit, after each page.
+	// Progress is called by the goroutine of the audit: after each page of rows
+	// with its last position, and at the start of each check that the database
+	// makes, with at = 0.
 	Progress func(check Check, at, head eventstore.Position)
 }
 
-// Log audits a log. The error says why the audit could not be made; what is
-// wrong with the log is in the report.
+// Log audits a log. Faults of the log are in the report. An error means that the
+// audit itself failed.
 func Log(ctx context.Context, source Source) (Report, error) {
 	return LogWith(ctx, source, Options{})
 }
@@ -127,7 +127,7 @@ func (a *audit) begin() error {
 	}, `select cast((select id from log) as text), coalesce((select max(pos) from "commit"), 0)`)
 }
 
-// pages reads the rows and the view side by side.
+// pages compares the rows with the view, page by page.
 func (a *audit) pages() error {
 	for after := int64(0); after < int64(a.report.Head); {
 		rows, err := a.rows(after)
@@ -140,18 +140,10 @@ func (a *audit) pages() error {
 		}
 		upTo := rows[len(rows)-1].Position
 		want := make([]shown, 0, 2*len(rows))
-		unread := doubled(rows) // rows that nothing can be compared with
+		unread := doubled(rows) // rows that cannot be compared
 		last := after
 		for _, r := range rows {
-			first := r.Position - r.N + 1
-			switch {
-			case r.N < 1 || r.Position < r.N || r.Version < r.N:
-				a.fault(Rows, r.Position, "a row of %d events says position %d and version %d", r.N, r.Position, r.Version)
-			case first > last+1:
-				a.fault(Positions, last+1, "positions %d to %d are missing", last+1, first-1)
-			case first <= last:
-				a.fault(Positions, first, "positions %d to %d are there twice", first, last)
-			}
+			a.position(&r, last)
 			last = max(last, r.Position)
 			a.report.Commits++
 			c, err := r.Commit()
@@ -165,17 +157,8 @@ func (a *audit) pages() error {
 				return err
 			}
 			a.report.Events += int64(len(c.Events))
-			if unread[r.Position] {
-				continue
-			}
-			for i, e := range c.Events {
-				if !json.Valid(e.Data) {
-					a.fault(Rows, r.Position, "the data of event %d is not valid JSON", i)
-				}
-				want = append(want, shown{
-					Pos: int64(c.First()) + int64(i), Version: int64(c.FirstVersion()) + int64(i),
-					Stream: c.Stream, Key: c.Key, Type: e.Type, Form: int64(e.Form), Data: canonical(e.Data),
-				})
+			if !unread[r.Position] {
+				want = a.events(want, &c)
 			}
 		}
 		if err := a.view(after, upTo, want, unread); err != nil {
@@ -187,8 +170,36 @@ func (a *audit) pages() error {
 	return nil
 }
 
-// doubled returns the positions that several rows have. The view shows their
-// events in no certain order.
+// position checks a row that follows position last.
+func (a *audit) position(r *stored.Fields, last int64) {
+	first := r.Position - r.N + 1
+	switch {
+	case r.N < 1 || r.Position < r.N || r.Version < r.N:
+		a.fault(Rows, r.Position, "a row of %d events has position %d and version %d", r.N, r.Position, r.Version)
+	case first > last+1:
+		a.fault(Positions, last+1, "positions %d to %d are missing", last+1, first-1)
+	case first <= last:
+		a.fault(Positions, first, "positions %d to %d exist twice", first, last)
+	}
+}
+
+// events checks the events of a commit, and appends them as the view must show
+// them.
+func (a *audit) events(list []shown, c *eventstore.Commit) []shown {
+	for i, e := range c.Events {
+		if !json.Valid(e.Data) {
+			a.fault(Rows, int64(c.Position), "the data of event %d is not valid JSON", i)
+		}
+		list = append(list, shown{
+			Pos: int64(c.First()) + int64(i), Version: int64(c.FirstVersion()) + int64(i),
+			Stream: c.Stream, Key: c.Key, Type: e.Type, Form: int64(e.Form), Data: canonical(e.Data),
+		})
+	}
+	return list
+}
+
+// doubled returns the positions that more than one row has. The view shows the
+// events of such rows in no defined order.
 func doubled(rows []stored.Fields) map[int64]bool {
 	twice := make(map[int64]bool)
 	for i := 1; i < len(rows); i++ {
@@ -217,7 +228,7 @@ func (a *audit) rows(after int64) ([]stored.Fields, error) {
 	return rows, err
 }
 
-// shown is what the view says of an event.
+// shown is an event in the view.
 type shown struct {
 	Pos, Version, Form int64
 	Stream             eventstore.StreamID
@@ -241,7 +252,7 @@ func (a *audit) view(after, upTo int64, want []shown, unread map[int64]bool) err
 		s.Data = canonical(data)
 		switch {
 		case i >= len(want):
-			a.fault(View, s.Pos, "the view shows position %d, which no row holds", s.Pos)
+			a.fault(View, s.Pos, "the view shows position %d, which no row has", s.Pos)
 		case s != want[i]:
 			a.fault(View, want[i].Pos, "the view does not show the event %q of %s as it is stored", want[i].Type, want[i].Stream)
 		}
@@ -258,8 +269,8 @@ func (a *audit) view(after, upTo int64, want []shown, unread map[int64]bool) err
 	return nil
 }
 
-// canonical drops white space outside of strings, which a database may drop
-// or add.
+// canonical removes the white space outside strings, because a database may
+// change it.
 func canonical(data []byte) string {
 	var b bytes.Buffer
 	if err := json.Compact(&b, data); err != nil {
@@ -268,14 +279,14 @@ func canonical(data []byte) string {
 	return b.String()
 }
 
-// count finds rows that paging can't see: a second one at the end of a page.
+// count finds rows that paging misses: a second row at the end of a page.
 func (a *audit) count() error {
 	a.progress(Positions, 0)
 	return a.query(func(scan func(...any) error) error {
 		var n int64
 		err := scan(&n, &a.report.Streams)
 		if err == nil && n != a.report.Commits {
-			a.fault(Positions, 0, "the log has %d rows, and %d were read in order", n, a.report.Commits)
+			a.fault(Positions, 0, "the log has %d rows, of which %d were read in order", n, a.report.Commits)
 		}
 		return err
 	}, `select count(*), (select count(*) from (select distinct agg_id, agg_type from "commit" where pos <= %d) s) from "commit" where pos <= %[1]d`, a.report.Head)
@@ -295,9 +306,9 @@ func (a *audit) versions() error {
 		case first > before+1:
 			a.fault(Versions, pos, "versions %d to %d of %s are missing", before+1, first-1, s)
 		case first <= before:
-			a.fault(Versions, pos, "versions %d to %d of %s are there twice", first, before, s)
+			a.fault(Versions, pos, "versions %d to %d of %s exist twice", first, before, s)
 		default:
-			a.fault(Versions, pos, "version %d of %s lies before version %d, at position %d", first, s, before, beforePos)
+			a.fault(Versions, pos, "version %d of %s is before version %d, at position %d", first, s, before, beforePos)
 		}
 		return nil
 	}, `select pos, agg_type, agg_id, version, n, before, before_pos from (
@@ -318,7 +329,7 @@ func (a *audit) keys() error {
 		if err := scan(&pos, &s.Type, &s.ID, &key); err != nil {
 			return err
 		}
-		a.fault(Keys, pos, "the key %q of %s is there twice", key, s)
+		a.fault(Keys, pos, "the key %q of %s exists twice", key, s)
 		return nil
 	}, `select pos, agg_type, agg_id, key from (
 			select pos, agg_type, agg_id, key from (

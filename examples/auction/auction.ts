@@ -1,33 +1,33 @@
-// A live auction: every page shows the same bids in the same order, and a bid
-// of one's own is shown at once and settles when its event arrives.
-import { connect, RejectedError, type Client, type Event } from "@ganglion-es/client";
+// A live auction. Every page shows the same bids in the same order. The user's own bid
+// is shown immediately as pending, until its event arrives. list.ts shows the other
+// open auctions.
+import { connect, RejectedError, type Client, type Event, type Subscription } from "@ganglion-es/client";
 import type { Contract } from "../../domain/api/contract.js";
+import { linkTo, showList } from "./list.js";
+import { at, cents, flash, make, money, pick, remaining } from "./page.js";
 
-const at = <E extends HTMLElement = HTMLElement>(id: string) => document.getElementById(id) as E;
 const query = new URLSearchParams(location.search);
 
-// Tokens come behind the #, which browsers keep to themselves: #token=…&house=…
-// Without them any name is taken on trust, as "ganglion dev" does.
+// Tokens are in the fragment, which browsers do not send: #token=…&house=…
+// Without tokens the gateway accepts any name, as "ganglion dev" does.
 const tokens = new URLSearchParams(location.hash.slice(1));
 const token = tokens.get("token");
 const subject = (jwt: string): string => JSON.parse(atob(jwt.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"))).sub;
 const as = (name: string, jwt: string | null) => (jwt === null ? { client: name } : { token: () => Promise.resolve(jwt) });
 
-// Who this is, and which auction. Reloading keeps both.
+// The user's name. A reload keeps it.
 const me = (token === null ? query.get("as") : subject(token)) ?? (sessionStorage["me"] ??= pick(["Ada", "Bob", "Cleo", "Dan", "Eve", "Finn", "Grete", "Hal"]) + Math.ceil(Math.random() * 99));
-const lot = query.get("lot") ?? "1";
 at("me").textContent = me;
-at("lot").textContent = `Lot ${lot}`;
 
-// Any gateway will do; the cluster knows which there are, unless a load balancer
-// keeps that to itself and is the one to ask.
+// The page uses the cluster's gateways, or its own host if a load balancer hides their
+// list.
 const gateways: string[] = query.has("gateway")
   ? query.getAll("gateway")
   : await fetch("/v1/cluster")
       .then((r) => (r.ok ? r.json() : { members: [{ roles: ["gateway"], http: location.host }] }))
       .then(({ members }) => members.filter((m: any) => m.roles.includes("gateway") && m.http).map((m: any) => `${location.protocol.replace("http", "ws")}//${m.http}/v1/ws`));
 
-/** Tells which gateway this is. */
+/** Shows the gateway of the connection. */
 class Socket extends WebSocket {
   constructor(url: string, protocols?: string | string[]) {
     super(url, protocols);
@@ -35,88 +35,124 @@ class Socket extends WebSocket {
   }
 }
 const client: Client<Contract> = connect<Contract>({ urls: gateways, ...as(me, token), WebSocket: Socket });
-const auction = client.aggregate("auction", lot);
 
-// What the log says, and what has been sent and is not in it yet, by key.
 type Bid = { bidder: string; amount: number; time?: string };
-const bids: Bid[] = [];
-const pending = new Map<string, Bid & { position?: number }>();
-let opened: { item: string; seller: string; reserve: number; closes_at: string } | undefined;
-let closed: { winner: string; amount: number } | undefined;
 
-function apply(e: Event<Contract["auction"]>): void {
-  switch (e.event) {
-    case "opened":
-      opened = e.data;
-      break;
-    case "bid_placed":
-      bids.push({ ...e.data, time: e.time });
-      break;
-    case "closed":
-      closed = e.data;
-      break;
-    default:
-      e satisfies never;
+/** The lot on the page, with what its events and the user's bids say. */
+class Lot {
+  readonly auction;
+  readonly bids: Bid[] = []; // in the log
+  readonly pending = new Map<string, Bid & { position?: number }>(); // sent and not in the log yet, by key
+  opened: { item: string; seller: string; reserve: number; closes_at: string } | undefined;
+  closed: { winner: string; amount: number; byItself: boolean } | undefined;
+  live = false;
+  shown = 0; // the highest amount so far
+  readonly #events: Subscription<unknown>;
+
+  constructor(readonly id: string) {
+    this.auction = client.aggregate("auction", id);
+    this.#events = this.auction.subscribe({
+      from: "start",
+      onEvent: (e) => {
+        this.#apply(e);
+        if (this.live) show();
+      },
+      onLive: () => {
+        this.live = true;
+        show();
+      },
+      onEnd: (error) => error && problem(error.message),
+    });
   }
-  // The event of a bid of ours says so. What the log has had longer than our
-  // answer is settled as well.
-  pending.delete(e.cause);
-  for (const [key, bid] of pending) if (bid.position !== undefined && bid.position <= e.position) pending.delete(key);
+
+  #apply(e: Event<Contract["auction"]>): void {
+    switch (e.event) {
+      case "opened":
+        this.opened = e.data;
+        break;
+      case "bid_placed":
+        this.bids.push({ ...e.data, time: e.time });
+        break;
+      case "closed":
+        this.closed = { ...e.data, byItself: e.cause.startsWith("~wake:") };
+        break;
+      default:
+        e satisfies never;
+    }
+    // The event of our own bid has the bid's key as its cause. Bids whose position the
+    // events have reached are no longer pending either.
+    this.pending.delete(e.cause);
+    for (const [key, bid] of this.pending) if (bid.position !== undefined && bid.position <= e.position) this.pending.delete(key);
+  }
+
+  async bid(amount: number): Promise<void> {
+    problem("");
+    const sending = this.auction.send("bid", { amount });
+    this.pending.set(sending.key, { bidder: me, amount });
+    show();
+    try {
+      const { position } = await sending;
+      const ours = this.pending.get(sending.key); // undefined if the event came first
+      if (ours) ours.position = position;
+    } catch (e) {
+      this.pending.delete(sending.key);
+      const why = e instanceof RejectedError ? `Not accepted: ${e.message.replace(/(\d+) cents/, (_, cents) => money(Number(cents)))}.` : `Not sent: ${(e as Error).message}`;
+      problem(this === lot ? why : `Lot ${this.id}: ${why}`);
+      show();
+    }
+  }
+
+  close(): void {
+    this.#events.close();
+  }
 }
 
-let live = false;
-auction.subscribe({
-  from: "start",
-  onEvent: (e) => {
-    apply(e);
-    if (live) show();
-  },
-  onLive: () => {
-    live = true;
-    show();
-  },
-  onEnd: (error) => error && problem(error.message),
-});
+let lot = new Lot(query.get("lot") ?? "1");
+const list = showList(client, visit);
+list.mark(lot.id);
+addEventListener("popstate", () => replace(new URLSearchParams(location.search).get("lot") ?? "1"));
 
-async function bid(amount: number): Promise<void> {
+/** Shows another lot, without loading the page again. */
+function visit(id: string): void {
+  if (id === lot.id) return;
+  history.pushState(null, "", linkTo(id));
+  replace(id);
+}
+
+function replace(id: string): void {
+  lot.close();
+  lot = new Lot(id);
+  list.mark(id);
   problem("");
-  const sending = auction.send("bid", { amount });
-  pending.set(sending.key, { bidder: me, amount });
   show();
-  try {
-    const { position } = await sending;
-    const ours = pending.get(sending.key); // unless the event was faster
-    if (ours) ours.position = position;
-  } catch (e) {
-    pending.delete(sending.key);
-    problem(e instanceof RejectedError ? `Not taken: ${e.message.replace(/(\d+) cents/, (_, cents) => money(Number(cents)))}.` : `Not sent: ${(e as Error).message}`);
-    show();
-  }
 }
 
-// Nobody may bid on what they sell themselves, so the house sells.
-at("open").onclick = async () => {
+// A seller may not bid, so the house is the seller.
+async function sell(id: string, reserve: number, minutes: number): Promise<void> {
   const house = connect<Contract>({ urls: gateways, ...as("house", tokens.get("house") ?? token) });
   try {
-    await house.aggregate("auction", lot).send("open", {
-      item: pick(["Brass desk lamp, around 1930", "Reading lamp with a linen shade", "Workshop lamp, still warm"]),
-      reserve: 2000,
-      closes_at: new Date(Date.now() + 15 * 60_000).toISOString(),
+    await house.aggregate("auction", id).send("open", {
+      item: pick(["Brass desk lamp, around 1930", "Reading lamp with a linen shade", "Workshop lamp, still warm", "Bedside lamp, one owner", "Ship's lamp with a dent"]),
+      reserve,
+      closes_at: new Date(Date.now() + minutes * 60_000).toISOString(),
     });
+    visit(id);
   } catch (e) {
     problem((e as Error).message);
   } finally {
     house.close();
   }
-};
+}
+at("open").onclick = () => sell(lot.id, 2000, 15);
+at("another").onclick = () => sell(Math.random().toString(36).slice(2, 8), pick([800, 1200, 3500, 6000]), pick([1, 3, 15]));
 
 at("form").onsubmit = (e) => {
   e.preventDefault();
   const input = at<HTMLInputElement>("amount");
-  const amount = Math.round(Number(input.value.trim().replace(",", ".")) * 100);
-  if (!(amount > 0)) return problem("Write an amount, such as 25.50.");
+  const amount = cents(input.value);
+  if (!(amount > 0)) return problem("Enter an amount, such as 25.50.");
   input.value = "";
-  void bid(amount);
+  void lot.bid(amount);
 };
 
 client.on("status", status);
@@ -124,9 +160,9 @@ function status(): void {
   const s = client.status;
   at("status").textContent = s.replace("-", " ");
   at("status").classList.toggle("live", s === "live");
-  const waiting = pending.size ? " Your bid is kept, and sent once." : " You can go on bidding.";
+  const waiting = lot.pending.size ? " Your bid is kept and will be sent once." : " You can continue bidding.";
   const banner = { connecting: "Reconnecting…" + waiting, offline: "No connection; trying again." + waiting, "catching-up": "Catching up with what you missed…", closed: "Disconnected: reload the page.", live: "" }[s];
-  at("banner").hidden = banner === "" || (!live && s !== "closed" && s !== "offline"); // the first connection is no interruption
+  at("banner").hidden = banner === "" || (!lot.live && s !== "closed" && s !== "offline"); // no banner for the first connection
   at("banner").textContent = banner;
 }
 
@@ -134,37 +170,34 @@ function problem(text: string): void {
   at("problem").textContent = text;
 }
 
-const euros = new Intl.NumberFormat("en", { style: "currency", currency: "EUR" });
-const money = (cents: number) => euros.format(cents / 100);
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
-let shown = 0;
 function show(): void {
-  const open = opened !== undefined && !closed && Date.parse(opened.closes_at) > Date.now();
+  const { opened, closed, bids, pending } = lot;
+  const open = opened !== undefined && !closed && remaining(opened.closes_at) !== undefined;
   const ours = [...pending.values()];
-  // What is on its way may still win, but only as long as there is something to win.
+  // A pending bid counts only while the auction is open.
   const top = [...bids, ...(open ? ours : [])].reduce<Bid | undefined>((a, b) => (a && a.amount >= b.amount ? a : b), undefined);
   const settled = top !== undefined && bids.includes(top);
-  at("item").textContent = opened?.item ?? "Nothing is for sale yet";
-  at("caption").textContent = !opened ? "The house has a lamp to sell, and is waiting for you." : open ? (top ? "Highest bid" : "Bids begin at") : bids.length ? "Sold for" : "Not sold";
+  at("lot").textContent = `Lot ${lot.id}`;
+  at("item").textContent = opened?.item ?? (lot.live ? "Nothing is for sale yet" : "…");
+  at("caption").textContent = !opened ? "The house has a lamp to sell. Put it up for sale below." : open ? (top ? "Highest bid" : "Bids begin at") : !closed ? "The auction ends…" : bids.length ? "Sold for" : "Not sold";
   at("top").textContent = top || opened ? money(top?.amount ?? opened!.reserve) : "–";
   at("top").hidden = !opened;
-  at("leader").textContent = !top ? "\u00a0" : top.bidder === me ? (!open ? "to you" : settled ? "You are ahead" : "You would be ahead") : (open ? "by " : "to ") + top.bidder;
-  if ((top?.amount ?? 0) > shown) {
-    shown = top!.amount;
-    at("top").classList.remove("new");
-    void at("top").offsetWidth; // begins the animation anew
-    at("top").classList.add("new");
+  at("leader").textContent = !top ? "\u00a0" : top.bidder === me ? (closed ? "to you" : settled ? "You are ahead" : "You would be ahead") : (closed ? "to " : "by ") + top.bidder;
+  if ((top?.amount ?? 0) > lot.shown) {
+    lot.shown = top!.amount;
+    flash(at("top"));
   }
-  at("open").hidden = !live || opened !== undefined;
+  at("open").hidden = !lot.live || opened !== undefined;
+  at("another").hidden = !at("open").hidden;
   at("form").hidden = !open;
   const least = top ? top.amount + 100 : (opened?.reserve ?? 0);
   at("steps").replaceChildren(
     ...[least, least + 400, least + 1900].map((amount) => {
-      const b = document.createElement("button");
+      const b = make("button", money(amount));
       b.type = "button";
-      b.textContent = money(amount);
-      b.onclick = () => void bid(amount);
+      b.onclick = () => void lot.bid(amount);
       return b;
     }),
   );
@@ -176,33 +209,18 @@ function show(): void {
 }
 
 function row({ bidder, amount, time }: Bid, isPending: boolean): HTMLElement {
-  const li = document.createElement("li");
+  const li = make("li");
   li.className = isPending ? "pending" : "";
-  const badge = document.createElement("i");
-  badge.textContent = bidder.slice(0, 1);
+  const badge = make("i", bidder.slice(0, 1));
   badge.style.background = `hsl(${[...bidder].reduce((h, c) => (h * 31 + c.charCodeAt(0)) % 360, 7)} 45% 42%)`;
-  const [who, what, when] = [document.createElement("span"), document.createElement("b"), document.createElement("small")];
-  who.textContent = bidder === me ? "You" : bidder;
-  what.textContent = money(amount);
-  when.textContent = isPending ? "on its way…" : clock.format(new Date(time!));
-  li.append(badge, who, what, when);
+  li.append(badge, make("span", bidder === me ? "You" : bidder), make("b", money(amount)), make("small", isPending ? "on its way…" : clock.format(new Date(time!))));
   return li;
 }
 
-/** Shows the time that is left. */
+/** Shows the remaining time. */
 function tick(): void {
-  if (!opened) return;
-  const left = Math.ceil((Date.parse(opened.closes_at) - Date.now()) / 1000);
-  if (closed || left <= 0) {
-    if (!at("form").hidden) show();
-    at("left").textContent = "Closed";
-    return;
-  }
-  const [h, m, s] = [Math.floor(left / 3600), Math.floor(left / 60) % 60, left % 60];
-  at("left").textContent = left > 86_400 ? "Open" : `Closes in ${h ? h + ":" : ""}${String(m).padStart(h ? 2 : 1, "0")}:${String(s).padStart(2, "0")}`;
+  const left = lot.opened && !lot.closed ? remaining(lot.opened.closes_at) : undefined;
+  at("left").textContent = left ?? (lot.closed ? (lot.closed.byItself ? "Ended at its time" : "Closed by the seller") : lot.opened ? "Time is up" : "\u00a0");
+  if (lot.opened && left === undefined && !at("form").hidden) show();
 }
 setInterval(tick, 1000);
-
-function pick<T>(of: T[]): T {
-  return of[Math.floor(Math.random() * of.length)]!;
-}

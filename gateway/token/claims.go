@@ -14,19 +14,20 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// lastDate is the latest date that RFC 3339 can write: 9999-12-31T23:59:59Z.
+// lastDate is the latest date that RFC 3339 can represent: 9999-12-31T23:59:59Z.
 const lastDate = 253402300799
 
-// identity reads the claims of a token whose signature was good.
+// identity checks the claims of a token whose signature is valid, and returns
+// the identity that they state.
 func (c Config) identity(payload []byte, now time.Time) (gateway.Identity, error) {
 	var none gateway.Identity
 	var claims map[string]any
 	if err := json.Unmarshal(payload, &claims); err != nil || claims == nil {
-		return none, errors.New("the token's claims are no JSON object")
+		return none, errors.New("the token's claims are not a JSON object")
 	}
-	// The decoder replaces what is not Unicode: two subjects would be one client.
+	// The decoder replaces invalid Unicode, so two subjects could become one client.
 	if !utf8.Valid(payload) || frame.HasHalfPair(payload) {
-		return none, errors.New("the token's claims are not Unicode: they have bytes that are not UTF-8, or half of a surrogate pair")
+		return none, errors.New("the token's claims are not Unicode: they contain invalid UTF-8 or half of a surrogate pair")
 	}
 
 	exp, has, err := date(claims, "exp")
@@ -34,9 +35,9 @@ func (c Config) identity(payload []byte, now time.Time) (gateway.Identity, error
 	case err != nil:
 		return none, err
 	case !has:
-		return none, errors.New("the token has no exp: only tokens that expire are taken")
+		return none, errors.New("the token has no exp: only tokens that expire are accepted")
 	case !now.Before(exp.Add(c.Leeway)):
-		return none, fmt.Errorf("the token expired at %s, it is %s: get a new one", stamp(exp), stamp(now))
+		return none, fmt.Errorf("the token expired at %s, and it is %s now: get a new one", stamp(exp), stamp(now))
 	}
 	for _, name := range []string{"nbf", "iat"} {
 		from, _, err := date(claims, name)
@@ -44,7 +45,7 @@ func (c Config) identity(payload []byte, now time.Time) (gateway.Identity, error
 		case err != nil:
 			return none, err
 		case from.After(now.Add(c.Leeway)):
-			return none, fmt.Errorf("the token's %s lies in the future, at %s, and it is %s here: compare the clocks", name, stamp(from), stamp(now))
+			return none, fmt.Errorf("the token's %s is in the future: it is %s, and this node's clock shows %s; compare the clocks", name, stamp(from), stamp(now))
 		}
 	}
 
@@ -55,23 +56,23 @@ func (c Config) identity(payload []byte, now time.Time) (gateway.Identity, error
 	case err != nil:
 		return none, err
 	case c.Audience == "" && has:
-		return none, errors.New("the token is for an audience, and this gateway is configured to be none")
+		return none, errors.New("the token names an audience (aud), but this gateway is configured without one: get a token without aud")
 	case c.Audience != "" && !slices.Contains(audience, c.Audience):
-		return none, fmt.Errorf("the token's aud must have %q", c.Audience)
+		return none, fmt.Errorf("the token's aud must contain %q", c.Audience)
 	}
 
 	client, ok := claims["sub"].(string)
 	if !ok {
-		return none, errors.New("the token has no sub, which is the client id")
+		return none, errors.New("the token has no sub that is a string: sub is the client id")
 	}
-	if err := eventstore.ValidateID(client); err != nil {
-		return none, fmt.Errorf("the token's sub, which is the client id: %w", err)
+	if err := eventstore.ValidateClient(client); err != nil {
+		return none, fmt.Errorf("the token's sub is not a valid client id: %w", err)
 	}
 	return gateway.Identity{Client: client, Claims: claims, Expires: exp.Add(c.Leeway)}, nil
 }
 
-// date reads a NumericDate: seconds since 1970, perhaps with a fraction. The
-// zero time stands for one that is missing.
+// date reads a claim of type NumericDate: seconds since 1970, with or without a
+// fraction. It returns the zero time if the claim is missing.
 func date(claims map[string]any, name string) (at time.Time, has bool, err error) {
 	value, has := claims[name]
 	if !has {
@@ -79,12 +80,12 @@ func date(claims map[string]any, name string) (at time.Time, has bool, err error
 	}
 	seconds, ok := value.(float64)
 	if !ok || seconds < 0 || seconds > lastDate {
-		return time.Time{}, true, fmt.Errorf("the token's %s is no date in seconds since 1970", name)
+		return time.Time{}, true, fmt.Errorf("the token's %s is not a date in seconds since 1970", name)
 	}
 	return time.UnixMilli(int64(seconds * 1000)), true, nil
 }
 
-// audience reads aud, one string or a list of them.
+// audience reads aud, a string or a list of strings.
 func audience(claims map[string]any) (audience []string, has bool, err error) {
 	value, has := claims["aud"]
 	if !has {
@@ -97,7 +98,7 @@ func audience(claims map[string]any) (audience []string, has bool, err error) {
 	for _, one := range list {
 		s, ok := one.(string)
 		if !ok {
-			return nil, true, errors.New("the token's aud is no string and no list of strings")
+			return nil, true, errors.New("the token's aud is neither a string nor a list of strings")
 		}
 		audience = append(audience, s)
 	}

@@ -43,6 +43,6 @@ func Example() {
 	fmt.Println(err)
 	// Output:
 	// ada judge <nil>
-	// the token's aud must have "auctions"
-	// this gateway wants a token, and takes its client id from there: say hello with token instead of client
+	// the token's aud must contain "auctions"
+	// this gateway requires a token, which contains the client id: send hello with token instead of client
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/ganglion-es/ganglion/gateway/token"
 )
 
-// log keeps what was logged.
+// log collects log lines.
 type log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -40,31 +40,31 @@ func (l *log) String() string {
 	return l.buf.String()
 }
 
-// issuer serves whatever handler it has at the moment.
+// issuer is an HTTP server whose handler can be replaced.
 type issuer struct {
 	*httptest.Server
-	handler atomic.Pointer[http.HandlerFunc]
-	asked   atomic.Int64
+	handler  atomic.Pointer[http.HandlerFunc]
+	requests atomic.Int64
 }
 
 func newIssuer(t *testing.T, h http.HandlerFunc) *issuer {
 	i := &issuer{}
 	i.handler.Store(&h)
 	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		i.asked.Add(1)
+		i.requests.Add(1)
 		(*i.handler.Load())(w, r)
 	}))
 	t.Cleanup(i.Close)
 	return i
 }
 
-func (i *issuer) answers(h http.HandlerFunc) { i.handler.Store(&h) }
+func (i *issuer) setHandler(h http.HandlerFunc) { i.handler.Store(&h) }
 
 func serve(set string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, set) }
 }
 
-// running makes an Authenticator and keeps its keys fresh during the test.
+// running returns an Authenticator whose Run is active during the test.
 func running(t *testing.T, cfg token.Config) *token.Authenticator {
 	t.Helper()
 	a := authenticator(t, cfg)
@@ -75,23 +75,23 @@ func running(t *testing.T, cfg token.Config) *token.Authenticator {
 	return a
 }
 
-// ask shows an unknown key until the issuer was asked for it: Run may not have
-// begun yet.
-func (i *issuer) ask(t *testing.T, a *token.Authenticator) {
+// awaitFetch presents a token with an unknown key until the Authenticator fetches
+// the keys. A single token may not suffice, since Run may not have begun yet.
+func (i *issuer) awaitFetch(t *testing.T, a *token.Authenticator) {
 	t.Helper()
 	unknown := sign(jose.ES256, p256, header{"kid": "unknown"}, good(nil))
-	before := i.asked.Load()
-	for deadline := time.Now().Add(20 * time.Second); i.asked.Load() == before; {
-		if _, err := a.Token(t.Context(), unknown); err == nil || !strings.Contains(err.Error(), "unknown here") {
+	before := i.requests.Load()
+	for deadline := time.Now().Add(20 * time.Second); i.requests.Load() == before; {
+		if _, err := a.Token(t.Context(), unknown); err == nil || !strings.Contains(err.Error(), "does not know") {
 			t.Fatalf("an unknown key: %v", err)
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the issuer is not asked")
+			t.Fatal("no keys were fetched from the issuer")
 		}
 	}
 }
 
-func TestARotatedKeyIsFoundAndTheOldOneForgotten(t *testing.T) {
+func TestRotatedKeyIsFoundAndOldKeyForgotten(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t, serve(jwks(map[string]any{"old": public(p256)})))
 	a := running(t, token.Config{JWKS: i.URL, Audience: "ganglion", Floor: time.Nanosecond, Wait: 20 * time.Second, FetchTimeout: 20 * time.Second})
@@ -100,30 +100,30 @@ func TestARotatedKeyIsFoundAndTheOldOneForgotten(t *testing.T) {
 	if _, err := a.Token(t.Context(), before); err != nil {
 		t.Fatal(err)
 	}
-	i.ask(t, a)
-	i.answers(serve(jwks(map[string]any{"new": public(edKey)})))
+	i.awaitFetch(t, a)
+	i.setHandler(serve(jwks(map[string]any{"new": public(edKey)})))
 	var clients sync.WaitGroup
-	for range 50 { // all come at once
+	for range 50 { // concurrently
 		clients.Go(func() {
 			if id, err := a.Token(t.Context(), after); err != nil || id.Client != "bob" {
-				t.Errorf("a token of the new key: %+v, %v", id, err)
+				t.Errorf("a token signed with the new key: %+v, %v", id, err)
 			}
 		})
 	}
 	clients.Wait()
 	if _, err := a.Token(t.Context(), before); err == nil {
-		t.Error("a token of the key that was taken away is still good")
+		t.Error("a token signed with the removed key is still accepted")
 	}
 }
 
-func TestFilesAreReadAgain(t *testing.T) {
+func TestChangedSecretsFileIsReadAgain(t *testing.T) {
 	t.Parallel()
 	name := file(t, secret)
 	a := running(t, token.Config{HMACFile: name, Floor: time.Millisecond, Wait: 20 * time.Second})
 	next := strings.ToUpper(secret)
 	text := sign(jose.HS256, []byte(next), nil, claims{"sub": "ada", "exp": time.Now().Add(time.Hour).Unix()})
 	if _, err := a.Token(t.Context(), text); err == nil {
-		t.Fatal("a token of another secret is good")
+		t.Fatal("a token signed with another secret is accepted")
 	}
 	if err := os.WriteFile(name, []byte(secret+"\n"+next+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -140,9 +140,9 @@ func TestFilesAreReadAgain(t *testing.T) {
 	}
 }
 
-// TestAnIssuerThatAnswersWronglyChangesNothing shows each wrong answer twice:
-// to a gateway that starts, and to one that has good keys.
-func TestAnIssuerThatAnswersWronglyChangesNothing(t *testing.T) {
+// TestInvalidKeySetLeavesEarlierKeysInUse serves each invalid response twice: to a
+// gateway with valid keys and to a gateway that starts.
+func TestInvalidKeySetLeavesEarlierKeysInUse(t *testing.T) {
 	t.Parallel()
 	until := make(chan struct{})
 	t.Cleanup(func() { close(until) })
@@ -150,40 +150,40 @@ func TestAnIssuerThatAnswersWronglyChangesNothing(t *testing.T) {
 	const slow = "deadline exceeded"
 	for name, c := range map[string]struct {
 		handler http.HandlerFunc
-		says    string
+		logged  string
 	}{
-		"an error":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); io.WriteString(w, set) }, "500"},
-		"nothing found":  {http.NotFound, "404"},
-		"a page":         {serve("<html>"), "no JSON Web Key Set"},
-		"no keys":        {serve(`{"keys":[]}`), "no key that verifies"},
-		"another object": {serve(`{"error":"maintenance"}`), "no JSON Web Key Set"},
-		"something huge": {serve(`{"keys":[` + strings.Repeat(" ", 2<<20) + `]}`), "larger than"},
-		"half of it": {func(w http.ResponseWriter, _ *http.Request) {
+		"an error status": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500); io.WriteString(w, set) }, "500"},
+		"not found":       {http.NotFound, "404"},
+		"an HTML page":    {serve("<html>"), "not a JSON Web Key Set"},
+		"no keys":         {serve(`{"keys":[]}`), "no key that verifies"},
+		"another object":  {serve(`{"error":"maintenance"}`), "not a JSON Web Key Set"},
+		"a huge response": {serve(`{"keys":[` + strings.Repeat(" ", 2<<20) + `]}`), "larger than"},
+		"a truncated response": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9999")
 			io.WriteString(w, set)
 		}, "unexpected EOF"},
-		"no header":        {func(_ http.ResponseWriter, r *http.Request) { wait(r, until) }, slow},
-		"a byte at a time": {drip(until), slow},
-		"endless headers":  {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, "exceeded"},
-		"a loop":           {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }, "too many redirects"},
-		"somewhere else":   {http.RedirectHandler("http://192.0.2.1/keys", http.StatusFound).ServeHTTP, "use https"},
-		"a local file":     {http.RedirectHandler("file:///etc/passwd", http.StatusFound).ServeHTTP, "file"},
+		"no response":          {func(_ http.ResponseWriter, r *http.Request) { wait(r, until) }, slow},
+		"one byte at a time":   {drip(until), slow},
+		"endless headers":      {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, "exceeded"},
+		"a redirect loop":      {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) }, "too many redirects"},
+		"a redirect to HTTP":   {http.RedirectHandler("http://192.0.2.1/keys", http.StatusFound).ServeHTTP, "use https"},
+		"a redirect to a file": {http.RedirectHandler("file:///etc/passwd", http.StatusFound).ServeHTTP, "file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			known := sign(jose.ES256, p256, header{"kid": "r"}, good(nil))
 			i := newIssuer(t, serve(set))
-			logged := &log{}
+			lines := &log{}
 			cfg := token.Config{
 				JWKS: i.URL, Audience: "ganglion", Floor: time.Nanosecond, FetchTimeout: 20 * time.Second, Wait: 20 * time.Second,
-				Logger: slog.New(slog.NewTextHandler(logged, nil)),
+				Logger: slog.New(slog.NewTextHandler(lines, nil)),
 			}
-			if c.says == slow {
+			if c.logged == slow {
 				cfg.FetchTimeout = 500 * time.Millisecond
 			}
-			// takes waits until the keys are good: on a busy machine also a
-			// good answer may come too late for a reading.
-			takes := func(a *token.Authenticator) {
+			// awaitKeys waits until a fetch has succeeded. On a busy machine even
+			// a valid response can exceed the timeout of a fetch.
+			awaitKeys := func(a *token.Authenticator) {
 				t.Helper()
 				for deadline := time.Now().Add(time.Minute); ; {
 					_, err := a.Token(t.Context(), known)
@@ -196,21 +196,21 @@ func TestAnIssuerThatAnswersWronglyChangesNothing(t *testing.T) {
 				}
 			}
 			a := running(t, cfg)
-			takes(a)
-			i.answers(c.handler)
-			i.ask(t, a)
+			awaitKeys(a)
+			i.setHandler(c.handler)
+			i.awaitFetch(t, a)
 			if _, err := a.Token(t.Context(), known); err != nil {
-				t.Errorf("the last good keys are gone: %v", err)
+				t.Errorf("the last valid keys are gone: %v", err)
 			}
-			if !strings.Contains(logged.String(), c.says) {
-				t.Errorf("the log does not say %q:\n%s", c.says, logged)
+			if !strings.Contains(lines.String(), c.logged) {
+				t.Errorf("the log does not contain %q:\n%s", c.logged, lines)
 			}
 
-			// A gateway that starts now refuses tokens, and takes them as soon
-			// as the issuer has recovered.
+			// A gateway that starts now refuses tokens, and accepts them once the
+			// issuer has recovered.
 			late := running(t, cfg)
-			i.answers(serve(set))
-			takes(late)
+			i.setHandler(serve(set))
+			awaitKeys(late)
 		})
 	}
 }
@@ -222,7 +222,7 @@ func wait(r *http.Request, until chan struct{}) {
 	}
 }
 
-// drip answers a space every 10 ms, for ever.
+// drip sends a space every 10 ms and never ends its response.
 func drip(until chan struct{}) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		tick := time.NewTicker(10 * time.Millisecond)
@@ -241,7 +241,7 @@ func drip(until chan struct{}) http.HandlerFunc {
 	}
 }
 
-func TestAnIssuerThatIsDownKeepsNoGatewayFromStarting(t *testing.T) {
+func TestGatewayStartsWhileIssuerIsDown(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t, http.NotFound)
 	url := i.URL
@@ -253,6 +253,6 @@ func TestAnIssuerThatIsDownKeepsNoGatewayFromStarting(t *testing.T) {
 		t.Errorf("without keys: %v", err)
 	}
 	if !strings.Contains(logged.String(), "level=ERROR") {
-		t.Errorf("nothing loud in the log: %s", logged)
+		t.Errorf("no error in the log: %s", logged)
 	}
 }

@@ -18,14 +18,15 @@ import (
 )
 
 const (
-	// maxSource bounds what is read from a file or URL, in bytes.
+	// maxSource bounds a file or a response, in bytes.
 	maxSource = 1 << 20
-	// maxRedirects bounds how often a URL may send the reader elsewhere.
+	// maxRedirects bounds the redirects of one fetch.
 	maxRedirects = 3
 )
 
-// keeper keeps the newest good keys. One goroutine reads them; whoever misses
-// one asks it to, and waits for the reading that is under way.
+// keeper holds the newest valid keys. One goroutine, in run, reads them. A caller
+// of newer, whose token names an unknown key, requests an early read and waits
+// for it.
 type keeper struct {
 	cfg  Config
 	log  *slog.Logger
@@ -33,17 +34,17 @@ type keeper struct {
 
 	current atomic.Pointer[keySet]
 	watched watched.Files
-	asked   chan struct{} // capacity 1: read before it is time
+	wanted  chan struct{} // capacity 1: a request to read before the interval ends
 
-	mu      sync.Mutex
-	running bool
-	reading bool
-	done    chan struct{} // closed when the next reading has ended
-	floor   time.Time     // no reading is asked for before
+	mu        sync.Mutex
+	running   bool
+	reading   bool
+	done      chan struct{} // closed at the end of the next read
+	notBefore time.Time     // newer requests no read before this time
 }
 
 func newKeeper(cfg Config) *keeper {
-	k := &keeper{cfg: cfg, log: cfg.Logger, asked: make(chan struct{}, 1), done: make(chan struct{})}
+	k := &keeper{cfg: cfg, log: cfg.Logger, wanted: make(chan struct{}, 1), done: make(chan struct{})}
 	switch {
 	case cfg.HMACFile != "":
 		k.load = func(context.Context) (*keySet, error) { return readFile(cfg.HMACFile, parseSecrets) }
@@ -56,7 +57,7 @@ func newKeeper(cfg Config) *keeper {
 	return k
 }
 
-// read reads the keys once. What is not good changes nothing.
+// read reads the keys once. After an error the current keys stay in use.
 func (k *keeper) read(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.FetchTimeout)
 	defer cancel()
@@ -68,7 +69,8 @@ func (k *keeper) read(ctx context.Context) error {
 	return err
 }
 
-// run reads the keys at intervals, and when asked, until ctx ends.
+// run reads the keys at intervals, and early when newer requests it, until ctx
+// ends.
 func (k *keeper) run(ctx context.Context) {
 	k.mu.Lock()
 	k.running = true
@@ -77,7 +79,7 @@ func (k *keeper) run(ctx context.Context) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.running, k.reading = false, false
-		close(k.done) // nobody reads for those who still wait
+		close(k.done) // release the waiting callers: no read will follow
 		k.done = make(chan struct{})
 	}()
 
@@ -92,20 +94,20 @@ func (k *keeper) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-k.asked:
+		case <-k.wanted:
 		case <-timer.C:
 		}
-		k.begin()
+		k.beginRead()
 		err := k.read(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		warn, mended := k.watched.Read(err, time.Now())
+		warn, mended := k.watched.Record(err, time.Now())
 		switch {
 		case err != nil:
 			failures++
 			if warn {
-				k.log.Warn("the keys that verify tokens can't be read: the ones from before stay in use until a restart", "error", err)
+				k.log.Warn("the keys that verify tokens can't be read: the earlier ones stay in use until a restart", "err", err)
 			}
 			pause = min(k.cfg.Floor<<min(failures-1, 20), k.cfg.Refresh)
 		default:
@@ -114,46 +116,47 @@ func (k *keeper) run(ctx context.Context) {
 			}
 			failures, pause = 0, k.cfg.Refresh
 		}
-		k.end()
+		k.endRead()
 		timer.Reset(pause)
 	}
 }
 
-func (k *keeper) begin() {
+func (k *keeper) beginRead() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reading = true
 	select {
-	case <-k.asked: // this reading answers that as well
+	case <-k.wanted: // the read that begins now also serves this request
 	default:
 	}
 }
 
-func (k *keeper) end() {
+func (k *keeper) endRead() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reading = false
-	k.floor = time.Now().Add(k.cfg.Floor)
+	k.notBefore = time.Now().Add(k.cfg.Floor)
 	close(k.done)
 	k.done = make(chan struct{})
 }
 
-// newer returns keys that were read after the given ones, or the same if there
-// are none: because the floor forbids to ask, or the wait was too long.
-func (k *keeper) newer(ctx context.Context, than *keySet) *keySet {
+// newer returns keys that were read later than old, or old if there are none. It
+// requests a read if the floor allows one, and blocks until the read ends, ctx
+// ends or Config.Wait has passed. Without run it returns immediately.
+func (k *keeper) newer(ctx context.Context, old *keySet) *keySet {
 	k.mu.Lock()
-	if now := k.current.Load(); now != than {
+	if now := k.current.Load(); now != old {
 		k.mu.Unlock()
 		return now
 	}
-	if !k.running || !k.reading && time.Now().Before(k.floor) {
+	if !k.running || !k.reading && time.Now().Before(k.notBefore) {
 		k.mu.Unlock()
-		return than
+		return old
 	}
 	if !k.reading {
 		select {
-		case k.asked <- struct{}{}:
-		default: // somebody else asked
+		case k.wanted <- struct{}{}:
+		default: // another caller requested it
 		}
 	}
 	done := k.done
@@ -169,8 +172,8 @@ func (k *keeper) newer(ctx context.Context, than *keySet) *keySet {
 	return k.current.Load()
 }
 
-// fetch reads a key set from a URL. Each time is a connection of its own: at
-// this rate a kept one would only go stale.
+// fetch reads a key set from a URL. Each fetch opens a connection: fetches are so
+// rare that a kept connection would only go stale.
 func (k *keeper) fetch(ctx context.Context) (*keySet, error) {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, ForceAttemptHTTP2: true,
@@ -197,11 +200,11 @@ func (k *keeper) fetch(ctx context.Context) (*keySet, error) {
 	}
 	raw, err := readAll(resp.Body)
 	if err != nil {
-		return nil, fmt.Errorf("the answer of %s: %w", req.URL.Host, err)
+		return nil, fmt.Errorf("the response of %s: %w", req.URL.Host, err)
 	}
 	set, err := parseJWKS(raw)
 	if err != nil {
-		return nil, fmt.Errorf("the answer of %s: %w", req.URL.Host, err)
+		return nil, fmt.Errorf("the response of %s: %w", req.URL.Host, err)
 	}
 	return set, nil
 }

@@ -12,19 +12,19 @@ import (
 	"time"
 )
 
-// source stands for wherever keys come from: what it answers, how late, and
-// how often it was asked.
+// source is a source of keys with a settable result and delay. It counts its
+// reads.
 type source struct {
 	mu    sync.Mutex
 	set   string
 	err   error
-	after time.Duration
+	after time.Duration // delay of a read
 	loads atomic.Int64
-	now   atomic.Int64 // readings under way
-	most  atomic.Int64 // at a time
+	now   atomic.Int64 // reads in progress
+	most  atomic.Int64 // highest value of now
 }
 
-func (s *source) answer(set string, err error, after time.Duration) {
+func (s *source) setResult(set string, err error, after time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set, s.err, s.after = set, err, after
@@ -48,8 +48,9 @@ func (s *source) load(ctx context.Context) (*keySet, error) {
 	return &keySet{raw: []byte(set), keys: []key{{kid: set}}}, nil
 }
 
-// keeping runs a keeper on the source, in a bubble whose clock is its own.
-func keeping(t *testing.T, test func(t *testing.T, s *source, k *keeper)) {
+// withKeeper runs test with a keeper that reads from a source, in a synctest
+// bubble.
+func withKeeper(t *testing.T, test func(t *testing.T, s *source, k *keeper)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -75,11 +76,11 @@ func keeping(t *testing.T, test func(t *testing.T, s *source, k *keeper)) {
 func (k *keeper) kid() string { return k.current.Load().keys[0].kid }
 
 func TestKeysAreReadAgainAtIntervals(t *testing.T) {
-	keeping(t, func(t *testing.T, s *source, k *keeper) {
-		s.answer("two", nil, 0)
+	withKeeper(t, func(t *testing.T, s *source, k *keeper) {
+		s.setResult("two", nil, 0)
 		time.Sleep(10*time.Minute - time.Second)
 		if synctest.Wait(); k.kid() != "one" {
-			t.Error("the keys were read before it was time")
+			t.Error("the keys were read before the interval had passed")
 		}
 		time.Sleep(time.Second)
 		if synctest.Wait(); k.kid() != "two" {
@@ -88,41 +89,41 @@ func TestKeysAreReadAgainAtIntervals(t *testing.T) {
 	})
 }
 
-func TestManyUnknownKeysCauseOneReading(t *testing.T) {
-	keeping(t, func(t *testing.T, s *source, k *keeper) {
-		s.answer("two", nil, time.Second)
+func TestManyUnknownKeysCauseOneRead(t *testing.T) {
+	withKeeper(t, func(t *testing.T, s *source, k *keeper) {
+		s.setResult("two", nil, time.Second)
 		old := k.current.Load()
 		var waiting sync.WaitGroup
 		for range 1000 {
 			waiting.Go(func() {
 				if newer := k.newer(t.Context(), old); newer.keys[0].kid != "two" {
-					t.Error("a client waited and still has the old keys")
+					t.Error("a client waited and still got the old keys")
 				}
 			})
 		}
 		waiting.Wait()
 		if n := s.loads.Load() - 1; n != 1 || s.most.Load() != 1 {
-			t.Errorf("%d readings, %d at a time", n, s.most.Load())
+			t.Errorf("%d reads, %d concurrent; want 1", n, s.most.Load())
 		}
 	})
 }
 
-func TestUnknownKeysDoNotBreakTheFloor(t *testing.T) {
-	keeping(t, func(t *testing.T, s *source, k *keeper) {
+func TestUnknownKeysRespectTheFloor(t *testing.T) {
+	withKeeper(t, func(t *testing.T, s *source, k *keeper) {
 		begun := time.Now()
-		for time.Since(begun) < 5*time.Minute { // a stranger's tokens, all the time
+		for time.Since(begun) < 5*time.Minute { // a constant stream of tokens with unknown keys
 			k.newer(t.Context(), k.current.Load())
 			time.Sleep(10 * time.Millisecond)
 		}
 		if n := s.loads.Load() - 1; n < 29 || n > 31 {
-			t.Errorf("%d readings in 5 minutes with a floor of 10 s", n)
+			t.Errorf("%d reads in 5 minutes with a floor of 10 s", n)
 		}
 	})
 }
 
-func TestASlowSourceHoldsClientsUpForABoundOnly(t *testing.T) {
-	keeping(t, func(t *testing.T, s *source, k *keeper) {
-		s.answer("two", nil, 4*time.Second) // within the timeout, past the wait
+func TestSlowSourceDelaysClientsForBoundedTime(t *testing.T) {
+	withKeeper(t, func(t *testing.T, s *source, k *keeper) {
+		s.setResult("two", nil, 4*time.Second) // longer than Wait, shorter than FetchTimeout
 		begun, old := time.Now(), k.current.Load()
 		if newer := k.newer(t.Context(), old); newer != old || time.Since(begun) != 2*time.Second {
 			t.Errorf("after %v: %s", time.Since(begun), newer.raw)
@@ -130,50 +131,50 @@ func TestASlowSourceHoldsClientsUpForABoundOnly(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if k.newer(ctx, old); time.Since(begun) != 3*time.Second {
-			t.Errorf("a client that left was held up until %v", time.Since(begun))
+			t.Errorf("a client whose context ended waited until %v", time.Since(begun))
 		}
 		if newer := k.newer(t.Context(), old); newer == old || time.Since(begun) != 4*time.Second {
-			t.Errorf("who comes later has its turn after %v", time.Since(begun))
+			t.Errorf("the keys arrived after %v", time.Since(begun))
 		}
 	})
 }
 
-func TestFailuresKeepTheLastGoodKeysAndAreRetriedLessAndLess(t *testing.T) {
-	keeping(t, func(t *testing.T, s *source, k *keeper) {
-		s.answer("", errors.New("down"), 0)
+func TestFailedReadsKeepKeysAndBackOff(t *testing.T) {
+	withKeeper(t, func(t *testing.T, s *source, k *keeper) {
+		s.setResult("", errors.New("down"), 0)
 		time.Sleep(10 * time.Minute) // the first failure
 		synctest.Wait()
-		time.Sleep(10 * time.Minute) // after 10, 20, 40, 80, 160, 320 s: not 640 yet
+		time.Sleep(10 * time.Minute) // retries after pauses of 10, 20, 40, 80 and 160 s; the next pause is 320 s
 		synctest.Wait()
 		if n := s.loads.Load() - 1; n != 6 || k.kid() != "one" {
-			t.Errorf("%d readings, keys %s", n, k.kid())
+			t.Errorf("%d reads, keys %s", n, k.kid())
 		}
-		s.answer("never", nil, time.Hour) // a server that hangs
+		s.setResult("never", nil, time.Hour) // a server that hangs
 		time.Sleep(20 * time.Minute)
 		synctest.Wait()
 		if k.kid() != "one" || s.most.Load() != 1 {
-			t.Errorf("keys %s, %d readings at a time", k.kid(), s.most.Load())
+			t.Errorf("keys %s, %d concurrent reads", k.kid(), s.most.Load())
 		}
-		s.answer("two", nil, 0)
+		s.setResult("two", nil, 0)
 		time.Sleep(11 * time.Minute)
 		if synctest.Wait(); k.kid() != "two" {
-			t.Error("no keys after the source came back")
+			t.Error("no new keys after the source had recovered")
 		}
 	})
 }
 
-func TestWithoutRunNobodyWaits(t *testing.T) {
+func TestClientDoesNotWaitWithoutRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeeper(Config{JWKS: "unused", Wait: 2 * time.Second, Logger: slog.New(slog.DiscardHandler)})
 		begun := time.Now()
 		if k.newer(t.Context(), k.current.Load()); time.Since(begun) != 0 {
-			t.Errorf("waited %v for nobody", time.Since(begun))
+			t.Errorf("waited for %v", time.Since(begun))
 		}
 	})
 }
 
-func TestWhoWaitsWhenItEndsIsLetGo(t *testing.T) {
+func TestStoppedKeeperReleasesWaitingClients(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := &source{set: "one", after: time.Hour}
@@ -192,17 +193,17 @@ func TestWhoWaitsWhenItEndsIsLetGo(t *testing.T) {
 		begun := time.Now()
 		cancel()
 		if all.Wait(); time.Since(begun) != 0 {
-			t.Errorf("clients were let go after %v", time.Since(begun))
+			t.Errorf("clients were released after %v", time.Since(begun))
 		}
 	})
 }
 
-func TestHTTPIsForLoopbackOnly(t *testing.T) {
+func TestHTTPIsAllowedForLoopbackOnly(t *testing.T) {
 	t.Parallel()
 	for i, c := range []struct {
 		url   string
 		allow bool
-		good  bool
+		valid bool
 	}{
 		{"https://example.com/k", false, true},
 		{"http://example.com/k", false, false},
@@ -214,7 +215,7 @@ func TestHTTPIsForLoopbackOnly(t *testing.T) {
 		{"file:///etc/passwd", true, false},
 	} {
 		_, err := Config{JWKS: c.url, AllowHTTP: c.allow}.withDefaults()
-		if (err == nil) != c.good {
+		if (err == nil) != c.valid {
 			t.Error(strconv.Itoa(i), c.url, c.allow, err)
 		}
 	}

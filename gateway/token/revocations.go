@@ -20,47 +20,43 @@ import (
 )
 
 const (
-	// maxRevocations bounds those that are in force.
+	// maxRevocations bounds the revocations in force.
 	maxRevocations = 100_000
-	// maxRevocationFile bounds the file, in bytes, with the lines in it that
-	// are no longer in force.
+	// maxRevocationFile bounds the file, in bytes, including lines that are no
+	// longer in force.
 	maxRevocationFile = 32 << 20
-	// revocationCheck is how often the file is looked at.
+	// revocationCheck is the interval between checks of the file.
 	revocationCheck = time.Second
-	// settledAfter is how old a file must be when it is read for its time and
-	// size to tell that it is still the same.
-	settledAfter = 2 * time.Second
 )
 
-// Revocation takes back tokens before they expire: one, those of a client, or
-// everybody's. A file of revocations has one on each line, as JSON.
+// Revocation revokes tokens before they expire: one token, the tokens of one
+// client, or all. A file of revocations has one per line, as JSON.
 type Revocation struct {
 	// TokenID is the jti of a token.
 	TokenID string `json:"jti,omitempty"`
-	// Client is the sub of tokens. Without it and TokenID the revocation is
-	// for everybody.
+	// Client is the sub of the tokens. If Client and TokenID are both empty,
+	// the tokens of all clients are revoked.
 	Client string `json:"sub,omitempty"`
-	// Before is when a token was issued at the earliest (iat) to be still
-	// good; one that does not say so is not. Required, but for a TokenID,
-	// with which it has no meaning.
+	// Before revokes the tokens that were issued before this time (iat), and
+	// tokens without iat. Required, except with TokenID, which excludes it.
 	Before time.Time `json:"before,omitzero"`
-	// Until is how long the revocation is in force: until the last of the
-	// tokens has expired by itself. Required.
+	// Until is the end of the revocation. Choose a time when the last of the
+	// tokens has expired. Required.
 	Until time.Time `json:"until"`
 }
 
 func (r Revocation) validate() error {
 	switch {
 	case r.TokenID != "" && r.Client != "":
-		return errors.New("it has both jti and sub: revoke a token, or those of a client")
+		return errors.New("it has both jti and sub: give jti to revoke one token, or sub to revoke the tokens of a client")
 	case r.TokenID != "" && !r.Before.IsZero():
-		return errors.New("it has both jti and before: a token is revoked by itself")
+		return errors.New("it has both jti and before: before does not apply to a single token")
 	case r.TokenID == "" && r.Before.IsZero():
-		return errors.New("it has no before: tokens that were issued earlier are revoked")
+		return errors.New("it has no before: give the time before which the revoked tokens were issued")
 	case r.Until.IsZero():
-		return errors.New("it has no until: when the last of the tokens expires")
+		return errors.New("it has no until: give the time when the last of the tokens expires")
 	case len(r.TokenID) > maxToken:
-		return errors.New("its jti is longer than any token")
+		return errors.New("its jti is longer than the longest token allowed")
 	}
 	if r.Client != "" {
 		return eventstore.ValidateID(r.Client)
@@ -68,22 +64,22 @@ func (r Revocation) validate() error {
 	return nil
 }
 
-// Revoke adds a revocation to a file, which is made if it is not there. It may
-// be called by several processes at once.
+// Revoke appends a revocation to a file, and creates the file if it does not
+// exist. Several processes may call it concurrently.
 func Revoke(file string, r Revocation) error {
 	if err := r.validate(); err != nil {
-		return fmt.Errorf("token: the revocation: %w", err)
+		return fmt.Errorf("token: the revocation is invalid: %w", err)
 	}
 	line, err := json.Marshal(r)
 	if err != nil {
-		return fmt.Errorf("token: the revocation: %w", err)
+		return fmt.Errorf("token: the revocation is invalid: %w", err)
 	}
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return fmt.Errorf("token: %w", err)
 	}
-	// One write appends as a whole. Whoever edited the file may have left its
-	// last line open.
+	// A single write appends the line in one piece. The last line may lack its
+	// newline if the file was edited by hand.
 	line = append(line, '\n')
 	if end, err := f.Seek(0, io.SeekEnd); err == nil && end > 0 {
 		last := make([]byte, 1)
@@ -98,15 +94,15 @@ func Revoke(file string, r Revocation) error {
 	return nil
 }
 
-// revoked are the revocations of a file. It is immutable.
+// revoked holds the revocations of a file that are in force. It is immutable.
 type revoked struct {
-	tokens    map[string]time.Time // by jti, until when
+	tokens    map[string]time.Time // jti to the end of the revocation
 	clients   map[string]span
 	everybody span
 }
 
-// span is for tokens from before some time, until some other. Of several for
-// one client the latest of both counts.
+// span revokes tokens that were issued before a time, until another time. Several
+// revocations of one client become one span with the latest of both times.
 type span struct{ before, until time.Time }
 
 func (s span) with(r Revocation) span {
@@ -125,17 +121,17 @@ func (s span) covers(issued, now time.Time) bool {
 
 var errRevoked = errors.New("the token was revoked: get a new one")
 
-// check says whether an identity was revoked.
+// check returns errRevoked if the token of an identity is revoked.
 func (r *revoked) check(id gateway.Identity, now time.Time) error {
 	jti, _ := id.Claims["jti"].(string)
-	issued, _, _ := date(id.Claims, "iat") // the zero time if it is missing: before any other
+	issued, _, _ := date(id.Claims, "iat") // if missing, the zero time, which is before any other
 	if now.Before(r.tokens[jti]) || r.clients[id.Client].covers(issued, now) || r.everybody.covers(issued, now) {
 		return errRevoked
 	}
 	return nil
 }
 
-// parseRevocations reads what is still in force.
+// parseRevocations returns the revocations that are in force at now.
 func parseRevocations(raw []byte, now time.Time) (*revoked, error) {
 	set := &revoked{tokens: make(map[string]time.Time), clients: make(map[string]span)}
 	n, count := 0, 0
@@ -149,19 +145,19 @@ func parseRevocations(raw []byte, now time.Time) (*revoked, error) {
 		dec.DisallowUnknownFields()
 		err := dec.Decode(&r)
 		if err == nil && dec.More() {
-			err = errors.New("more follows on the line")
+			err = errors.New("the line continues after the JSON object")
 		}
 		if err == nil {
 			err = r.validate()
 		}
 		if err != nil {
-			return nil, fmt.Errorf("line %d is no revocation: %w", n, err)
+			return nil, fmt.Errorf("line %d is not a revocation: %w", n, err)
 		}
 		if !now.Before(r.Until) {
 			continue
 		}
 		if count++; count > maxRevocations {
-			return nil, fmt.Errorf("more than %d revocations are in force: revoke clients instead of tokens, or take the key away that signed them", maxRevocations)
+			return nil, fmt.Errorf("more than %d revocations are in force: revoke clients instead of tokens, or remove the key that signed the tokens", maxRevocations)
 		}
 		switch {
 		case r.TokenID != "":
@@ -177,37 +173,39 @@ func parseRevocations(raw []byte, now time.Time) (*revoked, error) {
 	return set, nil
 }
 
-// revocations keeps the newest good ones of a file. Without a file there are
-// none.
+// revocations holds the newest valid revocations of a file, or none if there is
+// no file.
 type revocations struct {
 	file string
 	log  *slog.Logger
 
 	mu      sync.Mutex
 	current *revoked
-	more    chan struct{} // closed when current is replaced
+	changed chan struct{} // closed when current is replaced
 
-	// The file when it was last read, well or not. One goroutine uses these.
-	seen    fs.FileInfo
-	seenAt  time.Time
+	// After New, only the goroutine in run writes these.
+	seen    watched.Stamp // of the file at its last successful read
 	watched watched.Files
 }
 
 func newRevocations(cfg Config) *revocations {
-	return &revocations{file: cfg.Revocations, log: cfg.Logger, current: &revoked{}, more: make(chan struct{})}
+	return &revocations{file: cfg.Revocations, log: cfg.Logger, current: &revoked{}, changed: make(chan struct{})}
 }
 
+// now returns the current revocations, and a channel that is closed when they are
+// replaced.
 func (r *revocations) now() (*revoked, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.current, r.more
+	return r.current, r.changed
 }
 
-// read reads the file, unless it is the same as before.
+// read reads the file, unless the last read succeeded and the file is known to be
+// unchanged.
 func (r *revocations) read() error {
 	f, err := os.Open(r.file)
 	if err != nil {
-		r.seen = nil
+		r.seen = watched.Stamp{}
 		var path *fs.PathError
 		if errors.As(err, &path) {
 			err = path.Err
@@ -220,13 +218,13 @@ func (r *revocations) read() error {
 		return fmt.Errorf("can't read %s: %w", r.file, err)
 	}
 	now := time.Now()
-	same := r.seen != nil && os.SameFile(r.seen, info) && r.seen.ModTime().Equal(info.ModTime()) && r.seen.Size() == info.Size()
-	if same && !r.watched.Bad() && r.seenAt.Sub(info.ModTime()) > settledAfter {
+	same := r.seen.IsSame(info)
+	if same && !r.watched.Bad() && r.seen.IsSettled() {
 		return nil
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, maxRevocationFile+1))
 	if err == nil && len(raw) > maxRevocationFile {
-		err = errors.New("it is larger than " + strconv.Itoa(maxRevocationFile) + " bytes: lines whose until has passed may be deleted")
+		err = errors.New("it is larger than " + strconv.Itoa(maxRevocationFile) + " bytes: delete the lines whose until has passed")
 	}
 	if err != nil {
 		return fmt.Errorf("can't read %s: %w", r.file, err)
@@ -235,11 +233,11 @@ func (r *revocations) read() error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.file, err)
 	}
-	r.seen, r.seenAt = info, now
+	r.seen = watched.NewStamp(now, info)
 	r.mu.Lock()
 	r.current = set
-	close(r.more)
-	r.more = make(chan struct{})
+	close(r.changed)
+	r.changed = make(chan struct{})
 	r.mu.Unlock()
 	if !same {
 		r.log.Info("read the revocations of tokens", "tokens", len(set.tokens), "clients", len(set.clients), "everybody", !set.everybody.until.IsZero())
@@ -247,7 +245,8 @@ func (r *revocations) read() error {
 	return nil
 }
 
-// run reads the file again when it changes, until ctx ends.
+// run checks the file every second, and reads it again when it has changed, until
+// ctx ends.
 func (r *revocations) run(ctx context.Context) {
 	if r.file == "" {
 		return
@@ -261,10 +260,10 @@ func (r *revocations) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := r.read()
-		warn, mended := r.watched.Read(err, time.Now())
+		warn, mended := r.watched.Record(err, time.Now())
 		switch {
 		case warn:
-			r.log.Error("the revocations of tokens can't be read: the ones from before stay in force, new ones are not, and a restart would fail", "error", err)
+			r.log.Error("the revocations of tokens can't be read: the earlier ones stay in force, newer ones are ignored, and a restart would fail", "err", err)
 		case mended:
 			r.log.Info("the revocations of tokens can be read again and are in force")
 		}

@@ -33,19 +33,19 @@ func TestRevokedTokensAreRefused(t *testing.T) {
 		token   claims
 		refused bool
 	}{
-		"nothing":                       {"\n", nil, false},
-		"this token":                    {`{"jti":"one","until":"` + stamp(time.Hour) + `"}`, nil, true},
-		"another token":                 {`{"jti":"two","until":"` + stamp(time.Hour) + `"}`, nil, false},
-		"a token without jti":           {`{"jti":"one","until":"` + stamp(time.Hour) + `"}`, claims{"jti": nil}, false},
-		"this token, no more":           {`{"jti":"one","until":"` + stamp(-time.Second) + `"}`, nil, false},
-		"this client":                   {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
-		"another client":                {`{"sub":"bob","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, false},
-		"this client, issued later":     {`{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, nil, false},
-		"in the very second":            {`{"sub":"ada","before":"` + time.Unix(issued.Unix(), 1e6).UTC().Format(time.RFC3339Nano) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
-		"this client, issued who knows": {`{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, claims{"iat": nil}, true},
-		"this client, no more":          {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(-time.Second) + `"}`, nil, false},
-		"everybody":                     {`{"before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
-		"the later of two":              {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}` + "\n" + `{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"no revocation":               {"\n", nil, false},
+		"this token":                  {`{"jti":"one","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"another token":               {`{"jti":"two","until":"` + stamp(time.Hour) + `"}`, nil, false},
+		"a token without jti":         {`{"jti":"one","until":"` + stamp(time.Hour) + `"}`, claims{"jti": nil}, false},
+		"this token, until the past":  {`{"jti":"one","until":"` + stamp(-time.Second) + `"}`, nil, false},
+		"this client":                 {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"another client":              {`{"sub":"bob","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, false},
+		"this client, issued later":   {`{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, nil, false},
+		"issued in the same second":   {`{"sub":"ada","before":"` + time.Unix(issued.Unix(), 1e6).UTC().Format(time.RFC3339Nano) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"this client, without iat":    {`{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, claims{"iat": nil}, true},
+		"this client, until the past": {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(-time.Second) + `"}`, nil, false},
+		"all clients":                 {`{"before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
+		"two, of which one applies":   {`{"sub":"ada","before":"` + stamp(0) + `","until":"` + stamp(time.Hour) + `"}` + "\n" + `{"sub":"ada","before":"` + stamp(-time.Hour) + `","until":"` + stamp(time.Hour) + `"}`, nil, true},
 	} {
 		a := authenticator(t, token.Config{HMACFile: file(t, secret), Audience: "ganglion", Revocations: file(t, c.line)})
 		id, err := a.Token(t.Context(), text(c.token))
@@ -55,14 +55,14 @@ func TestRevokedTokensAreRefused(t *testing.T) {
 	}
 }
 
-func TestRevocationsThatCannotBeAreRefused(t *testing.T) {
+func TestInvalidRevocationsAreRefused(t *testing.T) {
 	t.Parallel()
 	const until = `"until":"2999-01-01T00:00:00Z"`
 	many := &strings.Builder{}
 	for i := range 100_001 {
 		fmt.Fprintf(many, `{"jti":"%d",%s}`+"\n", i, until)
 	}
-	for content, says := range map[string]string{
+	for content, want := range map[string]string{
 		"ada":                                 "line 1",
 		"\n{\"jti\":\"x\"":                    "line 2",
 		`{"jti":"x"}`:                         "no until",
@@ -72,25 +72,25 @@ func TestRevocationsThatCannotBeAreRefused(t *testing.T) {
 		`{"jti":"x","before":"2020-01-01T00:00:00Z",` + until + `}`:   "both jti and before",
 		`{"sub":"a/b","before":"2020-01-01T00:00:00Z",` + until + `}`: "line 1",
 		`{"jit":"x",` + until + `}`:                                   "jit",
-		`{"jti":"x",` + until + `} {}`:                                "more follows",
+		`{"jti":"x",` + until + `} {}`:                                "continues after",
 		many.String():                                                 "more than 100000",
 	} {
 		_, err := token.New(t.Context(), token.Config{HMACFile: file(t, secret), Revocations: file(t, content)})
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%.80q: %v does not say %q", content, err, says)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.80q: %v does not contain %q", content, err, want)
 		}
 	}
 	if _, err := token.New(t.Context(), token.Config{HMACFile: file(t, secret), Revocations: filepath.Join(t.TempDir(), "none")}); err == nil || !strings.Contains(err.Error(), "no such file") {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("a missing file: %v", err)
 	}
 }
 
-func TestRevocationsFollowTheirFile(t *testing.T) {
+func TestChangedRevocationsFileIsReadAgain(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, testRevocationsFollowTheirFile) // the file is looked at once a second
+	synctest.Test(t, testChangedRevocationsFileIsReadAgain) // the file is checked every second
 }
 
-func testRevocationsFollowTheirFile(t *testing.T) {
+func testChangedRevocationsFileIsReadAgain(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "revoked")
 	if err := os.WriteFile(name, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -106,14 +106,14 @@ func testRevocationsFollowTheirFile(t *testing.T) {
 	}
 	next := func(what string, change func() error) {
 		t.Helper()
-		more := a.Revocations()
+		changed := a.Revocations()
 		if err := change(); err != nil {
 			t.Fatal(err)
 		}
 		select {
-		case <-more:
+		case <-changed:
 		case <-time.After(20 * time.Second):
-			t.Fatalf("%s is not noticed", what)
+			t.Fatalf("%s was not noticed", what)
 		}
 	}
 	until := time.Now().Add(time.Hour)
@@ -121,16 +121,16 @@ func testRevocationsFollowTheirFile(t *testing.T) {
 		return token.Revoke(name, token.Revocation{Client: "ada", Before: time.Now(), Until: until})
 	})
 	if a.Revoked(ada) == nil {
-		t.Error("an identity of before is still good")
+		t.Error("an identity that was accepted before the revocation is still accepted")
 	}
 	if _, err := a.Token(t.Context(), text("ada")); err == nil {
-		t.Error("a revoked token is taken")
+		t.Error("a revoked token is accepted")
 	}
 	if _, err := a.Token(t.Context(), text("bob")); err != nil {
 		t.Errorf("another client: %v", err)
 	}
 
-	// A file that is not good, or not there, changes nothing.
+	// A missing or invalid file leaves the earlier revocations in force.
 	good, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -143,12 +143,12 @@ func testRevocationsFollowTheirFile(t *testing.T) {
 		if err := spoil(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2500 * time.Millisecond) // no file is changed while it is being read
+		time.Sleep(2500 * time.Millisecond) // longer than two checks; the fake clock keeps writes and checks apart
 		if n := strings.Count(logged.String(), "level=ERROR"); n != reports+1 {
-			t.Errorf("%s is reported %d times, want once", what, n-reports)
+			t.Errorf("%s is logged %d times, want once", what, n-reports)
 		}
 		if a.Revoked(ada) == nil {
-			t.Errorf("%s took a revocation back", what)
+			t.Errorf("with %s, the revocation is no longer in force", what)
 		}
 		next("the file's return", func() error { return os.WriteFile(name, good, 0o600) })
 	}
@@ -159,13 +159,13 @@ func testRevocationsFollowTheirFile(t *testing.T) {
 		return token.Revoke(name, token.Revocation{Client: "bob", Before: time.Now(), Until: until})
 	})
 	if a.Revoked(ada) != nil {
-		t.Error("what the file does not say any more is still in force")
+		t.Error("a revocation that was removed from the file is still in force")
 	}
 }
 
-func TestManyMayRevokeAtOnce(t *testing.T) {
+func TestConcurrentRevocationsAreAllWritten(t *testing.T) {
 	t.Parallel()
-	name := file(t, `{"jti":"by hand","until":"2999-01-01T00:00:00Z"}`) // without an end of line
+	name := file(t, `{"jti":"by hand","until":"2999-01-01T00:00:00Z"}`) // without a newline
 	var revoking sync.WaitGroup
 	for i := range 50 {
 		revoking.Go(func() {
@@ -178,7 +178,7 @@ func TestManyMayRevokeAtOnce(t *testing.T) {
 	a := authenticator(t, token.Config{HMACFile: file(t, secret), Audience: "ganglion", Revocations: name})
 	for _, jti := range []string{"by hand", "0", "49"} {
 		if _, err := a.Token(t.Context(), sign(jose.HS256, []byte(secret), nil, good(claims{"jti": jti}))); err == nil {
-			t.Errorf("the token %q is taken", jti)
+			t.Errorf("the token %q is accepted", jti)
 		}
 	}
 	for _, r := range []token.Revocation{{}, {TokenID: "x"}, {Client: "a/b", Before: time.Now(), Until: time.Now()}} {

@@ -13,35 +13,35 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// Grant is what a token says.
+// Grant is the content of a token.
 type Grant struct {
 	// Client is the client id. Required.
 	Client string
-	// Issuer and Audience are left out when empty.
+	// Issuer and Audience are the claims iss and aud. Empty ones are left out.
 	Issuer, Audience string
-	// ExpiresIn is how long the token is good, in whole seconds. Required.
+	// ExpiresIn is the lifetime of the token, in whole seconds. Required.
 	ExpiresIn time.Duration
-	// Claims are further ones. Those with a registered meaning (RFC 7519,
-	// section 4.1) can't be set here.
+	// Claims are further claims. They must not include claims that RFC 7519,
+	// section 4.1, registers.
 	Claims map[string]any
 }
 
-// registered are the claims that the rest of a Grant is for.
+// registered are the claims that the other fields of a Grant set.
 var registered = []string{"aud", "exp", "iat", "iss", "jti", "nbf", "sub"}
 
-// Sign makes a token with the first secret of a file, by HS256: for
-// development and tests, and for servers that make their own clients' tokens.
+// Sign makes a token and signs it with the first secret of a file, by HS256. It
+// serves development, tests, and servers that make tokens for their own clients.
 func Sign(hmacFile string, g Grant) (string, error) {
 	var errs []error
-	if err := eventstore.ValidateID(g.Client); err != nil {
-		errs = append(errs, fmt.Errorf("token: the client id: %w", err))
+	if err := eventstore.ValidateClient(g.Client); err != nil {
+		errs = append(errs, fmt.Errorf("token: the client id is not valid: %w", err))
 	}
 	if g.ExpiresIn < time.Second {
-		errs = append(errs, errors.New("token: a token must be good for a second at least"))
+		errs = append(errs, fmt.Errorf("token: the lifetime is %v: it must be at least one second", g.ExpiresIn))
 	}
 	for _, name := range registered {
 		if _, ok := g.Claims[name]; ok {
-			errs = append(errs, fmt.Errorf("token: the claim %s has a meaning of its own and can't be set like others", name))
+			errs = append(errs, fmt.Errorf("token: the claim %s is reserved (RFC 7519): it can't be a further claim", name))
 		}
 	}
 	if len(errs) > 0 {
@@ -76,7 +76,7 @@ func Sign(hmacFile string, g Grant) (string, error) {
 	}
 	token, err := jws.CompactSerialize()
 	if err == nil && len(token) > maxToken {
-		err = fmt.Errorf("token: it has %d bytes, more than %d: give it fewer claims", len(token), maxToken)
+		err = fmt.Errorf("token: the token has %d bytes; at most %d are allowed: give it fewer claims", len(token), maxToken)
 	}
 	return token, err
 }

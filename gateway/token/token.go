@@ -1,25 +1,24 @@
 // Package token authenticates a gateway's clients by JSON Web Tokens (RFC
-// 7519): signed by a shared secret (HS256, HS384, HS512), or by an issuer
-// whose public keys come as a JSON Web Key Set (RFC 7517) from a URL or a
-// file (RS, PS, ES and EdDSA).
+// 7519). Tokens are signed with a shared secret (HS256, HS384, HS512), or by an
+// issuer (RS, PS, ES and EdDSA) whose public keys are a JSON Web Key Set (RFC
+// 7517) in a file or at a URL.
 //
-// It promises to follow RFC 8725, the best current practice. The algorithm
-// that a token names only picks among the keys that fit it: a public key is
-// never used as a secret, a secret never as a public key, a P-256 key verifies
-// ES256 and nothing else, and `none` is no algorithm. Keys and addresses that
-// a token carries in its own header are not looked at. A token must expire.
+// The package follows RFC 8725, the best current practice. The algorithm that a
+// token names only selects among the keys that fit it: a public key never serves
+// as a secret, a secret never as a public key, a P-256 key verifies ES256 only,
+// and `none` is refused. Keys and addresses in a token's header are ignored. A
+// token must expire.
 //
-// Keys may change at any time. An Authenticator reads them again at intervals,
-// and at once when a token names a key that it does not know, but never more
-// often than a floor, and never twice at a time. A source that is down, slow
-// or talks nonsense costs a log line: the last good keys stay. A client waits
-// for new keys no longer than a bound.
+// Keys can change at any time. An [Authenticator] reads them again at intervals,
+// and immediately when a token names an unknown key. Two reads never overlap, and
+// at least [Config.Floor] lies between them. If the source is down, slow or
+// invalid, the last valid keys stay in use and the failure is logged. A client
+// waits for new keys for [Config.Wait] at most.
 //
-// JOSE is done by go-jose, alone: it parses and checks both tokens and key
-// sets, wants the acceptable algorithms named before it looks at a token,
-// refuses JSON with duplicate members, and depends on nothing else. The
-// key-set clients that exist keep goroutines and caches with bounds of their
-// own, which are the part that has to be ours.
+// The library go-jose parses and checks tokens and key sets. It requires the
+// accepted algorithms before it parses a token, refuses JSON with duplicate
+// members, and has no dependencies. No library fetches the key sets, since the
+// existing ones run goroutines and caches with other bounds than those above.
 package token
 
 import (
@@ -37,64 +36,66 @@ import (
 	"github.com/ganglion-es/ganglion/gateway/watched"
 )
 
-// Config says which tokens are good.
+// Config states which tokens are valid.
 type Config struct {
-	// HMACFile has the shared secrets, one on each line, each at least 32
-	// bytes of text. A token signed with any of them is good; Sign uses the
-	// first. Required, unless JWKS is given; never both.
+	// HMACFile is a file of shared secrets, one per line, each at least 32
+	// bytes of text. A token may be signed with any of them; [Sign] uses the
+	// first. Exactly one of HMACFile and JWKS is required.
 	HMACFile string
 
-	// JWKS is where the issuer's public keys are: an https:// URL, or a file.
+	// JWKS is the source of the issuer's public keys: an https:// URL or a file.
 	JWKS string
 
-	// AllowHTTP allows an http:// URL on other than loopback hosts. Whoever
-	// can answer in its place can make tokens.
+	// AllowHTTP allows an http:// URL on hosts other than loopback. An attacker
+	// on the network can then answer with keys of its own and make tokens.
 	AllowHTTP bool
 
-	// Issuer is what a token's iss must be. Empty takes any that has the key.
+	// Issuer is the value that a token's iss must have. If it is empty, iss is
+	// not checked.
 	Issuer string
 
-	// Audience is what a token's aud must have. Without it, tokens that name
-	// an audience are refused, since they are meant for somebody else (RFC
-	// 7519, section 4.1.3).
+	// Audience is a value that a token's aud must contain. If it is empty,
+	// tokens that name an audience are refused, since they are meant for another
+	// service (RFC 7519, section 4.1.3).
 	Audience string
 
-	// Revocations is a file of tokens that are good no more before they
-	// expire: see Revocation. Read again every second when it has changed; one
-	// that is not good changes nothing. Empty means that none is revoked.
+	// Revocations is a file that revokes tokens before they expire: see
+	// [Revocation]. It is checked every second and read again when it has
+	// changed. While it is missing or invalid, the earlier revocations stay in
+	// force. If Revocations is empty, no token is revoked.
 	Revocations string
 
-	// Leeway is how far clocks may differ: a token is good until so long after
-	// it expired, and from so long before it was made. Less than nothing means
-	// none.
+	// Leeway is the tolerated difference between the issuer's clock and this
+	// node's. A token is valid from Leeway before nbf and iat until Leeway after
+	// exp. A negative value means no leeway.
 	//
 	// Defaults to 30 seconds.
 	Leeway time.Duration
 
-	// Refresh is how often the keys are read again.
+	// Refresh is the interval between reads of the keys.
 	//
 	// Defaults to 10 minutes for a URL, and 5 seconds for a file.
 	Refresh time.Duration
 
-	// Floor is the least time between two readings, however many tokens name
-	// unknown keys. Readings that fail are repeated after it, then after twice
-	// as long, up to Refresh.
+	// Floor is the minimum time between two reads, however many tokens name
+	// unknown keys. A failed read is retried after Floor; the pause doubles with
+	// each further failure, up to Refresh.
 	//
-	// Defaults to 10 seconds for a URL, and one second for a file.
+	// Defaults to 10 seconds for a URL, and 1 second for a file.
 	Floor time.Duration
 
-	// FetchTimeout bounds one reading, from the connection to the last byte.
+	// FetchTimeout bounds one read, from the connection to the last byte.
 	//
 	// Defaults to 5 seconds.
 	FetchTimeout time.Duration
 
-	// Wait bounds how long a client waits for the keys to be read because its
-	// token names an unknown one.
+	// Wait bounds the time that a client waits for a read of the keys when its
+	// token names an unknown key.
 	//
 	// Defaults to 2 seconds.
 	Wait time.Duration
 
-	// Logger defaults to one that discards everything.
+	// Logger defaults to a logger that discards everything.
 	Logger *slog.Logger
 }
 
@@ -102,9 +103,9 @@ func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	switch {
 	case c.HMACFile == "" && c.JWKS == "":
-		errs = append(errs, errors.New("token: nothing verifies tokens: HMACFile or JWKS is required"))
+		errs = append(errs, errors.New("token: no source of keys: set HMACFile or JWKS"))
 	case c.HMACFile != "" && c.JWKS != "":
-		errs = append(errs, errors.New("token: HMACFile and JWKS exclude each other: a secret and public keys must not meet"))
+		errs = append(errs, errors.New("token: HMACFile and JWKS exclude each other: set one of them"))
 	}
 	if err := c.checkURL(); err != nil {
 		errs = append(errs, err)
@@ -114,7 +115,7 @@ func (c Config) withDefaults() (Config, error) {
 		value time.Duration
 	}{{"Refresh", c.Refresh}, {"Floor", c.Floor}, {"FetchTimeout", c.FetchTimeout}, {"Wait", c.Wait}} {
 		if d.value < 0 {
-			errs = append(errs, fmt.Errorf("token: %s is negative", d.name))
+			errs = append(errs, fmt.Errorf("token: %s is %v: it must not be negative", d.name, d.value))
 		}
 	}
 	refresh, floor := 5*time.Second, time.Second
@@ -139,7 +140,7 @@ func orDefault(d, or time.Duration) time.Duration {
 	return d
 }
 
-// isURL tells a URL from a file's name.
+// isURL reports whether a source of keys is a URL rather than a file.
 func isURL(source string) bool { return strings.Contains(source, "://") }
 
 func (c Config) checkURL() error {
@@ -148,21 +149,21 @@ func (c Config) checkURL() error {
 	}
 	u, err := url.Parse(c.JWKS)
 	if err != nil || u.Host == "" {
-		return errors.New("token: the key set's URL can't be parsed: write https://HOST/PATH")
+		return errors.New("token: the URL of the key set is invalid: write https://HOST/PATH")
 	}
 	return c.checkHop(u)
 }
 
-// checkHop says whether keys may come from a URL: the one that was configured,
-// or one that it redirects to.
+// checkHop returns an error if keys must not be fetched from u, which is the
+// configured URL or the target of a redirect.
 func (c Config) checkHop(u *url.URL) error {
 	switch {
 	case u.Scheme == "https", u.Scheme == "http" && (c.AllowHTTP || isLoopback(u.Hostname())):
 		return nil
 	case u.Scheme == "http":
-		return fmt.Errorf("token: keys from http://%s could be anybody's: use https, or AllowHTTP (--jwt-jwks-insecure) where the network is trusted", u.Host)
+		return fmt.Errorf("token: keys from http://%s can be forged on the network: use https, or set AllowHTTP (--jwt-jwks-insecure) if the network is trusted", u.Host)
 	default:
-		return fmt.Errorf("token: keys can't come from a URL that begins with %s: use https, or a file", u.Scheme)
+		return fmt.Errorf("token: keys can't be fetched by %s: use an https URL or a file", u.Scheme)
 	}
 }
 
@@ -171,7 +172,7 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Authenticator is a gateway.Authenticator for tokens. It is safe for
+// Authenticator is a [gateway.Authenticator] that verifies tokens. It is safe for
 // concurrent use.
 type Authenticator struct {
 	cfg         Config
@@ -181,9 +182,10 @@ type Authenticator struct {
 
 var _ gateway.Revoker = (*Authenticator)(nil)
 
-// New reads the keys and the revocations. A file that is not good is an error. A URL that fails
-// is a warning, so that an issuer's outage keeps no gateway from starting:
-// tokens are refused until Run has fetched the keys.
+// New reads the keys and the revocations. It returns an error if a file is missing
+// or invalid. If a URL fails, New only logs the error, so that a gateway can start
+// during an issuer's outage. All tokens are then refused with
+// [gateway.ErrAuthUnavailable] until [Authenticator.Run] has fetched the keys.
 func New(ctx context.Context, cfg Config) (*Authenticator, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -204,13 +206,13 @@ func New(ctx context.Context, cfg Config) (*Authenticator, error) {
 		return nil, errors.Join(errs...)
 	}
 	if err != nil {
-		cfg.Logger.Error("the keys that verify tokens can't be fetched: every token is refused until they can", "error", err)
+		cfg.Logger.Error("the keys that verify tokens can't be fetched: every token is refused until a fetch succeeds", "err", err)
 	}
 	return a, nil
 }
 
-// Run keeps the keys and the revocations fresh until ctx ends. Without it the
-// Authenticator uses those that New read.
+// Run keeps the keys and the revocations current until ctx ends. It returns nil.
+// Without Run, the Authenticator uses the keys and revocations that [New] read.
 func (a *Authenticator) Run(ctx context.Context) error {
 	var revoking sync.WaitGroup
 	revoking.Go(func() { a.revocations.run(ctx) })
@@ -219,8 +221,8 @@ func (a *Authenticator) Run(ctx context.Context) error {
 	return nil
 }
 
-// Watched returns what became of the newest keys (tokens), from a file or a URL,
-// and of the newest revocations, if there is a file of them.
+// Watched returns the state of each source by its use: "tokens" for the keys, and
+// "revocations" if Config.Revocations is set.
 func (a *Authenticator) Watched() map[string]*watched.Files {
 	all := map[string]*watched.Files{"tokens": &a.keys.watched}
 	if a.cfg.Revocations != "" {
@@ -229,25 +231,25 @@ func (a *Authenticator) Watched() map[string]*watched.Files {
 	return all
 }
 
-// Revoked implements gateway.Revoker.
+// Revoked implements [gateway.Revoker].
 func (a *Authenticator) Revoked(id gateway.Identity) error {
 	set, _ := a.revocations.now()
 	return set.check(id, time.Now())
 }
 
-// Revocations implements gateway.Revoker.
+// Revocations implements [gateway.Revoker].
 func (a *Authenticator) Revocations() <-chan struct{} {
-	_, more := a.revocations.now()
-	return more
+	_, changed := a.revocations.now()
+	return changed
 }
 
-// Trust refuses: a client id alone proves nothing.
+// Trust refuses every client: a client id alone proves nothing.
 func (a *Authenticator) Trust(context.Context, string) (gateway.Identity, error) {
-	return gateway.Identity{}, errors.New("this gateway wants a token, and takes its client id from there: say hello with token instead of client")
+	return gateway.Identity{}, errors.New("this gateway requires a token, which contains the client id: send hello with token instead of client")
 }
 
-// Token returns who a token speaks for: its sub, its claims, and when it
-// expires, leeway included.
+// Token verifies a token and returns its identity: the client id (sub), the
+// claims, and the time of expiry, leeway included. It can block for Config.Wait.
 func (a *Authenticator) Token(ctx context.Context, token string) (gateway.Identity, error) {
 	signed, err := parse(token)
 	if err != nil {

@@ -30,7 +30,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const secret = "a secret of 64 bytes, which is long enough for all the hashes..."
 
-// Keys of an issuer; making RSA keys takes long under the race detector.
+// Keys of an issuer. They are shared, since making RSA keys is slow under the
+// race detector.
 var (
 	rsaKey, otherRSA = must(rsa.GenerateKey(rand.Reader, 2048)), must(rsa.GenerateKey(rand.Reader, 2048))
 	weakRSA          = must(rsa.GenerateKey(rand.Reader, 1024))
@@ -49,7 +50,7 @@ func ec(curve elliptic.Curve) *ecdsa.PrivateKey { return must(ecdsa.GenerateKey(
 
 func public(key any) any { return key.(crypto.Signer).Public() }
 
-// jwks is a key set of public keys by their kid.
+// jwks returns a key set with the public keys, by kid.
 func jwks(keys map[string]any) string {
 	var set jose.JSONWebKeySet
 	for kid, key := range keys {
@@ -81,7 +82,8 @@ type (
 	header map[jose.HeaderKey]any
 )
 
-// good are the claims of a good token, changed; a nil value takes one away.
+// good returns the claims of a valid token with changes. A nil value removes a
+// claim.
 func good(change claims) claims {
 	c := claims{"sub": "ada", "iss": "https://issuer", "aud": "ganglion", "exp": time.Now().Add(time.Hour).Unix()}
 	maps.Copy(c, change)
@@ -102,7 +104,7 @@ func signBytes(alg jose.SignatureAlgorithm, key any, h header, payload []byte) s
 	return must(must(signer.Sign(payload)).CompactSerialize())
 }
 
-func TestEveryAlgorithmVerifiesWithTheKeyThatFitsIt(t *testing.T) {
+func TestEveryAlgorithmVerifiesWithFittingKey(t *testing.T) {
 	t.Parallel()
 	secrets := authenticator(t, token.Config{HMACFile: file(t, "\n"+strings.Repeat("x", 32)+"\r\n"+secret+"\n"), Audience: "ganglion"})
 	keys := authenticator(t, token.Config{
@@ -131,7 +133,7 @@ func TestEveryAlgorithmVerifiesWithTheKeyThatFitsIt(t *testing.T) {
 	}
 }
 
-func TestABadTokenIsRefusedWithTheReasonAndNotRepeated(t *testing.T) {
+func TestInvalidTokenIsRefusedWithoutRepeatingIt(t *testing.T) {
 	t.Parallel()
 	keys := token.Config{
 		JWKS: file(t, jwks(map[string]any{
@@ -142,7 +144,7 @@ func TestABadTokenIsRefusedWithTheReasonAndNotRepeated(t *testing.T) {
 	asymmetric := authenticator(t, keys)
 	shared := authenticator(t, token.Config{HMACFile: file(t, secret), Issuer: "https://issuer", Audience: "ganglion"})
 	short := authenticator(t, token.Config{HMACFile: file(t, secret[:32]), Audience: "ganglion"})
-	nobody := authenticator(t, token.Config{HMACFile: file(t, secret)})
+	noAudience := authenticator(t, token.Config{HMACFile: file(t, secret)})
 	declared := authenticator(t, token.Config{JWKS: file(t, `{"keys":[`+
 		string(must(json.Marshal(jose.JSONWebKey{Key: public(rsaKey), KeyID: "r", Algorithm: "PS256"})))+`]}`), Audience: "ganglion"})
 
@@ -161,58 +163,59 @@ func TestABadTokenIsRefusedWithTheReasonAndNotRepeated(t *testing.T) {
 		token string
 		want  string
 	}{
-		"another secret":             {shared, sign(jose.HS256, []byte(strings.ToUpper(secret)), nil, good(nil)), "signature is not good"},
-		"another RSA key":            {asymmetric, sign(jose.RS256, otherRSA, header{"kid": "r"}, good(nil)), "signature is not good"},
-		"an unknown kid":             {asymmetric, sign(jose.RS256, rsaKey, header{"kid": "new"}, good(nil)), "unknown here"},
-		"the kid of another key":     {asymmetric, sign(jose.RS256, rsaKey, header{"kid": "2"}, good(nil)), "unknown here"},
-		"a key it brings itself":     {asymmetric, embedded, "signature is not good"},
-		"a weak RSA key":             {asymmetric, sign(jose.RS256, weakRSA, header{"kid": "weak"}, good(nil)), "unknown here"},
-		"a secret in a key set":      {asymmetric, sign(jose.HS256, []byte(secret), header{"kid": "oct"}, good(nil)), "unknown here"},
-		"the public key as a secret": {asymmetric, sign(jose.HS256, pub, header{"kid": "r"}, good(nil)), "unknown here"},
-		"the same without kid":       {asymmetric, sign(jose.HS512, der, nil, good(nil)), "unknown here"},
-		"a private key and a secret": {shared, sign(jose.RS256, rsaKey, nil, good(nil)), "unknown here"},
-		"a curve that is not there":  {asymmetric, sign(jose.ES384, p384, header{"kid": "2"}, good(nil)), "unknown here"},
-		"not the declared algorithm": {declared, sign(jose.RS256, rsaKey, header{"kid": "r"}, good(nil)), "unknown here"},
-		"a secret too short":         {short, sign(jose.HS512, []byte(secret), nil, good(nil)), "unknown here"},
+		"another secret":             {shared, sign(jose.HS256, []byte(strings.ToUpper(secret)), nil, good(nil)), "signature is invalid"},
+		"another RSA key":            {asymmetric, sign(jose.RS256, otherRSA, header{"kid": "r"}, good(nil)), "signature is invalid"},
+		"an unknown kid":             {asymmetric, sign(jose.RS256, rsaKey, header{"kid": "new"}, good(nil)), "does not know"},
+		"the kid of another key":     {asymmetric, sign(jose.RS256, rsaKey, header{"kid": "2"}, good(nil)), "does not know"},
+		"a key in its own header":    {asymmetric, embedded, "signature is invalid"},
+		"a weak RSA key":             {asymmetric, sign(jose.RS256, weakRSA, header{"kid": "weak"}, good(nil)), "does not know"},
+		"a secret in a key set":      {asymmetric, sign(jose.HS256, []byte(secret), header{"kid": "oct"}, good(nil)), "does not know"},
+		"the public key as a secret": {asymmetric, sign(jose.HS256, pub, header{"kid": "r"}, good(nil)), "does not know"},
+		"the same, without kid":      {asymmetric, sign(jose.HS512, der, nil, good(nil)), "does not know"},
+		"a private key and a secret": {shared, sign(jose.RS256, rsaKey, nil, good(nil)), "does not know"},
+		"a curve without a key":      {asymmetric, sign(jose.ES384, p384, header{"kid": "2"}, good(nil)), "does not know"},
+		"not the declared algorithm": {declared, sign(jose.RS256, rsaKey, header{"kid": "r"}, good(nil)), "does not know"},
+		"a secret too short":         {short, sign(jose.HS512, []byte(secret), nil, good(nil)), "does not know"},
 		"alg none":                   {shared, b64([]byte(`{"alg":"none"}`)) + "." + parts[1] + ".", "alg"},
 		"alg NONE with a signature":  {shared, b64([]byte(`{"alg":"NONE"}`)) + "." + parts[1] + "." + parts[2], "alg"},
-		"no signature":               {shared, parts[0] + "." + parts[1] + ".", "not good"},
-		"changed claims":             {shared, parts[0] + "." + b64(must(json.Marshal(good(claims{"sub": "bob"})))) + "." + parts[2], "not good"},
+		"no signature":               {shared, parts[0] + "." + parts[1] + ".", "is invalid"},
+		"changed claims":             {shared, parts[0] + "." + b64(must(json.Marshal(good(claims{"sub": "bob"})))) + "." + parts[2], "is invalid"},
 		"crit":                       {shared, sign(jose.HS256, []byte(secret), header{"crit": []string{"b64"}, "b64": true}, good(nil)), "crit"},
 		"a logout token":             {shared, sign(jose.HS256, []byte(secret), header{"typ": "logout+jwt"}, good(nil)), "typ"},
-		"five parts":                 {shared, hs(nil) + ".a.b", "no signed JWT"},
-		"JSON":                       {shared, `{"payload":"x"}`, "no signed JWT"},
-		"nothing":                    {shared, "", "no signed JWT"},
+		"five parts":                 {shared, hs(nil) + ".a.b", "not a signed JWT"},
+		"JSON":                       {shared, `{"payload":"x"}`, "not a signed JWT"},
+		"nothing":                    {shared, "", "not a signed JWT"},
 		"very long":                  {shared, strings.Repeat("a", 9000), "bytes"},
 
 		"expired":                {shared, hs(claims{"exp": now.Add(-31 * time.Second).Unix()}), "expired at"},
 		"no exp":                 {shared, hs(claims{"exp": nil}), "no exp"},
-		"exp as text":            {shared, hs(claims{"exp": "tomorrow"}), "exp is no date"},
-		"exp past all dates":     {shared, hs(claims{"exp": 1e300}), "exp is no date"},
-		"exp below all dates":    {shared, hs(claims{"exp": -1e300}), "exp is no date"},
-		"not yet good":           {shared, hs(claims{"nbf": now.Add(time.Minute).Unix()}), "nbf lies in the future"},
-		"from the future":        {shared, hs(claims{"iat": now.Add(time.Minute).Unix()}), "iat lies in the future"},
+		"exp as text":            {shared, hs(claims{"exp": "tomorrow"}), "exp is not a date"},
+		"exp past all dates":     {shared, hs(claims{"exp": 1e300}), "exp is not a date"},
+		"exp below all dates":    {shared, hs(claims{"exp": -1e300}), "exp is not a date"},
+		"not yet valid":          {shared, hs(claims{"nbf": now.Add(time.Minute).Unix()}), "nbf is in the future"},
+		"issued in the future":   {shared, hs(claims{"iat": now.Add(time.Minute).Unix()}), "iat is in the future"},
 		"another issuer":         {shared, hs(claims{"iss": "https://issuer/"}), `iss must be "https://issuer"`},
 		"no issuer":              {shared, hs(claims{"iss": nil}), "iss must be"},
-		"another audience":       {shared, hs(claims{"aud": "ganglio"}), `aud must have "ganglion"`},
-		"no audience":            {shared, hs(claims{"aud": nil}), "aud must have"},
-		"an audience of none":    {nobody, hs(nil), "configured to be none"},
-		"aud as a number":        {shared, hs(claims{"aud": 3}), "aud is no string"},
+		"another audience":       {shared, hs(claims{"aud": "ganglio"}), `aud must contain "ganglion"`},
+		"no audience":            {shared, hs(claims{"aud": nil}), "aud must contain"},
+		"an unwanted audience":   {noAudience, hs(nil), "configured without one"},
+		"aud as a number":        {shared, hs(claims{"aud": 3}), "aud is neither"},
 		"no sub":                 {shared, hs(claims{"sub": nil}), "no sub"},
 		"sub as a number":        {shared, hs(claims{"sub": 7}), "no sub"},
-		"sub that is no id":      {shared, hs(claims{"sub": "a/b"}), "sub"},
+		"sub that is not an id":  {shared, hs(claims{"sub": "a/b"}), "sub"},
+		"a reserved sub":         {shared, hs(claims{"sub": "~wake"}), "reserved"},
 		"an empty sub":           {shared, hs(claims{"sub": ""}), "sub"},
-		"claims twice":           {shared, signBytes(jose.HS256, []byte(secret), nil, []byte(`{"sub":"ada","sub":"bob"}`)), "no JSON object"},
-		"claims that are null":   {shared, signBytes(jose.HS256, []byte(secret), nil, []byte(`null`)), "no JSON object"},
-		"claims that are a list": {shared, signBytes(jose.HS256, []byte(secret), nil, []byte(`[1]`)), "no JSON object"},
+		"a duplicate claim":      {shared, signBytes(jose.HS256, []byte(secret), nil, []byte(`{"sub":"ada","sub":"bob"}`)), "not a JSON object"},
+		"claims that are null":   {shared, signBytes(jose.HS256, []byte(secret), nil, []byte(`null`)), "not a JSON object"},
+		"claims that are a list": {shared, signBytes(jose.HS256, []byte(secret), nil, []byte(`[1]`)), "not a JSON object"},
 	} {
 		id, err := c.by.Token(t.Context(), c.token)
 		if err == nil || id.Client != "" {
-			t.Errorf("%s: taken, as %q", name, id.Client)
+			t.Errorf("%s: accepted as %q", name, id.Client)
 			continue
 		}
 		if !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %q does not say %q", name, err, c.want)
+			t.Errorf("%s: %q does not contain %q", name, err, c.want)
 		}
 		for _, part := range strings.Split(c.token, ".") {
 			if len(part) > 4 && strings.Contains(err.Error(), part) {
@@ -222,7 +225,7 @@ func TestABadTokenIsRefusedWithTheReasonAndNotRepeated(t *testing.T) {
 	}
 }
 
-func TestLeewayIsGivenOnceAndEndsTheIdentity(t *testing.T) {
+func TestLeewayExtendsIdentityOnce(t *testing.T) {
 	t.Parallel()
 	exp := time.Now().Add(-5 * time.Second).Truncate(time.Second)
 	late := sign(jose.HS256, []byte(secret), nil, claims{"sub": "ada", "exp": exp.Unix(), "iat": exp.Add(15 * time.Second).Unix()})
@@ -233,11 +236,11 @@ func TestLeewayIsGivenOnceAndEndsTheIdentity(t *testing.T) {
 	}
 	strict := authenticator(t, token.Config{HMACFile: file(t, secret), Leeway: -1})
 	if _, err := strict.Token(t.Context(), late); err == nil {
-		t.Error("an expired token was taken without leeway")
+		t.Error("an expired token was accepted without leeway")
 	}
 }
 
-func TestAClientIDWithoutATokenIsRefused(t *testing.T) {
+func TestClientIDWithoutTokenIsRefused(t *testing.T) {
 	t.Parallel()
 	a := authenticator(t, token.Config{HMACFile: file(t, secret)})
 	if id, err := a.Trust(t.Context(), "ada"); err == nil || id.Client != "" {
@@ -245,33 +248,33 @@ func TestAClientIDWithoutATokenIsRefused(t *testing.T) {
 	}
 }
 
-func TestAWrongConfigurationSaysEverythingAtOnce(t *testing.T) {
+func TestConfigurationErrorsAreReportedTogether(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		cfg  token.Config
 		want []string
 	}{
-		{token.Config{}, []string{"HMACFile or JWKS is required"}},
-		{token.Config{HMACFile: "f", JWKS: "http://example.com/keys", Wait: -1}, []string{"exclude each other", "use https", "Wait is negative"}},
-		{token.Config{JWKS: "ftp://example.com/keys"}, []string{"begins with ftp"}},
-		{token.Config{JWKS: "https:///keys"}, []string{"can't be parsed"}},
+		{token.Config{}, []string{"set HMACFile or JWKS"}},
+		{token.Config{HMACFile: "f", JWKS: "http://example.com/keys", Wait: -1}, []string{"exclude each other", "use https", "Wait is -1ns"}},
+		{token.Config{JWKS: "ftp://example.com/keys"}, []string{"fetched by ftp"}},
+		{token.Config{JWKS: "https:///keys"}, []string{"URL of the key set is invalid"}},
 		{token.Config{HMACFile: file(t, "too short")}, []string{"line 1", "9 bytes", "openssl"}},
 		{token.Config{HMACFile: file(t, " \n\n")}, []string{"no secret"}},
 		{token.Config{HMACFile: file(t, secret+"\n"+strings.Repeat("\x01", 40))}, []string{"line 2", "not plain text"}},
 		{token.Config{HMACFile: filepath.Join(t.TempDir(), "none")}, []string{"no such file"}},
 		{token.Config{HMACFile: file(t, strings.Repeat("x", 2<<20))}, []string{"larger than"}},
-		{token.Config{JWKS: file(t, secret)}, []string{"no JSON Web Key Set"}},
+		{token.Config{JWKS: file(t, secret)}, []string{"not a JSON Web Key Set"}},
 		{token.Config{JWKS: file(t, `{"keys":[]}`)}, []string{"no key that verifies tokens: its list is empty"}},
 		{token.Config{JWKS: file(t, `{"keys":[{"kty":"new"},7]}`)}, []string{"key 1", "key 2"}},
-		{token.Config{JWKS: file(t, jwks(map[string]any{"private": p256}))}, []string{"no public"}},
+		{token.Config{JWKS: file(t, jwks(map[string]any{"private": p256}))}, []string{"not a public"}},
 		{token.Config{JWKS: file(t, jwks(map[string]any{"weak": public(weakRSA)}))}, []string{"1024 bits"}},
-		{token.Config{JWKS: file(t, jwks(map[string]any{"oct": []byte(secret)}))}, []string{"a secret has no place"}},
+		{token.Config{JWKS: file(t, jwks(map[string]any{"oct": []byte(secret)}))}, []string{"it is a secret"}},
 		{token.Config{JWKS: file(t, `{"keys":[`+strings.Repeat("1,", 100)+`1]}`)}, []string{"101 keys"}},
 	} {
 		_, err := token.New(t.Context(), c.cfg)
 		for _, want := range c.want {
 			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%+v: %v does not say %q", c.cfg, err, want)
+				t.Errorf("%+v: %v does not contain %q", c.cfg, err, want)
 			}
 		}
 		if err != nil && strings.Contains(err.Error(), secret) {
@@ -280,7 +283,7 @@ func TestAWrongConfigurationSaysEverythingAtOnce(t *testing.T) {
 	}
 }
 
-func TestSignMakesWhatTokenTakes(t *testing.T) {
+func TestSignedTokenIsAccepted(t *testing.T) {
 	t.Parallel()
 	name := file(t, secret+"\n"+strings.Repeat("y", 40))
 	text, err := token.Sign(name, token.Grant{
@@ -295,19 +298,17 @@ func TestSignMakesWhatTokenTakes(t *testing.T) {
 		t.Errorf("%+v, %v", id, err)
 	}
 	for want, g := range map[string]token.Grant{
-		"client id": {Client: "a/b", ExpiresIn: time.Minute},
-		"a second":  {Client: "ada"},
-		"claim exp": {Client: "ada", ExpiresIn: time.Minute, Claims: claims{"exp": 1}},
-		"bytes":     {Client: "ada", ExpiresIn: time.Minute, Claims: claims{"long": strings.Repeat("x", 9000)}},
+		"client id":  {Client: "a/b", ExpiresIn: time.Minute},
+		"one second": {Client: "ada"},
+		"claim exp":  {Client: "ada", ExpiresIn: time.Minute, Claims: claims{"exp": 1}},
+		"bytes":      {Client: "ada", ExpiresIn: time.Minute, Claims: claims{"long": strings.Repeat("x", 9000)}},
 	} {
 		if _, err := token.Sign(name, g); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%+v: %v does not say %q", g, err, want)
+			t.Errorf("%+v: %v does not contain %q", g, err, want)
 		}
 	}
 }
 
-// FuzzToken: nothing that was not signed with the keys is taken, and nothing
-// that a stranger sends breaks the parser.
 func TestKeyForAnotherUseVerifiesNothing(t *testing.T) {
 	t.Parallel()
 	set := func(keys ...jose.JSONWebKey) token.Config {
@@ -321,7 +322,7 @@ func TestKeyForAnotherUseVerifiesNothing(t *testing.T) {
 	}
 	for _, kid := range []any{"enc", "sig", ""} {
 		if id, err := a.Token(t.Context(), sign(jose.ES384, p384, header{"kid": kid}, good(nil))); err == nil {
-			t.Errorf("a token of the key for encryption, with the kid %q, was taken: %+v", kid, id)
+			t.Errorf("a token signed with the key for encryption, with the kid %q, was accepted: %+v", kid, id)
 		}
 	}
 	if _, err := token.New(t.Context(), set(enc)); err == nil || !strings.Contains(err.Error(), "not for signatures") {
@@ -329,6 +330,8 @@ func TestKeyForAnotherUseVerifiesNothing(t *testing.T) {
 	}
 }
 
+// FuzzToken checks that every text that was not signed with the keys is refused,
+// without a panic.
 func FuzzToken(f *testing.F) {
 	shared := authenticator(f, token.Config{HMACFile: file(f, secret), Audience: "ganglion"})
 	keys := authenticator(f, token.Config{JWKS: file(f, jwks(map[string]any{"r": public(rsaKey), "2": public(p256), "e": public(edKey)}))})
@@ -340,14 +343,14 @@ func FuzzToken(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		for _, a := range []*token.Authenticator{shared, keys} {
 			if id, err := a.Token(t.Context(), text); err == nil || id.Client != "" {
-				t.Errorf("taken, as %q", id.Client)
+				t.Errorf("accepted as %q", id.Client)
 			}
 		}
 	})
 }
 
-// FuzzKeySet: whatever an issuer's server answers, a key set is refused or
-// usable.
+// FuzzKeySet checks that every response of an issuer is refused or is a usable key
+// set.
 func FuzzKeySet(f *testing.F) {
 	f.Add(jwks(map[string]any{"r": public(rsaKey), "5": public(p521), "oct": []byte(secret)}))
 	f.Add(`{"keys":[{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}]}`)
@@ -359,12 +362,12 @@ func FuzzKeySet(f *testing.F) {
 			return
 		}
 		if _, err := a.Token(t.Context(), text); err == nil {
-			t.Error("a stranger's token was taken")
+			t.Error("a token signed with an unknown key was accepted")
 		}
 	})
 }
 
-func TestClaimsThatAreNotUnicodeAreRefused(t *testing.T) {
+func TestNonUnicodeClaimsAreRefused(t *testing.T) {
 	t.Parallel()
 	a := authenticator(t, token.Config{HMACFile: file(t, secret)})
 	for name, sub := range map[string]string{

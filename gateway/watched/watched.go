@@ -1,38 +1,54 @@
 // Package watched follows files of secrets that a node reads again while it
-// runs.
+// runs. A [Stamp] shows whether files may have changed since they were read.
+// [Files] records whether they are valid, and decides when to warn of it.
 package watched
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 )
 
-// RepeatAfter is how often a warning of files that are still not good is
-// repeated.
+// RepeatAfter is the interval between warnings about files that stay invalid.
 const RepeatAfter = 5 * time.Minute
 
-// Files is whether the newest content of some files is in use. While it is
-// missing or not good, what was read before stays in use, and a restart would
-// fail. The zero value is for files that are good. One goroutine at a time
-// calls Read; Bad is safe for concurrent use.
+// Files records whether the newest content of some files is in use. While the
+// files are missing or invalid, the earlier content stays in use, and a restart
+// would fail. The zero value stands for valid files. One goroutine at a time may
+// call Record; Bad is safe for concurrent use.
 type Files struct {
-	bad  atomic.Bool
-	told time.Time // of the last warning
+	bad    atomic.Bool
+	warned time.Time
 }
 
-// Read takes the outcome of reading the files. It reports whether to warn of
-// err now, at the first failure and every [RepeatAfter] while it lasts, and
-// whether files that were bad are good again.
-func (f *Files) Read(err error, now time.Time) (warn, mended bool) {
-	was := f.bad.Swap(err != nil)
+// Record records the result of a read of the files. It reports whether to warn of
+// err now, which is at the first failure and every [RepeatAfter] while it lasts.
+// It also reports whether invalid files have become valid again.
+func (f *Files) Record(err error, now time.Time) (warn, mended bool) {
+	wasBad := f.bad.Swap(err != nil)
 	if err == nil {
-		return false, was
+		return false, wasBad
 	}
-	if warn = !was || now.Sub(f.told) >= RepeatAfter; warn {
-		f.told = now
+	if warn = !wasBad || now.Sub(f.warned) >= RepeatAfter; warn {
+		f.warned = now
 	}
 	return warn, false
 }
 
-// Bad reports whether the newest content is not in use.
+// Bad reports whether the files are missing or invalid, so that earlier content is
+// in use.
 func (f *Files) Bad() bool { return f.bad.Load() }
+
+// Watch calls look at every interval until ctx ends. It returns nil.
+func Watch(ctx context.Context, every time.Duration, look func()) error {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			look()
+		}
+	}
+}

@@ -14,9 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// TestTheCommittedContractIsTheCodes compares the documents in api with what
-// the aggregates say.
-func TestTheCommittedContractIsTheCodes(t *testing.T) {
+func TestCommittedContractMatchesTheAggregates(t *testing.T) {
 	t.Parallel()
 	doc, err := contract.Of(&domain.Catalog)
 	if err != nil {
@@ -32,14 +30,13 @@ func TestTheCommittedContractIsTheCodes(t *testing.T) {
 	}
 	for name, want := range map[string][]byte{"schema.json": schema, "asyncapi.yaml": asyncAPI, "contract.ts": doc.TypeScript()} {
 		if got, err := os.ReadFile("../../domain/api/" + name); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("../../domain/api/%s is not what the aggregates say (%v): run 'make generate'", name, err)
+			t.Errorf("../../domain/api/%s differs from the aggregates (%v): run 'make generate'", name, err)
 		}
 	}
 }
 
-// TestEverythingSaysWhatItIs fails for a type of a command, an event or a
-// state without a comment: clients' authors read them.
-func TestEverythingSaysWhatItIs(t *testing.T) {
+// Authors of clients read the comments of the Go types.
+func TestEveryCommandEventAndStateIsDescribed(t *testing.T) {
 	t.Parallel()
 	doc, err := contract.Of(&domain.Catalog)
 	if err != nil {
@@ -52,9 +49,7 @@ func TestEverythingSaysWhatItIs(t *testing.T) {
 	}
 }
 
-// TestTheAsyncAPIDocumentDescribesTheApplicationsFrames validates frames with
-// the document's messages, good ones and bad ones.
-func TestTheAsyncAPIDocumentDescribesTheApplicationsFrames(t *testing.T) {
+func TestApplicationFramesMatchTheAsyncAPIDocument(t *testing.T) {
 	t.Parallel()
 	raw, err := os.ReadFile("../../domain/api/asyncapi.yaml")
 	if err != nil {
@@ -102,7 +97,7 @@ func TestTheAsyncAPIDocumentDescribesTheApplicationsFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := schema.Validate(v); (err == nil) != test.valid {
-			t.Errorf("%s by %s: %v", test.frame, test.message, err)
+			t.Errorf("%s validated as %s: %v", test.frame, test.message, err)
 		}
 	}
 }

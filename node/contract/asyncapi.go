@@ -11,13 +11,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// AsyncAPI returns an AsyncAPI document of the frames, proto.AsyncAPI, with
-// the application's messages in it: a frame for each command, event and state.
-// What it says about frames stays as it is, comments included.
+// AsyncAPI returns the document frames, which is proto.AsyncAPI, with a message for
+// each command, event and state of the application. The text of frames is otherwise
+// unchanged, comments included.
 func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(frames, &doc); err != nil {
-		return nil, fmt.Errorf("contract: the document of the frames: %w", err)
+		return nil, fmt.Errorf("contract: the AsyncAPI document of the frames: %w", err)
 	}
 	type reference map[string]string
 	message := func(name string) reference { return reference{"$ref": "#/channels/session/messages/" + name} }
@@ -49,6 +49,10 @@ func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
 		}
 		add(typ+".state", "state", a.Description, map[string]any{"data": a.State}, &toClient)
 	}
+	for _, name := range slices.Sorted(maps.Keys(d.Queries)) {
+		q := d.Queries[name]
+		add("queries."+name, "query", q.Description, map[string]any{"query": map[string]any{"const": name}, "data": q.Data}, &toGateway)
+	}
 	for name, s := range d.Defs {
 		schemas[name] = s
 	}
@@ -75,14 +79,14 @@ func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// extend adds the elements of a list, or the members of an object, to what
-// stands at a path of a document.
+// extend adds the elements of a list, or the members of an object, to the value at a
+// path of a document.
 func extend(doc *yaml.Node, path []string, what any) error {
 	at := doc.Content[0]
 	for _, name := range path {
 		i := slices.IndexFunc(at.Content, func(n *yaml.Node) bool { return n.Value == name })
 		if at.Kind != yaml.MappingNode || i < 0 || i%2 != 0 {
-			return fmt.Errorf("contract: the document of the frames has no %v", path)
+			return fmt.Errorf("contract: the AsyncAPI document of the frames has no %v", path)
 		}
 		at = at.Content[i+1]
 	}
@@ -100,8 +104,8 @@ func extend(doc *yaml.Node, path []string, what any) error {
 	return nil
 }
 
-// restyle writes in lines what was JSON, and references as the document of
-// the frames does.
+// restyle gives nodes that were JSON the style of the document: one line for each
+// member, and references inline.
 func restyle(n *yaml.Node) {
 	n.Style = 0
 	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[1].Kind == yaml.ScalarNode {

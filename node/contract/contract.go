@@ -1,12 +1,12 @@
-// Package contract writes down what clients may send to an application's
-// aggregates and what they see of them, as documents that are made of the
-// catalog alone: a JSON Schema, an AsyncAPI document, and TypeScript.
+// Package contract describes an application's aggregates and queries to the authors of clients,
+// as a JSON Schema, an AsyncAPI document and TypeScript.
 //
-// What it returns depends on the catalog and nothing else, byte for byte, so
-// that a committed document can be compared with the code.
+// [Of] makes a [Document] of a catalog. The same catalog results in the same bytes, so
+// a test can compare a committed document with the code.
 package contract
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -18,42 +18,67 @@ import (
 // Draft is the JSON Schema draft of the documents.
 const Draft = "https://json-schema.org/draft/2020-12/schema"
 
-// A Document is a catalog as a JSON Schema with an index: Aggregates says what
-// there is, and refers to the schemas in Defs.
+// A Document is a catalog as a JSON Schema. Aggregates and Queries are indexes that
+// refer to the schemas in Defs.
 type Document struct {
 	Schema      string                       `json:"$schema"`
 	Title       string                       `json:"title"`
 	Description string                       `json:"description"`
 	Aggregates  map[string]Aggregate         `json:"aggregates"`
+	Queries     map[string]Query             `json:"queries,omitempty"`
 	Defs        map[string]*aggregate.Schema `json:"$defs"`
 }
 
-// An Aggregate is a type of aggregates.
+// An Aggregate describes an aggregate type.
 type Aggregate struct {
 	Description string `json:"description,omitempty"`
 	Access      Access `json:"access"`
-	// ShowsCaller tells whether events say which client caused them.
+	// ShowsCaller reports whether events name the client that caused them.
 	ShowsCaller bool              `json:"shows_caller"`
 	State       *aggregate.Schema `json:"state"`
 	// Commands and Events have the schemas of the data, by stored name.
 	Commands map[string]*aggregate.Schema `json:"commands"`
 	Events   map[string]*aggregate.Schema `json:"events"`
+	// Rejections has a message for each code.
+	Rejections map[string]string `json:"rejections,omitempty"`
 }
 
-// Access says who may do what: "anyone", "authenticated", "self" (the client
-// whose id is the aggregate's), or "rule" (code decides).
+// A Query describes a query.
+type Query struct {
+	Description string `json:"description,omitempty"`
+	// Access is the name of the rule that says who may ask.
+	Access string `json:"access"`
+	// Data has the schema of the parameters, Row that of a row of the result. A query
+	// that code answers has Answer instead of Row.
+	Data   *aggregate.Schema `json:"data"`
+	Row    *aggregate.Schema `json:"row,omitempty"`
+	Answer *aggregate.Schema `json:"answer,omitempty"`
+}
+
+// described is what the contract needs of a query.
+type described interface {
+	aggregate.Model
+	Doc() string
+	Access() aggregate.Rule
+	Schemas(aggregate.Describer) map[string]*aggregate.Schema
+}
+
+// Access has the name of each access rule: "anyone", "authenticated", "self" (the
+// client whose id is the aggregate's), "system" (no client), or "rule" (application
+// code decides).
 type Access struct {
 	Send string `json:"send"`
 	Read string `json:"read"`
-	// ReadAll is "rule" if code decides which callers may read all aggregates
-	// of the type, whatever Read says.
+	// ReadAll is "rule" if application code may open the category to clients that
+	// Read does not admit.
 	ReadAll string `json:"read_all,omitempty"`
-	// Commands has what replaces Send for single commands.
+	// Commands has rules that replace Send, by command name.
 	Commands map[string]string `json:"commands,omitempty"`
 }
 
-// Of returns the document of a catalog. The error is about the catalog's
-// Source, which is not Go code.
+// Of returns the document of a catalog, without the commands that no client may send.
+// It returns an error if the catalog's Source is
+// not valid Go.
 func Of(c *aggregate.Catalog) (*Document, error) {
 	words, err := read(c.Source)
 	if err != nil {
@@ -61,8 +86,8 @@ func Of(c *aggregate.Catalog) (*Document, error) {
 	}
 	doc := &Document{
 		Schema: Draft, Title: "Aggregates",
-		Description: "What clients may send to the aggregates of this application, and what they see of them. " +
-			"A command's data is exactly what its schema says; events and states may have further members one day.",
+		Description: "The commands, events and states of the application's aggregates, and its queries. " +
+			"A command's data must match its schema exactly; later versions may add members to events and states.",
 		Aggregates: map[string]Aggregate{},
 		Defs:       map[string]*aggregate.Schema{},
 	}
@@ -74,6 +99,7 @@ func Of(c *aggregate.Catalog) (*Document, error) {
 			Access:   Access{Send: nameOf(access.Send), Read: nameOf(access.Read)},
 			State:    ref(d.Name(), "state"),
 			Commands: map[string]*aggregate.Schema{}, Events: map[string]*aggregate.Schema{},
+			Rejections: d.Rejections(),
 		}
 		if a.Description == "" {
 			a.Description = doc.Defs[d.Name()+".state"].Description
@@ -82,12 +108,19 @@ func Of(c *aggregate.Catalog) (*Document, error) {
 			a.Access.ReadAll = byRule
 		}
 		for name, rule := range access.Commands {
+			if rule == aggregate.System {
+				continue // not a part of the contract with clients
+			}
 			if a.Access.Commands == nil {
 				a.Access.Commands = map[string]string{}
 			}
 			a.Access.Commands[name] = nameOf(rule)
 		}
 		for _, name := range d.Commands() {
+			if c.IsSystem(d.Name(), name) {
+				delete(doc.Defs, d.Name()+".commands."+name)
+				continue
+			}
 			a.Commands[name] = ref(d.Name(), "commands."+name)
 		}
 		for _, name := range d.Events() {
@@ -95,16 +128,43 @@ func Of(c *aggregate.Catalog) (*Document, error) {
 		}
 		doc.Aggregates[d.Name()] = a
 	}
+	doc.addQueries(c, words)
 	return doc, nil
 }
 
-// byRule stands for a rule that only code knows.
+// addQueries adds the queries.
+func (doc *Document) addQueries(c *aggregate.Catalog, words words) {
+	for _, m := range c.Models("query") {
+		q, ok := m.(described)
+		if !ok {
+			continue
+		}
+		schemas := q.Schemas(words.describe)
+		maps.Copy(doc.Defs, schemas)
+		if doc.Queries == nil {
+			doc.Queries = map[string]Query{}
+		}
+		one := Query{Description: q.Doc(), Access: nameOf(q.Access()), Data: ref("queries", q.Name()+".data")}
+		if schemas["queries."+q.Name()+".row"] != nil {
+			one.Row = ref("queries", q.Name()+".row")
+		} else {
+			one.Answer = ref("queries", q.Name()+".answer")
+		}
+		if one.Description == "" {
+			one.Description = doc.def(one.Data).Description
+		}
+		doc.Queries[q.Name()] = one
+	}
+}
+
+// byRule stands for a rule that is application code.
 const byRule = "rule"
 
-// nameOf names a rule. Rules of a type that the application made are code.
+// nameOf returns the name of a rule. A rule that is not one of package aggregate's is
+// application code.
 func nameOf(rule aggregate.Rule) string {
 	switch rule {
-	case aggregate.Anyone, aggregate.Authenticated, aggregate.Self:
+	case aggregate.Anyone, aggregate.Authenticated, aggregate.Self, aggregate.System:
 		return fmt.Sprint(rule)
 	}
 	return byRule
@@ -116,7 +176,7 @@ func ref(typ, what string) *aggregate.Schema {
 
 const refPrefix = "#/$defs/"
 
-// JSON returns the document as people read it.
+// JSON returns the document as indented JSON.
 func (d *Document) JSON() ([]byte, error) {
 	b, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
@@ -125,14 +185,14 @@ func (d *Document) JSON() ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// Parse reads what JSON wrote, here or at another program.
+// Parse reads a document that JSON wrote, in this program or another.
 func Parse(text []byte) (*Document, error) {
 	d := &Document{}
 	if err := json.Unmarshal(text, d); err != nil {
 		return nil, fmt.Errorf("contract: not a document of aggregates: %w", err)
 	}
 	if len(d.Aggregates) == 0 {
-		return nil, fmt.Errorf("contract: not a document of aggregates: there are none in it")
+		return nil, fmt.Errorf("contract: not a document of aggregates: it has no aggregates")
 	}
 	for typ, a := range d.Aggregates {
 		refs := slices.Concat([]*aggregate.Schema{a.State}, slices.Collect(maps.Values(a.Commands)), slices.Collect(maps.Values(a.Events)))
@@ -142,10 +202,16 @@ func Parse(text []byte) (*Document, error) {
 			}
 		}
 	}
+	for name, q := range d.Queries {
+		result := cmp.Or(q.Row, q.Answer)
+		if q.Data == nil || result == nil || d.def(q.Data) == nil || d.def(result) == nil {
+			return nil, fmt.Errorf("contract: query %s refers to a schema that is not in the document", name)
+		}
+	}
 	return d, nil
 }
 
-// def returns the schema that a reference names, nil if there is none.
+// def returns the schema that a reference names, or nil if the document has none.
 func (d *Document) def(s *aggregate.Schema) *aggregate.Schema {
 	if len(s.Ref) <= len(refPrefix) || s.Ref[:len(refPrefix)] != refPrefix {
 		return nil

@@ -12,11 +12,11 @@ import (
 	"unicode/utf8"
 )
 
-// words are the comments of Go types and their fields, by "package.Type" and
-// "package.Type.Field".
+// words maps "package.Type" and "package.Type.Field" to the comments of Go types and
+// fields.
 type words map[string]string
 
-// read takes the comments from Go files; nil has none.
+// read returns the comments in the Go files of source, which may be nil.
 func read(source fs.FS) (words, error) {
 	w := words{}
 	if source == nil {
@@ -72,9 +72,9 @@ func (w words) add(pkg string, types *ast.GenDecl) {
 	}
 }
 
-// plain makes of a Go comment what reads well without the Go name before it:
-// "PlaceBid offers an amount" becomes "Offers an amount", "Inbox is what the
-// client sees" becomes "What the client sees".
+// plain removes the Go name from the front of a comment: "PlaceBid offers an amount"
+// becomes "Offers an amount", and "Inbox is what the client sees" becomes "What the
+// client sees".
 func plain(text, name string) string {
 	text = strings.TrimSpace(text)
 	if rest, ok := strings.CutPrefix(text, name+" "); ok {

@@ -1,11 +1,13 @@
-// Package command is a command's way through the system in plain Go: what a
-// gateway hands to the router, what the router hands to the owner's host, and
-// what comes back. package frame is its form towards clients, package peer
-// its form between nodes.
+// Package command has the types of a command inside a node: what a gateway passes
+// to the router, what the router passes to the owner's engine, and the answer.
+// Package frame has their form towards clients, package peer their form between
+// nodes.
 package command
 
 import (
+	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -17,140 +19,115 @@ type Command struct {
 	Name   string // stored name, such as "bid"
 	Data   json.RawMessage
 
-	// Checked says that this very program has found Data to be what the
-	// command's type says. It does not travel to other nodes, whose program
-	// may be another one.
+	// Checked reports whether this program has checked Data against the command's
+	// type. It is not sent to other nodes, which may run another version.
 	Checked bool
 
-	// Key makes the command's effect happen once, however often it is sent.
-	// Every dispatched command has one; ClientKey says that the client gave
-	// it, so that also an outcome without events is kept.
+	// Key makes the command's effect happen once, however often it is sent. Every
+	// dispatched command has one. ClientKey reports whether the client chose it.
+	// If so, an outcome without events is kept too.
 	Key       string
 	ClientKey bool
 
-	// Client is the id of the sender, "" for nobody. Claims are its token's.
+	// Client is the id of the sender, or "" for an anonymous client. Claims are
+	// the claims of its token.
 	Client string
 	Claims map[string]any
 
-	// Session identifies the sender's session; together with Stream it names
-	// the lane in which order is kept.
+	// Session identifies the sender's session. Commands with the same Session and
+	// Stream are a lane, which keeps their order.
 	Session string
 
-	// Lane is what it was sent along with; nil if nothing. The router sets it.
-	// An executor answers with Lane.Refusal, if there is one, instead of
-	// beginning the command.
-	Lane *Lane
+	// Ticket is the command's place among the commands of its lane that the
+	// executor has. The router sets it. If Ticket.Refusal returns a failure, the
+	// executor answers with it and does not begin the command.
+	Ticket *Ticket
 
-	// Expect, if not nil, is the version that the stream must be at.
+	// Expect, if not nil, is the version that the stream must have.
 	Expect *eventstore.Version
 
-	// Deadline is when the sender stops waiting. A command past it is not
-	// begun.
+	// Deadline is when the sender stops waiting. Past it, a command is not begun.
 	Deadline time.Time
 
-	// Attempt counts the candidates that the command was sent to: 1 at first.
+	// Attempt is the number of candidates that the command was sent to, from 1.
 	Attempt int
 
 	// Trace is the W3C traceparent that came with the command.
 	Trace string
+
+	// System marks a command that the program itself sends: a wake-up, or a command
+	// of a process manager. No access rule was asked about it. Its key and its client
+	// begin with [eventstore.Reserved]; those of other commands must not.
+	System bool
+
+	// Depth is the number of commands of process managers that led to this one,
+	// itself included; 0 for commands of clients. It is stored with the events.
+	Depth int
+
+	// Log, if not empty, is the id of the log that the command's cause is in. An
+	// owner with another log refuses it, since the cause may be lost.
+	Log string
+}
+
+// A SystemSender carries a command of the program itself to its owner, and blocks
+// until it has its outcome or ctx ends. Parts of a node that send such commands get
+// one in their configuration; the SendSystem of package router is one.
+type SystemSender func(ctx context.Context, c Command) Outcome
+
+// MaxDepth bounds Command.Depth.
+const MaxDepth = 1 << 20
+
+// CheckReserved refuses a command whose key or client is not one that its sender may
+// use, and a depth out of range.
+func (c *Command) CheckReserved() *Failure {
+	key, client := strings.HasPrefix(c.Key, eventstore.Reserved), strings.HasPrefix(c.Client, eventstore.Reserved)
+	switch {
+	case c.System && (!key || !client):
+		return BadRequest("key", "the command is marked as the program's own, but its key %s and its client %s do not both begin with %s", Quote(c.Key), Quote(c.Client), eventstore.Reserved)
+	case !c.System && key:
+		return BadRequest("key", "the key %s begins with %s, which is reserved for the program's own commands: use another key, such as a UUID", Quote(c.Key), eventstore.Reserved)
+	case !c.System && client:
+		return BadRequest("client", "the client id %s begins with %s, which is reserved for the program's own commands: use another id", Quote(c.Client), eventstore.Reserved)
+	case c.Depth < 0 || c.Depth > MaxDepth:
+		return BadRequest("", "the command's depth is %d: 0 to %d are allowed", c.Depth, MaxDepth)
+	}
+	return nil
 }
 
 // Get asks for an aggregate's public state.
 type Get struct {
 	Stream eventstore.StreamID
-	// AtLeast is a position that the answer must know of; 0 for any.
+	// AtLeast is a position that the answer must include, or 0 for any.
 	AtLeast eventstore.Position
 	// Strong makes the owner compare its state with the log first.
 	Strong bool
-	// Deadline is when the sender stops waiting.
+	// Deadline is when the client stops waiting.
 	Deadline time.Time
 }
 
 // State is an aggregate's public state.
 type State struct {
 	Version  eventstore.Version
-	Position eventstore.Position // of the stream's last event in it
+	Position eventstore.Position // of the last event in it
 	Data     json.RawMessage
 }
 
-// Result is the answer to a command that was executed.
+// Result is the result of an executed command.
 type Result struct {
 	Key      string
 	Version  eventstore.Version
 	Position eventstore.Position
-	// Replayed says that the key had been executed before, and that this is
-	// its first answer.
+	// Replayed reports whether the key was executed before, so that this is the
+	// first result again.
 	Replayed bool
 	Data     json.RawMessage
 }
 
-// Outcome is the answer to a command: Result, unless Failure is set.
+// Outcome is the outcome of a command: Failure if it is not nil, else Result.
 type Outcome struct {
 	Result  Result
 	Failure *Failure
 }
 
-// Failed makes an Outcome of a failure.
+// Failed returns the Outcome with a failure.
 func Failed(f *Failure) Outcome { return Outcome{Failure: f} }
-
-// Code says what kind of failure it is; clients rely on it.
-type Code string
-
-// The codes of the client protocol.
-const (
-	BadRequest      Code = "bad_request"
-	Unsupported     Code = "unsupported"
-	Unauthenticated Code = "unauthenticated"
-	Forbidden       Code = "forbidden"
-	NotFound        Code = "not_found"
-	Rejected        Code = "rejected"
-	Conflict        Code = "conflict"
-	KeyReused       Code = "key_reused"
-	CursorAhead     Code = "cursor_ahead"
-	TooLarge        Code = "too_large"
-	RateLimited     Code = "rate_limited"
-	Busy            Code = "busy"
-	Unavailable     Code = "unavailable"
-	Timeout         Code = "timeout"
-	Internal        Code = "internal"
-)
-
-// Retry tells a client what to do about a failure.
-type Retry string
-
-const (
-	// RetryNo means that sending it again would fail again.
-	RetryNo Retry = "no"
-	// RetrySameKey means that the outcome is unknown: the same key again
-	// finds it out, and executes the command if it was not.
-	RetrySameKey Retry = "same_key"
-	// RetryLater means that the command was not executed.
-	RetryLater Retry = "later"
-)
-
-// Failure is why a request was not granted. It is an error.
-type Failure struct {
-	Code    Code
-	Reason  string // the domain's own code, for Rejected
-	Message string // for people: what is wrong and what to do
-	Retry   Retry
-	After   time.Duration // wait this long before the retry; 0: the client's choice
-	Version *eventstore.Version
-	Field   string // the member of data that is wrong, for BadRequest
-
-	// Key and Replayed are the command's, as in Result.
-	Key      string
-	Replayed bool
-
-	// Elsewhere says that this node did not execute the command and that
-	// another node may: it is draining, or too old to know an event. It never
-	// reaches a client.
-	Elsewhere bool
-
-	// Cause is the error behind an Unavailable that an operator can do something
-	// about, such as the database's, for the logs of nodes. It never reaches a
-	// client.
-	Cause string
-}
-
-func (f *Failure) Error() string { return string(f.Code) + ": " + f.Message }

@@ -10,8 +10,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// object appends the members of one JSON object. Members whose name begins
-// with "opt" are left out when they are empty.
+// object appends the members of one JSON object. Methods whose name begins with opt
+// leave an empty member out.
 type object struct{ b []byte }
 
 func open(dst []byte, op string) object {
@@ -81,7 +81,7 @@ func (o *object) optData(name string, v json.RawMessage) {
 
 func (o *object) close() []byte { return append(o.b, '}') }
 
-// AppendString appends s as a JSON string. What is not UTF-8 becomes U+FFFD.
+// AppendString appends s as a JSON string. Invalid UTF-8 becomes U+FFFD.
 func AppendString(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
@@ -122,8 +122,8 @@ func AppendString(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// appendRaw appends a JSON document on one line. A raw line feed or carriage
-// return can only be white space between tokens, so that a blank says the same.
+// appendRaw appends a JSON document on one line. A raw line feed or carriage return
+// can only be white space between tokens, so a blank may replace it.
 func appendRaw(dst []byte, raw json.RawMessage) []byte {
 	if len(raw) == 0 {
 		return append(dst, "null"...)
@@ -202,17 +202,6 @@ func (f Get) Append(dst []byte) []byte {
 }
 
 // Append appends the frame.
-func (f Query) Append(dst []byte) []byte {
-	o := open(dst, f.Op())
-	o.str("id", f.ID)
-	o.str("query", f.Query)
-	o.name("data")
-	o.b = appendRaw(o.b, f.Data)
-	o.optUint("at_least", uint64(f.AtLeast))
-	return o.close()
-}
-
-// Append appends the frame.
 func (f Subscribe) Append(dst []byte) []byte {
 	o := open(dst, f.Op())
 	o.str("id", f.ID)
@@ -222,10 +211,17 @@ func (f Subscribe) Append(dst []byte) []byte {
 	}
 	o.optStr("category", f.Category)
 	o.optStr("query", f.Query)
+	o.optData("data", f.Data)
+	o.optUint("at_least", uint64(f.AtLeast))
 	o.optVersion("after", f.After)
 	o.optStr("cursor", f.Cursor)
 	o.optUint("last", f.Last)
-	o.optTrue("state", f.State)
+	switch f.State {
+	case StateFirst:
+		o.optTrue("state", true)
+	case StateEach, StateOnly:
+		o.str("state", string(f.State))
+	}
 	return o.close()
 }
 
@@ -311,26 +307,37 @@ func (f Subscribed) Append(dst []byte) []byte {
 
 // Append appends the frame.
 func (f State) Append(dst []byte) []byte {
-	o := open(dst, f.Op())
-	o.str("sub", f.Sub)
-	o.uint("version", uint64(f.Version))
-	o.uint("position", uint64(f.Position))
-	o.name("data")
-	o.b = appendRaw(o.b, f.Data)
-	return o.close()
+	return f.AppendTail(AppendStateHead(dst, f.Sub))
 }
 
-// AppendEventHead appends what an event frame begins with; the rest of it,
-// AppendTail, is the same for every subscription.
+// AppendStateHead appends the beginning of a state frame. The rest, which
+// [State.AppendTail] appends, is the same for every subscription.
+func AppendStateHead(dst []byte, sub string) []byte {
+	dst = append(dst, `{"op":"state","sub":`...)
+	dst = AppendString(dst, sub)
+	return append(dst, ',')
+}
+
+// AppendTail appends a state frame without its head, with the closing brace.
+func (f State) AppendTail(dst []byte) []byte {
+	dst = append(dst, `"version":`...)
+	dst = strconv.AppendUint(dst, uint64(f.Version), 10)
+	dst = append(dst, `,"position":`...)
+	dst = strconv.AppendUint(dst, uint64(f.Position), 10)
+	dst = append(dst, `,"data":`...)
+	return append(appendRaw(dst, f.Data), '}')
+}
+
+// AppendEventHead appends the beginning of an event frame. The rest, which
+// [Event.AppendTail] appends, is the same for every subscription.
 func AppendEventHead(dst []byte, sub string) []byte {
 	dst = append(dst, `{"op":"event","sub":`...)
 	dst = AppendString(dst, sub)
 	return append(dst, ',')
 }
 
-// AppendTail appends what an event frame says after its head, with the
-// closing brace. An opening brace before it makes it an event without a
-// subscription, as it is shown over HTTP.
+// AppendTail appends an event frame without its head, with the closing brace. With an
+// opening brace before it, it is an event without a subscription, as over HTTP.
 func (f Event) AppendTail(dst []byte) []byte {
 	dst = append(dst, `"stream":`...)
 	dst = appendStream(dst, f.Stream)
@@ -355,6 +362,9 @@ func (f Event) AppendTail(dst []byte) []byte {
 
 // Append appends the frame.
 func (f Event) Append(dst []byte) []byte {
+	if f.Segment != "" {
+		return f.AppendTail(AppendSegmentHead(dst, f.Sub, f.Segment))
+	}
 	return f.AppendTail(AppendEventHead(dst, f.Sub))
 }
 
@@ -364,6 +374,10 @@ func (f Live) Append(dst []byte) []byte {
 	o.str("sub", f.Sub)
 	o.optVersion("version", f.Version)
 	o.str("cursor", f.Cursor)
+	if f.Position != nil {
+		o.uint("position", uint64(*f.Position))
+	}
+	o.optInt("blocked", int64(f.Blocked))
 	return o.close()
 }
 

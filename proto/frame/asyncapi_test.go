@@ -19,7 +19,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// asyncAPI is as much of the document as says what frames look like.
+// asyncAPI is the part of the document that describes frames.
 type asyncAPI struct {
 	Operations map[string]struct {
 		Messages []struct {
@@ -42,15 +42,14 @@ type asyncAPI struct {
 	}
 }
 
-// TestTheAsyncAPIDocumentSaysWhatTheTypesSay compares ops, members and what is
-// required with the golden frames, which hold every member of every type.
-func TestTheAsyncAPIDocumentSaysWhatTheTypesSay(t *testing.T) {
+// The golden frames have every member of every type.
+func TestAsyncAPIDocumentMatchesTheFrameTypes(t *testing.T) {
 	t.Parallel()
 	var doc asyncAPI
 	if err := yaml.Unmarshal(proto.AsyncAPI, &doc); err != nil {
 		t.Fatal(err)
 	}
-	said := map[string]map[string]int{} // by op: how many frames say each member
+	said := map[string]map[string]int{} // by op and member: number of frames
 	count := map[string]int{}
 	direction := map[string]string{}
 	for name, g := range frames {
@@ -81,7 +80,7 @@ func TestTheAsyncAPIDocumentSaysWhatTheTypesSay(t *testing.T) {
 		}
 		for _, m := range payload.Required {
 			if members[m] != count[op] && !(op == "error" && m == "id") {
-				t.Errorf("%s: %s is required, and a golden frame is without it", op, m)
+				t.Errorf("%s: %s is required, and a golden frame lacks it", op, m)
 			}
 		}
 		ref := "#/channels/session/messages/" + op
@@ -95,13 +94,12 @@ func TestTheAsyncAPIDocumentSaysWhatTheTypesSay(t *testing.T) {
 		}
 	}
 	if got, want := len(doc.Components.Messages), len(said); got != want {
-		t.Errorf("the document has %d messages, there are %d ops", got, want)
+		t.Errorf("the document has %d messages, want %d, one for each op", got, want)
 	}
 }
 
-// TestTheGoldenFramesHaveEveryMember keeps the test above honest: for each
-// type, some golden frame sets each field.
-func TestTheGoldenFramesHaveEveryMember(t *testing.T) {
+// TestAsyncAPIDocumentMatchesTheFrameTypes relies on golden frames with every member.
+func TestGoldenFramesHaveEveryMember(t *testing.T) {
 	t.Parallel()
 	unset := map[string]bool{}
 	for _, g := range frames {
@@ -115,7 +113,7 @@ func TestTheGoldenFramesHaveEveryMember(t *testing.T) {
 			}
 		}
 	}
-	delete(unset, "Hello.Refused") // only ever read
+	delete(unset, "Hello.Refused") // never written
 	for name, is := range unset {
 		if is {
 			t.Errorf("no golden frame sets %s", name)
@@ -123,7 +121,7 @@ func TestTheGoldenFramesHaveEveryMember(t *testing.T) {
 	}
 }
 
-// document reads a YAML document as the JSON that it stands for.
+// document converts a YAML document to JSON values.
 func document(t *testing.T, raw []byte) any {
 	t.Helper()
 	var doc any
@@ -140,7 +138,7 @@ func document(t *testing.T, raw []byte) any {
 	return doc
 }
 
-// jsonKeys makes strings of the keys that YAML reads as numbers.
+// jsonKeys converts keys that YAML reads as numbers to strings.
 func jsonKeys(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -161,16 +159,16 @@ func jsonKeys(v any) any {
 	return v
 }
 
-// TestTheGoldenFramesAreValidByTheAsyncAPIDocument also takes each required
-// member away and gives each member a wrong type, so that it is known to tell.
-func TestTheGoldenFramesAreValidByTheAsyncAPIDocument(t *testing.T) {
+// The test also removes each required member and gives each member a wrong type, and
+// expects the document to refuse the frame.
+func TestGoldenFramesMatchTheAsyncAPIDocument(t *testing.T) {
 	t.Parallel()
 	compiler := jsonschema.NewCompiler()
 	compiler.AssertFormat()
 	if err := compiler.AddResource("asyncapi.yaml", document(t, proto.AsyncAPI)); err != nil {
 		t.Fatal(err)
 	}
-	anything := []string{"data"} // what an application says
+	anything := []string{"data"} // of any type
 	for name, g := range frames {
 		schema, err := compiler.Compile("asyncapi.yaml#/components/messages/" + g.frame.Op() + "/payload")
 		if err != nil {
@@ -225,9 +223,9 @@ func constants(t *testing.T, file, prefix string) []string {
 	return values
 }
 
-func TestTheDocumentsHaveTheCodesThatThereAre(t *testing.T) {
+func TestDocumentsListEveryCode(t *testing.T) {
 	t.Parallel()
-	codes, closeCodes := constants(t, "../command/command.go", "Code"), constants(t, "frame.go", "Close")
+	codes, closeCodes := constants(t, "../command/failure.go", "Code"), constants(t, "frame.go", "Close")
 	for name, raw := range map[string][]byte{"asyncapi.yaml": proto.AsyncAPI, "openapi.yaml": proto.OpenAPI} {
 		var doc asyncAPI
 		if err := yaml.Unmarshal(raw, &doc); err != nil {
@@ -250,8 +248,7 @@ func TestTheDocumentsHaveTheCodesThatThereAre(t *testing.T) {
 	}
 }
 
-// TestTheDocumentsAgreeOnWhatTheyShare compares the schemas that both have.
-func TestTheDocumentsAgreeOnWhatTheyShare(t *testing.T) {
+func TestDocumentsAgreeOnSharedSchemas(t *testing.T) {
 	t.Parallel()
 	schemas := func(raw []byte) map[string]any {
 		return document(t, raw).(map[string]any)["components"].(map[string]any)["schemas"].(map[string]any)

@@ -16,20 +16,22 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// member is the name of a frame's member; a frame is taken apart into an
-// array of them in one pass, so that the order of members does not matter and
-// nothing is allocated for them.
+// member is the name of a frame's member. One pass splits a frame into an array of
+// members, so that their order does not matter and no memory is allocated for them.
 type member uint8
 
 const (
 	mOp member = iota
 	mID
 	mKey
+	mAckWithinMS
+	mAcks
 	mAfter
 	mAfterMS
 	mAggregate
 	mAtLeast
 	mBehind
+	mBlocked
 	mBy
 	mCategory
 	mCause
@@ -38,22 +40,38 @@ const (
 	mCommand
 	mCursor
 	mData
+	mEpoch
 	mEvent
+	mEvents
 	mExpect
 	mField
+	mGone
+	mGroup
 	mHeartbeatMS
 	mInMS
+	mKeys
 	mLast
 	mLimits
 	mLog
+	mMax
+	mMember
 	mMessage
+	mMore
+	mNext
 	mNode
+	mParks
 	mPosition
 	mQuery
+	mRank
 	mReason
 	mReconnectInMS
 	mReplayed
 	mRetry
+	mRevoked
+	mRevoking
+	mRows
+	mSegment
+	mSegments
 	mServer
 	mSession
 	mState
@@ -66,17 +84,19 @@ const (
 	mToken
 	mTrace
 	mVersion
+	mWaitMS
+	mWindow
 	members
 )
 
 var names = [members]string{
-	mOp: "op", mID: "id", mKey: "key", mAfter: "after", mAfterMS: "after_ms", mAggregate: "aggregate", mAtLeast: "at_least",
-	mBehind: "behind", mBy: "by", mCategory: "category", mCause: "cause", mClient: "client", mCode: "code", mCommand: "command",
-	mCursor: "cursor", mData: "data", mEvent: "event", mExpect: "expect", mField: "field", mHeartbeatMS: "heartbeat_ms",
-	mInMS: "in_ms", mLast: "last", mLimits: "limits", mLog: "log", mMessage: "message", mNode: "node", mPosition: "position",
-	mQuery: "query", mReason: "reason", mReconnectInMS: "reconnect_in_ms", mReplayed: "replayed", mRetry: "retry",
-	mServer: "server", mSession: "session", mState: "state", mStream: "stream", mStrong: "strong", mSub: "sub",
-	mSubscriptions: "subscriptions", mTime: "time", mTimeoutMS: "timeout_ms", mToken: "token", mTrace: "trace", mVersion: "version",
+	mOp: "op", mID: "id", mKey: "key", mAckWithinMS: "ack_within_ms", mAcks: "acks", mAfter: "after", mAfterMS: "after_ms", mAggregate: "aggregate", mAtLeast: "at_least",
+	mBehind: "behind", mBlocked: "blocked", mBy: "by", mCategory: "category", mCause: "cause", mClient: "client", mCode: "code", mCommand: "command",
+	mCursor: "cursor", mData: "data", mEpoch: "epoch", mEvent: "event", mEvents: "events", mExpect: "expect", mField: "field", mGone: "gone", mGroup: "group", mHeartbeatMS: "heartbeat_ms",
+	mInMS: "in_ms", mKeys: "keys", mLast: "last", mLimits: "limits", mLog: "log", mMax: "max", mMember: "member", mMessage: "message", mMore: "more", mNext: "next", mNode: "node", mParks: "parks", mPosition: "position",
+	mQuery: "query", mRank: "rank", mReason: "reason", mReconnectInMS: "reconnect_in_ms", mReplayed: "replayed", mRetry: "retry", mRevoked: "revoked", mRevoking: "revoking", mRows: "rows",
+	mSegment: "segment", mSegments: "segments", mServer: "server", mSession: "session", mState: "state", mStream: "stream", mStrong: "strong", mSub: "sub",
+	mSubscriptions: "subscriptions", mTime: "time", mTimeoutMS: "timeout_ms", mToken: "token", mTrace: "trace", mVersion: "version", mWaitMS: "wait_ms", mWindow: "window",
 }
 
 var byName = func() map[string]member {
@@ -87,42 +107,44 @@ var byName = func() map[string]member {
 	return m
 }()
 
-// parts is a frame taken apart. err is the first thing found wrong with it.
+// parts is a frame split into members. err is the first problem found.
 type parts struct {
-	raw [members][]byte
-	id  string
-	key string
-	err *Error
+	raw  [members][]byte
+	id   string
+	key  string
+	line []byte // what was split
+	err  *Error
 
-	subscriptions int // how many hello may ask for
+	subscriptions int // limit on the subscriptions in hello
 }
 
-// take takes a valid JSON document apart.
-func (p *parts) take(line []byte) {
+// split splits a valid JSON document into members.
+func (p *parts) split(line []byte) {
+	p.line = line
 	if line = bytes.TrimLeft(line, " \t\r\n"); line[0] != '{' {
-		p.fail("", "a frame is a JSON object, such as {\"op\":\"ping\",\"id\":\"1\"}")
+		p.fail("", "a frame must be a JSON object, such as {\"op\":\"ping\",\"id\":\"1\"}")
 		return
 	}
-	var twice member
+	var repeated member // plus 1, so that 0 means none
 	for name, value := range walk(line) {
 		m, known := byName[string(name)]
 		if !known {
 			continue
 		}
-		if p.raw[m] != nil && twice == 0 {
-			twice = m + 1
+		if p.raw[m] != nil && repeated == 0 {
+			repeated = m + 1
 		}
 		p.raw[m] = value
 	}
 	for m, raw := range p.raw {
-		if string(raw) == "null" { // as good as absent
+		if string(raw) == "null" { // null means absent
 			p.raw[m] = nil
 		}
 	}
-	if twice == 0 {
+	if repeated == 0 {
 		return
 	}
-	if m := twice - 1; m != mID {
+	if m := repeated - 1; m != mID {
 		p.id, _ = printable(p.raw[mID], MaxIDBytes)
 		p.fail(names[m], "%s is given twice: give it once", names[m])
 	} else {
@@ -130,14 +152,14 @@ func (p *parts) take(line []byte) {
 	}
 }
 
-// fail notes the first thing that is wrong.
+// fail records a problem, unless there is an earlier one.
 func (p *parts) fail(field, format string, args ...any) {
 	if p.err == nil {
-		p.err = &Error{Code: command.BadRequest, Field: field, Message: fmt.Sprintf(format, args...)}
+		p.err = &Error{Code: command.CodeBadRequest, Field: field, Message: fmt.Sprintf(format, args...)}
 	}
 }
 
-// error returns what is wrong, with the id and key as far as they were read.
+// error returns the problem, with the id and key if they were read.
 func (p *parts) error() error {
 	if p.err == nil {
 		return nil
@@ -164,7 +186,7 @@ func (p *parts) text(m member) string {
 	return s
 }
 
-// need reads a string that may not be missing or empty.
+// need reads a required string that may not be empty.
 func (p *parts) need(m member, hint string) string {
 	s := p.text(m)
 	if s == "" {
@@ -188,15 +210,15 @@ func (p *parts) ascii(m member, most int) string {
 // readID reads the frame's id.
 func (p *parts) readID() {
 	if !p.has(mID) {
-		p.missing(mID, "give each frame a string that names its answer, such as \"id\":\"1\"")
+		p.missing(mID, "give each frame a string that its answer repeats, such as \"id\":\"1\"")
 		return
 	}
 	p.id = p.ascii(mID, MaxIDBytes)
 }
 
-// MaxNumber is the largest whole number in a frame or a query parameter. Beyond
-// it the number may be a neighbour of the one that was meant: JavaScript and
-// others read JSON's numbers as doubles.
+// MaxNumber is the largest whole number in a frame or a query parameter. A larger
+// number may have been rounded, since JavaScript and others read JSON's numbers as
+// doubles.
 const MaxNumber = 1<<53 - 1
 
 // uint reads an optional whole number.
@@ -209,7 +231,7 @@ func (p *parts) uint(m member) uint64 {
 		p.fail(names[m], "%s must be a whole number of 0 or more, without quotes", names[m])
 	}
 	if n > MaxNumber {
-		p.fail(names[m], "%s is %d: whole numbers from 2^53 on may have been rounded on their way and are refused", names[m], n)
+		p.fail(names[m], "%s is %d: whole numbers from 2^53 on are refused, since they may have been rounded", names[m], n)
 	}
 	return n
 }
@@ -238,6 +260,22 @@ func (p *parts) bool(m member) bool {
 	return false
 }
 
+// stateMode reads which states a subscription sends.
+func (p *parts) stateMode() StateMode {
+	switch string(p.raw[mState]) {
+	case "", "false":
+		return StateNone
+	case "true":
+		return StateFirst
+	case `"each"`:
+		return StateEach
+	case `"only"`:
+		return StateOnly
+	}
+	p.fail("state", "state must be true, false, \"each\" or \"only\"")
+	return StateNone
+}
+
 func (p *parts) stream(m member) eventstore.StreamID {
 	name := p.need(m, "name the aggregate as type/id, such as \"auction/42\"")
 	if p.err != nil {
@@ -255,32 +293,32 @@ func (p *parts) data() json.RawMessage {
 	raw := p.raw[mData]
 	switch {
 	case raw == nil:
-		p.missing(mData, "give {} where there is nothing to say")
+		p.missing(mData, "give {} if it has no members")
 	case len(raw) > MaxDataBytes:
 		p.fail("data", "data has %d bytes, at most %d are allowed", len(raw), MaxDataBytes)
 		if p.err.Field == "data" {
-			p.err.Code = command.TooLarge
+			p.err.Code = command.CodeTooLarge
 		}
 	case hasNUL(raw):
-		p.fail("data", "data has the character U+0000, which can't be stored: leave it out")
+		p.fail("data", "data has the character U+0000, which cannot be stored: leave it out")
 	}
 	return raw
 }
 
 func (p *parts) time(m member) time.Time {
-	s := p.need(m, "an RFC 3339 time")
+	s := p.need(m, "the gateway must send an RFC 3339 time")
 	if p.err != nil {
 		return time.Time{}
 	}
 	t, err := time.Parse(time.RFC3339Nano, s)
 	if err != nil {
-		p.fail(names[m], "%s is no RFC 3339 time", names[m])
+		p.fail(names[m], "%s is not an RFC 3339 time", names[m])
 	}
 	return t.UTC()
 }
 
-// hasNUL tells whether a string in a valid JSON document has U+0000, which
-// JSON can only say with an escape.
+// hasNUL reports whether a string in a valid JSON document has U+0000, which JSON can
+// only write as an escape.
 func hasNUL(raw []byte) bool {
 	const nul = `u0000`
 	for {
@@ -292,7 +330,7 @@ func hasNUL(raw []byte) bool {
 		if bytes.HasPrefix(raw, []byte(nul)) {
 			return true
 		}
-		raw = raw[1:] // what is escaped, so that \\ is not taken for a beginning
+		raw = raw[1:] // skip the escaped character, which may be a backslash
 	}
 }
 
@@ -311,13 +349,13 @@ func printable(raw []byte, most int) (string, bool) {
 }
 
 var (
-	errNoString    = errors.New("is no string: write it in quotes")
-	errHalfOfAPair = errors.New("has half of a surrogate pair: write each character whole")
+	errNoString = errors.New("is not a string: write it in quotes")
+	errHalfPair = errors.New("has half of a surrogate pair: write each character whole")
 )
 
-// unquote reads a JSON string of a valid document. It refuses half of a
-// surrogate pair, which encoding/json replaces: two strings that differ would
-// become one name.
+// unquote reads a JSON string of a valid document. It refuses half of a surrogate
+// pair, which encoding/json replaces, so that two different strings would become one
+// name.
 func unquote(raw []byte) (string, error) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return "", errNoString
@@ -326,7 +364,7 @@ func unquote(raw []byte) (string, error) {
 		return string(raw[1 : len(raw)-1]), nil
 	}
 	if HasHalfPair(raw) {
-		return "", errHalfOfAPair
+		return "", errHalfPair
 	}
 	var s string
 	err := json.Unmarshal(raw, &s)
@@ -359,7 +397,7 @@ func HasHalfPair(raw []byte) bool {
 
 const escapeBytes = len(`\u0000`)
 
-// escaped reads the \uXXXX that raw begins with, if it does.
+// escaped reads the \uXXXX at the start of raw, if there is one.
 func escaped(raw []byte) (r rune, ok bool) {
 	if len(raw) < escapeBytes || !bytes.HasPrefix(raw, []byte(`\u`)) {
 		return 0, false
@@ -368,10 +406,10 @@ func escaped(raw []byte) (r rune, ok bool) {
 	return rune(n), err == nil
 }
 
-// valid tells whether the line is JSON in UTF-8.
+// valid reports whether the line is JSON in UTF-8.
 func valid(line []byte) bool { return utf8.Valid(line) && json.Valid(line) }
 
-// walk walks the members of an object in a valid JSON document.
+// walk yields the members of an object in a valid JSON document.
 func walk(raw []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(name, value []byte) bool) {
 		i := skipSpace(raw, 1)
@@ -379,7 +417,7 @@ func walk(raw []byte) iter.Seq2[[]byte, []byte] {
 			end := skipValue(raw, i)
 			name := raw[i+1 : end-1]
 			if bytes.IndexByte(name, '\\') >= 0 {
-				s, _ := unquote(raw[i:end]) // "" is no member's name
+				s, _ := unquote(raw[i:end]) // no member is named ""
 				name = []byte(s)
 			}
 			i = skipSpace(raw, end) // the colon
@@ -395,7 +433,7 @@ func walk(raw []byte) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// array walks the elements of an array in a valid JSON document.
+// array yields the elements of an array in a valid JSON document.
 func array(raw []byte) iter.Seq[[]byte] {
 	return func(yield func(value []byte) bool) {
 		i := skipSpace(raw, 1)
@@ -418,7 +456,7 @@ func skipSpace(raw []byte, i int) int {
 	return i
 }
 
-// skipValue returns where the value that begins at i ends.
+// skipValue returns the end of the value that begins at i.
 func skipValue(raw []byte, i int) int {
 	switch raw[i] {
 	case '"':

@@ -9,7 +9,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// Lines walks the lines of a message that are not blank.
+// Lines returns the lines of a message that are not blank.
 func Lines(message []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for len(message) > 0 {
@@ -26,24 +26,25 @@ func Lines(message []byte) iter.Seq[[]byte] {
 	}
 }
 
-// ParseRequest reads a frame that a client sent. The error is ErrNotJSON, or
-// an *Error that the client deserves as an answer.
+// ParseRequest reads a client's frame. The error is ErrNotJSON or an *Error.
 func ParseRequest(line []byte) (Request, error) { return ParseRequestWithin(line, math.MaxInt) }
 
-// ParseRequestWithin is ParseRequest with a bound on the subscriptions in
-// hello. A longer list is an *Error with the code RateLimited; its elements are
-// counted and not parsed.
+// ParseRequestWithin is ParseRequest with a limit on the subscriptions in hello. A
+// longer list is an *Error with CodeRateLimited; its elements are counted but not
+// parsed.
 func ParseRequestWithin(line []byte, subscriptions int) (Request, error) {
 	if !valid(line) {
 		return nil, ErrNotJSON
 	}
 	p := parts{subscriptions: subscriptions}
-	p.take(line)
+	p.split(line)
 	if p.err != nil {
 		return nil, p.error()
 	}
-	p.readID()
-	op := p.need(mOp, "say what the frame is, such as \"op\":\"command\"")
+	if string(p.raw[mOp]) != `"ack"` || p.has(mID) { // ack needs no id
+		p.readID()
+	}
+	op := p.need(mOp, "give the kind of frame, such as \"op\":\"command\"")
 	if p.err != nil {
 		return nil, p.error()
 	}
@@ -54,17 +55,17 @@ func ParseRequestWithin(line []byte, subscriptions int) (Request, error) {
 	return f, nil
 }
 
-// ParseCommand reads the body of a command over HTTP: a command frame in
-// which op and id may be missing.
+// ParseCommand reads the body of a command over HTTP: a command frame whose op and id
+// may be missing.
 func ParseCommand(body []byte) (Command, error) {
 	if !valid(body) {
 		return Command{}, ErrNotJSON
 	}
 	var p parts
-	p.take(body)
+	p.split(body)
 	p.id = p.ascii(mID, MaxIDBytes)
 	if op := p.text(mOp); op != "" && op != "command" {
-		p.fail("op", "op is %q: this takes commands only", clip(op))
+		p.fail("op", "op is %s: only commands are accepted here", command.Quote(op))
 	}
 	c := p.command()
 	return c, p.error()
@@ -79,7 +80,7 @@ func (p *parts) request(op string) Request {
 	case "get":
 		return Get{ID: p.id, Aggregate: p.stream(mAggregate), AtLeast: eventstore.Position(p.uint(mAtLeast)), Strong: p.bool(mStrong)}
 	case "query":
-		return Query{ID: p.id, Query: p.need(mQuery, "name the query"), Data: p.data(), AtLeast: eventstore.Position(p.uint(mAtLeast))}
+		return p.query()
 	case "subscribe":
 		return p.subscribe()
 	case "unsubscribe":
@@ -87,22 +88,28 @@ func (p *parts) request(op string) Request {
 			p.missing(mSub, "give the id of the subscription")
 		}
 		return Unsubscribe{ID: p.id, Sub: p.ascii(mSub, MaxIDBytes)}
+	case "consume":
+		return p.consume()
+	case "ack":
+		return p.ack()
+	case "park":
+		return p.park()
 	case "auth":
 		return Auth{ID: p.id, Token: p.need(mToken, "give the new token")}
 	case "ping":
 		return Ping{ID: p.id}
 	}
-	p.fail("op", "op %q is unknown: use hello, command, get, query, subscribe, unsubscribe, auth or ping", clip(op))
+	p.fail("op", "op %s is unknown: use hello, command, get, query, subscribe, unsubscribe, consume, ack, park, auth or ping", command.Quote(op))
 	return nil
 }
 
 func (p *parts) hello() Hello {
 	f := Hello{ID: p.id, Token: p.text(mToken), Client: p.text(mClient), Log: p.text(mLog)}
 	if f.Token != "" && f.Client != "" {
-		p.fail("client", "token and client are both given: give one of them")
+		p.fail("client", "token and client are both given: give only one of them")
 	}
 	if f.Client != "" {
-		if err := eventstore.ValidateID(f.Client); err != nil {
+		if err := eventstore.ValidateClient(f.Client); err != nil {
 			p.fail("client", "client: %s", err)
 		}
 	}
@@ -119,15 +126,15 @@ func (p *parts) hello() Hello {
 		given++
 	}
 	if given > p.subscriptions && p.err == nil {
-		p.fail("subscriptions", "subscriptions has %d elements, and a session may have %d subscriptions: ask for fewer", given, p.subscriptions)
-		p.err.Code = command.RateLimited
+		p.fail("subscriptions", "subscriptions has %d elements, and a session may have at most %d subscriptions: ask for fewer", given, p.subscriptions)
+		p.err.Code = command.CodeRateLimited
 	}
 	if p.err != nil {
 		return f
 	}
 	for element := range array(raw) {
 		var sub parts
-		if sub.take(element); sub.err == nil {
+		if sub.split(element); sub.err == nil {
 			sub.readID()
 		}
 		s := sub.subscribe()
@@ -149,13 +156,19 @@ func (p *parts) command() Command {
 		Command:   p.need(mCommand, "name the command, such as \"bid\""),
 		Data:      p.data(),
 		Expect:    p.version(mExpect),
-		TimeoutMS: p.millis(mTimeoutMS),
-		Trace:     p.ascii(mTrace, 128), // a traceparent has 55 today; later versions may append
-	}
-	if p.has(mTimeoutMS) && (f.TimeoutMS < 1 || f.TimeoutMS > MaxTimeout.Milliseconds()) {
-		p.fail("timeout_ms", "timeout_ms must be 1 to %d", MaxTimeout.Milliseconds())
+		TimeoutMS: p.timeout(),
+		Trace:     p.ascii(mTrace, 128), // a traceparent has 55 characters; later versions may have more
 	}
 	return f
+}
+
+// timeout reads an optional timeout.
+func (p *parts) timeout() int64 {
+	ms := p.millis(mTimeoutMS)
+	if p.has(mTimeoutMS) && (ms < 1 || ms > MaxTimeout.Milliseconds()) {
+		p.fail("timeout_ms", "timeout_ms must be 1 to %d", MaxTimeout.Milliseconds())
+	}
+	return ms
 }
 
 func (p *parts) subscribe() Subscribe {
@@ -164,19 +177,19 @@ func (p *parts) subscribe() Subscribe {
 		Category: p.text(mCategory),
 		Query:    p.text(mQuery),
 		After:    p.version(mAfter),
-		Cursor:   p.ascii(mCursor, 64),
+		Cursor:   p.cursor(),
 		Last:     p.uint(mLast),
-		State:    p.bool(mState),
+		State:    p.stateMode(),
 	}
 	if p.has(mStream) {
 		f.Stream = p.stream(mStream)
 	}
 	switch count(p.has(mStream), p.has(mCategory), p.has(mQuery)) {
 	case 0:
-		p.fail("stream", "say what to subscribe to: stream (\"auction/42\") or category (\"auction\")")
+		p.fail("stream", "stream, category and query are missing: give a stream (\"auction/42\"), a category (\"auction\") or a query (\"open_auctions\")")
 	case 1:
 	default:
-		p.fail("stream", "stream, category and query exclude each other: give one of them")
+		p.fail("stream", "stream, category and query exclude each other: give only one of them")
 	}
 	if p.has(mCategory) {
 		if err := eventstore.ValidateType(f.Category); err != nil {
@@ -186,16 +199,24 @@ func (p *parts) subscribe() Subscribe {
 	if p.has(mLast) && f.Last == 0 {
 		p.fail("last", "last must be 1 or more")
 	}
-	if count(p.has(mAfter), p.has(mCursor), p.has(mLast), f.State) > 1 {
-		p.fail("cursor", "after, cursor, last and state exclude each other: give at most one of them")
+	if count(p.has(mAfter), p.has(mCursor), p.has(mLast), f.State == StateFirst) > 1 {
+		p.fail("cursor", "after, cursor, last and state: true exclude each other: give at most one of them")
+	}
+	if f.State == StateOnly && (p.has(mAfter) || p.has(mLast)) {
+		p.fail("state", "state is \"only\", and after and last choose events: leave them out, or give the state \"each\"")
 	}
 	if !p.has(mStream) {
 		for _, m := range []member{mAfter, mLast, mState} {
-			if p.has(m) && (m != mState || f.State) {
-				p.fail(names[m], "%s is for streams only: a category begins at a cursor (\"0\" is the beginning) or now", names[m])
+			switch {
+			case !p.has(m), m == mState && f.State == StateNone:
+			case p.has(mQuery):
+				p.fail(names[m], "%s is for streams only: begin a query at a cursor that it sent, or without one with all its rows", names[m])
+			default:
+				p.fail(names[m], "%s is for streams only: begin a category at a cursor (\"0\" is the beginning) or without one at the next event", names[m])
 			}
 		}
 	}
+	p.parameters(&f)
 	return f
 }
 
@@ -208,25 +229,17 @@ func count(given ...bool) (n int) {
 	return n
 }
 
-func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return string(bytes.ToValidUTF8([]byte(s[:most]), nil)) + "…"
-}
-
-// ParseAnswer reads a frame that a gateway sent. The error is ErrNotJSON, or
-// an *Error; one with the code Unsupported tells of an op that this package
-// does not know, which a client ignores.
+// ParseAnswer reads a gateway's frame. The error is ErrNotJSON or an *Error. An *Error
+// with CodeUnsupported reports an op that this package does not know; clients ignore
+// such frames.
 func ParseAnswer(line []byte) (Frame, error) {
 	if !valid(line) {
 		return nil, ErrNotJSON
 	}
 	var p parts
-	p.take(line)
+	p.split(line)
 	p.id = p.ascii(mID, MaxIDBytes)
-	op := p.need(mOp, "every frame has one")
+	op := p.need(mOp, "the gateway must send it")
 	if p.err != nil {
 		return nil, p.error()
 	}
@@ -242,14 +255,14 @@ func (p *parts) answer(op string) Frame {
 	switch op {
 	case "event":
 		return Event{
-			Sub: p.text(mSub), Stream: p.stream(mStream), Version: version, Position: position, Event: p.need(mEvent, "it is named"),
+			Sub: p.text(mSub), Segment: p.text(mSegment), Stream: p.stream(mStream), Version: version, Position: position, Event: p.need(mEvent, "the gateway must send it"),
 			Data: p.raw[mData], Time: p.time(mTime), Cause: p.text(mCause), By: p.text(mBy),
 		}
 	case "result":
 		return Result{ID: p.id, Key: p.text(mKey), Version: version, Position: position, Replayed: p.bool(mReplayed), Data: p.raw[mData]}
 	case "error":
 		return Fault{
-			ID: p.id, Key: p.text(mKey), Code: command.Code(p.need(mCode, "it has one")), Reason: p.text(mReason), Message: p.text(mMessage),
+			ID: p.id, Key: p.text(mKey), Code: command.Code(p.need(mCode, "the gateway must send it")), Reason: p.text(mReason), Message: p.text(mMessage),
 			Retry: command.Retry(p.text(mRetry)), AfterMS: p.millis(mAfterMS), Version: p.version(mVersion), Field: p.text(mField),
 			Replayed: p.bool(mReplayed),
 		}
@@ -260,9 +273,18 @@ func (p *parts) answer(op string) Frame {
 	case "subscribed":
 		return Subscribed{ID: p.id, Cursor: p.text(mCursor)}
 	case "state":
+		if p.has(mRows) {
+			return p.rows()
+		}
 		return State{Sub: p.text(mSub), Version: version, Position: position, Data: p.raw[mData]}
 	case "live":
-		return Live{Sub: p.text(mSub), Version: p.version(mVersion), Cursor: p.text(mCursor)}
+		return p.live()
+	case "update", "keys", "synced", "reset":
+		return p.change(op)
+	case "consuming":
+		return Consuming{ID: p.id, Window: int(p.uint(mWindow)), AckWithinMS: p.millis(mAckWithinMS)}
+	case "assigned", "revoking", "revoked":
+		return p.assignment(op)
 	case "unsubscribed":
 		return Unsubscribed{ID: p.id, Sub: p.text(mSub), Code: command.Code(p.text(mCode)), Message: p.text(mMessage), Cursor: p.text(mCursor)}
 	case "pong":
@@ -272,8 +294,8 @@ func (p *parts) answer(op string) Frame {
 	case "goodbye":
 		return Goodbye{Reason: p.text(mReason), ReconnectInMS: p.millis(mReconnectInMS)}
 	}
-	p.fail("op", "op %q is unknown to this client: ignore the frame", clip(op))
-	p.err.Code = command.Unsupported
+	p.fail("op", "op %s is unknown to this client: ignore the frame", command.Quote(op))
+	p.err.Code = command.CodeUnsupported
 	return nil
 }
 
@@ -289,8 +311,8 @@ func (p *parts) heartbeat() Heartbeat {
 	}
 	for element := range array(raw) {
 		var b parts
-		b.take(element)
-		f.Behind = append(f.Behind, Behind{Sub: b.need(mSub, "it is named"), Cursor: b.need(mCursor, "it has one")})
+		b.split(element)
+		f.Behind = append(f.Behind, Behind{Sub: b.need(mSub, "the gateway must send it"), Cursor: b.need(mCursor, "the gateway must send it")})
 		if b.err != nil {
 			p.fail("behind", "behind: %s", b.err.Message)
 		}

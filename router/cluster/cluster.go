@@ -1,23 +1,23 @@
-// Package cluster knows which nodes are there.
+// Package cluster tells a node which other nodes are in the cluster.
 //
-// Nodes find and watch each other by gossip (memberlist). A Cluster makes
-// immutable Views of what gossip tells, each a sorted list of members, and
-// swaps them atomically: a reader never sees half a change, and nodes that
-// have heard the same have equal Views.
+// Nodes find and observe each other by gossip (memberlist). A [Cluster] turns
+// gossip into [View]s: immutable sorted lists of members. It swaps them
+// atomically, so a reader never sees half a change. Nodes that have received the
+// same gossip have equal Views.
 //
-// Views follow the truth with a delay. A member that leaves is gone from all
-// of them within a few hundred milliseconds; one that dies, or is cut off, in
-// about two seconds; one that pauses for less than that stays. Nobody should
-// wait for that: whoever talks to a member finds out sooner that it doesn't
-// answer. Two nodes may see different members for a while, or, cut off from
-// each other, for as long as that lasts. A Cluster goes on looking for its
-// seeds for ever, and for members that it lost for an hour, so that the parts
-// of a cluster find together again within seconds of being able to.
+// Views lag behind. A member that leaves disappears from all Views within a few
+// hundred milliseconds, and a member that dies or is cut off within about two
+// seconds. A member that pauses for less than that stays. Callers should not wait
+// for Views: a node that talks to a member notices earlier that the member does
+// not answer. Two nodes may see different members for a while, or for as long as
+// they are cut off from each other. A Cluster tries to reach its seeds for as
+// long as it runs, and a lost member for an hour, so that the parts of a cluster
+// merge within seconds once they can reach each other.
 //
-// A node is known by its id. Each run of it has a boot time besides, and only
-// the newest run counts, so that a node which is started again at once, on
-// another port or machine, is seen at once. Two nodes that are given the same
-// id by mistake both log it as an error; the one started last counts.
+// A node is known by its id. Each of its runs has a boot time, and only the
+// newest run is in the View. So a node that restarts on another port or machine
+// is seen immediately. If two nodes have the same id by mistake, both log an
+// error, and the one that started last is in the View.
 package cluster
 
 import (
@@ -40,23 +40,23 @@ import (
 )
 
 const (
-	// gather is how long a burst of news is waited for before a View is made
-	// of it. Making a ring of 30 members, as follows on a View, takes 4 ms.
+	// gather is the time for which gossip is collected before the next View. A View
+	// may need a new ring, which takes 4 ms for 30 members.
 	gather = 10 * time.Millisecond
 
 	// joinWait bounds the first round over the seeds, for Joined.
 	joinWait = 3 * time.Second
 
-	// ringPause is the least time between two announcements of ring
-	// signatures: when one member comes, every member has a new signature.
+	// ringPause is the shortest time between two announcements of ring signatures.
+	// When one member joins, every member gets a new signature.
 	ringPause = 200 * time.Millisecond
 
-	// leaveWait bounds how long a leaving node waits until it has told others.
-	// That takes 0.2 s among five and 0.4 s among a hundred.
+	// leaveWait bounds how long a leaving node announces that it leaves. Five
+	// nodes need 0.2 s and a hundred need 0.4 s.
 	leaveWait = time.Second
 
-	// leaveLast is the same for a node that sees only members that leave as
-	// well: a round of gossip, for the sake of those that take longer.
+	// leaveLast is leaveWait for a node that sees no other member that stays. It is
+	// one round of gossip.
 	leaveLast = 100 * time.Millisecond
 )
 
@@ -64,20 +64,20 @@ const (
 type Cluster struct {
 	cfg  Config
 	log  *slog.Logger
-	name string // in gossip: the id and a number that no other run has
+	name string // in gossip: the id and a random number, unique to this run
 	addr string // advertised host:port
 
 	keyring  *memberlist.Keyring // nil while gossip is open
-	changing sync.Mutex          // held while the keyring is changed
+	changing sync.Mutex          // held while the keyring changes
 
 	list  *memberlist.Memberlist
 	inbox inbox
-	table table // belongs to whoever folds: New, then Run
+	table table // used by New, then by Run's goroutine
 
 	now atomic.Pointer[sight]
 
 	mu       sync.Mutex
-	self     Member // what the others are told
+	self     Member // as announced to other nodes
 	watchers map[chan *View]struct{}
 
 	stateChanged chan struct{} // capacity 1, as the next
@@ -85,21 +85,21 @@ type Cluster struct {
 	joined       chan struct{}
 	running      atomic.Bool
 
-	ending sync.Mutex // held while leaving and while closing
+	ending sync.Mutex // held during leave and Close
 	closed chan struct{}
 }
 
-// sight is all that is known at one moment. It is immutable.
+// sight is the state of knowledge at one moment. It is immutable.
 type sight struct {
 	view  *View
-	alive map[netip.AddrPort]bool // where gossip has a living node
-	lost  []Lost                  // members that did not take leave, sorted by id
-	seek  []netip.AddrPort        // where they were
+	alive map[netip.AddrPort]bool // addresses of live nodes
+	lost  []Lost                  // members that vanished, sorted by id
+	seek  []netip.AddrPort        // addresses of lost, without those in alive
 }
 
-// New opens the node's gossip sockets and listens: other nodes can join it
-// from now on. It joins nobody before Run. A Cluster that is never run must be
-// closed.
+// New opens the node's gossip sockets. Other nodes can join it from then on; it
+// joins others when Run is called. If Run is never called, the caller must call
+// Close.
 func New(cfg Config) (*Cluster, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -136,8 +136,8 @@ func New(cfg Config) (*Cluster, error) {
 	return c, nil
 }
 
-// preset is memberlist's configuration for a local network, tuned to notice a
-// dead member in about two seconds and to bear a pause of 0.8.
+// preset returns memberlist's configuration for a local network, tuned to notice
+// a dead member within about two seconds and to tolerate a pause of 0.8 s.
 func preset() *memberlist.Config {
 	mc := memberlist.DefaultLANConfig()
 	mc.ProbeInterval = 300 * time.Millisecond
@@ -145,9 +145,9 @@ func preset() *memberlist.Config {
 	mc.SuspicionMult = 4
 	mc.SuspicionMaxTimeoutMult = 2
 	mc.GossipInterval = 100 * time.Millisecond
-	// A change is told in packets, a few times, to hosts picked at random; the
-	// runs of killed nodes, which are remembered for a minute, are among those.
-	// Whom no packet reached learns it by comparing notes with somebody.
+	// memberlist sends a change in a few packets to random nodes. These include
+	// runs of killed nodes, which it remembers for a minute. A node that gets no
+	// packet learns of the change when it exchanges its whole state (push/pull).
 	mc.RetransmitMult = 8
 	mc.PushPullInterval = 3 * time.Second
 	mc.TCPTimeout = 2 * time.Second
@@ -160,13 +160,14 @@ func create(cfg Config, mc *memberlist.Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: the advertised address: %w", err)
 	}
-	// A configured name stays a name: certificates are made out to it.
+	// Keep a configured host name instead of its IP address: certificates name it.
 	reach := cmp.Or(cfg.AdvertiseAddr, ip.String())
 	cfg.Self.PeerAddr = withHost(cfg.Self.PeerAddr, reach)
 	cfg.Self.HTTPAddr = withHost(cfg.Self.HTTPAddr, reach)
 	cfg.Self.Version = cfg.Self.fitVersion()
+	cfg.Self.Projections = cfg.Self.fitProjections()
 	if err := cfg.Self.validate(); err != nil {
-		return nil, fmt.Errorf("cluster: what the node would tell the others about itself: %w", err)
+		return nil, fmt.Errorf("cluster: the node's own member: %w", err)
 	}
 	nonce := make([]byte, nonceBytes)
 	rand.Read(nonce)
@@ -193,7 +194,7 @@ func create(cfg Config, mc *memberlist.Config) (*Cluster, error) {
 	}
 	c.fold()
 	if len(cfg.Keys) == 0 && !ip.IsLoopback() {
-		c.log.Warn("gossip is not encrypted: whoever reaches its port can join the cluster", "address", c.addr)
+		c.log.Warn("gossip is not encrypted: any program that reaches its port can join the cluster", "address", c.addr)
 	}
 	return c, nil
 }
@@ -201,9 +202,9 @@ func create(cfg Config, mc *memberlist.Config) (*Cluster, error) {
 // ErrRunTwice reports a second call of Run.
 var ErrRunTwice = errors.New("cluster: Run was called before")
 
-// Run joins the cluster and keeps the node in it until the context ends; then
-// it takes leave, which the others are told, closes the sockets, and returns
-// nil. It also returns once the Cluster is closed.
+// Run joins the cluster and keeps the node in it until ctx ends. Then it announces
+// that the node leaves, closes the sockets and returns nil. It also returns when
+// the Cluster is closed.
 func (c *Cluster) Run(ctx context.Context) error {
 	if c.running.Swap(true) {
 		return ErrRunTwice
@@ -224,15 +225,15 @@ func (c *Cluster) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow makes Views of the news until the context ends. round is closed when
-// the first round over the seeds has ended.
+// follow turns gossip into Views until ctx ends. round is closed when each seed
+// has been tried once.
 func (c *Cluster) follow(ctx context.Context, round <-chan struct{}) {
 	join := time.NewTimer(joinWait)
 	defer join.Stop()
 	check := time.NewTicker(rejoinEvery)
 	defer check.Stop()
 	joined := sync.OnceFunc(func() {
-		c.fold() // what the round brought is in the View
+		c.fold() // so that the View has the members found at the seeds
 		close(c.joined)
 	})
 	if len(c.cfg.Join) == 0 {
@@ -276,7 +277,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// fold takes the news in and publishes what is new to those who watch.
+// fold processes the collected gossip and sends a new View to the watchers.
 func (c *Cluster) fold() {
 	next := c.table.fold(c.inbox.take(), time.Now())
 	if old := c.now.Load(); old != nil && old.view.equal(next.view) {
@@ -289,10 +290,10 @@ func (c *Cluster) fold() {
 	c.now.Store(next)
 	for ch := range c.watchers {
 		select {
-		case <-ch: // an older View that nobody has taken
+		case <-ch: // an older View that was not received
 		default:
 		}
-		ch <- next.view // there is room: only here, under mu, is it sent
+		ch <- next.view // does not block: only this line sends, under mu
 	}
 }
 
@@ -300,7 +301,7 @@ func (c *Cluster) leave() {
 	c.ending.Lock()
 	defer c.ending.Unlock()
 	if c.isClosed() {
-		return // memberlist panics when told to leave now
+		return // memberlist would panic
 	}
 	c.fold()
 	wait, stays := leaveWait, c.anyStays()
@@ -308,22 +309,22 @@ func (c *Cluster) leave() {
 		wait = leaveLast
 	}
 	if err := c.list.Leave(wait); err != nil && stays && c.list.NumMembers() > 0 {
-		// The others will notice all the same, some seconds later.
-		c.log.Info("left without being sure that others know", "error", err)
+		// Other nodes will notice within seconds.
+		c.log.Info("left without confirmation that other nodes know", "err", err)
 	}
 }
 
-// anyStays reports whether the View has another member that does not leave.
+// anyStays reports whether the View has another member that is not draining.
 func (c *Cluster) anyStays() bool {
 	return slices.ContainsFunc(c.View().Members, func(m Member) bool {
 		return m.ID != c.cfg.ID && m.State != Draining
 	})
 }
 
-// Close ends the node's part in the cluster at once, without taking leave:
-// the others find out as if it had died. It is safe to call at any time and
-// more than once. While Run takes leave it waits for that (a second at
-// most), and after Run has returned it does nothing.
+// Close removes the node from the cluster immediately, without an announcement:
+// to other nodes it looks as if it had died. Close can be called at any time and
+// more than once. While Run announces that the node leaves, Close waits for Run,
+// at most a second. After Run has returned, Close does nothing.
 func (c *Cluster) Close() {
 	c.ending.Lock()
 	defer c.ending.Unlock()
@@ -332,7 +333,7 @@ func (c *Cluster) Close() {
 	}
 	close(c.closed)
 	if err := c.list.Shutdown(); err != nil {
-		c.log.Warn("closing gossip failed", "error", err)
+		c.log.Warn("closing gossip failed", "err", err)
 	}
 }
 
@@ -348,25 +349,23 @@ func (c *Cluster) isClosed() bool {
 // Addr returns the address (host:port) at which other nodes can join this one.
 func (c *Cluster) Addr() string { return c.addr }
 
-// Joined returns a channel that is closed once the first round over the seeds
-// has ended, well or not, and what it brought is in the View; at the latest
-// three seconds after Run began, and at once without seeds. To wait for a seed
-// to answer would keep a cluster from starting whose nodes all wait.
+// Joined returns a channel that is closed when each seed has been tried once and
+// the View has the members found there. Without seeds it is closed as soon as Run
+// is called, else at most three seconds later. It is closed even if no seed
+// answered: otherwise, the nodes of a new cluster would wait for each other.
 func (c *Cluster) Joined() <-chan struct{} { return c.joined }
 
-// View returns the newest View. It is never nil and holds at least this node.
+// View returns the newest View. It is never nil and has at least this node.
 func (c *Cluster) View() *View { return c.now.Load().view }
 
-// Lost returns the members that went without taking leave and have not come
-// back, as this node sees it, sorted by id. They are forgotten after an hour,
-// and the oldest are when there are more than 64. The caller must not change
-// the slice.
+// Lost returns the members that vanished without an announcement and have not
+// returned, as this node sees it, sorted by id. The 64 newest are kept, for an
+// hour. The caller must not change the slice.
 func (c *Cluster) Lost() []Lost { return c.now.Load().lost }
 
-// Watch returns a channel that receives the newest View at once, and then
-// each time that it changes. Views that are not taken in time are replaced by
-// newer ones: the receiver may miss some, never the last. The channel is
-// closed when the context ends.
+// Watch returns a channel that receives the newest View immediately and after
+// each change. A newer View replaces one that was not received, so a receiver
+// may miss Views but not the last one. The channel is closed when ctx ends.
 func (c *Cluster) Watch(ctx context.Context) <-chan *View {
 	ch := make(chan *View, 1)
 	c.mu.Lock()
@@ -382,38 +381,38 @@ func (c *Cluster) Watch(ctx context.Context) <-chan *View {
 	return ch
 }
 
-// SetState tells the others, at once, what this node may be asked to do. It
-// does not wait for them to hear it.
+// SetState announces the node's state to other nodes, immediately. It does not
+// wait until they have received it.
 func (c *Cluster) SetState(s State) {
 	if c.change(func(m *Member) { m.State = s }) {
 		poke(c.stateChanged)
 	}
 }
 
-// SetProblem tells the others what is wrong with this node, or that nothing is.
+// SetProblem announces a problem of the node, or NoProblem.
 func (c *Cluster) SetProblem(p Problem) {
 	if c.change(func(m *Member) { m.Problem = p }) {
 		poke(c.stateChanged)
 	}
 }
 
-// SetRing tells the others the signature of the ring that this node goes by.
-// Changes in quick succession are gathered.
+// SetRing announces the signature of the ring that this node uses. Changes within
+// 200 ms are announced together.
 func (c *Cluster) SetRing(signature uint64) {
 	if c.change(func(m *Member) { m.Ring = signature }) {
 		poke(c.ringChanged)
 	}
 }
 
-// SetClock tells the others how far this node's clock is ahead of the
-// database's; 0 says that the two agree.
+// SetClock announces how far this node's clock is ahead of the database's; 0 if
+// they agree.
 func (c *Cluster) SetClock(ahead time.Duration) {
 	if c.change(func(m *Member) { m.ClockMS = ahead.Milliseconds() }) {
 		poke(c.ringChanged)
 	}
 }
 
-// change reports whether there is anything new to tell.
+// change edits this node's member and reports whether it changed.
 func (c *Cluster) change(edit func(*Member)) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -422,7 +421,7 @@ func (c *Cluster) change(edit func(*Member)) bool {
 	return c.self != before
 }
 
-// outdated reports whether gossip still tells something old about this node:
+// outdated reports whether gossip still has an older state of this node's member:
 // memberlist drops an update that crosses with the refutation of a suspicion.
 func (c *Cluster) outdated() bool {
 	c.mu.Lock()
@@ -437,7 +436,7 @@ func poke(ch chan struct{}) {
 	}
 }
 
-// announce tells the others what changed about this node.
+// announce sends changes of this node's member to other nodes.
 func (c *Cluster) announce(ctx context.Context) {
 	var due <-chan time.Time
 	for {
@@ -453,32 +452,32 @@ func (c *Cluster) announce(ctx context.Context) {
 		case <-c.stateChanged:
 		}
 		due = nil
-		// The update is queued by the call itself; the wait is for gossip to
-		// have spread it, and would only hold up the next.
+		// The call queues the update. Waiting until gossip has spread it would
+		// delay the next update.
 		if err := c.list.UpdateNode(time.Millisecond); err != nil {
-			c.log.Debug("the update is on its way", "detail", err)
+			c.log.Debug("the update is in transit", "detail", err)
 		}
 	}
 }
 
-// delegate answers memberlist's questions about this node.
+// delegate is the memberlist.Delegate of this node.
 type delegate struct{ c *Cluster }
 
-// NodeMeta implements memberlist.Delegate. That the metadata fits was checked
-// by New.
+// NodeMeta implements memberlist.Delegate. New has checked that the metadata
+// fits.
 func (d delegate) NodeMeta(int) []byte {
 	d.c.mu.Lock()
 	defer d.c.mu.Unlock()
 	return encodeMeta(d.c.self)
 }
 
-// NotifyMsg implements memberlist.Delegate: there are no messages of our own.
+// NotifyMsg implements memberlist.Delegate. Nodes send no user messages.
 func (delegate) NotifyMsg([]byte) {}
 
 // GetBroadcasts implements memberlist.Delegate.
 func (delegate) GetBroadcasts(int, int) [][]byte { return nil }
 
-// LocalState implements memberlist.Delegate: metadata is all that we exchange.
+// LocalState implements memberlist.Delegate. Nodes exchange only metadata.
 func (delegate) LocalState(bool) []byte { return nil }
 
 // MergeRemoteState implements memberlist.Delegate.

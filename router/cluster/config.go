@@ -21,52 +21,55 @@ const DefaultPort = 7946
 
 // Config configures a Cluster.
 type Config struct {
-	// ID is the node's stable name: the same across restarts, and unique in
-	// the cluster. 1 to 128 letters, digits, dots, - or _. Required.
+	// ID is the node's name: unique in the cluster, and the same after a restart.
+	// It has 1 to 128 letters, digits, dots, - or _. Required.
 	ID string
 
-	// Cluster names the cluster. Nodes of differently named clusters ignore
-	// each other. 1 to 64 printable ASCII characters. Required.
+	// Cluster is the name of the cluster. Only nodes with the same cluster name
+	// join each other. It has 1 to 64 printable ASCII characters. Required.
 	Cluster string
 
 	// BindAddr is the address that gossip listens on, with TCP and UDP.
 	//
 	// Defaults to all addresses.
 	BindAddr string
-	// BindPort is its port; 0 takes a free one.
+	// BindPort is its port; 0: a free one.
 	BindPort int
 
-	// AdvertiseAddr is where other nodes reach this one, if that is not
-	// BindAddr: behind NAT, in a container. A host name is resolved once.
+	// AdvertiseAddr is the address at which other nodes reach this one, if it
+	// differs from BindAddr, as behind NAT or in a container. A host name is
+	// resolved once.
 	//
-	// Defaults to BindAddr, or to the machine's private address when that
-	// means all addresses.
+	// Defaults to BindAddr, or to the machine's private address if BindAddr means
+	// all addresses.
 	AdvertiseAddr string
 	// AdvertisePort defaults to the port that gossip listens on.
 	AdvertisePort int
 
-	// Join lists seeds: host or host:port of nodes that may already be there.
-	// They are tried for ever, each name resolved anew, all its addresses.
-	// This node itself may be among them. Without any it waits for others.
+	// Join lists seeds: host or host:port of nodes that may be running. The node
+	// tries seeds that it does not see for as long as it runs. Each time it
+	// resolves their names again and tries all addresses. The node itself may be
+	// a seed. Without seeds it waits until others join it.
 	Join []string
 
-	// Keys encrypt and authenticate gossip with AES-256. The first encrypts
-	// what this node says, each opens what it hears, so that keys can be
-	// changed one by one: see SetKeys. Of 32 bytes each, 16 at most. Without
-	// any, whoever reaches the port can join.
+	// Keys encrypt and authenticate gossip with AES-256: at most 16 keys of 32
+	// bytes. The first encrypts what this node sends; each decrypts what it
+	// receives. [Cluster.SetKeys] changes them. Without keys any program that
+	// reaches the port can join.
 	Keys [][]byte
 
-	// Self is what this node tells the others about itself. ID is taken from
-	// above, Boot defaults to the time. An address without a host, such as
-	// ":9080", or with 0.0.0.0 or ::, gets AdvertiseAddr or what it defaults to.
+	// Self is the member that this node announces. New sets its ID to Config.ID.
+	// Its Boot defaults to the current time. If an address has no host, such as
+	// ":9080", or has the host 0.0.0.0 or ::, its host becomes AdvertiseAddr or
+	// its default.
 	Self Member
 
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 
-	// Transport replaces the network, in tests. BindAddr, BindPort,
-	// AdvertiseAddr and AdvertisePort are then the transport's affair. It is
-	// shut down in the end, and also when New fails to start.
+	// Transport replaces the network in tests. BindAddr, BindPort, AdvertiseAddr
+	// and AdvertisePort are then ignored. The Cluster shuts it down, even if New
+	// fails.
 	Transport memberlist.Transport
 
 	// lookup resolves a host name.
@@ -85,7 +88,7 @@ func (c Config) withDefaults() (Config, error) {
 		fail("%w", err)
 	}
 	if n := len(c.Cluster); n < 1 || n > 64 {
-		fail("the cluster's name has %d bytes: it has 1 to 64 printable ASCII characters", n)
+		fail("the cluster's name has %d bytes: use 1 to 64 printable ASCII characters", n)
 	}
 	for _, r := range c.Cluster {
 		if r < ' ' || r > '~' {
@@ -101,7 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 		port int
 	}{{"BindPort", c.BindPort}, {"AdvertisePort", c.AdvertisePort}} {
 		if p.port < 0 || p.port > 65535 {
-			fail("%s is %d: ports go up to 65535", p.what, p.port)
+			fail("%s is %d: use a port from 0 to 65535", p.what, p.port)
 		}
 	}
 	for _, s := range c.Join {
@@ -121,7 +124,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, errors.Join(errs...)
 }
 
-// seed is where a node of the cluster may be.
+// seed is an address at which a node of the cluster may be found.
 type seed struct {
 	name string // as configured
 	host string
@@ -146,10 +149,10 @@ func parseSeed(s string) (seed, error) {
 	return seed{name: s, host: host, port: uint16(n)}, nil
 }
 
-// resolveTimeout bounds every look-up of a name.
+// resolveTimeout bounds every lookup of a name.
 const resolveTimeout = 2 * time.Second
 
-// resolve returns all addresses of a host, at most once each.
+// resolve returns all addresses of a host, without repetitions.
 func (c *Config) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{ip.Unmap()}, nil
@@ -166,8 +169,7 @@ func (c *Config) resolve(ctx context.Context, host string) ([]netip.Addr, error)
 	return ips, nil
 }
 
-// resolveOne returns the address of a host that stands for one machine,
-// preferably IPv4.
+// resolveOne returns one address of a host, preferably IPv4.
 func (c *Config) resolveOne(host string) (netip.Addr, error) {
 	ips, err := c.resolve(context.Background(), host)
 	if err != nil {
@@ -184,8 +186,8 @@ func (c *Config) resolveOne(host string) (netip.Addr, error) {
 	return ips[0], nil
 }
 
-// addresses returns where to listen (the zero Addr: at all addresses, IPv6 and
-// IPv4) and what to tell others.
+// addresses returns the address to listen on (the zero Addr means all, IPv6 and
+// IPv4) and the address to advertise.
 func (c *Config) addresses() (bind, advertise netip.Addr, err error) {
 	if c.BindAddr != "" {
 		if bind, err = c.resolveOne(c.BindAddr); err != nil {
@@ -200,7 +202,7 @@ func (c *Config) addresses() (bind, advertise netip.Addr, err error) {
 			return bind, advertise, fmt.Errorf("cluster: the advertised address %q: %w", c.AdvertiseAddr, err)
 		}
 		if advertise.IsUnspecified() {
-			return bind, advertise, fmt.Errorf("cluster: the advertised address %q is no address that others can reach", c.AdvertiseAddr)
+			return bind, advertise, fmt.Errorf("cluster: the advertised address %q is not an address that other nodes can reach", c.AdvertiseAddr)
 		}
 		return bind, advertise, nil
 	}
@@ -208,10 +210,10 @@ func (c *Config) addresses() (bind, advertise netip.Addr, err error) {
 		return bind, bind, nil
 	}
 	if advertise, err = privateAddr(); err == nil && bind.Is4() && !advertise.Is4() {
-		err = fmt.Errorf("its private address %s can't be reached through %s", advertise, bind)
+		err = fmt.Errorf("its private address %s cannot be reached through %s", advertise, bind)
 	}
 	if err != nil {
-		return bind, advertise, fmt.Errorf("cluster: the machine has no address to tell the others: set the advertised address (%w)", err)
+		return bind, advertise, fmt.Errorf("cluster: the machine has no private address to advertise: set the advertised address (%w)", err)
 	}
 	return bind, advertise, nil
 }
@@ -229,11 +231,11 @@ func privateAddr() (netip.Addr, error) {
 	return netip.ParseAddr(ip)
 }
 
-// withHost gives an address that lacks a host the advertised one.
+// withHost returns addr with host as its host, unless addr names another one.
 func withHost(addr, host string) string {
 	h, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return addr // validate says what is wrong
+		return addr // validate reports the error
 	}
 	if ip, err := netip.ParseAddr(h); h == "" || err == nil && ip.IsUnspecified() {
 		return net.JoinHostPort(host, port)

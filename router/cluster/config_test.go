@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestEveryProblemIsReportedAtOnce(t *testing.T) {
+func TestConfigErrorNamesEveryProblem(t *testing.T) {
 	t.Parallel()
 	_, err := New(Config{
 		ID:            "n 1",
@@ -30,7 +30,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		`the seed "a:b:c" is not of the form`,
 		`the seed ":7946" has no host`,
 		`the seed "zero:0" needs a port`,
-		"the gossip key has 16 bytes: it has 32",
+		"the gossip key has 16 bytes, 32 are needed",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the error lacks %q", want)
@@ -41,7 +41,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotFitIntoGossipIsRefusedAtStart(t *testing.T) {
+func TestTooLargeMetadataIsRefusedAtStart(t *testing.T) {
 	t.Parallel()
 	cfg := member("n1")
 	cfg.Self.PeerAddr = strings.Repeat("h", 300) + ":9080"
@@ -49,7 +49,7 @@ func TestWhatDoesNotFitIntoGossipIsRefusedAtStart(t *testing.T) {
 	if c, err := New(cfg); err == nil {
 		c.Close()
 		t.Fatal("accepted")
-	} else if !strings.Contains(err.Error(), "612 bytes together, at most 478 fit into gossip") {
+	} else if !strings.Contains(err.Error(), "612 bytes together, at most 477 fit into gossip") {
 		t.Errorf("the error is %q", err)
 	}
 	cfg = member("n1")
@@ -60,7 +60,7 @@ func TestWhatDoesNotFitIntoGossipIsRefusedAtStart(t *testing.T) {
 	}
 }
 
-func TestAddressesThatNobodyCanReachAreRefused(t *testing.T) {
+func TestUnreachableAddressesAreRefused(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*Config){
 		"the gossip address":     func(c *Config) { c.BindAddr = "no such host" },

@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// rejoinEvery is how often seeds and lost members that are not in the cluster
-// are tried. Parts of a cluster that were cut off from each other never find
-// together by gossip alone: a quiet cluster tells the dead nothing.
+// rejoinEvery is the time between attempts to join seeds and lost members that
+// this node does not see. Gossip alone does not merge parts of a cluster that were
+// cut off from each other: a quiet cluster sends nothing to dead members.
 const rejoinEvery = 5 * time.Second
 
-// joinAtOnce bounds how many addresses are tried at the same time: a name may
-// resolve to hundreds.
-const joinAtOnce = 16
+// maxJoins bounds concurrent attempts to join: a name may resolve to hundreds of
+// addresses.
+const maxJoins = 16
 
-// seek looks for the seeds until the context ends, and closes first when it
-// has tried them all once.
+// seek tries to join the seeds until ctx ends. It closes first when it has tried
+// each of them once.
 func (c *Cluster) seek(ctx context.Context, first chan<- struct{}) {
 	s := seeker{c: c, failed: make(map[string]bool)}
 	for _, name := range c.cfg.Join {
 		seed, err := parseSeed(name)
 		if err != nil {
-			continue // New has refused these
+			continue // not possible: New checks the seeds
 		}
 		s.seeds = append(s.seeds, seed)
 	}
@@ -44,15 +44,15 @@ func (c *Cluster) seek(ctx context.Context, first chan<- struct{}) {
 	}
 }
 
-// seeker is the state of the search. Its own goroutine uses it.
+// seeker is the state of the search, used by one goroutine.
 type seeker struct {
 	c      *Cluster
 	seeds  []seed
-	failed map[string]bool // seeds that were out of reach the last time
+	failed map[string]bool // seeds that were unreachable in the last round
 }
 
-// round tries every address of every seed at which gossip knows no living
-// node, and one lost member, and returns when all attempts have ended.
+// round tries to join one lost member and the seeds, at all addresses at which
+// gossip knows no live node. It returns when all attempts have ended.
 func (s *seeker) round(ctx context.Context, turn int) {
 	found := make([][]netip.AddrPort, len(s.seeds))
 	errs := make([]error, len(s.seeds))
@@ -71,10 +71,10 @@ func (s *seeker) round(ctx context.Context, turn int) {
 	sight := s.c.now.Load()
 	var mu sync.Mutex
 	results := make(map[netip.AddrPort]error)
-	slots := make(chan struct{}, joinAtOnce)
+	slots := make(chan struct{}, maxJoins)
 	try := func(addr netip.AddrPort) {
 		if _, ok := results[addr]; ok || sight.alive[addr] {
-			return // this node's own address is among the living
+			return // alive includes this node's own address
 		}
 		results[addr] = nil
 		wg.Go(func() {
@@ -86,7 +86,7 @@ func (s *seeker) round(ctx context.Context, turn int) {
 			defer func() { <-slots }()
 			_, err := s.c.list.Join([]string{addr.String()})
 			if inner := errors.Unwrap(err); inner != nil {
-				err = inner // of a list of one
+				err = inner // the error of the only address
 			}
 			mu.Lock()
 			results[addr] = err
@@ -118,19 +118,20 @@ func (s *seeker) round(ctx context.Context, turn int) {
 	}
 }
 
-// report says when a seed gets out of reach, and when it is back.
+// report logs when a seed becomes unreachable and when it is reachable again.
 func (s *seeker) report(turn int, seed seed, err error) {
 	switch {
 	case err != nil && !s.failed[seed.name]:
-		// When all nodes start at once, the first finds nobody: no warning yet.
-		level, what := slog.LevelWarn, "a seed is out of reach; it will be tried again for ever"
+		// The first round logs no warning: when all nodes start together, the first
+		// one finds no other.
+		level, what := slog.LevelWarn, "a seed is out of reach; it will be tried again permanently"
 		switch {
 		case otherKeys(err.Error()):
-			what = "a seed has other gossip keys than this node: compare gossip_keys of `ganglion members --json` on both; it will be tried again for ever"
+			what = "a seed has other gossip keys than this node: compare gossip_keys of `ganglion members --json` on both; it will be tried again permanently"
 		case turn == 0:
 			level = slog.LevelInfo
 		}
-		s.c.log.Log(context.Background(), level, what, "seed", seed.name, "every", rejoinEvery, "error", err)
+		s.c.log.Log(context.Background(), level, what, "seed", seed.name, "every", rejoinEvery, "err", err)
 	case err == nil && s.failed[seed.name]:
 		s.c.log.Info("a seed is back in reach", "seed", seed.name)
 	}

@@ -10,25 +10,26 @@ import (
 )
 
 const (
-	// keyBytes is the only size of a key that is accepted. memberlist would
-	// also take 16 and 24, and a key that was cut by mistake with them.
+	// keyBytes is the only accepted size of a key. memberlist also accepts 16 and
+	// 24, which could be a key that was cut by mistake.
 	keyBytes = 32
 
-	// maxKeys bounds a keyring: a packet of a stranger is tried with each key.
+	// maxKeys bounds a keyring, since each packet of a stranger is decrypted with
+	// every key.
 	maxKeys = 16
 )
 
-// ErrOpen reports keys for a cluster whose gossip was started without any:
+// ErrOpen reports a call of SetKeys although gossip was started without keys:
 // memberlist decides at its start whether it encrypts.
-var ErrOpen = errors.New("cluster: gossip was started without keys: it takes a restart to begin with them")
+var ErrOpen = errors.New("cluster: gossip was started without keys: restart the node to use keys")
 
 func checkKeys(keys [][]byte) error {
 	if len(keys) > maxKeys {
-		return fmt.Errorf("there are %d gossip keys: %d at most", len(keys), maxKeys)
+		return fmt.Errorf("%d gossip keys are configured, at most %d are allowed: remove old ones", len(keys), maxKeys)
 	}
 	for _, key := range keys {
 		if len(key) != keyBytes {
-			return fmt.Errorf("the gossip key has %d bytes: it has %d (head -c %d /dev/urandom)", len(key), keyBytes, keyBytes)
+			return fmt.Errorf("the gossip key has %d bytes, %d are needed: make one with head -c %d /dev/urandom", len(key), keyBytes, keyBytes)
 		}
 	}
 	return nil
@@ -42,11 +43,10 @@ func cloneKeys(keys [][]byte) [][]byte {
 	return clone
 }
 
-// SetKeys changes the keys while gossip goes on: the first encrypts from now
-// on, and what was said with another one of them is still understood. No
-// member is lost if each step is taken on all nodes before the next one: add
-// the new key behind the old one, put it before the old one, take the old one
-// away.
+// SetKeys changes the keys of running gossip. Afterwards the first key encrypts
+// and all keys decrypt. To replace a key without losing a member, do each of these
+// steps on all nodes before the next step: add the new key after the old one; move
+// it before the old one; remove the old one.
 func (c *Cluster) SetKeys(keys [][]byte) error {
 	if c.keyring == nil {
 		return ErrOpen
@@ -62,11 +62,11 @@ func (c *Cluster) SetKeys(keys [][]byte) error {
 	return setKeys(c.keyring, cloneKeys(keys))
 }
 
-// setKeys makes a keyring hold exactly these keys. What is wanted is never
-// taken away, but for an instant where it stands behind something that is not.
+// setKeys makes a keyring hold exactly the keys of want.
 //
-// Keys are only ever taken from the end: memberlist's RemoveKey shifts those
-// behind the removed one in a slice that readers of packets may hold.
+// It removes keys only from the end, because memberlist's RemoveKey shifts the
+// keys after the removed one in a slice that packet readers may hold. So wanted
+// keys after an unwanted one are also removed, and added again immediately.
 func setKeys(ring *memberlist.Keyring, want [][]byte) error {
 	for _, key := range want {
 		if err := ring.AddKey(key); err != nil {

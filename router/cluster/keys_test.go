@@ -17,7 +17,7 @@ import (
 
 func testKey(b byte) []byte { return bytes.Repeat([]byte{b}, keyBytes) }
 
-func TestAKeyringBecomesWhatItIsSetTo(t *testing.T) {
+func TestKeyringBecomesWhatIsSet(t *testing.T) {
 	t.Parallel()
 	pool := make([][]byte, 6)
 	for i := range pool {
@@ -27,7 +27,7 @@ func TestAKeyringBecomesWhatItIsSetTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Packets come in all the time; the race detector looks on.
+	// Packets arrive all the time, under the race detector.
 	done := make(chan struct{})
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -65,8 +65,8 @@ func TestAKeyringBecomesWhatItIsSetTo(t *testing.T) {
 	reading.Wait()
 }
 
-// TestKeysAreChangedWithoutLosingAMember takes the documented steps, node by
-// node, with time for gossip between any two.
+// The test follows the documented steps, node by node, with time for gossip
+// between them.
 func TestKeysAreChangedWithoutLosingAMember(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestKeysAreChangedWithoutLosingAMember(t *testing.T) {
 				if err := n.SetKeys(keys); err != nil {
 					t.Fatal(err)
 				}
-				time.Sleep(4 * time.Second) // of the bubble's: many probes
+				time.Sleep(4 * time.Second) // of the bubble's clock: many probes
 			}
 		}
 		for _, v := range seen() {
@@ -98,7 +98,7 @@ func TestKeysAreChangedWithoutLosingAMember(t *testing.T) {
 			}
 		}
 
-		late := run(t, config(4, after)) // the new key is the one that counts
+		late := run(t, config(4, after)) // only the new key is in use
 		nodes = append(nodes, late)
 		awaitAll(t, nodes, "n1", "n2", "n3", "n4")
 		stranger := run(t, config(5, before))
@@ -109,8 +109,8 @@ func TestKeysAreChangedWithoutLosingAMember(t *testing.T) {
 	})
 }
 
-// watchViews keeps every view of some nodes until the function that it
-// returns is called.
+// watchViews collects every view of some nodes until the returned function is
+// called.
 func watchViews(t *testing.T, nodes []running) (seen func() []*View) {
 	t.Helper()
 	var watching sync.WaitGroup
@@ -133,7 +133,7 @@ func watchViews(t *testing.T, nodes []running) (seen func() []*View) {
 	}
 }
 
-func TestKeysThatCannotBeAreRefused(t *testing.T) {
+func TestInvalidKeysAreRefused(t *testing.T) {
 	t.Parallel()
 	cfg := member("n1")
 	cfg.Keys = [][]byte{testKey(1)}

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// logEvery bounds how often one kind of memberlist's warnings is logged:
-// whoever reaches the port can provoke one with every packet.
+// logEvery is the shortest time between two warnings of memberlist of one kind.
+// Any program that reaches the port can cause a warning with each packet.
 const logEvery = time.Minute
 
-// logBridge takes memberlist's log lines to slog.
+// logBridge passes memberlist's log lines to slog.
 //
-// What memberlist tells as it goes about its work is logged at debug level:
-// the cluster says itself, once, who came and went. So are the failed probes
-// that go before a member's death. Warnings and errors that are left, such as
-// of packets that can't be decrypted, keep their level, but one kind of them
-// is logged at most once in logEvery.
+// Lines about memberlist's normal work get the debug level, since the Cluster
+// itself logs which members join and leave. Failed probes, which precede a
+// member's death, get it too. Other warnings and errors, such as packets that
+// cannot be decrypted, keep their level, but each kind is logged at most once in
+// logEvery.
 type logBridge struct {
 	to *slog.Logger
 
@@ -36,7 +36,7 @@ func newLogger(to *slog.Logger) *log.Logger {
 	return log.New(&logBridge{to: to, kinds: make(map[string]*logKind)}, "", 0)
 }
 
-// ordinary are the beginnings of lines that a dying or slow member causes.
+// ordinary has the prefixes of lines that a dying or slow member causes.
 var ordinary = []string{
 	"Failed to send UDP ping",
 	"Failed to send UDP compound ping",
@@ -50,7 +50,7 @@ var ordinary = []string{
 	"Got ping for unexpected node",
 }
 
-// Write takes one line, such as "[WARN] memberlist: Refuting …".
+// Write receives one line, such as "[WARN] memberlist: Refuting …".
 func (b *logBridge) Write(p []byte) (int, error) {
 	level, text := parseLogLine(string(p))
 	ctx := context.Background()
@@ -75,7 +75,7 @@ func (b *logBridge) Write(p []byte) (int, error) {
 
 func parseLogLine(line string) (slog.Level, string) {
 	line = strings.TrimSpace(line)
-	level := slog.LevelWarn // some of its lines have no level, none are good news
+	level := slog.LevelWarn // memberlist's lines without a level report failures
 	if tag, rest, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(tag, "[") {
 		line = rest
 		switch tag {
@@ -101,10 +101,10 @@ func parseLogLine(line string) (slog.Level, string) {
 // key that this node does not have.
 func otherKeys(text string) bool { return strings.Contains(strings.ToLower(text), "no installed keys") }
 
-// admit says whether a line is to be logged, and how many of its kind were
-// not since the last.
+// admit reports whether to log a line, and how many lines of its kind were
+// suppressed since the last one.
 func (b *logBridge) admit(text string) (skipped int, ok bool) {
-	// The first words are memberlist's own; what a stranger sent comes later.
+	// The first words are memberlist's own. Later ones may be a stranger's data.
 	kind := strings.Join(strings.SplitN(text, " ", 5)[:min(4, strings.Count(text, " ")+1)], " ")
 	b.mu.Lock()
 	defer b.mu.Unlock()

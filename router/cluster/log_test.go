@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// logs is a buffer that several goroutines may write to.
+// logs is a buffer for concurrent writers.
 type logs struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -40,7 +40,7 @@ func (l *logs) logger(level slog.Level) *slog.Logger {
 	}))
 }
 
-func TestMemberlistsLevelsAreKept(t *testing.T) {
+func TestMemberlistLogLevelsAreKept(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
 		"[DEBUG] memberlist: Stream connection from=1.2.3.4:5":             `level=DEBUG msg="gossip: Stream connection from=1.2.3.4:5"`,
@@ -62,7 +62,7 @@ func TestMemberlistsLevelsAreKept(t *testing.T) {
 	}
 }
 
-// Whoever reaches the port can provoke a line with every packet.
+// Any program that reaches the port can cause a line with every packet.
 func TestStrangersCannotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -81,7 +81,7 @@ level=WARN msg="gossip: Got invalid checksum for UDP packet: 1, 2"
 		if got := out.String(); got != want {
 			t.Errorf("logged\n%s\nwant\n%s", got, want)
 		}
-		for i := range 1000 { // and can't make it remember ever more
+		for i := range 1000 { // many kinds, which must not all be kept
 			l.Printf("[ERR] %d %d %d %d", i, i, i, i)
 		}
 		if n := len(l.Writer().(*logBridge).kinds); n > 64 {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// State says what a member may be asked to do.
+// State is a member's stage of life.
 type State uint8
 
 const (
@@ -15,7 +15,7 @@ const (
 	Starting State = iota
 	// Ready members own aggregates, if they have the domain role.
 	Ready
-	// Draining members finish what they have and are about to leave.
+	// Draining members finish their work and will leave.
 	Draining
 )
 
@@ -32,36 +32,38 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint8(s))
 }
 
-// MarshalText makes a State readable in JSON.
+// MarshalText returns String, for JSON.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Problem says what is wrong with a ready member. It is told to the other nodes
-// and changes nothing about owners.
+// Problem is a fault of a ready member, as it announces it. Other nodes show it.
+// The member still owns its aggregates.
 type Problem uint8
 
 const (
-	// NoProblem is also what programs say that know of no problems.
+	// NoProblem is also the value for old programs that announce no problems.
 	NoProblem Problem = iota
-	// LogWentBack: events that the member has seen are gone.
+	// LogWentBack means that events that the member has seen are gone from the log.
 	LogWentBack
-	// EventsLate: the member reads the events that it knows of too slowly.
+	// EventsLate means that the member reads events too slowly.
 	EventsLate
-	// NothingHeard: neither the log nor all domain nodes are heard.
+	// NothingHeard means that the member reads neither the log nor the streams of
+	// all domain nodes.
 	NothingHeard
-	// NoOwnerInSight: the member sees no ready domain node.
+	// NoOwnerInSight means that the member sees no ready domain node.
 	NoOwnerInSight
-	// RefusesSessions: the member's gateway takes no sessions for another
-	// reason.
+	// RefusesSessions means that the member's gateway accepts no sessions for
+	// another reason.
 	RefusesSessions
-	// StoreRefuses: the member's database does not answer or stores nothing.
+	// StoreRefuses means that the member's database does not answer or stores
+	// nothing.
 	StoreRefuses
-	// FilesBad: certificates, keys or revocations that the member reads again
-	// are missing or not good.
+	// FilesBad means that certificates, keys or revocations, which the member
+	// reads again, are missing or invalid.
 	FilesBad
 )
 
-// Serves reports whether a member with this problem serves all the same; else
-// its /readyz answers 503.
+// Serves reports whether a member with this problem serves clients. If not, its
+// /readyz answers 503.
 func (p Problem) Serves() bool { return p == NoProblem || p == StoreRefuses || p == FilesBad }
 
 // String returns a short phrase, and "" for NoProblem.
@@ -87,54 +89,58 @@ func (p Problem) String() string {
 	return fmt.Sprintf("problem %d, which a newer program knows", uint8(p))
 }
 
-// MarshalText makes a Problem readable in JSON.
+// MarshalText returns String, for JSON.
 func (p Problem) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// Member is a node as the cluster knows it.
+// Member is a node of the cluster.
 type Member struct {
-	// ID is the node's stable name: the same across restarts, and unique. The
-	// ring is made of ids.
+	// ID is the node's name: unique, and the same after a restart. The ring is
+	// made of ids.
 	ID string `json:"id"`
-	// Boot tells one run of the node from another: the time it started, in
-	// nanoseconds since 1970. Of two runs with one id, the newest counts.
+	// Boot is the start time of this run of the node, in nanoseconds since 1970. Of
+	// two runs with one id, only the newer is in a View.
 	Boot uint64 `json:"boot"`
 	// Domain nodes own aggregates, Gateway nodes serve clients.
-	Domain  bool  `json:"domain"`
-	Gateway bool  `json:"gateway"`
-	State   State `json:"state"`
-	// PeerAddr (host:port) is where other nodes reach it, HTTPAddr where
-	// clients do; empty where there is no such listener.
+	Domain  bool `json:"domain"`
+	Gateway bool `json:"gateway"`
+	// System is set if the member passes on system commands, and refuses keys and
+	// clients from others that begin with ~. Older programs do neither.
+	System bool  `json:"system,omitempty"`
+	State  State `json:"state"`
+	// PeerAddr is the address (host:port) for other nodes, and HTTPAddr the address
+	// for clients. Empty: the node has no such listener.
 	PeerAddr string `json:"peer_addr,omitempty"`
 	HTTPAddr string `json:"http_addr,omitempty"`
-	// Ring is the signature of the ring that the node last announced, 0
-	// before the first.
+	// Ring is the signature of the node's ring, or 0 before its first.
 	Ring uint64 `json:"ring"`
 	// ClockMS is how far the node's clock is ahead of the database's, in
-	// milliseconds, negative if it is behind; 0 while the node finds that the
-	// two agree.
+	// milliseconds; negative if it is behind, 0 if they agree.
 	ClockMS int64 `json:"clock_ms"`
-	// Problem says what is wrong with the member although it is Ready.
+	// Problem is the fault that a Ready member announces.
 	Problem Problem `json:"problem,omitempty"`
-	// Version is the version of the member's program, in at most 64 printable
-	// ASCII characters, which is cut where it does not fit into gossip; empty for
-	// programs that do not tell theirs.
+	// Version is the version of the member's program: at most 64 printable ASCII
+	// characters, fewer if it does not fit into gossip. Empty: the program does
+	// not announce one.
 	Version string `json:"version,omitempty"`
+	// Projections are the projections that the member can run; see
+	// [ProjectionSet]. Empty: it runs none.
+	Projections string `json:"projections,omitempty"`
 }
 
-// Lost is a member that went without taking leave.
+// Lost is a member that vanished without an announcement.
 type Lost struct {
-	Member Member    // as it was last heard
+	Member Member    // as last announced
 	At     time.Time // when this node noticed, by this node's clock
 }
 
-// View is the cluster as this node sees it at one moment, this node included.
-// It is immutable: nobody changes it or what it points to.
+// View is the cluster as this node sees it at one moment, including this node. It
+// must not be changed.
 type View struct {
-	Members []Member // sorted by ID, each id once
+	Members []Member // sorted by ID, without repetitions
 }
 
-// Owners returns the sorted ids of the members that own aggregates: the ready
-// ones with the domain role. The slice is the caller's own.
+// Owners returns the ids of the members that own aggregates, sorted: the ready
+// members with the domain role. The caller owns the slice.
 func (v *View) Owners() []string {
 	var ids []string
 	for _, m := range v.Members {
@@ -143,6 +149,17 @@ func (v *View) Owners() []string {
 		}
 	}
 	return ids
+}
+
+// WithoutSystem returns the id of a member that does not pass on system commands, ""
+// if all do.
+func (v *View) WithoutSystem() string {
+	for _, m := range v.Members {
+		if !m.System {
+			return m.ID
+		}
+	}
+	return ""
 }
 
 // Member returns the member with an id.

@@ -9,33 +9,37 @@ import (
 	"strings"
 )
 
-// A node's metadata travels with its gossip:
+// A node's metadata is sent with its gossip:
 //
 //	1 byte   version of the form, 1
 //	8 bytes  boot
-//	1 byte   roles: bit 0 domain, bit 1 gateway
+//	1 byte   roles: bit 0 domain, bit 1 gateway, bit 2 system commands
 //	1 byte   state
 //	8 bytes  ring signature
 //	id, peer address, HTTP address: 1 byte length (address: 2) and the bytes
 //	8 bytes  clock, in milliseconds ahead; 0 where it is missing
 //	1 byte   problem; 0 where it is missing
 //	version of the program: 1 byte length and the bytes; empty where it is missing
+//	projections: 1 byte number and 4 bytes each; number 255 and no bytes for any;
+//	none where they are missing
 //
-// Integers are big-endian and of fixed width, and a version never changes, so
-// that a node whose metadata fits when it starts never outgrows the limit. A reader ignores what follows
-// the last field, so that fields can be added at the end; anything else is a
-// new version, which older nodes leave out of their view.
+// Integers are big-endian and of fixed width, and a node's version never changes.
+// So metadata that fits at the start always fits. A reader ignores bytes after
+// the last field that it knows, so fields can be added at the end. Any other
+// change needs a new version of the form, and older nodes leave a node with the
+// new version out of their view.
 const (
 	metaVersion = 1
 	metaClock   = 8
 	metaLeast   = 1 + 8 + 1 + 1 + 8 + 1 + 2 + 2
-	metaFixed   = metaLeast + metaClock + metaTail
+	metaFixed   = metaLeast + metaClock + metaTail + metaSet
 	metaTail    = 1 + 1 // the problem, and the length of the version
+	metaSet     = 1     // the number of projections
 
-	// metaMax is memberlist's limit (MetaMaxSize), past which it panics.
+	// metaMax is MetaMaxSize of memberlist, which panics past it.
 	metaMax = 512
 
-	// idMax keeps gossip messages, each of which names its node, small.
+	// idMax keeps gossip messages small: each has its node's name.
 	idMax = 128
 
 	// versionMax bounds a version, in bytes.
@@ -45,9 +49,10 @@ const (
 const (
 	roleDomain = 1 << iota
 	roleGateway
+	roleSystem
 )
 
-// encodeMeta returns a fresh slice. The member must have passed validate.
+// encodeMeta returns a new slice. The member must have passed validate.
 func encodeMeta(m Member) []byte {
 	b := make([]byte, 0, metaFixed+len(m.ID)+len(m.PeerAddr)+len(m.HTTPAddr)+len(m.Version))
 	b = append(b, metaVersion)
@@ -58,6 +63,9 @@ func encodeMeta(m Member) []byte {
 	}
 	if m.Gateway {
 		roles |= roleGateway
+	}
+	if m.System {
+		roles |= roleSystem
 	}
 	b = append(b, roles, byte(m.State))
 	b = binary.BigEndian.AppendUint64(b, m.Ring)
@@ -70,16 +78,17 @@ func encodeMeta(m Member) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(m.ClockMS))
 	b = append(b, byte(m.Problem), byte(len(m.Version)))
 	b = append(b, m.Version...)
+	b = appendProjections(b, m.Projections)
 	return append(b, metaNext...)
 }
 
-// metaNext is what a build for tests of upgrades says beyond this program.
+// metaNext is appended in builds for upgrade tests; else it is nil.
 var metaNext []byte
 
 var errMetaShort = errors.New("the metadata is cut short")
 
-// decodeMeta reads what another node says about itself, which may be anything.
-// The member it returns passes validate.
+// decodeMeta decodes the metadata of another node, which may be arbitrary bytes.
+// The member that it returns passes validate.
 func decodeMeta(b []byte) (Member, error) {
 	if len(b) == 0 {
 		return Member{}, errors.New("there is no metadata: not a Ganglion node")
@@ -94,6 +103,7 @@ func decodeMeta(b []byte) (Member, error) {
 		Boot:    binary.BigEndian.Uint64(b[1:]),
 		Domain:  b[9]&roleDomain != 0,
 		Gateway: b[9]&roleGateway != 0,
+		System:  b[9]&roleSystem != 0,
 		State:   State(b[10]),
 		Ring:    binary.BigEndian.Uint64(b[11:]),
 	}
@@ -126,17 +136,25 @@ func decodeMeta(b []byte) (Member, error) {
 		return Member{}, errMetaShort
 	}
 	m.Problem = Problem(rest[0])
-	if m.Version, _, ok = cut(rest[metaTail:], int(rest[1])); !ok {
+	if m.Version, rest, ok = cut(rest[metaTail:], int(rest[1])); !ok {
+		return Member{}, errMetaShort
+	}
+	if m.Projections, ok = cutProjections(rest); !ok {
 		return Member{}, errMetaShort
 	}
 	return m, m.validate()
 }
 
-// fitVersion shortens a version to what gossip takes beside the rest of the
-// member, which comes first: a node with long addresses starts all the same.
+// fitVersion returns the member's version, cut to the room that the other fields
+// leave in gossip, so that a node with long addresses can start.
 func (m Member) fitVersion() string {
-	room := min(versionMax, metaMax-metaFixed-len(m.ID)-len(m.PeerAddr)-len(m.HTTPAddr)-len(metaNext))
+	room := min(versionMax, m.room())
 	return m.Version[:max(0, min(room, len(m.Version)))]
+}
+
+// room is how many bytes the other fields leave for version and projections.
+func (m Member) room() int {
+	return metaMax - metaFixed - len(m.ID) - len(m.PeerAddr) - len(m.HTTPAddr) - len(metaNext)
 }
 
 func cut(b []byte, n int) (s string, rest []byte, ok bool) {
@@ -146,8 +164,8 @@ func cut(b []byte, n int) (s string, rest []byte, ok bool) {
 	return string(b[:n]), b[n:], true
 }
 
-// validate reports everything that is wrong with a member; nil means that its
-// metadata fits and reads back as the same.
+// validate returns an error with every problem of a member. If it returns nil,
+// the metadata fits and decodes to the same member.
 func (m Member) validate() error {
 	errs := []error{validateID(m.ID)}
 	if m.State > Draining {
@@ -162,9 +180,10 @@ func (m Member) validate() error {
 		errs = append(errs, validateAddr("HTTP address", m.HTTPAddr))
 	}
 	if len(m.Version) > versionMax || strings.ContainsFunc(m.Version, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		errs = append(errs, fmt.Errorf("the version %q is none: it has at most %d printable ASCII characters", m.Version, versionMax))
+		errs = append(errs, fmt.Errorf("the version %q is invalid: at most %d printable ASCII characters are allowed", m.Version, versionMax))
 	}
-	if n := metaFixed + len(m.ID) + len(m.PeerAddr) + len(m.HTTPAddr); n+len(m.Version) > metaMax {
+	errs = append(errs, validateProjections(m.Projections))
+	if n := metaFixed + len(m.ID) + len(m.PeerAddr) + len(m.HTTPAddr); n+len(m.Version)+projectionBytes(m.Projections) > metaMax {
 		errs = append(errs, fmt.Errorf("id, peer address and HTTP address have %d bytes together, at most %d fit into gossip: shorten them",
 			n-metaFixed, metaMax-metaFixed))
 	}
@@ -173,7 +192,7 @@ func (m Member) validate() error {
 
 func validateID(id string) error {
 	if id == "" {
-		return fmt.Errorf("the id is empty: it has 1 to %d letters, digits, dots, - or _", idMax)
+		return fmt.Errorf("the id is empty: use 1 to %d letters, digits, dots, - or _", idMax)
 	}
 	if len(id) > idMax {
 		return fmt.Errorf("the id has %d bytes, at most %d are allowed", len(id), idMax)

@@ -6,11 +6,12 @@ import (
 )
 
 var plain = Member{
-	ID: "n1", Boot: 1<<63 + 5, Domain: true, State: Draining, Ring: 1<<64 - 1,
+	ID: "n1", Boot: 1<<63 + 5, Domain: true, System: true, State: Draining, Ring: 1<<64 - 1,
 	PeerAddr: "10.0.0.1:9080", HTTPAddr: "[2001:db8::1]:8080", ClockMS: -3_600_000, Problem: NoOwnerInSight, Version: "v1.2.3-rc.1",
+	Projections: ProjectionSet([]string{"listings", "bids"}),
 }
 
-func TestMetadataReadsBackAsTheSame(t *testing.T) {
+func TestMetadataRoundTrips(t *testing.T) {
 	t.Parallel()
 	gateway := Member{ID: "gw-1.eu", Gateway: true}
 	for _, m := range []Member{plain, gateway} {
@@ -22,7 +23,7 @@ func TestMetadataReadsBackAsTheSame(t *testing.T) {
 		}
 		// A later program may add fields at the end.
 		if got, err := decodeMeta(append(encodeMeta(m), "more"...)); err != nil || got != m {
-			t.Errorf("with a field more, %+v became %+v, %v", m, got, err)
+			t.Errorf("with one more field, %+v became %+v, %v", m, got, err)
 		}
 	}
 }
@@ -31,7 +32,7 @@ func TestMetadataNeverOutgrowsItsLimit(t *testing.T) {
 	t.Parallel()
 	m := plain
 	m.ID = strings.Repeat("i", idMax)
-	m.HTTPAddr, m.Version = "", ""
+	m.HTTPAddr, m.Version, m.Projections = "", "", ""
 	m.PeerAddr = strings.Repeat("h", metaMax-metaFixed-idMax-len(":9080")) + ":9080"
 	if err := m.validate(); err != nil {
 		t.Fatalf("just fits, but: %v", err)
@@ -47,6 +48,10 @@ func TestMetadataNeverOutgrowsItsLimit(t *testing.T) {
 	if m.Version = m.fitVersion(); m.Version != "" {
 		t.Errorf("a version of %q does not fit", m.Version)
 	}
+	m.Projections = plain.Projections
+	if m.Projections = m.fitProjections(); m.Projections != AnyProjection || m.validate() != nil {
+		t.Errorf("the projections %q do not fit: %v", m.Projections, m.validate())
+	}
 	m.PeerAddr = "h" + m.PeerAddr
 	if err := m.validate(); err == nil || !strings.Contains(err.Error(), "shorten") {
 		t.Errorf("one byte too many: %v", err)
@@ -56,9 +61,10 @@ func TestMetadataNeverOutgrowsItsLimit(t *testing.T) {
 func TestStrangeMetadataIsRefused(t *testing.T) {
 	t.Parallel()
 	good := encodeMeta(plain)
+	set := metaSet + projectionBytes(plain.Projections)
 	for n := range good {
-		if tail := metaTail + len(plain.Version); n == len(good)-tail || n == len(good)-tail-metaClock {
-			continue // a program from before the version was told, or the clock
+		if tail := metaTail + len(plain.Version) + set; n == len(good)-tail || n == len(good)-tail-metaClock || n == len(good)-set {
+			continue // a program that announced no version, no clock or no projections
 		}
 		if _, err := decodeMeta(good[:n]); err == nil {
 			t.Errorf("the first %d bytes were accepted", n)
@@ -77,6 +83,7 @@ func TestStrangeMetadataIsRefused(t *testing.T) {
 		"a version that is none": func(m *Member) { m.Version = "v1\x1b[2J" },
 		"a long version":         func(m *Member) { m.Version = strings.Repeat("v", versionMax+1) },
 		"a line break":           func(m *Member) { m.HTTPAddr = "a\nb:8080" },
+		"many projections":       func(m *Member) { m.Projections = strings.Repeat("0123abcd", projectionsMax+1) },
 		"an unknown version":     nil,
 	} {
 		m := plain
@@ -119,7 +126,12 @@ func FuzzDecodeMeta(f *testing.F) {
 func TestMetadataOfOlderProgramsIsRead(t *testing.T) {
 	t.Parallel()
 	whole := encodeMeta(plain)
+	whole = whole[:len(whole)-metaSet-projectionBytes(plain.Projections)]
 	old := plain
+	old.Projections = ""
+	if got, err := decodeMeta(whole); err != nil || got != old {
+		t.Errorf("without projections: %+v, %v", got, err)
+	}
 	old.Problem, old.Version = NoProblem, ""
 	if got, err := decodeMeta(whole[:len(whole)-metaTail-len(plain.Version)]); err != nil || got != old {
 		t.Errorf("without a version: %+v, %v", got, err)
@@ -127,5 +139,30 @@ func TestMetadataOfOlderProgramsIsRead(t *testing.T) {
 	old.ClockMS = 0
 	if got, err := decodeMeta(whole[:len(whole)-metaTail-len(plain.Version)-metaClock]); err != nil || got != old {
 		t.Errorf("without a clock: %+v, %v", got, err)
+	}
+}
+
+func TestMemberRunsOnlyAnnouncedProjections(t *testing.T) {
+	t.Parallel()
+	var many []string
+	for i := range projectionsMax + 1 {
+		many = append(many, strings.Repeat("x", i))
+	}
+	for _, set := range []struct {
+		fingerprints []string
+		runs, lacks  string
+	}{
+		{nil, "", "a"},
+		{[]string{"b", "a", "b"}, "a", "c"},
+		{many[:projectionsMax], many[projectionsMax-1], "a"},
+		{many, "a", ""},
+	} {
+		m := Member{Projections: ProjectionSet(set.fingerprints)}
+		if set.runs != "" && !m.Runs(set.runs) {
+			t.Errorf("a member with %d projections does not run %q", len(set.fingerprints), set.runs)
+		}
+		if set.lacks != "" && m.Runs(set.lacks) {
+			t.Errorf("a member with %d projections runs %q", len(set.fingerprints), set.lacks)
+		}
 	}
 }

@@ -16,16 +16,16 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// network is a small Ethernet in memory, for use in a synctest bubble: packets
-// to where nobody listens vanish, connections to there are refused, and pairs
-// of hosts can be cut off from each other.
+// network is a network in memory for synctest bubbles. Packets to unknown
+// addresses vanish, connections to them are refused, and hosts can be cut off
+// from each other.
 type network struct {
 	mu    sync.Mutex
 	ports map[string]*port // by address
 	cut   func(from, to netip.Addr) bool
-	deaf  netip.Addr // whom no packet reaches; connections do
+	deaf  netip.Addr // gets no packets; connections work
 
-	tap atomic.Pointer[tap] // who listens in, or nil
+	tap atomic.Pointer[tap] // records the traffic; may be nil
 }
 
 func (n *network) listenIn() *tap {
@@ -34,11 +34,11 @@ func (n *network) listenIn() *tap {
 	return t
 }
 
-// tap is what somebody on the wire has seen.
+// tap is recorded traffic.
 type tap struct {
 	mu      sync.Mutex
 	packets [][]byte
-	streams []*bytes.Buffer // the callers' halves
+	streams []*bytes.Buffer // the data of the dialling side
 }
 
 func (t *tap) packet(b []byte) {
@@ -55,7 +55,7 @@ func (t *tap) stream(c net.Conn) net.Conn {
 	return &tapped{c, t, said}
 }
 
-// all returns what was heard, in order.
+// all returns the recorded traffic, in order.
 func (t *tap) all() (packets, streams [][]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -65,7 +65,7 @@ func (t *tap) all() (packets, streams [][]byte) {
 	return slices.Clone(t.packets), streams
 }
 
-// tapped is a connection with somebody on the wire.
+// tapped is a connection that is recorded.
 type tapped struct {
 	net.Conn
 	by   *tap
@@ -80,14 +80,14 @@ func (c *tapped) Write(p []byte) (int, error) {
 }
 
 func newNetwork(t *testing.T) *network {
-	// Some of memberlist's goroutines outlive its shutdown by a timeout, and
-	// the bubble's clock stops when the test ends.
+	// Some of memberlist's goroutines outlive its shutdown by a timeout, and the
+	// bubble's clock stops when the test ends.
 	t.Cleanup(func() { time.Sleep(10 * time.Second) })
 	return &network{ports: make(map[string]*port)}
 }
 
-// isolate lets hosts talk to each other only within the same set; nil sets
-// heal the network.
+// isolate cuts all connections between hosts of different sets; nil sets heal
+// the network.
 func (n *network) isolate(sets ...[]string) {
 	side := make(map[netip.Addr]int)
 	for i, set := range sets {
@@ -103,7 +103,7 @@ func (n *network) isolate(sets ...[]string) {
 	}
 }
 
-// deafen loses all packets to a host.
+// deafen drops all packets to a host.
 func (n *network) deafen(ip string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -116,7 +116,7 @@ func (n *network) isDeaf(ip netip.Addr) bool {
 	return n.deaf == ip
 }
 
-// find returns the port at an address. drop says that the way is cut.
+// find returns the port at an address. drop reports whether the way is cut.
 func (n *network) find(from netip.AddrPort, to string) (p *port, drop bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -126,7 +126,7 @@ func (n *network) find(from netip.AddrPort, to string) (p *port, drop bool) {
 	return n.ports[to], false
 }
 
-// port is one host's place in the network: a memberlist.Transport.
+// port is one host's memberlist.Transport.
 type port struct {
 	on      *network
 	addr    netip.AddrPort
@@ -165,7 +165,7 @@ func (p *port) WriteTo(b []byte, addr string) (time.Time, error) {
 	packet := &memberlist.Packet{Buf: append([]byte(nil), b...), From: net.UDPAddrFromAddrPort(p.addr), Timestamp: now}
 	select {
 	case to.packets <- packet:
-	default: // as a full socket buffer does
+	default: // drop it, as a full socket buffer does
 	}
 	return now, nil
 }

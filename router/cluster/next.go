@@ -2,6 +2,6 @@
 
 package cluster
 
-// With this tag a program stands for the next one, for tests of upgrades: its
-// metadata has a field that this one does not know.
+// With this build tag, upgrade tests build a stand-in for the next release, whose
+// metadata has a field that this release does not know.
 func init() { metaNext = []byte("next") }

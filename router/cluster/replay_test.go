@@ -10,13 +10,12 @@ import (
 	"time"
 )
 
-// TestWhatIsHeardAgainRemovesNobody listens in on an encrypted cluster while a
-// member is cut off, declared dead and found again, one is started anew and
-// one leaves, and then says all of it again to everybody: forwards, and
-// backwards when gossip has forgotten the dead. No view ever lacks a member
-// that lives. What gossip says is not dated, so that one that left long ago may
-// be believed in until it does not answer a probe.
-func TestWhatIsHeardAgainRemovesNobody(t *testing.T) {
+// The test records the traffic of an encrypted cluster while a member is cut off,
+// declared dead and found again, another restarts and another leaves. Then it
+// replays the traffic to every node: forwards, and backwards when gossip has
+// forgotten dead nodes. No view ever lacks a live member. Gossip messages have no
+// dates, so a member that left long ago may appear until a probe of it fails.
+func TestReplayedMessagesRemoveNoMember(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		on := newNetwork(t)
@@ -34,7 +33,7 @@ func TestWhatIsHeardAgainRemovesNobody(t *testing.T) {
 		awaitAll(t, []running{nodes[0], nodes[1], nodes[3]}, "n1", "n2", "n4")
 		on.isolate()
 		awaitAll(t, nodes, "n1", "n2", "n3", "n4")
-		nodes[3].SetState(Draining) // as a node does before it leaves
+		nodes[3].SetState(Draining) // as before each leave
 		nodes[0].await(t, "n4 draining", func(v *View) bool {
 			m, _ := v.Member("n4")
 			return m.State == Draining
@@ -42,7 +41,7 @@ func TestWhatIsHeardAgainRemovesNobody(t *testing.T) {
 		nodes[3].stop()
 		nodes = nodes[:3]
 		awaitAll(t, nodes, "n1", "n2", "n3")
-		nodes[1].Close() // it dies, and is started again elsewhere
+		nodes[1].Close() // it dies and restarts elsewhere
 		nodes[1] = start(2, 5)
 		for _, n := range nodes {
 			n.await(t, "n2 at its new address", func(v *View) bool {
@@ -50,30 +49,30 @@ func TestWhatIsHeardAgainRemovesNobody(t *testing.T) {
 				return m.Boot == nodes[1].cfg.Self.Boot && len(v.Members) == 3
 			})
 		}
-		time.Sleep(2 * time.Second) // until nothing new is on its way
+		time.Sleep(2 * time.Second) // until all messages have arrived
 		on.tap.Store(nil)
 		if packets, streams := heard.all(); len(packets) < 100 || len(streams) < 5 {
-			t.Fatalf("heard %d packets and %d connections: too little for a test", len(packets), len(streams))
+			t.Fatalf("recorded %d packets and %d connections: too few for a test", len(packets), len(streams))
 		}
 
 		before := nodes[0].View()
 		seen := watchViews(t, nodes)
-		heard.again(t, on, nodes, false)
-		time.Sleep(70 * time.Second) // gossip forgets the dead after a minute
-		heard.again(t, on, nodes, true)
+		heard.replay(t, on, nodes, false)
+		time.Sleep(70 * time.Second) // gossip forgets dead nodes after a minute
+		heard.replay(t, on, nodes, true)
 		awaitAll(t, nodes, "n1", "n2", "n3")
 		for _, v := range seen() {
 			for _, m := range before.Members {
 				if got, _ := v.Member(m.ID); got != m {
-					t.Errorf("somebody was led to see %+v instead of %+v", got, m)
+					t.Errorf("a node sees %+v instead of %+v", got, m)
 				}
 			}
 		}
 	})
 }
 
-// again says what was heard to each of some nodes.
-func (h *tap) again(t *testing.T, on *network, nodes []running, backwards bool) {
+// replay sends the recorded traffic to each of some nodes.
+func (h *tap) replay(t *testing.T, on *network, nodes []running, backwards bool) {
 	t.Helper()
 	stranger := on.listen("10.0.0.66:7946")
 	defer stranger.Shutdown()
@@ -88,7 +87,7 @@ func (h *tap) again(t *testing.T, on *network, nodes []running, backwards bool) 
 				t.Error(err)
 			}
 		}
-		time.Sleep(2 * gather) // each has its effect on the views, if it has any
+		time.Sleep(2 * gather) // time for an effect on the views
 	}
 	for _, n := range nodes {
 		for _, said := range streams {
@@ -99,7 +98,7 @@ func (h *tap) again(t *testing.T, on *network, nodes []running, backwards bool) 
 			var reading sync.WaitGroup
 			reading.Go(func() { _, _ = io.Copy(io.Discard, conn) })
 			_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-			_, _ = conn.Write(said) // the node may hang up any time
+			_, _ = conn.Write(said) // the node may close the connection
 			reading.Wait()
 			conn.Close()
 		}

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// These tests use real sockets on the loopback interface; the others, which
-// need time to pass, an in-memory network.
+// These tests use real sockets on the loopback interface. The other tests need
+// the bubble's clock, and so a network in memory.
 
 func TestRealNodesComeAndGo(t *testing.T) {
 	t.Parallel()
@@ -34,7 +34,7 @@ func TestRealNodesComeAndGo(t *testing.T) {
 	nodes = nodes[:3]
 	awaitAll(t, nodes, "n1", "n2", "n3")
 
-	// n3 dies and is started again at once, on another port.
+	// n3 dies and restarts immediately on another port.
 	nodes[2].Close()
 	cfg := config(3, first.Addr())
 	cfg.Self.PeerAddr = "127.0.0.1:9999"
@@ -59,7 +59,7 @@ func TestRealNodesComeAndGo(t *testing.T) {
 	})
 }
 
-func TestATakenPortIsOneClearError(t *testing.T) {
+func TestTakenPortIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	first, err := New(member("n1"))
 	if err != nil {
@@ -71,9 +71,9 @@ func TestATakenPortIsOneClearError(t *testing.T) {
 	c, err := New(cfg)
 	if err == nil {
 		c.Close()
-		t.Fatal("both listen")
+		t.Fatal("two nodes listen on one port")
 	}
-	if got := err.Error(); !strings.Contains(got, "the gossip address "+first.Addr()+" is taken") || strings.Contains(got, "\n") {
+	if got := err.Error(); !strings.Contains(got, "the gossip address "+first.Addr()+" is in use") || strings.Contains(got, "\n") {
 		t.Errorf("the error is %q", got)
 	}
 }
@@ -104,7 +104,7 @@ func TestNodesThatListenOnAllAddressesReachEachOther(t *testing.T) {
 	awaitAll(t, []running{first, run(t, member("n4", first.Addr()))}, "n3", "n4")
 }
 
-func TestTheEndDoesNotWaitForASilentSeed(t *testing.T) {
+func TestRunEndsWithoutWaitingForSilentSeed(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -115,7 +115,7 @@ func TestTheEndDoesNotWaitForASilentSeed(t *testing.T) {
 	cfg := member("n1", silent.Addr().String())
 	cfg.Logger = said.logger(slog.LevelDebug)
 	n := run(t, cfg)
-	conn, err := silent.Accept() // it tries, and will get no answer
+	conn, err := silent.Accept() // the node dials and gets no answer
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestRunEndsWhenClosedAndRunsOnce(t *testing.T) {
 	}
 }
 
-func TestAddressesGetTheHostThatOthersReach(t *testing.T) {
+func TestAdvertisedAddressUsesReachableHost(t *testing.T) {
 	t.Parallel()
 	cfg := member("n1")
 	cfg.BindAddr = "127.0.0.1"
@@ -170,6 +170,6 @@ func TestAddressesGetTheHostThatOthersReach(t *testing.T) {
 	}
 	m, _ := c.View().Member("n1")
 	if m.PeerAddr != "localhost:9080" || m.HTTPAddr != "localhost:8080" {
-		t.Errorf("peers are told %+v", m)
+		t.Errorf("peers see %+v", m)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-func TestWhoLacksTheKeyOrTheNameStaysOut(t *testing.T) {
+func TestNodeWithoutKeyOrNameStaysOut(t *testing.T) {
 	t.Parallel()
 	key := func(b byte) []byte { return bytes.Repeat([]byte{b}, keyBytes) }
 	for name, spoil := range map[string]func(*Config){
@@ -45,7 +45,7 @@ func TestWhoLacksTheKeyOrTheNameStaysOut(t *testing.T) {
 				spoil(&cfg)
 				stranger := run(t, cfg)
 				<-stranger.Joined()
-				time.Sleep(4 * rejoinEvery) // of the bubble's
+				time.Sleep(4 * rejoinEvery) // of the bubble's clock
 				awaitAll(t, ours, "n1", "n2")
 				awaitAll(t, []running{stranger}, "n3")
 				want := `msg="a seed is out of reach`
@@ -53,14 +53,14 @@ func TestWhoLacksTheKeyOrTheNameStaysOut(t *testing.T) {
 					want = `level=WARN msg="a seed has other gossip keys than this node`
 				}
 				if !strings.Contains(said.String(), want) {
-					t.Errorf("the stranger is not told %s: %s", want, said.String())
+					t.Errorf("the stranger's log lacks %s: %s", want, said.String())
 				}
 			})
 		})
 	}
 }
 
-// Somebody else's program may speak memberlist, too.
+// Strangers that use memberlist get into gossip, but not into a View.
 func TestStrangeNodesDoNotEnterTheView(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -68,13 +68,13 @@ func TestStrangeNodesDoNotEnterTheView(t *testing.T) {
 		nodes := hosts(t, on, 2)
 		awaitAll(t, nodes, "n1", "n2")
 		before := nodes[0].View()
-		good := encodeMeta(plain) // of an n1 that began in a far future
+		good := encodeMeta(plain) // of an n1 with a boot time in the far future
 		metas := map[string][]byte{
-			"nobody":               nil,
+			"stranger":             nil,
 			"n9.0123456789abcdef":  []byte("not ours"),
 			"n8.0123456789abcdef":  append([]byte{metaVersion + 1}, good[1:]...),
-			"n7.0123456789abcdef":  good,                                                              // says that it is n1
-			"n1.0123":              good,                                                              // no name of ours
+			"n7.0123456789abcdef":  good,                                                              // claims to be n1
+			"n1.0123":              good,                                                              // not a name of this package
 			"n6.0123456789abcdef":  encodeMeta(Member{ID: "n6", Boot: 1, Domain: true, State: Ready}), // no peer address
 			strings.Repeat("x", 9): bytes.Repeat([]byte{metaVersion}, metaMax),
 		}
@@ -96,16 +96,16 @@ func TestStrangeNodesDoNotEnterTheView(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(10 * time.Second) // of the bubble's
+		time.Sleep(10 * time.Second) // of the bubble's clock
 		for _, n := range nodes {
 			if got := len(n.now.Load().alive); got != len(nodes)+len(metas) {
-				t.Errorf("gossip of %s knows %d nodes: the strangers did not get as far as they can", n.cfg.ID, got)
+				t.Errorf("gossip of %s knows %d nodes: the strangers did not get into gossip", n.cfg.ID, got)
 			}
 			if got := n.View(); !got.equal(before) {
 				t.Errorf("%s sees %+v, before the strangers came %+v", n.cfg.ID, got.Members, before.Members)
 			}
 		}
-		nodes[1].SetState(Draining) // all goes on
+		nodes[1].SetState(Draining) // the cluster still works
 		nodes[0].await(t, "n2 draining", func(v *View) bool {
 			m, _ := v.Member("n2")
 			return m.State == Draining
@@ -113,7 +113,7 @@ func TestStrangeNodesDoNotEnterTheView(t *testing.T) {
 	})
 }
 
-// static is a memberlist.Delegate with metadata and nothing else.
+// static is a memberlist.Delegate that has only metadata.
 type static []byte
 
 func (s static) NodeMeta(int) []byte           { return slices.Clone(s) }
@@ -122,8 +122,8 @@ func (static) GetBroadcasts(int, int) [][]byte { return nil }
 func (static) LocalState(bool) []byte          { return []byte("state of a stranger") }
 func (static) MergeRemoteState([]byte, bool)   {}
 
-// TestGarbageChangesNothing talks nonsense to a real node, over both of its
-// sockets, with and without the little that a stranger may know: the name.
+// The test sends garbage to both sockets of a real node, with and without the
+// cluster's name, which a stranger may know.
 func TestGarbageChangesNothing(t *testing.T) {
 	t.Parallel()
 	config := func(id string, join ...string) Config {
@@ -171,8 +171,8 @@ func TestGarbageChangesNothing(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		says   []byte
-		zeroes int64 // that follow
-		cut    bool  // before all of it was taken
+		zeroes int64 // zero bytes that follow
+		cut    bool  // the node closes before it has read all
 	}{
 		"nothing":                   {},
 		"noise":                     {says: garbage(4 << 10)},
@@ -187,7 +187,7 @@ func TestGarbageChangesNothing(t *testing.T) {
 			var talking sync.WaitGroup
 			for range 4 {
 				if c.cut {
-					talking.Wait() // one after another, for time to take it all
+					talking.Wait() // one by one, so that the node can read all
 				}
 				talking.Go(func() {
 					conn, err := net.Dial("tcp", first.Addr())
@@ -206,7 +206,7 @@ func TestGarbageChangesNothing(t *testing.T) {
 					if err == nil && c.cut {
 						t.Errorf("the node took all of %d bytes", c.zeroes)
 					}
-					// It hangs up, and what it may say before is encrypted.
+					// It closes, and may send something encrypted before.
 					answer, _ := io.ReadAll(conn)
 					if len(answer) > 0 && answer[0] != encrypted {
 						t.Errorf("the node answers %q", answer)
@@ -217,23 +217,23 @@ func TestGarbageChangesNothing(t *testing.T) {
 		})
 	}
 
-	nodes[1].SetRing(7) // all goes on
+	nodes[1].SetRing(7) // the cluster still works
 	first.await(t, "n2 with another ring", func(v *View) bool {
 		m, _ := v.Member("n2")
 		return m.Ring == 7
 	})
-	// A busy machine may lose sight of a member for a moment; nobody is added.
+	// On a busy machine a member may disappear for a moment. None is added.
 	for _, v := range seen() {
 		for _, id := range idsOf(v) {
 			if id != "n1" && id != "n2" {
-				t.Errorf("somebody was led to see %v", idsOf(v))
+				t.Errorf("a node sees %v", idsOf(v))
 			}
 		}
 	}
 	awaitAll(t, nodes, "n1", "n2")
 }
 
-// zeroes is read for ever.
+// zeroes is an endless reader of zero bytes.
 type zeroes struct{}
 
 func (zeroes) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -18,30 +18,30 @@ import (
 )
 
 const (
-	// nonceBytes make each run's gossip name its own: memberlist hides a name
-	// that comes back at another address, for up to 39 s.
+	// nonceBytes is the number of random bytes that make the gossip name of each run
+	// unique. If a restarted node came back at another address under its old name,
+	// memberlist would hide it for up to 39 s.
 	nonceBytes = 8
 
-	// rivalAfter is how long an older run of this node's id may be seen before
-	// it can't be a dead one that gossip has not yet buried.
+	// rivalAfter is the time for which gossip may show an older run of this node's
+	// id that is dead. After that time the run must be alive.
 	rivalAfter = 10 * time.Second
 
-	// lostFor and lostMost bound the memory of members that vanished.
+	// lostFor and lostMost bound the memory of vanished members.
 	lostFor  = time.Hour
 	lostMost = 64
 )
 
-// heard is the newest that gossip told of a node.
+// heard is the newest gossip about a node.
 type heard struct {
 	gone bool
 	addr netip.AddrPort
 	meta []byte
 }
 
-// inbox collects what memberlist's callbacks tell. They run under its lock,
-// where almost anything else would deadlock or race, so they copy and return.
-// Of each node only the newest is kept: the inbox never holds more than one
-// item per node that memberlist itself knows.
+// inbox collects gossip from memberlist's callbacks. The callbacks run under
+// memberlist's lock, where most calls would deadlock or race, so they only copy.
+// The inbox keeps the newest item of each node.
 type inbox struct {
 	wake chan struct{} // capacity 1
 
@@ -75,34 +75,34 @@ func (b *inbox) take() map[string]heard {
 	return got
 }
 
-// table is what gossip has told so far. One goroutine at a time uses it.
+// table is the result of all gossip so far. One goroutine at a time uses it.
 type table struct {
 	name string // of this run
 	id   string
 	log  *slog.Logger
 
-	nodes  map[string]node // living, by gossip name
+	nodes  map[string]node // live nodes by gossip name
 	rivals map[string]*rival
 	lost   map[string]lost // by id
 }
 
-// lost is a member that went without taking leave, and where gossip had it.
+// lost is a vanished member and its gossip address.
 type lost struct {
 	Lost
 	addr netip.AddrPort
 }
 
-// node is a living node; member is zero if it is none of ours.
+// node is a live node. member is zero if its metadata is invalid.
 type node struct {
 	addr   netip.AddrPort
 	member Member
 }
 
-// rival is another living run with this node's id.
+// rival is another live run with this node's id.
 type rival struct {
-	since time.Time
-	newer bool
-	told  bool
+	since  time.Time
+	newer  bool
+	logged bool
 }
 
 func newTable(name, id string, log *slog.Logger) table {
@@ -116,7 +116,7 @@ func newTable(name, id string, log *slog.Logger) table {
 	}
 }
 
-// fold takes news in and returns all that is now known.
+// fold processes gossip and returns the new state of knowledge.
 func (t *table) fold(news map[string]heard, now time.Time) *sight {
 	for _, name := range slices.Sorted(maps.Keys(news)) {
 		t.learn(name, news[name], now)
@@ -145,14 +145,14 @@ func (t *table) fold(news map[string]heard, now time.Time) *sight {
 			continue
 		}
 		s.lost = append(s.lost, one.Lost)
-		if !alive[one.addr] { // else another node has its address now
+		if !alive[one.addr] { // another node may have its address now
 			s.seek = append(s.seek, one.addr)
 		}
 	}
 	return s
 }
 
-// lose remembers a member that went without taking leave.
+// lose remembers a vanished member.
 func (t *table) lose(n node, now time.Time) {
 	for len(t.lost) >= lostMost {
 		delete(t.lost, slices.MinFunc(slices.Collect(maps.Keys(t.lost)), func(a, b string) int { return t.lost[a].At.Compare(t.lost[b].At) }))
@@ -160,7 +160,7 @@ func (t *table) lose(n node, now time.Time) {
 	t.lost[n.member.ID] = lost{Lost{n.member, now}, n.addr}
 }
 
-// newer says which of two runs of one id counts.
+// newer reports whether run a of an id is newer than run b.
 func (t *table) newer(a, b string) bool {
 	return cmp.Or(cmp.Compare(t.nodes[a].member.Boot, t.nodes[b].member.Boot), strings.Compare(a, b)) > 0
 }
@@ -169,12 +169,12 @@ func (t *table) learn(name string, h heard, now time.Time) {
 	old, known := t.nodes[name]
 	if h.gone {
 		delete(t.nodes, name)
-		if r := t.rivals[name]; r != nil && r.told {
+		if r := t.rivals[name]; r != nil && r.logged {
 			t.log.Info("the other node with this node's name is gone", "member", t.id, "other_address", old.addr, "other_boot", bootTime(old.member))
 		}
 		delete(t.rivals, name)
-		if known && name != t.name && old.member.ID != "" && !t.runs(old.member.ID) {
-			last := old.member // or newer, when one batch of news has both
+		if known && name != t.name && old.member.ID != "" && !t.isAlive(old.member.ID) {
+			last := old.member // replaced if the item has newer metadata
 			if m, err := decodeMeta(h.meta); err == nil {
 				last = m
 			}
@@ -194,7 +194,7 @@ func (t *table) learn(name string, h heard, now time.Time) {
 	}
 	if err != nil {
 		if !known || old.member.ID != "" {
-			t.log.Warn("a node in gossip is left out of the view", "name", name, "address", h.addr, "error", err)
+			t.log.Warn("a node in gossip is left out of the view", "name", name, "address", h.addr, "err", err)
 		}
 		m = Member{}
 	}
@@ -216,8 +216,8 @@ func (t *table) learn(name string, h heard, now time.Time) {
 	}
 }
 
-// runs reports whether a node with this id lives.
-func (t *table) runs(id string) bool {
+// isAlive reports whether a node with this id is alive.
+func (t *table) isAlive(id string) bool {
 	for _, n := range t.nodes {
 		if n.member.ID == id {
 			return true
@@ -226,7 +226,7 @@ func (t *table) runs(id string) bool {
 	return false
 }
 
-// checkName reports whether a gossip name belongs to an id.
+// checkName returns an error if a gossip name does not belong to an id.
 func checkName(name, id string) error {
 	nonce, ok := strings.CutPrefix(name, id+".")
 	if b, err := hex.DecodeString(nonce); !ok || err != nil || len(b) != nonceBytes {
@@ -235,19 +235,19 @@ func checkName(name, id string) error {
 	return nil
 }
 
-// check complains, once, about another node that has this node's id. A newer
-// run is proof, since this one lives. An older one may be this node's own
-// past, whose death gossip has yet to notice; and a node that drains may well
-// have been started again elsewhere.
+// check logs, once, that another live node has this node's id. A newer run proves
+// that, since this run is alive. An older run may be this node's previous one,
+// whose death gossip has not noticed yet. A draining node logs nothing, since the
+// newer run may be its replacement.
 func (t *table) check(now time.Time) {
 	if t.nodes[t.name].member.State == Draining {
 		return
 	}
 	for name, r := range t.rivals {
-		if r.told || !r.newer && now.Sub(r.since) < rivalAfter {
+		if r.logged || !r.newer && now.Sub(r.since) < rivalAfter {
 			continue
 		}
-		r.told = true
+		r.logged = true
 		counts := "this node, which was started later, counts"
 		if r.newer {
 			counts = "that one was started later and counts, this one is ignored"
@@ -259,8 +259,8 @@ func (t *table) check(now time.Time) {
 	}
 }
 
-// bootTime is when a member says that it was started.
+// bootTime returns the start time that a member announces.
 func bootTime(m Member) string { return time.Unix(0, int64(m.Boot)).UTC().Format(time.RFC3339Nano) }
 
-// equal reports whether two views say the same.
+// equal reports whether two views have the same members.
 func (v *View) equal(o *View) bool { return slices.Equal(v.Members, o.Members) }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestOnlyMembersThatVanishAreLookedFor(t *testing.T) {
+func TestOnlyVanishedMembersAreSearched(t *testing.T) {
 	t.Parallel()
 	var said logs
 	now := time.Now()
@@ -33,7 +33,7 @@ func TestOnlyMembersThatVanishAreLookedFor(t *testing.T) {
 	s = tab.fold(map[string]heard{
 		"died.0000000000000001": {gone: true},
 		"left.0000000000000001": {gone: true},
-		// It said that it drains just before it left.
+		// It announced just before it left that it drains.
 		"quick.0000000000000001": {gone: true, meta: alive("quick", 1, 6, Draining).meta},
 		"again.0000000000000001": {gone: true}, // an older run
 		"moved.0000000000000001": {gone: true},
@@ -42,7 +42,7 @@ func TestOnlyMembersThatVanishAreLookedFor(t *testing.T) {
 		t.Fatalf("the view has %v", got)
 	}
 	if want := []netip.AddrPort{addr(1), addr(5)}; !slices.Equal(s.seek, want) {
-		t.Errorf("looked for: %v, want %v", s.seek, want)
+		t.Errorf("searched: %v, want %v", s.seek, want)
 	}
 	if want := []string{"died", "moved"}; !slices.Equal(lostIDs(s), want) {
 		t.Errorf("lost: %v, want %v", lostIDs(s), want)
@@ -56,22 +56,22 @@ func TestOnlyMembersThatVanishAreLookedFor(t *testing.T) {
 		}
 	}
 	if strings.Contains(said.String(), `msg="member gone" member=again`) {
-		t.Errorf("the death of an older run is told: %s", said.String())
+		t.Errorf("the death of an older run is logged: %s", said.String())
 	}
 	s = tab.fold(map[string]heard{"moved.0000000000000002": alive("moved", 2, 5, Ready)}, now)
 	if want := []netip.AddrPort{addr(1)}; !slices.Equal(s.seek, want) {
-		t.Errorf("looked for: %v, want %v", s.seek, want)
+		t.Errorf("searched: %v, want %v", s.seek, want)
 	}
 	if want := []string{"died"}; !slices.Equal(lostIDs(s), want) {
 		t.Errorf("lost: %v, want %v", lostIDs(s), want)
 	}
-	// Another node has got the address of the dead one.
+	// Another node has the address of the dead one now.
 	s = tab.fold(map[string]heard{"new.0000000000000001": alive("new", 1, 1, Ready)}, now)
 	if !slices.Equal(lostIDs(s), []string{"died"}) || len(s.seek) != 0 {
-		t.Errorf("lost: %v, looked for: %v", lostIDs(s), s.seek)
+		t.Errorf("lost: %v, searched: %v", lostIDs(s), s.seek)
 	}
 	if s = tab.fold(nil, now.Add(lostFor+time.Second)); len(s.lost) != 0 {
-		t.Errorf("after %v, %v are still looked for", lostFor, s.lost)
+		t.Errorf("after %v, %v are still searched", lostFor, s.lost)
 	}
 }
 

@@ -15,21 +15,19 @@ import (
 )
 
 const (
-	// streamBytes bounds what is read from one connection. All that
-	// ever comes are a cluster's members, at less than 1 KiB each; memberlist
-	// itself would keep 20 MiB of a stranger's before it finds out that they
-	// can't be decrypted.
+	// streamBytes bounds the bytes that are read from one connection. Nodes send
+	// their members, each in less than 1 KiB. Without the bound, memberlist would
+	// buffer 20 MiB from a stranger before it finds that it cannot decrypt them.
 	streamBytes = 1 << 20
 
-	// maxStreams bounds the incoming connections that are read at a time.
-	// Further ones wait in the kernel; each is over after TCPTimeout.
+	// maxStreams bounds the incoming connections that are read concurrently. More
+	// wait in the kernel. Each ends after TCPTimeout.
 	maxStreams = 64
 )
 
-// transport is memberlist's own, made to end at once and to bear strangers:
-// Shutdown also ends dials and connections that memberlist has under way,
-// which would otherwise outlive it by their timeouts, and what comes in is
-// bounded.
+// transport is memberlist's transport with two changes. Shutdown also ends dials
+// and connections that are in progress, which would otherwise last until their
+// timeouts. And the bytes and connections that strangers can cause are bounded.
 type transport struct {
 	*memberlist.NetTransport
 
@@ -37,21 +35,21 @@ type transport struct {
 	cancel context.CancelFunc
 
 	streams   chan net.Conn
-	slots     chan struct{} // one for each incoming connection
+	slots     chan struct{} // semaphore of incoming connections
 	accepting sync.WaitGroup
-	down      chan struct{} // closed when nothing comes any more
+	down      chan struct{} // closed when NetTransport accepts no more
 
 	mu    sync.Mutex
-	conns map[*conn]struct{} // dialled and still open; nil after Shutdown
+	conns map[*conn]struct{} // dialled and open; nil after Shutdown
 }
 
-// listen opens the sockets. The only likely error is that the port is taken.
+// listen opens the sockets. The only likely error is a port in use.
 func listen(bind netip.Addr, port int, logger *log.Logger) (*transport, error) {
 	host := "" // memberlist then listens on all addresses, IPv6 and IPv4
 	if bind.IsValid() {
 		host = bind.String()
 	}
-	// A free port is free for TCP; somebody else may hold it for UDP.
+	// The kernel picks a port that is free for TCP but may be in use for UDP.
 	attempts := 1
 	if port == 0 {
 		attempts = 10
@@ -70,7 +68,7 @@ func listen(bind netip.Addr, port int, logger *log.Logger) (*transport, error) {
 	}
 	if err != nil {
 		if strings.Contains(err.Error(), "address already in use") {
-			return nil, fmt.Errorf("cluster: the gossip address %s is taken by another process: stop it, or choose another port (%w)",
+			return nil, fmt.Errorf("cluster: the gossip address %s is in use by another process: stop it, or choose another port (%w)",
 				net.JoinHostPort(host, strconv.Itoa(port)), err)
 		}
 		return nil, fmt.Errorf("cluster: listen for gossip: %w", err)
@@ -87,9 +85,9 @@ func listen(bind netip.Addr, port int, logger *log.Logger) (*transport, error) {
 	return t, nil
 }
 
-// accept hands on what NetTransport accepts. It goes on, closing what comes,
-// until that has shut down: its listener would hang on a connection that
-// nobody takes.
+// accept passes on the connections that NetTransport accepts. During a shutdown it
+// continues and closes them, since NetTransport's listener would block on a
+// connection that is not received.
 func (t *transport) accept() {
 	for {
 		select {
@@ -154,13 +152,13 @@ func (t *transport) Shutdown() error {
 	return err
 }
 
-// limited is a connection from which no more than so much is read.
+// limited is a connection from which a limited number of bytes is read.
 type limited struct {
 	net.Conn
 	left int // bytes; only memberlist's one reader uses it
 }
 
-var errTooMuch = fmt.Errorf("more than %d bytes came", streamBytes)
+var errTooMuch = fmt.Errorf("more than %d bytes were received", streamBytes)
 
 func (c *limited) Read(p []byte) (int, error) {
 	if c.left == 0 {
@@ -183,7 +181,7 @@ func (c *incoming) Close() error {
 	return c.Conn.Close()
 }
 
-// conn is a dialled connection that its transport knows of while it is open.
+// conn is a dialled connection, which its transport lists while it is open.
 type conn struct {
 	limited
 	of *transport

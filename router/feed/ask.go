@@ -9,27 +9,28 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// question asks the log what is behind a position.
+// question asks the log for the commits after a position.
 type question struct {
 	epoch   uint64
-	started bool // else only the head is asked for
+	started bool // if false, only the head is wanted
 	after   eventstore.Position
-	upTo    eventstore.Position // so far the log is known to go; at or below after: ask for the head first
-	patient bool                // the head will do: what is behind after may be on its way
+	upTo    eventstore.Position // how far the log is known to reach; if not past after, ask for the head first
+	patient bool                // only the head is wanted: pushes of the commits up to it may be in transit
 }
 
-// answer is what the log said.
+// answer is the log's answer.
 type answer struct {
 	question
 	log     string              // the incarnation that was asked
-	commits []eventstore.Commit // dense behind after; at most a page
-	end     eventstore.Position // where the log ended, if ended is set
+	commits []eventstore.Commit // dense from after+1; at most a page
+	end     eventstore.Position // the log's head, if ended is set
 	ended   bool
 	err     error
 }
 
-// answer asks the log, one question at a time, until the loop's context ends.
-func (l *loop) answer() {
+// askQuestions asks the log, one question at a time, until the loop's context
+// ends.
+func (l *loop) askQuestions() {
 	for {
 		select {
 		case q := <-l.questions:
@@ -78,8 +79,8 @@ func (l *loop) askLog(q question) (a answer) {
 	return a
 }
 
-// wentBack makes the store find out that the log ends before what was
-// delivered. Also a store that is content with that is not read on from there.
+// wentBack makes the store check the log, which ends before w. Even if the store
+// finds no fault, the result is an error, and nothing is delivered until Reset.
 func (l *loop) wentBack(ctx context.Context, w, head eventstore.Position) error {
 	if err := l.cfg.Store.Check(ctx); err != nil {
 		return err
@@ -87,7 +88,7 @@ func (l *loop) wentBack(ctx context.Context, w, head eventstore.Position) error 
 	return fmt.Errorf("feed: position %d was delivered and the log ends at %d: %w", w, head, eventstore.ErrWentBack)
 }
 
-// dense checks that a page of the log begins behind a position and has no hole.
+// dense checks that a page of the log begins after a position and has no hole.
 func dense(after eventstore.Position, page []eventstore.Commit) error {
 	next := after + 1
 	for i := range page {
@@ -102,8 +103,8 @@ func dense(after eventstore.Position, page []eventstore.Commit) error {
 	return nil
 }
 
-// answered takes the log's answer. An error means that the feed is over.
-func (l *loop) answered(a answer) error {
+// handleAnswer processes an answer of the log. An error ends the feed.
+func (l *loop) handleAnswer(a answer) error {
 	l.asking = false
 	if a.epoch != l.epoch {
 		return nil // asked before a Reset
@@ -111,7 +112,7 @@ func (l *loop) answered(a answer) error {
 	switch {
 	case a.err == nil:
 	case errors.Is(a.err, eventstore.ErrWentBack):
-		l.cfg.Logger.Debug("the log went back; nothing is delivered until the loss is accepted", "error", a.err)
+		l.cfg.Logger.Debug("the log went back; nothing is delivered until the loss is accepted", "err", a.err)
 		l.lost = a.err
 		l.Subscriber.lost.Store(&a.err)
 		return nil
@@ -119,7 +120,7 @@ func (l *loop) answered(a answer) error {
 		return a.err
 	default:
 		if !l.failing {
-			l.cfg.Logger.Warn("the log can't be read; it is tried again and again", "error", a.err)
+			l.cfg.Logger.Warn("the log cannot be read; retrying", "err", a.err)
 			l.failing, l.wait = true, 0
 		}
 		asked, _ := l.Answered()
@@ -138,13 +139,13 @@ func (l *loop) answered(a answer) error {
 		return nil
 	}
 	if a.ended {
-		for _, src := range l.seq.end(a.end) {
+		for _, src := range l.seq.endsAt(a.end) {
 			if src != nil {
-				l.disbelieve(src, "the log does not have the positions that it named")
+				l.reject(src, "the log does not have the positions that it claimed")
 			}
 		}
 		if !a.patient {
-			l.seq.hurry(a.end)
+			l.seq.readUpTo(a.end)
 		}
 	}
 	l.short = len(a.commits) < pageCommits && !a.ended
@@ -154,7 +155,7 @@ func (l *loop) answered(a answer) error {
 			from: a.commits[0].First(), to: last.Position, commits: a.commits,
 			events: int(last.Position - a.commits[0].First() + 1),
 		})
-		l.gather()
+		l.advance()
 	}
 	return nil
 }

@@ -58,11 +58,10 @@ func BenchmarkFeed(b *testing.B) {
 					<-reached
 				}
 			}
-			publish(1) // every stream is open
+			publish(1) // returns when every stream is open
 			b.ReportAllocs()
 			b.ResetTimer()
-			// In portions, so that it is the feed that is measured and not
-			// the overrunning of its ring.
+			// Publish in portions, so that the ring does not overrun.
 			for left := b.N; left > 0; left -= min(left, 5000) {
 				publish(min(left, 5000))
 			}
@@ -78,7 +77,7 @@ func BenchmarkFeed(b *testing.B) {
 	}
 }
 
-// BenchmarkPublish is what a commit costs the store's goroutine.
+// BenchmarkPublish measures the time of a commit on the store's goroutine.
 func BenchmarkPublish(b *testing.B) {
 	p := NewPublisher(PublisherConfig{})
 	batch := history(rand.New(rand.NewPCG(1, 1)), 0, 100)
@@ -88,8 +87,8 @@ func BenchmarkPublish(b *testing.B) {
 	}
 }
 
-// BenchmarkFrame is what a frame of 100 commits costs: encoded once for all
-// streams, decoded by each subscriber.
+// BenchmarkFrame measures a frame of 100 commits, which is encoded once for all
+// streams and decoded by each subscriber.
 func BenchmarkFrame(b *testing.B) {
 	batch := history(rand.New(rand.NewPCG(1, 1)), 0, 100)
 	b.Run("encode", func(b *testing.B) {

@@ -21,8 +21,8 @@ import (
 )
 
 // Three nodes commit to one log, over real connections that are cut, and
-// behind servers that are killed and started anew. Every subscriber delivers
-// the log, whole and in order, however it came to know it.
+// behind servers that are killed and restarted. Every subscriber delivers the
+// whole log in order.
 func TestEverySubscriberDeliversTheLog(t *testing.T) {
 	for _, push := range []bool{true, false} {
 		t.Run(fmt.Sprintf("push=%v", push), func(t *testing.T) {
@@ -30,7 +30,7 @@ func TestEverySubscriberDeliversTheLog(t *testing.T) {
 			const nodes = 3
 			rounds := 40 // each waits for the disk
 			if !push {
-				rounds = 10 // nothing of the feed breaks with the connections
+				rounds = 10 // connections do not matter without pushing
 			}
 			dir := t.TempDir()
 			net := newNetwork(t, true)
@@ -64,8 +64,8 @@ func TestEverySubscriberDeliversTheLog(t *testing.T) {
 				waitStarted(t, s)
 			}
 
-			// Each round every node appends, and in some of them something
-			// breaks meanwhile.
+			// In each round every node appends, and in some rounds a
+			// connection or a server breaks.
 			rng := rand.New(rand.NewPCG(7, 8))
 			for round := range rounds {
 				var appending sync.WaitGroup
@@ -102,7 +102,7 @@ func TestEverySubscriberDeliversTheLog(t *testing.T) {
 				}
 				w.mu.Lock()
 				if !reflect.DeepEqual(w.commits, log) {
-					t.Errorf("subscriber %d delivered other commits than the log has", i)
+					t.Errorf("subscriber %d delivered commits that differ from the log", i)
 				}
 				w.mu.Unlock()
 			}
@@ -124,7 +124,7 @@ func open(t testing.TB, dir string, committed eventstore.Committed) *sqlite.Stor
 	return s
 }
 
-// unit makes the first commands of a stream.
+// unit returns the first commands of a stream.
 func unit(id string, commands, events int) eventstore.Unit {
 	u := eventstore.Unit{Stream: eventstore.StreamID{Type: "counter", ID: id}}
 	for i := range commands {
@@ -155,13 +155,13 @@ func read(t testing.TB, s eventstore.Store) []eventstore.Commit {
 	}
 }
 
-// scrambler is a peer that pushes a log as no publisher would: in frames that
-// overlap, twice, out of order, with some left out, on streams that break.
+// scrambler is a peer that pushes a log on streams that break, in frames that
+// overlap, repeat, come out of order or are missing.
 type scrambler struct {
 	id      string // of the log
 	log     []eventstore.Commit
 	seed    uint64
-	streams atomic.Uint64 // each says something else
+	streams atomic.Uint64 // each sends other frames
 }
 
 func (s *scrambler) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
@@ -190,9 +190,8 @@ func (s *scrambler) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[
 	}
 }
 
-// Duplicated, reordered and overlapping frames from several peers at once
-// come out dense, in order and once; with half of the seeds without any help
-// of the log, which can't be reached.
+// Peers send repeated, reordered and overlapping frames. Commits are delivered
+// dense, in order and once. With half of the seeds the log cannot be read.
 func TestScrambledFramesComeOutInOrder(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
@@ -225,13 +224,13 @@ func TestScrambledFramesComeOutInOrder(t *testing.T) {
 			got.mu.Lock()
 			defer got.mu.Unlock()
 			if !reflect.DeepEqual(got.commits, rest) {
-				t.Error("other commits were delivered than the log has")
+				t.Error("the delivered commits differ from the log")
 			}
 		})
 	}
 }
 
-// A stream whose subscriber has gone ends, and its place is free.
+// A stream ends when its subscriber has gone.
 func TestStreamsEndWithTheirSubscriber(t *testing.T) {
 	t.Parallel()
 	net := newNetwork(t, true)
@@ -248,11 +247,11 @@ func TestStreamsEndWithTheirSubscriber(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := stream.Recv(); err != nil { // the head, at once
+	if _, err := stream.Recv(); err != nil { // the head is sent first
 		t.Fatal(err)
 	}
 	cancel()
-	net.finish(addr) // returns when the stream has ended, for its server knows no other reason to wait
+	net.finish(addr) // returns when the stream has ended
 	if n := p.Stats().Subscribers; n != 0 {
 		t.Errorf("%d streams are open", n)
 	}

@@ -1,88 +1,94 @@
-// Package feed carries committed events from the nodes that committed them to
-// every node that wants them: all of them, once, in the order of the log.
+// Package feed delivers committed events to every node that subscribes: all
+// events, once each, in the order of the log.
 //
-// A Publisher is told of every batch that its node's store has stored and
-// pushes it to whoever subscribed. A Subscriber takes what all publishers
-// push, puts it in order and hands it to one function.
+// A [Publisher] gets every batch that its node has committed and pushes it to
+// its subscribers. A [Subscriber] receives from all publishers, puts the events
+// in order and passes them to one function.
 //
-// # Why it is right
+// # Why no event is lost or repeated
 //
-// Positions are dense and in commit order: a subscriber that has delivered
-// everything up to its watermark W knows that the next event is W+1, and that
-// nothing at or below W will ever appear. So a push may be lost, late, doubled
-// or out of turn, and the subscriber sees it for what it is:
+// Positions are dense and in commit order. A subscriber that has delivered
+// everything up to its watermark W knows that the next event is W+1, and that no
+// event will appear at or below W. So a push may be lost, late, repeated or out
+// of order, and the subscriber can tell:
 //
 //   - a frame that ends at or below W is a repeat and is dropped;
-//   - one that overlaps W is trimmed;
-//   - one that begins at W+1 is delivered;
-//   - one above W+1 is parked, and the hole before it is visible.
+//   - a frame that overlaps W is trimmed;
+//   - a frame that begins at W+1 is delivered;
+//   - a frame above W+1 is parked, and the hole before it is visible.
 //
-// Whatever leaves a hole is repaired the same way, by reading the log after W:
-// at once after a SKIP or when a stream ended, and once the hole is 30 ms old
-// otherwise, for the push that fills it may be under way.
-// Pushing gives latency and nothing else; without it (Push = false, no network
-// between nodes, a publisher that died between its commit and its push) the
-// same events are delivered in the same order, only later. What is missing
-// without leaving a hole, because nothing came after it, is found by asking
-// the log for its head: when a stream opens, when one ends (at once, after 50
-// and after 200 ms: an append that the dead node had sent may still be under
-// way), and every 500 ms; every 50 ms while a live domain node has no healthy
-// stream.
+// Every hole is filled the same way, by reading the log after W: immediately
+// after a SKIP or the end of a stream, else when the hole is 30 ms old, since the
+// push that fills it may be in transit.
 //
-// Commits are whole everywhere: frames are split between commits, the log is
-// read in commits, the head is the end of a commit. So W always stands between
-// two commits, and trimming an overlap never cuts one.
+// So pushing affects only latency. Without it (Push is false, the network is
+// cut, a publisher died between commit and push) the same events are delivered
+// in the same order, but later. If the newest events are missing, no later event
+// shows a hole. The subscriber finds them by asking the log for its head: when a
+// stream opens; when one ends (immediately, after 50 ms and after 200 ms, since
+// an append that a dead node had sent may still commit); every 500 ms; and every
+// 50 ms while a live domain node has no healthy stream.
 //
-// # What is believed
+// Commits stay whole: frames are cut between commits, the log is read in whole
+// commits, and the head is the end of a commit. So W is always between two
+// commits, and trimming never cuts one.
 //
-// Every batch names the incarnation of the log that its positions belong to.
-// After a restored log's loss was accepted, positions are used again for other
-// events; a subscriber takes only what belongs to its own incarnation, asks the
-// log when it hears of another one, and changes only by Reset.
+// # What a subscriber believes
 //
-// Frames come from peers that proved who they are (or from a network that the
-// operator declared safe), so what a frame says an event says is believed, as
-// is that pushed commits are in the log. Positions are not taken on trust: a
-// frame that is not dense inside, or that names impossible positions, is
-// refused, and a position that the log turns out not to have, when it is
-// asked after the position was heard of, is refused together with the frames
-// that claimed it. A peer that sent such a thing is not listened to for 5 s.
+// Every batch names the incarnation of the log that its positions belong to. If
+// a log is restored without its newest events and the operator accepts the loss,
+// new events get the positions of the lost ones, under a new incarnation. A
+// subscriber delivers only its own incarnation, asks the log when it receives
+// another one, and changes only by Reset.
+//
+// Frames come from peers that proved their identity, or from a network that the
+// operator declared safe. So a subscriber believes the content of events, and
+// believes that pushed commits are in the log. It checks positions. It refuses a
+// frame that is not dense or names impossible positions. It also refuses a
+// position, and the frames that claimed it, if the log does not have the
+// position when asked afterwards. It ignores a peer for 5 s after refusing one
+// of its frames.
 //
 // # Bounds
 //
-// The publisher's ring holds 4096 frames or 8 MiB, whichever is less, however
-// many subscribers there are. A subscriber that falls out of the ring gets one
-// SKIP in place of what it missed and reads that from the log; nobody else
-// notices. A subscriber holds at most 32 batches that were received and not
-// yet looked at and one more per stream (64 KiB each, or one frame; what is
-// larger than 1 MiB is not received), 8192 parked events or 16 MiB, and one
-// page of the log (256 commits: 48 MiB if all are as large as they may be).
-// When what is received is not looked at, the streams stop reading,
-// and the publishers' rings overrun; when what is parked does not fit, it is
-// dropped and read from the log.
+// A publisher's ring holds 4096 frames or 8 MiB, whichever is less, for any
+// number of subscribers. A subscriber that falls out of the ring gets one SKIP
+// and reads the missed events from the log; other subscribers are not affected.
+//
+// A subscriber holds at most:
+//
+//   - 32 received batches that are not processed, and one more per stream (64 KiB
+//     each, or one frame; a batch of more than 1 MiB is not received);
+//   - 8192 parked events or 16 MiB; events past the bound are dropped and read
+//     from the log;
+//   - one page of the log (256 commits: 48 MiB if all have the largest size).
+//
+// If it processes too slowly, its streams are not read, and the publishers'
+// rings overrun.
 package feed
 
 import "time"
 
-// The times of the protocol. Measured: the longest silence between heartbeats
-// of 100 ms was 108 ms on an idle machine, 271 ms on a badly loaded one.
+// The times of the protocol. The longest measured silence between heartbeats of
+// 100 ms was 108 ms on an idle machine and 271 ms on a badly loaded one.
 const (
-	heartbeat = 100 * time.Millisecond // a HEAD at least this often
-	silence   = 500 * time.Millisecond // a stream that says nothing for longer is not healthy
-	giveUp    = 5 * time.Second        // … and is opened anew after this
-	distrust  = 5 * time.Second        // a peer that talks nonsense is left alone for this long
+	heartbeat = 100 * time.Millisecond // the longest time between two HEADs
+	silence   = 500 * time.Millisecond // a stream that is silent for longer is unhealthy
+	giveUp    = 5 * time.Second        // a stream that is silent for this long is opened again
+	distrust  = 5 * time.Second        // how long a peer is ignored after a refused frame
 
-	patience   = 30 * time.Millisecond  // how long a hole may wait for a push that is under way
-	tailEvery  = 50 * time.Millisecond  // the log is asked this often while a stream is missing
-	headEvery  = 500 * time.Millisecond // … and this often while none is
-	askTimeout = 5 * time.Second        // one question to the log
+	patience   = 30 * time.Millisecond  // how long a hole may wait for a push
+	pollEvery  = 50 * time.Millisecond  // between questions to the log while a stream is missing
+	headEvery  = 500 * time.Millisecond // between questions to the log while no stream is missing
+	askTimeout = 5 * time.Second        // of one question to the log
 
 	retryMin = 50 * time.Millisecond // between attempts to reach a peer or the log
 	retryMax = 500 * time.Millisecond
 )
 
-// lookAfterEnd says when the log is asked for its head after a stream ended.
-var lookAfterEnd = [...]time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond}
+// headChecksAfterEnd are the times after the end of a stream at which the log is
+// asked for its head.
+var headChecksAfterEnd = [...]time.Duration{0, 50 * time.Millisecond, 200 * time.Millisecond}
 
 // The bounds of the package comment.
 const (

@@ -13,7 +13,7 @@ import (
 	"github.com/ganglion-es/ganglion/router/link"
 )
 
-// alone is the view of a node on its own.
+// alone is the view of a single node.
 func alone(ctx context.Context) <-chan *cluster.View {
 	views := make(chan *cluster.View, 1)
 	views <- &cluster.View{Members: []cluster.Member{{ID: "n1", Domain: true, State: cluster.Ready}}}
@@ -21,8 +21,8 @@ func alone(ctx context.Context) <-chan *cluster.View {
 	return views
 }
 
-// A node on its own: what its store commits is delivered on the same node.
-// With peers, Watch and Conn come from the cluster and the links.
+// A single node delivers the commits of its own store. With peers, set Watch to
+// the cluster's Watch and Conn to the link pool's Conn.
 func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -45,7 +45,7 @@ func Example() {
 	subscriber, err := feed.NewSubscriber(feed.SubscriberConfig{
 		Self:  "n1",
 		Store: store,
-		Begin: func(w eventstore.Position) { fmt.Println("from now on, behind position", w) },
+		Begin: func(w eventstore.Position) { fmt.Println("from now on, after position", w) },
 		Deliver: func(commits []eventstore.Commit) {
 			for _, c := range commits {
 				for i, e := range c.Events {
@@ -57,7 +57,7 @@ func Example() {
 		Push:  true,
 		Local: publisher,
 		Watch: alone,
-		Conn:  new(link.Pool).Conn, // of a node on its own, never asked
+		Conn:  new(link.Pool).Conn, // not used by a single node
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -83,7 +83,7 @@ func Example() {
 	cancel()
 	fmt.Println("ended:", <-ended)
 	// Output:
-	// from now on, behind position 0
+	// from now on, after position 0
 	// 1 counter/42 added {"by":3}
 	// ended: <nil>
 }

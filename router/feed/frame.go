@@ -13,28 +13,27 @@ import (
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
 
-// maxPosition is the highest position that a peer may name: the bits above it
-// are kept for the number of a log, which is 0 today.
+// maxPosition is the highest position that a peer may send. The higher bits are
+// reserved for a number of the log, which is always 0 so far.
 const maxPosition = 1<<48 - 1
 
-// errRefused reports a batch that no honest publisher sends.
+// errRefused reports a batch that no correct publisher sends.
 var errRefused = errors.New("feed: refused")
 
-// frame is a dense run of commits in a publisher's ring: the unit of pushing.
-// It is immutable, apart from its encoding, which the first stream that needs
-// it makes for all of them.
+// frame is the unit of pushing: a dense run of commits in a publisher's ring. It
+// is immutable, apart from its encoding, which is made on first use.
 type frame struct {
 	from, to eventstore.Position
-	commits  []eventstore.Commit // nil: too large to be pushed, to be read from the log
+	commits  []eventstore.Commit // nil: too large to push; subscribers read it from the log
 	bytes    int
 
 	encode sync.Once
 	wire   []byte
 }
 
-// frames cuts a batch into frames: at 256 KiB, and wherever it is not dense.
-// A commit that alone is larger (hosts accept none that is) becomes a frame
-// without commits, so that no message is ever too large to be received.
+// frames cuts a batch into frames: where it is not dense, and so that each has at
+// most 256 KiB. A larger commit, which no engine accepts, becomes a frame without
+// commits, so that no message is too large to be received.
 func frames(batch []eventstore.Commit) []*frame {
 	var fs []*frame
 	start, size := 0, 0
@@ -64,12 +63,12 @@ func frames(batch []eventstore.Commit) []*frame {
 }
 
 const (
-	minWeight   = 160 // a commit without its strings
+	minWeight   = 192 // a commit without its strings
 	eventWeight = 64  // an event without its
 )
 
-// weight is about what a commit takes in memory, in bytes, and at least what
-// it takes on the wire.
+// weight estimates the memory of a commit in bytes. It is at least the commit's
+// size on the wire.
 func weight(c *eventstore.Commit) int {
 	n := minWeight + len(c.Stream.Type) + len(c.Stream.ID) + len(c.Key) + len(c.Meta.Client) + len(c.Meta.Trace)
 	for i := range c.Events {
@@ -78,8 +77,8 @@ func weight(c *eventstore.Commit) int {
 	return n
 }
 
-// encoded returns the frame as a FeedBatch of one frame. Such encodings can be
-// put one behind the other: to protocol buffers that is a FeedBatch of them all.
+// encoded returns the encoding of a FeedBatch with this frame. Concatenated
+// encodings are the encoding of a FeedBatch with all their frames.
 func (f *frame) encoded() []byte {
 	f.encode.Do(func() {
 		if f.commits != nil {
@@ -88,7 +87,8 @@ func (f *frame) encoded() []byte {
 				f.wire = wire
 				return
 			}
-			// Text that is not UTF-8 can't be pushed. It can be read.
+			// Text that is not UTF-8 cannot be pushed. Subscribers read it from
+			// the log.
 		}
 		f.wire = encodeSkip(f.from, f.to)
 	})
@@ -99,8 +99,8 @@ func batchOf(f *peer.FeedFrame) *peer.FeedBatch {
 	return &peer.FeedBatch{Frames: []*peer.FeedFrame{f}}
 }
 
-// message turns a frame into its message. The parts are allocated together:
-// the store's goroutine does not wait for this, but the streams do.
+// message returns the message of a frame. It allocates all parts in four slices,
+// because streams wait for the encoding.
 func message(f *frame) *peer.Commits {
 	events := 0
 	for i := range f.commits {
@@ -121,7 +121,10 @@ func message(f *frame) *peer.Commits {
 		m.Type, m.Id = c.Stream.Type, c.Stream.ID
 		m.Version, m.Position = uint64(c.Version), uint64(c.Position)
 		m.Key, m.AtUs = c.Key, c.At.UnixMicro()
-		m.Client, m.Trace = c.Meta.Client, c.Meta.Trace
+		m.Client, m.Trace, m.Depth = c.Meta.Client, c.Meta.Trace, uint32(c.Meta.Depth)
+		if w := c.Meta.Wake; w.Known {
+			m.Wake = &peer.Wake{AtUs: w.Micros, Revision: int32(w.Revision)}
+		}
 		m.Events = evRefs[:n:n]
 		refs[i] = m
 		evs, evRefs = evs[n:], evRefs[n:]
@@ -145,7 +148,7 @@ func encodeLog(log string) []byte { return marshal(&peer.FeedBatch{Log: log}) }
 
 func mustEncode(f *peer.FeedFrame) []byte { return marshal(batchOf(f)) }
 
-// marshal encodes a batch of numbers and ids, which can't fail.
+// marshal encodes a batch that has only numbers and ids, so encoding cannot fail.
 func marshal(m *peer.FeedBatch) []byte {
 	b, err := proto.Marshal(m)
 	if err != nil {
@@ -154,8 +157,8 @@ func marshal(m *peer.FeedBatch) []byte {
 	return b
 }
 
-// decode takes over what a batch says. What a refused frame said is left out,
-// and the error, which is an errRefused, says why; the frames before it count.
+// decode copies a batch into an arrival. If a frame is refused, the error is an
+// errRefused, and the arrival has the frames before it.
 func decode(b *peer.FeedBatch, a *arrival) error {
 	a.log = b.GetLog()
 	for _, f := range b.GetFrames() {
@@ -186,8 +189,8 @@ func decode(b *peer.FeedBatch, a *arrival) error {
 	return nil
 }
 
-// decodeCommits checks a run of commits and takes it over. A run that passes
-// is dense, from its first position to its last.
+// decodeCommits checks and copies a run of commits. A run without an error is
+// dense, from its first position to its last.
 func decodeCommits(m *peer.Commits) (run, error) {
 	refuse := func(format string, args ...any) (run, error) {
 		return run{}, fmt.Errorf("%w: commits %d to %d: %s", errRefused, m.GetFrom(), m.GetTo(), fmt.Sprintf(format, args...))
@@ -224,8 +227,8 @@ func decodeCommits(m *peer.Commits) (run, error) {
 		if err := s.Validate(); err != nil {
 			return refuse("commit %d: %v", i, err)
 		}
-		if c.GetKey() == "" {
-			return refuse("commit %d has no key", i)
+		if c.GetKey() == "" || c.GetDepth() > math.MaxInt32 {
+			return refuse("commit %d has the key %q and the depth %d", i, c.GetKey(), c.GetDepth())
 		}
 		evs := all[:n:n]
 		all = all[n:]
@@ -241,10 +244,18 @@ func decodeCommits(m *peer.Commits) (run, error) {
 			Version:  eventstore.Version(c.GetVersion()),
 			Key:      c.GetKey(),
 			At:       time.UnixMicro(c.GetAtUs()).UTC(),
-			Meta:     eventstore.Meta{Client: c.GetClient(), Trace: c.GetTrace()},
+			Meta:     metaOf(c),
 			Events:   evs,
 		}
 		r.bytes += weight(&r.commits[i])
 	}
 	return r, nil
+}
+
+func metaOf(c *peer.Commit) eventstore.Meta {
+	m := eventstore.Meta{Client: c.GetClient(), Trace: c.GetTrace(), Depth: int(c.GetDepth())}
+	if w := c.GetWake(); w != nil {
+		m.Wake = eventstore.Wake{Known: true, Micros: w.GetAtUs(), Revision: int(w.GetRevision())}
+	}
+	return m
 }

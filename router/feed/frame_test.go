@@ -21,11 +21,11 @@ func TestFramesAreCutBetweenCommitsAndAtTheirBound(t *testing.T) {
 		c.Events[1].Data = make([]byte, 20<<10)
 		batch = append(batch, c)
 	}
-	batch[50].Events[0].Data = make([]byte, frameBytes) // hosts accept none that is this large
+	batch[50].Events[0].Data = make([]byte, frameBytes) // larger than an engine accepts
 	next, unpushed := eventstore.Position(1), 0
 	for _, f := range frames(batch) {
 		if f.from != next {
-			t.Fatalf("a frame from %d behind %d", f.from, next-1)
+			t.Fatalf("a frame begins at %d after %d", f.from, next-1)
 		}
 		next = f.to + 1
 		if f.commits == nil {
@@ -52,11 +52,13 @@ func TestFramesAreDenseInside(t *testing.T) {
 	}
 }
 
-// What a publisher encodes is what a subscriber decodes, several frames put
-// together and through the message that hides the encoding as well.
-func TestFramesComeBackAsTheyWere(t *testing.T) {
+// A subscriber can decode a publisher's frames, including concatenated ones in a
+// preencoded message.
+func TestFramesRoundTrip(t *testing.T) {
 	t.Parallel()
 	log := history(rand.New(rand.NewPCG(1, 2)), 7, 50)
+	log[2].Meta.Wake = eventstore.Wake{Known: true, Micros: 1_700_000_000_000_001, Revision: -2}
+	log[3].Meta.Depth, log[3].Meta.Wake = 7, eventstore.Wake{Known: true}
 	log[3].Meta.Trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	var wire []byte
 	for i := 0; i < len(log); i += 10 {
@@ -94,7 +96,7 @@ func TestFramesComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-// A commit that can't be encoded is read from the log instead.
+// Subscribers read a commit that cannot be encoded from the log.
 func TestFrameThatCannotBeEncodedIsSkipped(t *testing.T) {
 	t.Parallel()
 	c := commit(4, 1)
@@ -108,7 +110,7 @@ func TestFrameThatCannotBeEncodedIsSkipped(t *testing.T) {
 	}
 }
 
-func TestNonsenseIsRefused(t *testing.T) {
+func TestInvalidFramesAreRefused(t *testing.T) {
 	t.Parallel()
 	good := func() *peer.Commits { return message(frames([]eventstore.Commit{commit(2, 2), commit(5, 3)})[0]) }
 	if _, err := decodeCommits(good()); err != nil {
@@ -153,12 +155,12 @@ func TestNonsenseIsRefused(t *testing.T) {
 	}
 	var a arrival
 	if err := decode(&peer.FeedBatch{Frames: []*peer.FeedFrame{nil, {}}}, &a); err != nil {
-		t.Errorf("a frame of a kind to come: %v", err)
+		t.Errorf("a frame of an unknown kind: %v", err)
 	}
 }
 
-// Whatever a peer sends, what is accepted is dense inside, and what is
-// delivered from it is dense behind the watermark.
+// A frame of a peer that is accepted is dense, and its delivered commits follow
+// the watermark without a hole.
 func FuzzFeedBatch(f *testing.F) {
 	log := history(rand.New(rand.NewPCG(3, 4)), 40, 20)
 	for i := 0; i < len(log); i += 5 {
@@ -205,12 +207,12 @@ func FuzzFeedBatch(f *testing.F) {
 			}
 			for _, c := range cs {
 				if c.First() != w+1 {
-					t.Fatalf("behind %d came %d to %d", w, c.First(), c.Position)
+					t.Fatalf("after %d, positions %d to %d were delivered", w, c.First(), c.Position)
 				}
 				w = c.Position
 			}
 		}
-		q.note(time.Unix(1, 0))
+		q.updateTimes(time.Unix(1, 0))
 		if q.events < 0 || q.bytes < 0 || q.known() < q.w {
 			t.Fatalf("%d events, %d bytes, known %d", q.events, q.bytes, q.known())
 		}

@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// history makes n commits of one to three events each, behind position after.
+// history returns n commits of one to three events each, after a position.
 func history(rng *rand.Rand, after eventstore.Position, n int) []eventstore.Commit {
 	cs := make([]eventstore.Commit, n)
 	for i := range cs {
@@ -49,7 +49,7 @@ func commit(last eventstore.Position, events int) eventstore.Commit {
 	return c
 }
 
-// runOf makes the run that a frame of these commits would become.
+// runOf returns the run of a frame with these commits.
 func runOf(src *source, cs []eventstore.Commit) run {
 	r := run{from: cs[0].First(), to: cs[len(cs)-1].Position, commits: cs, src: src}
 	for i := range cs {
@@ -59,16 +59,16 @@ func runOf(src *source, cs []eventstore.Commit) run {
 	return r
 }
 
-// memory is a log in memory whose faults a test chooses. Only what a
-// Subscriber uses is there; anything else would panic.
+// memory is a log in memory whose faults a test chooses. Methods that a
+// Subscriber does not use panic.
 type memory struct {
 	eventstore.Store
 
 	mu        sync.Mutex
 	log       []eventstore.Commit
 	id        string
-	err       error // of every question
-	accepted  bool  // Check finds nothing wrong with a log that went back
+	err       error // answer to every question
+	accepted  bool  // Check accepts a log that went back
 	witnessed eventstore.Position
 	reads     int
 	heads     int
@@ -88,7 +88,8 @@ func (m *memory) LogID() string {
 	return m.id
 }
 
-// asked tells how often the log was asked for its head, and read.
+// asked returns how often the log was asked for its head, and how often it was
+// read.
 func (m *memory) asked() (heads, reads int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -161,7 +162,7 @@ func (m *memory) fail(err error) {
 	m.err = err
 }
 
-// accept makes Check content with a log that went back.
+// accept makes Check accept a log that went back.
 func (m *memory) accept() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -175,7 +176,7 @@ func (m *memory) cutTo(p eventstore.Position) {
 	m.log = slices.DeleteFunc(slices.Clone(m.log), func(c eventstore.Commit) bool { return c.Position > p })
 }
 
-// witness checks what a Subscriber delivers: dense, in order, once.
+// witness checks that a Subscriber delivers events dense, in order and once.
 type witness struct {
 	mu      sync.Mutex
 	begun   bool
@@ -203,7 +204,7 @@ func (d *witness) deliver(cs []eventstore.Commit) {
 	}
 	for i := range cs {
 		if cs[i].First() != d.w+1 {
-			d.faults = append(d.faults, fmt.Errorf("behind %d came the commit %d to %d", d.w, cs[i].First(), cs[i].Position))
+			d.faults = append(d.faults, fmt.Errorf("after %d, the commit %d to %d was delivered", d.w, cs[i].First(), cs[i].Position))
 		}
 		d.w = cs[i].Position
 	}
@@ -212,10 +213,10 @@ func (d *witness) deliver(cs []eventstore.Commit) {
 	d.changed = make(chan struct{})
 }
 
-// waitMost bounds each wait for something that ought to happen soon.
+// waitMost bounds each wait for an event that should happen soon.
 const waitMost = 2 * time.Minute
 
-// wait returns when everything up to p was delivered.
+// wait waits until everything up to p was delivered.
 func (d *witness) wait(t testing.TB, p eventstore.Position) {
 	t.Helper()
 	late := time.After(waitMost)
@@ -274,7 +275,7 @@ func start(t testing.TB, cfg SubscriberConfig) *Subscriber {
 	return s
 }
 
-// waitStarted returns when a subscriber has started.
+// waitStarted waits until a subscriber has started.
 func waitStarted(t testing.TB, s *Subscriber) {
 	t.Helper()
 	select {
@@ -284,7 +285,7 @@ func waitStarted(t testing.TB, s *Subscriber) {
 	}
 }
 
-// views is a cluster whose membership a test chooses.
+// views is a cluster whose members a test chooses.
 type views struct {
 	mu   sync.Mutex
 	view *cluster.View

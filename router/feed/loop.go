@@ -14,41 +14,41 @@ import (
 	"github.com/ganglion-es/ganglion/router/cluster"
 )
 
-// loop is what only the goroutine of Run touches. It alone decides and
-// delivers; the others bring it what peers push and what the log answers.
+// loop is the state of Run's goroutine, which makes all decisions and delivers.
+// Other goroutines send it arrivals from publishers and answers from the log.
 type loop struct {
 	*Subscriber
-	ctx context.Context // ends when Run is to end
+	ctx context.Context // ends when Run must end
 	wg  sync.WaitGroup
 
 	seq     sequence
 	started bool   // W is known
-	lost    error  // set: nothing is delivered until Reset
+	lost    error  // if set, nothing is delivered until Reset
 	log     string // the incarnation that is delivered
-	epoch   uint64 // counts resets: what began before the last one is ignored
+	epoch   uint64 // number of resets; arrivals and answers of an earlier epoch are ignored
 
 	view   *cluster.View
 	remote map[string]*source // by member id
 	local  *source
 
-	questions chan question
-	answers   chan answer
-	asking    bool      // a question is with the log; there is never a second
-	lastAsk   time.Time // when it was put
-	short     bool      // the last answer was no full page: the head may be near
-	failing   bool      // the last question was not answered
-	wait      time.Duration
-	retryAt   time.Time
-	lookNow   bool        // a stream has opened: ask for the head
-	discover  []time.Time // … and when to, for what a dead publisher left behind
+	questions  chan question
+	answers    chan answer
+	asking     bool      // a question to the log is unanswered; there is one at a time
+	lastAsk    time.Time // when it was asked
+	short      bool      // the last answer was less than a page: the head may be near
+	failing    bool      // the last question failed
+	wait       time.Duration
+	retryAt    time.Time
+	checkHead  bool        // ask for the head as soon as possible
+	headChecks []time.Time // when to ask for the head, for events of a dead publisher
 
-	out      []eventstore.Commit // to be delivered
-	lastPush *eventstore.Commit  // the last in out that was pushed
+	out      []eventstore.Commit // not delivered yet
+	lastPush *eventstore.Commit  // the last one in out that was pushed
 }
 
-// Run delivers until ctx ends, and then returns nil; all it started has
-// ended by then. A damaged or closed log ends it with an error. It can be
-// called once.
+// Run delivers until ctx ends, and then returns nil. It returns an error if the
+// log is damaged or closed. When it returns, all its goroutines have ended. It
+// can be called once.
 func (s *Subscriber) Run(ctx context.Context) error {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("feed: Run was called before")
@@ -64,17 +64,17 @@ func (s *Subscriber) Run(ctx context.Context) error {
 	}
 	defer l.wg.Wait()
 	defer cancel()
-	l.wg.Go(l.answer)
+	l.wg.Go(l.askQuestions)
 
-	err := l.run()
+	err := l.serve()
 	if err != nil {
-		s.cfg.Logger.Error("the feed has stopped for good", "error", err)
+		s.cfg.Logger.Error("the feed has stopped permanently", "err", err)
 		s.lost.Store(&err)
 	}
 	return err
 }
 
-func (l *loop) run() error {
+func (l *loop) serve() error {
 	var views <-chan *cluster.View
 	if l.cfg.Push {
 		views = l.cfg.Watch(l.ctx)
@@ -88,20 +88,20 @@ func (l *loop) run() error {
 			return nil
 		case v, ok := <-views:
 			if !ok {
-				views = nil // it ends with ctx
+				views = nil // closed when ctx ends
 				break
 			}
 			l.view = v
-			l.listen()
+			l.updateStreams()
 		case a := <-l.arrivals:
-			l.arrived(a)
-			// What else is there is taken along, so that under load a call
-			// of Deliver has much to do.
+			l.handleArrival(a)
+			// Process all pending arrivals, so that under load one call of
+			// Deliver has many commits.
 			for n := len(l.arrivals); n > 0; n-- {
-				l.arrived(<-l.arrivals)
+				l.handleArrival(<-l.arrivals)
 			}
 		case a := <-l.answers:
-			err = l.answered(a)
+			err = l.handleAnswer(a)
 		case r := <-l.resets:
 			l.reset(r.log, r.w)
 			close(r.done)
@@ -111,11 +111,11 @@ func (l *loop) run() error {
 		if err != nil {
 			return err
 		}
-		timer.Reset(l.plan(time.Now()))
+		timer.Reset(l.schedule(time.Now()))
 	}
 }
 
-// begin starts to deliver the incarnation log behind w.
+// begin starts to deliver the incarnation log after w.
 func (l *loop) begin(log string, w eventstore.Position) {
 	l.seq.reset(w)
 	l.log, l.started = log, true
@@ -128,16 +128,16 @@ func (l *loop) begin(log string, w eventstore.Position) {
 	default:
 		close(l.Subscriber.started)
 	}
-	l.listen()
+	l.updateStreams()
 }
 
-// reset takes a call of Reset.
+// reset executes a call of Reset.
 func (l *loop) reset(log string, w eventstore.Position) {
 	if l.lost != nil {
-		l.cfg.Logger.Warn("the feed goes on with the log that went back", "position", w)
+		l.cfg.Logger.Warn("the feed continues with the log that went back", "position", w)
 	}
 	l.epoch++
-	l.lost, l.lookNow, l.discover = nil, false, nil
+	l.lost, l.checkHead, l.headChecks = nil, false, nil
 	l.Subscriber.lost.Store(nil)
 	for id, src := range l.remote {
 		src.cancel()
@@ -151,10 +151,10 @@ func (l *loop) reset(log string, w eventstore.Position) {
 	l.begin(log, w)
 }
 
-// listen opens and closes streams so that there is one to every domain member
-// of the view, whatever its state: a starting one may be ready in another
-// member's view, a draining one still commits.
-func (l *loop) listen() {
+// updateStreams opens and closes streams, so that every domain member of the view
+// has one. The member's state does not matter: a starting member may be ready in
+// another view, and a draining member still commits.
+func (l *loop) updateStreams() {
 	if !l.started || !l.cfg.Push {
 		return
 	}
@@ -180,7 +180,7 @@ func (l *loop) listen() {
 			now := time.Now()
 			l.vanished.Store(&now)
 		}
-		l.lookSoon()
+		l.checkHeadSoon()
 	}
 	for id, m := range want {
 		if l.remote[id] == nil {
@@ -201,26 +201,27 @@ func (l *loop) open(m cluster.Member, local bool) *source {
 	src := &source{member: m, local: local, epoch: l.epoch, cancel: cancel, made: time.Now()}
 	l.wg.Go(func() {
 		defer cancel()
-		l.follow(ctx, src)
+		l.keepStream(ctx, src)
 	})
 	return src
 }
 
-// arrived takes what a source heard. Also a source that was closed because
-// its member left is listened to, for what it said before; one from before a
-// Reset is not. Events of another incarnation are never delivered: the peer or
-// this node has not noticed yet that the log went back, and the log knows which.
-func (l *loop) arrived(a arrival) {
+// handleArrival processes a batch of a source. The source may have been closed
+// in the meantime because its member left. Arrivals from before a Reset are
+// ignored. Events of another incarnation are never delivered: they mean that
+// either the peer or this node has not noticed yet that the log went back, so
+// the log is asked.
+func (l *loop) handleArrival(a arrival) {
 	if l.lost != nil || !l.started || a.src.epoch != l.epoch {
 		return
 	}
 	switch {
 	case a.log == l.log:
 		a.src.foreign.Store(false)
-	case a.says():
+	case a.concernsLog():
 		if !a.src.foreign.Swap(true) {
-			l.cfg.Logger.Warn("a peer's events are of another log; the log is asked", "member", a.src.member.ID, "log", l.log, "other", a.log)
-			l.lookNow = true
+			l.cfg.Logger.Warn("a peer sends events of another log; the log is asked", "member", a.src.member.ID, "log", l.log, "other", a.log)
+			l.checkHead = true
 		}
 		a.runs, a.skip, a.head = nil, 0, 0
 	}
@@ -233,24 +234,24 @@ func (l *loop) arrived(a arrival) {
 	if a.skip != 0 {
 		l.counters.skips.Add(1)
 		l.seq.claim(a.skip, a.src)
-		l.seq.hurry(a.skip)
+		l.seq.readUpTo(a.skip)
 	}
-	l.lookNow = l.lookNow || a.opened
+	l.checkHead = l.checkHead || a.opened
 	if a.ended {
-		l.lookSoon()
+		l.checkHeadSoon()
 	}
-	l.gather()
+	l.advance()
 }
 
-// gather moves the watermark as far as it goes.
-func (l *loop) gather() {
+// advance moves the watermark over all parked runs that it reaches.
+func (l *loop) advance() {
 	for {
 		commits, src, refused, ok := l.seq.next()
 		if !ok {
 			return
 		}
 		if refused {
-			l.disbelieve(src, "a frame begins within a commit that was delivered")
+			l.reject(src, "a frame begins inside a commit that was delivered")
 			continue
 		}
 		events := uint64(commits[len(commits)-1].Position - commits[0].First() + 1)
@@ -261,14 +262,15 @@ func (l *loop) gather() {
 			l.lastPush = &commits[len(commits)-1]
 		}
 		if l.out == nil {
-			l.out = slices.Clip(commits) // an append copies; what the publishers share stays as it is
+			l.out = slices.Clip(commits) // so that an append copies, since publishers share the slice
 		} else {
 			l.out = append(l.out, commits...)
 		}
 	}
 }
 
-// deliver hands on what was gathered, and lets others know where this node is.
+// deliver delivers the commits up to the watermark and publishes the state of
+// the loop.
 func (l *loop) deliver() {
 	if len(l.out) > 0 {
 		if c := l.lastPush; c != nil {
@@ -278,7 +280,7 @@ func (l *loop) deliver() {
 		l.out, l.lastPush = nil, nil
 		l.watermark.Store(uint64(l.seq.w))
 	}
-	l.seq.note(time.Now())
+	l.seq.updateTimes(time.Now())
 	if since := l.seq.behind(); since.IsZero() {
 		l.behind.Store(nil)
 	} else if b := l.behind.Load(); b == nil || !b.Equal(since) {
@@ -288,8 +290,8 @@ func (l *loop) deliver() {
 	l.parked.Store(int64(l.seq.events))
 }
 
-// disbelieve notes that a source said what is not so.
-func (l *loop) disbelieve(src *source, what string) {
+// reject ends the stream of a source that sent a false position.
+func (l *loop) reject(src *source, what string) {
 	l.counters.refused.Add(1)
 	if src == nil || src.local {
 		return
@@ -297,22 +299,23 @@ func (l *loop) disbelieve(src *source, what string) {
 	src.refuse(fmt.Errorf("%w: %s", errRefused, what))
 }
 
-// lookSoon asks the log for its head now, and again a little later.
-func (l *loop) lookSoon() {
+// checkHeadSoon schedules questions for the log's head: now, after 50 ms and
+// after 200 ms.
+func (l *loop) checkHeadSoon() {
 	now := time.Now()
-	l.discover = l.discover[:0]
-	for _, d := range lookAfterEnd {
-		l.discover = append(l.discover, now.Add(d))
+	l.headChecks = l.headChecks[:0]
+	for _, d := range headChecksAfterEnd {
+		l.headChecks = append(l.headChecks, now.Add(d))
 	}
 }
 
-// plan puts the question to the log that is due, if one is, and returns how
-// long nothing needs to be done.
-func (l *loop) plan(now time.Time) time.Duration {
+// schedule asks the log a question if one is due, and returns how long the loop
+// may sleep.
+func (l *loop) schedule(now time.Time) time.Duration {
 	if l.asking || l.lost != nil {
-		return time.Hour // the answer wakes the loop, or Reset
+		return time.Hour // the answer or Reset wakes the loop
 	}
-	next := now.Add(tailEvery) // by then health is looked at again
+	next := now.Add(pollEvery) // to check the health of streams again
 	due := func(at time.Time) bool {
 		if at.After(now) {
 			if at.Before(next) {
@@ -335,18 +338,18 @@ func (l *loop) plan(now time.Time) time.Duration {
 		}
 	case !l.seq.missing.IsZero() && due(l.seq.missing.Add(patience)):
 		l.counters.holes.Add(1)
-		l.seq.hurry(l.seq.known())
+		l.seq.readUpTo(l.seq.known())
 		q.upTo, ask = l.seq.urgent, true
 	default:
-		for len(l.discover) > 0 && due(l.discover[0]) {
-			l.discover = l.discover[1:]
+		for len(l.headChecks) > 0 && due(l.headChecks[0]) {
+			l.headChecks = l.headChecks[1:]
 			ask = true
 		}
-		ask = ask || l.lookNow
-		l.lookNow = false
+		ask = ask || l.checkHead
+		l.checkHead = false
 		every := headEvery
-		if l.tailing(now) {
-			every = tailEvery
+		if l.mustPoll(now) {
+			every = pollEvery
 		} else {
 			q.patient = !ask
 		}
@@ -355,16 +358,16 @@ func (l *loop) plan(now time.Time) time.Duration {
 	if !ask {
 		return next.Sub(now)
 	}
-	l.seq.ask()
+	l.seq.noteQuestion()
 	l.asking, l.lastAsk = true, now
 	l.counters.asks.Add(1)
-	l.questions <- q // never waits: there is room for the only one
+	l.questions <- q // does not block: the channel has room for one
 	return time.Hour
 }
 
-// tailing tells whether some live domain member's events may come to be known
-// by reading the log alone.
-func (l *loop) tailing(now time.Time) bool {
+// mustPoll reports whether a live domain member has no healthy stream, so that
+// only the log has its events.
+func (l *loop) mustPoll(now time.Time) bool {
 	if !l.cfg.Push || l.view == nil {
 		return true
 	}

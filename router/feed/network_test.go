@@ -29,8 +29,8 @@ func (s peerServer) Feed(r *peer.FeedRequest, stream grpc.ServerStreamingServer[
 	return s.feedServer.Feed(r, stream)
 }
 
-// network connects the nodes of a test: in memory, so that a synctest bubble
-// sees all of it, or over loopback.
+// network connects the nodes of a test, in memory (for synctest bubbles) or over
+// loopback.
 type network struct {
 	t        testing.TB
 	loopback bool
@@ -73,11 +73,11 @@ func (n *network) serve(f feedServer) (addr string) {
 	srv := grpc.NewServer()
 	peer.RegisterPeerServer(srv, peerServer{feedServer: f})
 	n.servers[addr] = srv
-	go func() { _ = srv.Serve(l) }() // ended and waited for by Stop
+	go func() { _ = srv.Serve(l) }() // Stop ends it and waits for it
 	return addr
 }
 
-// stop kills a peer's server: its streams end at once.
+// stop kills a peer's server, which ends its streams immediately.
 func (n *network) stop(addr string) {
 	n.mu.Lock()
 	srv := n.servers[addr]
@@ -116,7 +116,7 @@ func (n *network) conn(addr string) (conn *grpc.ClientConn, release func(), err 
 	return c, release, err
 }
 
-// drop closes the connection to an address under those who use it.
+// drop closes the connection to an address while it is in use.
 func (n *network) drop(addr string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -137,7 +137,7 @@ func (n *network) close() {
 	}
 }
 
-// domain makes a ready domain member.
+// domain returns a ready domain member.
 func domain(id, addr string) cluster.Member {
 	return cluster.Member{ID: id, Boot: 1, Domain: true, State: cluster.Ready, PeerAddr: addr}
 }

@@ -17,41 +17,41 @@ type PublisherConfig struct {
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
 
-	frames, bytes int // the ring's bounds; smaller ones in tests
+	frames, bytes int // bounds of the ring in tests; 0: the defaults
 }
 
-// Publisher pushes what its node commits to every subscriber. Its memory is
-// one ring for all of them: 4096 frames or 8 MiB of commits, and as much again
-// for their encodings, which are made when the first stream asks and shared by
+// Publisher pushes the commits of its node to every subscriber. All subscribers
+// share one ring of 4096 frames or 8 MiB of commits, and as much memory again for
+// the frames' encodings. The first stream that needs an encoding makes it for
 // all. A stream holds a cursor into the ring and one batch.
 //
-// It is safe for concurrent use, except that calls of Publish follow each
-// other, in the order of the log.
+// It is safe for concurrent use, except that calls of Publish must follow each
+// other in the order of the log.
 type Publisher struct {
 	log *slog.Logger
 
 	mu          sync.Mutex
 	ring        []*frame            // frame number n is at n % len(ring)
-	first, next uint64              // the numbers of the oldest frame and of the one to come
+	first, next uint64              // numbers of the oldest frame and of the next one
 	bytes       int                 // of the frames in the ring
 	maxBytes    int                 //
-	logID       string              // the incarnation of the log that all frames and the head belong to
+	logID       string              // the incarnation of all frames and of the head
 	head        eventstore.Position // of the last event published; 0: none yet
 	bye         bool
-	wake        chan struct{} // closed when there is something new
-	waiting     bool          // somebody waits on wake
+	wake        chan struct{} // closed after a change
+	waiting     bool          // a cursor waits on wake
 
 	stats PublisherStats
 }
 
-// PublisherStats counts what a Publisher has done since it was made.
+// PublisherStats has a Publisher's counters since its creation, and its state.
 type PublisherStats struct {
-	Head        eventstore.Position `json:"head"`        // the last position that was published
-	Subscribers int                 `json:"subscribers"` // streams open now, the local one included
+	Head        eventstore.Position `json:"head"`        // the last published position
+	Subscribers int                 `json:"subscribers"` // open streams, including the local one
 	Frames      uint64              `json:"frames"`      // published
 	Events      uint64              `json:"events"`      // published
-	Skips       uint64              `json:"skips"`       // times that a subscriber fell out of the ring
-	RingBytes   int                 `json:"ring_bytes"`  // in the ring now
+	Skips       uint64              `json:"skips"`       // how often a subscriber fell out of the ring
+	RingBytes   int                 `json:"ring_bytes"`  // in the ring
 }
 
 // NewPublisher returns a Publisher that has published nothing.
@@ -74,10 +74,10 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 	return p
 }
 
-// Publish takes over a batch that this node has committed. It is an
-// eventstore.Committed: batches come in the order of the log, and it never
-// blocks, whatever the subscribers do. The batch is shared from then on:
-// nobody changes it.
+// Publish publishes a batch that this node has committed. It is an
+// eventstore.Committed: its calls follow the order of the log. It does not
+// block, even if subscribers are slow. The caller must not change the batch
+// afterwards.
 func (p *Publisher) Publish(log string, batch []eventstore.Commit) {
 	fs := frames(batch)
 	if len(fs) == 0 {
@@ -85,7 +85,7 @@ func (p *Publisher) Publish(log string, batch []eventstore.Commit) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.follow(log)
+	p.switchLog(log)
 	for _, f := range fs {
 		if p.next-p.first == uint64(len(p.ring)) {
 			p.evict()
@@ -110,7 +110,7 @@ func (p *Publisher) evict() {
 	p.first++
 }
 
-// notify wakes whoever waits for news.
+// notify wakes the cursors that wait.
 func (p *Publisher) notify() {
 	if p.waiting {
 		close(p.wake)
@@ -118,8 +118,8 @@ func (p *Publisher) notify() {
 	}
 }
 
-// Bye says that everything this node has committed and ever will commit has
-// been published: every stream ends once it has sent that.
+// Bye declares that this node has published all its commits and will commit
+// nothing more. Every stream ends once it has sent them and BYE.
 func (p *Publisher) Bye() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,16 +127,15 @@ func (p *Publisher) Bye() {
 	p.notify()
 }
 
-// reset forgets what was published of other incarnations than log.
+// reset drops the frames of other incarnations than log.
 func (p *Publisher) reset(log string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.follow(log)
+	p.switchLog(log)
 }
 
-// follow forgets what was published of other incarnations than log. The caller
-// holds p.mu.
-func (p *Publisher) follow(log string) {
+// switchLog is reset without the lock; the caller holds p.mu.
+func (p *Publisher) switchLog(log string) {
 	if log == p.logID {
 		return
 	}
@@ -155,16 +154,15 @@ func (p *Publisher) Stats() PublisherStats {
 	return s
 }
 
-// cursor is one subscriber's place in the ring. It is used by one goroutine.
+// cursor is one subscriber's place in the ring. One goroutine uses it.
 type cursor struct {
 	p    *Publisher
-	next uint64              // the number of the frame that it takes next
-	seen eventstore.Position // the last position that it took, or skipped
+	next uint64              // number of the frame that it reads next
+	seen eventstore.Position // the last position that it read or skipped
 	buf  []*frame
 }
 
-// subscribe returns a cursor at the ring's head: what is published from now
-// on. It must be closed.
+// subscribe returns a cursor at the ring's head. It must be closed.
 func (p *Publisher) subscribe() *cursor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -178,23 +176,23 @@ func (c *cursor) close() {
 	c.p.stats.Subscribers--
 }
 
-// draw is what a cursor took from the ring.
-type draw struct {
-	log                string              // the incarnation that all of it belongs to
-	frames             []*frame            // valid until the next take
-	skipFrom, skipTo   eventstore.Position // what was missed; 0: nothing
+// reading is what a cursor read from the ring.
+type reading struct {
+	log                string              // the incarnation of all positions
+	frames             []*frame            // valid until the next read
+	skipFrom, skipTo   eventstore.Position // missed positions; 0: none
 	head               eventstore.Position
-	caughtUp, finished bool            // nothing is left now; nothing ever will be
-	wake               <-chan struct{} // closed at news; nil unless caught up
+	caughtUp, finished bool            // nothing is left to read; nothing will follow
+	wake               <-chan struct{} // closed after a change; nil unless caughtUp
 }
 
-// take returns what the cursor has not seen, as much as fits into one batch.
-// A cursor that fell out of the ring goes to its head.
-func (c *cursor) take() draw {
+// read returns the next frames, at most one batch. A cursor that fell out of the
+// ring moves to its head.
+func (c *cursor) read() reading {
 	p := c.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	d := draw{log: p.logID, head: p.head}
+	d := reading{log: p.logID, head: p.head}
 	if c.next < p.first {
 		if p.head > 0 {
 			d.skipFrom, d.skipTo = min(c.seen+1, p.head), p.head
@@ -220,9 +218,9 @@ func (c *cursor) take() draw {
 	return d
 }
 
-// Feed serves one subscriber: the events that this node commits from now on,
-// its head at least every 100 ms, and BYE at the end. It is the method of
-// peer.PeerServer, and blocks until the stream ends.
+// Feed serves one subscriber, as [peer.PeerServer] asks for. It sends the commits
+// that this node publishes from now on, the head at least every 100 ms, and BYE
+// at the end. It blocks until the stream ends.
 func (p *Publisher) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
 	c := p.subscribe()
 	defer c.close()
@@ -231,10 +229,10 @@ func (p *Publisher) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
-	due := true // the head comes first, so that the subscriber knows what it missed
+	due := true // send the head first, so that the subscriber knows what it missed
 	var wire []byte
 	for {
-		d := c.take()
+		d := c.read()
 		wire = wire[:0]
 		if d.skipTo != 0 {
 			wire = append(wire, encodeSkip(d.skipFrom, d.skipTo)...)
@@ -242,7 +240,7 @@ func (p *Publisher) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 		for _, f := range d.frames {
 			wire = append(wire, f.encoded()...)
 		}
-		// A head is news of everything up to it: it comes behind all of it.
+		// The head covers all positions up to it, so it follows their frames.
 		if d.caughtUp && (due || d.finished) {
 			wire = append(wire, encodeHead(d.head)...)
 			due = false
@@ -275,9 +273,9 @@ func (p *Publisher) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 	}
 }
 
-// preencoded returns a batch whose encoding is wire, without encoding it again
-// for every subscriber: protocol buffers send on what they do not know as it
-// is, and a message's fields may come in any number of pieces.
+// preencoded returns a batch whose encoding is wire, so that frames are not
+// encoded again for every subscriber. It works because protobuf sends unknown
+// fields unchanged and lets encoded fields be concatenated.
 func preencoded(wire []byte) *peer.FeedBatch {
 	b := new(peer.FeedBatch)
 	b.ProtoReflect().SetUnknown(wire)

@@ -9,18 +9,18 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// run is a dense run of commits that somebody brought.
+// run is a dense run of commits, from a publisher or from the log.
 type run struct {
 	from, to eventstore.Position
 	commits  []eventstore.Commit
 	events   int
 	bytes    int
-	src      *source // who pushed it; nil: it was read from the log
-	asked    uint64  // the sequence's asked when it came
+	src      *source // nil: it was read from the log
+	asked    uint64  // sequence.asked when it arrived
 }
 
-// after returns the commits of the run behind w. It is false if w stands in
-// the midst of a commit, which contradicts what was delivered.
+// after returns the commits of the run after w. It returns false if w is inside
+// a commit, which contradicts what was delivered.
 func (r *run) after(w eventstore.Position) ([]eventstore.Commit, bool) {
 	if r.from > w {
 		return r.commits, true
@@ -32,30 +32,32 @@ func (r *run) after(w eventstore.Position) ([]eventstore.Commit, bool) {
 	return rest, len(rest) == 0 || rest[0].First() == w+1
 }
 
-// sequence puts runs in order. It does no I/O and reads no clock; one
-// goroutine uses it.
+// sequence puts runs in order. It does no I/O and reads no clock. One goroutine
+// uses it.
 //
-// It holds the watermark W, always between two commits; what was parked above
-// W; and how far the log is known to go. That knowledge comes from peers, so
-// it is a claim until the log has been asked: ask marks the moment of a
-// question, end takes the answer, and what was claimed before the question
-// and lies past the answer was never true.
+// It holds the watermark W, which is always between two commits; the runs that
+// are parked above W; and how far the log is known to reach. That knowledge
+// comes from peers, so it is a claim until the log confirms it. noteQuestion
+// marks the moment at which the log is asked for its head, and endsAt brings the
+// answer: a claim from before the question that exceeds the answer was false.
 type sequence struct {
 	w eventstore.Position
 
 	parked        runs
-	events, bytes int // parked
+	events, bytes int // of the parked runs
 
-	asked  uint64 // how many questions were put to the log
+	asked  uint64 // questions to the log
 	before claim  // the furthest claim before the last question
-	fresh  claim  // … and since
+	fresh  claim  // the furthest claim since the last question
 
-	// urgent is how far the log is to be read without waiting for pushes.
+	// urgent is the position up to which the log must be read without waiting for
+	// pushes.
 	urgent eventstore.Position
-	// missing is since when the event W+1 is known to exist; zero: it isn't.
+	// missing is the time since which the event W+1 is known to exist; zero if it
+	// is not known to.
 	missing time.Time
-	// marks are known heads above W and when they were learned, oldest first.
-	marks []mark
+	// heads are known heads above W, oldest first.
+	heads []knownHead
 }
 
 type claim struct {
@@ -63,22 +65,23 @@ type claim struct {
 	src *source // nil: the log
 }
 
-type mark struct {
+// knownHead is a head of the log and when it became known.
+type knownHead struct {
 	pos eventstore.Position
 	at  time.Time
 }
 
-// Marks are at least 100 ms apart and at most 64, so they reach back 6.4 s
-// exactly; only whether 5 s have passed matters to anybody.
+// At most 64 known heads are kept, at least 100 ms apart, so they reach back
+// 6.4 s. Users of Behind compare it with 5 s.
 const (
-	marksApart = 100 * time.Millisecond
-	marksMost  = 64
+	headsApart = 100 * time.Millisecond
+	maxHeads   = 64
 )
 
-// reset forgets everything and begins anew behind w.
+// reset forgets everything and begins again after w.
 func (q *sequence) reset(w eventstore.Position) { *q = sequence{w: w, asked: q.asked} }
 
-// known is how far the log is known to go.
+// known returns how far the log is known to reach.
 func (q *sequence) known() eventstore.Position { return max(q.w, q.before.pos, q.fresh.pos) }
 
 // claim notes that src says that the log reaches p.
@@ -88,11 +91,11 @@ func (q *sequence) claim(p eventstore.Position, src *source) {
 	}
 }
 
-// hurry asks for the log to be read up to p at once.
-func (q *sequence) hurry(p eventstore.Position) { q.urgent = max(q.urgent, p) }
+// readUpTo notes that the log must be read up to p without waiting for pushes.
+func (q *sequence) readUpTo(p eventstore.Position) { q.urgent = max(q.urgent, p) }
 
-// ask notes that the log is asked a question now.
-func (q *sequence) ask() {
+// noteQuestion notes that the log is asked a question now.
+func (q *sequence) noteQuestion() {
 	q.asked++
 	if q.fresh.pos > q.before.pos {
 		q.before = q.fresh
@@ -100,17 +103,17 @@ func (q *sequence) ask() {
 	q.fresh = claim{}
 }
 
-// end takes the answer to the last question: the log ended at e. It returns
-// who had claimed before the question that it goes further.
-func (q *sequence) end(e eventstore.Position) (liars []*source) {
+// endsAt notes the answer to the last question: the log ends at e. It returns
+// the sources that had claimed more before the question.
+func (q *sequence) endsAt(e eventstore.Position) (wrong []*source) {
 	if q.before.pos > e && q.before.pos > q.w {
-		liars = append(liars, q.before.src)
+		wrong = append(wrong, q.before.src)
 	}
 	q.before = claim{pos: e}
 	kept := q.parked[:0]
 	for _, r := range q.parked {
 		if r.asked < q.asked && r.to > e {
-			liars = append(liars, r.src)
+			wrong = append(wrong, r.src)
 			q.events -= r.events
 			q.bytes -= r.bytes
 			continue
@@ -122,13 +125,13 @@ func (q *sequence) end(e eventstore.Position) (liars []*source) {
 	heap.Init(&q.parked)
 	q.urgent = min(q.urgent, q.known())
 	if q.known() == q.w {
-		q.missing, q.marks = time.Time{}, q.marks[:0]
+		q.missing, q.heads = time.Time{}, q.heads[:0]
 	}
-	return liars
+	return wrong
 }
 
-// offer takes over a run, unless it is old, or there is no room to park it:
-// then it is to be read from the log.
+// offer parks a run, or drops it if it is at or below W. It returns false if the
+// parked runs exceed their bound: then the run must be read from the log.
 func (q *sequence) offer(r run) (parked bool) {
 	if r.to <= q.w {
 		return true
@@ -137,7 +140,7 @@ func (q *sequence) offer(r run) (parked bool) {
 		q.claim(r.to, r.src)
 	}
 	if r.from > q.w+1 && (q.events+r.events > parkedEvents || q.bytes+r.bytes > parkedBytes) {
-		q.hurry(r.to)
+		q.readUpTo(r.to)
 		return false
 	}
 	r.asked = q.asked
@@ -147,9 +150,9 @@ func (q *sequence) offer(r run) (parked bool) {
 	return true
 }
 
-// next moves W over the parked run that begins at W+1 and returns its commits
-// and who brought it. Without such a run, ok is false. A run that contradicts
-// what was delivered comes back as refused, without commits.
+// next moves W over the parked run that contains W+1, and returns its commits
+// after W and its source. ok is false if no run contains W+1. If a run
+// contradicts delivered commits, refused is true and commits is nil.
 func (q *sequence) next() (commits []eventstore.Commit, src *source, refused, ok bool) {
 	for len(q.parked) > 0 && q.parked[0].from <= q.w+1 {
 		r := heap.Pop(&q.parked).(run)
@@ -168,14 +171,13 @@ func (q *sequence) next() (commits []eventstore.Commit, src *source, refused, ok
 	return nil, nil, false, false
 }
 
-// note brings the times up to date: since when the next event is missing, and
-// since when W is behind.
-func (q *sequence) note(now time.Time) {
+// updateTimes updates q.missing and q.heads.
+func (q *sequence) updateTimes(now time.Time) {
 	past := 0
-	for past < len(q.marks) && q.marks[past].pos <= q.w {
+	for past < len(q.heads) && q.heads[past].pos <= q.w {
 		past++
 	}
-	q.marks = slices.Delete(q.marks, 0, past)
+	q.heads = slices.Delete(q.heads, 0, past)
 	known := q.known()
 	if known == q.w {
 		q.missing = time.Time{}
@@ -184,19 +186,19 @@ func (q *sequence) note(now time.Time) {
 	if q.missing.IsZero() {
 		q.missing = now
 	}
-	n := len(q.marks)
-	if n == 0 || n < marksMost && known > q.marks[n-1].pos && now.Sub(q.marks[n-1].at) >= marksApart {
-		q.marks = append(q.marks, mark{pos: known, at: now})
+	n := len(q.heads)
+	if n == 0 || n < maxHeads && known > q.heads[n-1].pos && now.Sub(q.heads[n-1].at) >= headsApart {
+		q.heads = append(q.heads, knownHead{pos: known, at: now})
 	}
 }
 
-// behind is since when W has been behind a head that was known then; zero: it
-// is not behind.
+// behind returns the time since which the oldest known head above W has been
+// known; zero if W is at the known head.
 func (q *sequence) behind() time.Time {
-	if len(q.marks) == 0 {
+	if len(q.heads) == 0 {
 		return time.Time{}
 	}
-	return q.marks[0].at
+	return q.heads[0].at
 }
 
 // runs is a heap of runs by their first position.

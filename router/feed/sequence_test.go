@@ -10,9 +10,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// Whatever arrives in whatever order, doubled, overlapping or not at all,
-// what comes out is dense, in order and once; and what never arrived is
-// asked for.
+// Runs arrive in any order, repeated, overlapping or not at all. Commits come out
+// dense, in order and once. Missing ones are read from the log.
 func TestSequenceDeliversDenseInOrderOnce(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(300) {
@@ -22,7 +21,7 @@ func TestSequenceDeliversDenseInOrderOnce(t *testing.T) {
 			log := history(rng, start, 1+rng.IntN(200))
 			head := log[len(log)-1].Position
 
-			// Frames that overlap in every way, some twice, some never.
+			// Frames that overlap in every way. Some are repeated, some missing.
 			var frames []run
 			src := &source{}
 			for range 2 + rng.IntN(2) {
@@ -34,7 +33,7 @@ func TestSequenceDeliversDenseInOrderOnce(t *testing.T) {
 					i += n
 				}
 			}
-			// Mostly in order, as streams are, and sometimes not at all.
+			// Mostly in order, as on a stream, and sometimes shuffled.
 			for i := range frames {
 				if j := i + rng.IntN(1+rng.IntN(20)); j < len(frames) {
 					frames[i], frames[j] = frames[j], frames[i]
@@ -51,11 +50,11 @@ func TestSequenceDeliversDenseInOrderOnce(t *testing.T) {
 						return
 					}
 					if refused {
-						t.Fatal("an honest frame was refused")
+						t.Fatal("a correct frame was refused")
 					}
 					for _, c := range cs {
 						if c.First() != w+1 {
-							t.Fatalf("behind %d came %d to %d", w, c.First(), c.Position)
+							t.Fatalf("after %d, positions %d to %d were delivered", w, c.First(), c.Position)
 						}
 						w = c.Position
 					}
@@ -65,17 +64,17 @@ func TestSequenceDeliversDenseInOrderOnce(t *testing.T) {
 				q.offer(f)
 				drain()
 				if rng.IntN(10) == 0 { // the log is read
-					q.ask()
+					q.noteQuestion()
 					i := slices.IndexFunc(log, func(c eventstore.Commit) bool { return c.Position > w })
 					if i >= 0 {
 						q.offer(runOf(nil, log[i:min(i+1+rng.IntN(5), len(log))]))
 						drain()
 					}
 				}
-				if liars := q.end(head); len(liars) > 0 {
+				if liars := q.endsAt(head); len(liars) > 0 {
 					t.Fatal("an honest source was called a liar")
 				}
-				q.note(time.Unix(0, int64(w)))
+				q.updateTimes(time.Unix(0, int64(w)))
 				if q.w != w {
 					t.Fatalf("the watermark is %d, %d was delivered", q.w, w)
 				}
@@ -84,7 +83,7 @@ func TestSequenceDeliversDenseInOrderOnce(t *testing.T) {
 				}
 			}
 			if w < head {
-				q.ask()
+				q.noteQuestion()
 				i := slices.IndexFunc(log, func(c eventstore.Commit) bool { return c.Position > w })
 				q.offer(runOf(nil, log[i:]))
 				drain()
@@ -113,11 +112,11 @@ func TestSequenceParksNoMoreThanItsBounds(t *testing.T) {
 		t.Fatalf("kept %d, dropped %d", kept, dropped)
 	}
 	if want := eventstore.Position(11 + 2*parkedEvents); q.urgent != want {
-		t.Fatalf("the log is to be read up to %d, want %d: what was dropped", q.urgent, want)
+		t.Fatalf("the log must be read up to %d, want %d, the end of the dropped runs", q.urgent, want)
 	}
-	// The next event always has room: without it nothing would ever move.
+	// The run at W+1 always has room, or the sequence would be stuck.
 	if !q.offer(runOf(src, []eventstore.Commit{commit(11, 1)})) {
-		t.Fatal("the event behind the watermark was dropped")
+		t.Fatal("the event after the watermark was dropped")
 	}
 
 	q.reset(0)
@@ -128,28 +127,28 @@ func TestSequenceParksNoMoreThanItsBounds(t *testing.T) {
 	}
 }
 
-// A position that the log does not have is found out when the log is asked
-// after it was heard of, and not before: the log may have grown meanwhile.
-func TestSequenceFindsOutLies(t *testing.T) {
+// Only a question asked after a position was claimed can prove it false. After
+// an earlier question, the log may have grown.
+func TestSequenceDetectsFalseClaims(t *testing.T) {
 	t.Parallel()
 	honest, liar := &source{}, &source{}
 	var q sequence
 	q.reset(100)
-	q.ask()
+	q.noteQuestion()
 	q.claim(1<<40, liar)
 	q.offer(runOf(liar, []eventstore.Commit{commit(5000, 1)}))
 	q.claim(120, honest)
 	q.offer(runOf(honest, []eventstore.Commit{commit(110, 2)}))
 
-	if liars := q.end(100); len(liars) != 0 {
+	if liars := q.endsAt(100); len(liars) != 0 {
 		t.Fatal("a claim from after the question was refused by its answer")
 	}
 	if q.known() != 1<<40 {
 		t.Fatalf("known is %d", q.known())
 	}
-	q.ask()
+	q.noteQuestion()
 	q.claim(130, honest)
-	liars := q.end(120)
+	liars := q.endsAt(120)
 	if !slices.Equal(liars, []*source{liar, liar}) {
 		t.Fatalf("the liars are %v", liars)
 	}
@@ -158,7 +157,7 @@ func TestSequenceFindsOutLies(t *testing.T) {
 	}
 }
 
-func TestSequenceRefusesWhatContradictsTheWatermark(t *testing.T) {
+func TestSequenceRefusesRunsThatContradictWatermark(t *testing.T) {
 	t.Parallel()
 	src := &source{}
 	var q sequence
@@ -172,35 +171,35 @@ func TestSequenceRefusesWhatContradictsTheWatermark(t *testing.T) {
 	}
 }
 
-func TestSequenceKnowsSinceWhenItIsBehind(t *testing.T) {
+func TestSequenceReportsSinceWhenItIsBehind(t *testing.T) {
 	t.Parallel()
 	base := time.Unix(1000, 0)
 	at := func(ms int) time.Time { return base.Add(time.Duration(ms) * time.Millisecond) }
 	src := &source{}
 	var q sequence
-	q.note(at(0))
+	q.updateTimes(at(0))
 	if !q.behind().IsZero() {
 		t.Fatal("behind an empty log")
 	}
-	// The head runs 100 ahead each 100 ms; W follows 6 s later.
+	// The head grows by 100 each 100 ms, and W follows 6 s later.
 	for ms := 0; ms < 10_000; ms += 100 {
 		q.claim(eventstore.Position(ms+100), src)
 		if w := ms - 5900; w > 0 {
 			q.offer(runOf(src, []eventstore.Commit{commit(eventstore.Position(w), w-int(q.w))}))
 			q.next()
 		}
-		q.note(at(ms))
+		q.updateTimes(at(ms))
 	}
 	if got := at(9900).Sub(q.behind()); got != 5900*time.Millisecond {
 		t.Fatalf("behind for %v", got)
 	}
-	q.ask()
-	q.end(q.w)
-	q.note(at(10_000))
+	q.noteQuestion()
+	q.endsAt(q.w)
+	q.updateTimes(at(10_000))
 	if !q.behind().IsZero() {
 		t.Fatalf("at the head, and behind since %v", q.behind())
 	}
-	if len(q.marks) > marksMost {
-		t.Fatalf("%d marks", len(q.marks))
+	if len(q.heads) > maxHeads {
+		t.Fatalf("%d known heads", len(q.heads))
 	}
 }

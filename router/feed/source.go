@@ -15,52 +15,52 @@ import (
 	"github.com/ganglion-es/ganglion/router/cluster"
 )
 
-// errSilent ends a stream that has said nothing for too long.
-var errSilent = fmt.Errorf("feed: nothing heard for %v", giveUp)
+// errSilent ends a stream that was silent for giveUp.
+var errSilent = fmt.Errorf("feed: nothing received for %v", giveUp)
 
-// source is one run of a publisher that this node listens to: the stream to a
-// peer, or the node's own ring.
+// source is a publisher that this node reads: a peer's stream, or the node's own
+// ring.
 type source struct {
 	member cluster.Member
 	local  bool
-	epoch  uint64 // the loop's when it was made
+	epoch  uint64 // loop.epoch when it was made
 	cancel context.CancelFunc
 
 	made      time.Time
-	heard     atomic.Int64 // nanoseconds after made; 0: never
+	heard     atomic.Int64 // time of the last message, in nanoseconds after made; 0: none
 	connected atomic.Bool
 	bye       atomic.Bool
-	foreign   atomic.Bool                             // what it sends belongs to another incarnation of the log
-	drop      atomic.Pointer[context.CancelCauseFunc] // ends the stream that is open
+	foreign   atomic.Bool                             // its events are of another incarnation of the log
+	drop      atomic.Pointer[context.CancelCauseFunc] // ends the open stream
 }
 
-// arrival is what a source heard at once.
+// arrival is one batch of a source.
 type arrival struct {
 	src    *source
-	log    string // the incarnation that runs, skip and head belong to
+	log    string // the incarnation of runs, skip and head
 	runs   []run
-	skip   eventstore.Position // up to here it was too slow; 0: it wasn't
-	head   eventstore.Position // the publisher's; 0: not told
+	skip   eventstore.Position // the last position that this node missed; 0: none
+	head   eventstore.Position // of the publisher; 0: not in the batch
 	bye    bool
-	opened bool // it is the first of a stream
-	ended  bool // nothing more comes on this stream
+	opened bool // the first of a stream
+	ended  bool // the stream has ended
 }
 
-// says reports whether the arrival says anything about the log.
-func (a *arrival) says() bool { return len(a.runs) > 0 || a.skip != 0 || a.head != 0 }
+// concernsLog reports whether the arrival has positions of the log.
+func (a *arrival) concernsLog() bool { return len(a.runs) > 0 || a.skip != 0 || a.head != 0 }
 
-func (src *source) hear() {
+func (src *source) noteHeard() {
 	src.heard.Store(max(1, int64(time.Since(src.made))))
 }
 
-// healthy tells whether everything that the publisher commits can be expected
-// to arrive by itself.
+// healthy reports whether all commits of the publisher can be expected to
+// arrive.
 func (src *source) healthy(now time.Time, silence time.Duration) bool {
 	return src.bye.Load() || src.connected.Load() && !src.foreign.Load() &&
 		(src.local || now.Sub(src.made)-time.Duration(src.heard.Load()) <= silence)
 }
 
-// refuse ends the open stream, because of what came on it.
+// refuse ends the open stream with err, because of a batch received on it.
 func (src *source) refuse(err error) {
 	if drop := src.drop.Load(); drop != nil {
 		(*drop)(err)
@@ -83,9 +83,9 @@ func (src *source) stats(now time.Time, silence time.Duration) StreamStats {
 	return st
 }
 
-// hand gives an arrival to the goroutine that delivers. It waits while 32 of
-// them wait: then streams are not read, and the publishers' rings overrun.
-func (s *Subscriber) hand(ctx context.Context, a arrival) bool {
+// submit passes an arrival to Run's goroutine. While 32 arrivals are queued it
+// blocks: then streams are not read, and the publishers' rings overrun.
+func (s *Subscriber) submit(ctx context.Context, a arrival) bool {
 	select {
 	case s.arrivals <- a:
 		return true
@@ -94,9 +94,9 @@ func (s *Subscriber) hand(ctx context.Context, a arrival) bool {
 	}
 }
 
-// follow keeps a stream to the source open until ctx ends or the publisher
-// says BYE.
-func (s *Subscriber) follow(ctx context.Context, src *source) {
+// keepStream keeps a stream to the source open until ctx ends or the publisher
+// sends BYE.
+func (s *Subscriber) keepStream(ctx context.Context, src *source) {
 	receive := s.receive
 	if src.local {
 		receive = s.receiveLocal
@@ -109,7 +109,7 @@ func (s *Subscriber) follow(ctx context.Context, src *source) {
 		if ctx.Err() != nil {
 			return
 		}
-		if opened && !s.hand(ctx, arrival{src: src, ended: true}) {
+		if opened && !s.submit(ctx, arrival{src: src, ended: true}) {
 			return
 		}
 		if src.bye.Load() {
@@ -118,10 +118,10 @@ func (s *Subscriber) follow(ctx context.Context, src *source) {
 		switch {
 		case errors.Is(err, errRefused):
 			wait = distrust
-			log.Warn("a peer's feed makes no sense; the log is read instead", "error", err, "again_in", wait)
+			log.Warn("a peer sent an invalid feed; the log is read instead", "err", err, "again_in", wait)
 		case opened:
 			wait = retryMin
-			log.Info("a feed stream ended; the log is read until it is back", "error", err)
+			log.Info("a feed stream ended; the log is read until it is open again", "err", err)
 		default:
 			wait = min(2*wait, retryMax)
 		}
@@ -133,7 +133,7 @@ func (s *Subscriber) follow(ctx context.Context, src *source) {
 	}
 }
 
-// receive opens a stream and hands in what comes on it, until it ends.
+// receive opens a stream and submits its batches until it ends.
 func (s *Subscriber) receive(ctx context.Context, src *source) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -156,32 +156,32 @@ func (s *Subscriber) receive(ctx context.Context, src *source) error {
 		if err != nil {
 			return cmp.Or(context.Cause(ctx), err)
 		}
-		// While this node is busy, the peer is not silent.
+		// While submit blocks, the peer is not silent: this node is slow.
 		watchdog.Stop()
-		src.hear()
+		src.noteHeard()
 		a := arrival{src: src, opened: !src.connected.Load()}
 		bad := decode(b, &a)
 		src.bye.Store(a.bye)
 		src.connected.Store(true)
 		s.counters.batches.Add(1)
-		if !s.hand(ctx, a) {
+		if !s.submit(ctx, a) {
 			return context.Cause(ctx)
 		}
 		if bad != nil {
 			s.counters.refused.Add(1)
 			return bad
 		}
-		src.hear()
+		src.noteHeard()
 		watchdog.Reset(giveUp)
 	}
 }
 
-// receiveLocal reads the node's own ring, as a stream would.
+// receiveLocal is receive for the node's own ring.
 func (s *Subscriber) receiveLocal(ctx context.Context, src *source) error {
 	c := s.cfg.Local.subscribe()
 	defer c.close()
 	for {
-		d := c.take()
+		d := c.read()
 		a := arrival{src: src, log: d.log, skip: d.skipTo, opened: !src.connected.Load(), bye: d.finished}
 		for _, f := range d.frames {
 			if f.commits == nil {
@@ -196,12 +196,12 @@ func (s *Subscriber) receiveLocal(ctx context.Context, src *source) error {
 		if d.caughtUp {
 			a.head = d.head
 		}
-		src.hear()
+		src.noteHeard()
 		src.bye.Store(a.bye)
 		src.connected.Store(true)
 		if a.opened || a.bye || a.skip != 0 || len(a.runs) > 0 {
 			s.counters.batches.Add(1)
-			if !s.hand(ctx, a) {
+			if !s.submit(ctx, a) {
 				return ctx.Err()
 			}
 		}

@@ -7,30 +7,30 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// counters are written by the goroutines of a Subscriber.
+// counters are updated by the goroutines of a Subscriber.
 type counters struct {
 	batches, pushed, read                  atomic.Uint64
 	holes, skips, overflows, refused, asks atomic.Uint64
 }
 
-// Stats is what a Subscriber has done since it was made, and where it stands.
+// Stats has a Subscriber's counters since its creation, and its state.
 type Stats struct {
 	Watermark eventstore.Position `json:"watermark"` // the last position delivered
-	Head      eventstore.Position `json:"head"`      // how far the log is known to go
-	Lag       uint64              `json:"lag"`       // events between the two
+	Head      eventstore.Position `json:"head"`      // how far the log is known to reach
+	Lag       uint64              `json:"lag"`       // events between Watermark and Head
 	BehindMS  int64               `json:"behind_ms"` // see Behind
-	Parked    int                 `json:"parked"`    // events that wait for a hole to be filled
+	Parked    int                 `json:"parked"`    // events above a hole
 
 	Batches   uint64 `json:"batches"`   // messages received
-	Pushed    uint64 `json:"pushed"`    // events delivered that a publisher had pushed
-	Read      uint64 `json:"read"`      // events delivered that were read from the log
-	Holes     uint64 `json:"holes"`     // holes that no push filled in time
-	Skips     uint64 `json:"skips"`     // times that this node fell out of a publisher's ring
-	Overflows uint64 `json:"overflows"` // frames that there was no room to park
-	Refused   uint64 `json:"refused"`   // frames and positions that were not believed
+	Pushed    uint64 `json:"pushed"`    // delivered events that a publisher had pushed
+	Read      uint64 `json:"read"`      // delivered events that were read from the log
+	Holes     uint64 `json:"holes"`     // holes that no push filled within 30 ms
+	Skips     uint64 `json:"skips"`     // how often this node fell out of a publisher's ring
+	Overflows uint64 `json:"overflows"` // frames that exceeded the bound of parked events
+	Refused   uint64 `json:"refused"`   // refused frames and positions
 	Asks      uint64 `json:"asks"`      // questions to the log
 
-	Error   string        `json:"error,omitempty"` // why nothing is delivered
+	Error   string        `json:"error,omitempty"` // the reason if nothing is delivered
 	Streams []StreamStats `json:"streams"`         // one per live domain member
 }
 
@@ -39,12 +39,12 @@ type StreamStats struct {
 	Member   string `json:"member"`
 	Addr     string `json:"addr,omitempty"` // empty for the node's own publisher
 	Healthy  bool   `json:"healthy"`
-	Bye      bool   `json:"bye"`       // the member has said that it commits nothing more
-	SilentMS int64  `json:"silent_ms"` // since it was last heard; -1: never
+	Bye      bool   `json:"bye"`       // the member will commit nothing more
+	SilentMS int64  `json:"silent_ms"` // since the last message; -1: none
 }
 
-// Stats returns the counters. They are read one after another, while the
-// Subscriber goes on.
+// Stats returns the counters. They are not a consistent snapshot: they change
+// while Stats reads them.
 func (s *Subscriber) Stats() Stats {
 	c := &s.counters
 	st := Stats{

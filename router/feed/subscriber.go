@@ -22,24 +22,22 @@ type SubscriberConfig struct {
 	// Required.
 	Store eventstore.Store
 
-	// Deliver takes the commits, dense and in order: the first begins at the
-	// watermark's next position, each further one where the last ended. All
-	// calls are made by one goroutine, one after the other. The slice is the
-	// callee's own, the commits are shared and not to be changed. Deliver must
-	// not block, and must not call Reset. Required.
+	// Deliver receives the commits, dense and in order: the first begins right
+	// after the watermark, and each later one right after its predecessor. One
+	// goroutine makes all calls. Deliver owns the slice but must not change the
+	// commits. It must not block, and must not call Reset. Required.
 	Deliver func([]eventstore.Commit)
 
-	// Begin, if set, is called by that same goroutine before the first
-	// Deliver, and before the first one after a Reset, with the watermark:
-	// what is delivered next begins behind it. It must not block.
+	// Begin, if set, is called with the watermark before the first Deliver, and
+	// before the first Deliver after a Reset, by the same goroutine. The next
+	// commit begins after the watermark. Begin must not block.
 	Begin func(w eventstore.Position)
 
-	// Push makes the Subscriber open a stream to every domain member. Without
-	// it the log is asked for news every 50 ms, and everything is delivered
-	// all the same.
+	// Push makes the Subscriber open a stream to every domain member. Without it
+	// the Subscriber reads all events from the log, every 50 ms.
 	Push bool
 
-	// Watch returns the views of the cluster, the newest at once, until ctx
+	// Watch returns the views of the cluster, the newest immediately, until ctx
 	// ends: (*cluster.Cluster).Watch. Required if Push is set.
 	Watch func(ctx context.Context) <-chan *cluster.View
 
@@ -51,8 +49,8 @@ type SubscriberConfig struct {
 	// node without the domain role.
 	Local *Publisher
 
-	// Silence is how long a stream may say nothing and still count as
-	// healthy. Heartbeats come every 100 ms.
+	// Silence is how long a healthy stream may be silent. Heartbeats arrive every
+	// 100 ms.
 	//
 	// Defaults to 500 ms.
 	Silence time.Duration
@@ -73,7 +71,7 @@ func (c SubscriberConfig) withDefaults() (SubscriberConfig, error) {
 	require(c.Deliver != nil, "Deliver is required")
 	require(!c.Push || c.Watch != nil, "Watch is required with Push")
 	require(!c.Push || c.Conn != nil, "Conn is required with Push")
-	require(c.Silence >= 0, "Silence is negative")
+	require(c.Silence >= 0, "Silence must not be negative")
 	if c.Silence == 0 {
 		c.Silence = silence
 	}
@@ -83,9 +81,9 @@ func (c SubscriberConfig) withDefaults() (SubscriberConfig, error) {
 	return c, errors.Join(errs...)
 }
 
-// Subscriber delivers every event of the log from the moment it starts, once
-// and in order. See the package comment for how, and for the bounds of its
-// memory. It is safe for concurrent use.
+// Subscriber delivers every event of the log since its start, once and in order.
+// The package comment explains how, and states its bounds. It is safe for
+// concurrent use.
 type Subscriber struct {
 	cfg SubscriberConfig
 
@@ -95,26 +93,27 @@ type Subscriber struct {
 	resets   chan reset
 	arrivals chan arrival
 
-	// What the goroutine of Run lets others know.
+	// State that Run's goroutine publishes.
 	watermark atomic.Uint64
 	known     atomic.Uint64
 	parked    atomic.Int64
 	behind    atomic.Pointer[time.Time]
-	answered  atomic.Pointer[logAnswer] // the last question to the log that was answered, or not
+	answered  atomic.Pointer[logAnswer] // of the last question to the log
 	vanished  atomic.Pointer[time.Time] // when a publisher last left without BYE
 	lost      atomic.Pointer[error]
 	sources   atomic.Pointer[[]*source]
 	counters  counters
 }
 
-// reset is a call of Reset on its way to the goroutine of Run.
+// reset is a call of Reset, which Run's goroutine executes.
 type reset struct {
 	log  string
 	w    eventstore.Position
 	done chan struct{}
 }
 
-// NewSubscriber returns a Subscriber, or every problem of its configuration.
+// NewSubscriber returns a Subscriber, or an error with every problem of the
+// configuration.
 func NewSubscriber(cfg SubscriberConfig) (*Subscriber, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -129,19 +128,19 @@ func NewSubscriber(cfg SubscriberConfig) (*Subscriber, error) {
 	}, nil
 }
 
-// Started is closed once the watermark is known: the head of the log when the
-// store first answered. Everything after it will be delivered.
+// Started returns a channel that is closed once the watermark is known: the head
+// of the log when the store first answered. All later events will be delivered.
 func (s *Subscriber) Started() <-chan struct{} { return s.started }
 
-// Watermark returns the position of the last event that was delivered, or of
-// the head at the start. It is the end of a commit.
+// Watermark returns the position of the last delivered event, or the head at the
+// start. It is the end of a commit.
 func (s *Subscriber) Watermark() eventstore.Position {
 	return eventstore.Position(s.watermark.Load())
 }
 
-// Behind returns for how long the watermark has been behind a head that was
-// known all that time, exact to 100 ms; 0 if it is not behind. A node that is
-// behind for 5 s does not serve its clients what they were promised.
+// Behind returns how long the oldest undelivered event has been known to exist,
+// to within 100 ms; 0 if the watermark is at the known head. A node that is
+// behind for 5 s breaks its promises to clients.
 func (s *Subscriber) Behind() time.Duration {
 	if since := s.behind.Load(); since != nil {
 		return time.Since(*since)
@@ -149,15 +148,14 @@ func (s *Subscriber) Behind() time.Duration {
 	return 0
 }
 
-// logAnswer is when the log was last asked a question that it answered, and why
-// it did not answer one since.
+// logAnswer is the result of Answered.
 type logAnswer struct {
 	asked time.Time
 	err   error
 }
 
-// Answered returns when the log was last asked a question that it answered, and
-// why it has not answered one since, if it has not.
+// Answered returns the time at which the log was asked the last question that it
+// answered, and the error of the questions after that, if any.
 func (s *Subscriber) Answered() (time.Time, error) {
 	if a := s.answered.Load(); a != nil {
 		return a.asked, a.err
@@ -165,10 +163,10 @@ func (s *Subscriber) Answered() (time.Time, error) {
 	return time.Time{}, nil
 }
 
-// Streaming reports whether the streams alone tell everything that is committed:
-// every domain member is heard of, there is one, and the log has been asked since
-// one left without saying that it commits nothing more. Such a member may only be
-// out of this node's reach.
+// Streaming reports whether the streams alone deliver all commits: at least one
+// domain member exists, all have a healthy stream, and the log was asked after a
+// member last left without BYE. A member that left so may still commit: perhaps
+// only this node cannot reach it.
 func (s *Subscriber) Streaming() bool {
 	sources := s.sources.Load()
 	if sources == nil || len(*sources) == 0 {
@@ -188,8 +186,8 @@ func (s *Subscriber) Streaming() bool {
 	return true
 }
 
-// Err returns why nothing is delivered, or nil: an error that is
-// eventstore.ErrWentBack until Reset, or whatever Run ended with.
+// Err returns the reason if nothing is delivered, else nil. The reason is
+// eventstore.ErrWentBack until Reset, or the error of Run.
 func (s *Subscriber) Err() error {
 	if err := s.lost.Load(); err != nil {
 		return *err
@@ -197,11 +195,11 @@ func (s *Subscriber) Err() error {
 	return nil
 }
 
-// Reset continues with the incarnation log behind w, after the log went back
-// and the store was resumed: w is the log's head, and so the end of a commit.
-// Whatever was received before is forgotten, streams are opened anew. When Reset returns,
-// Begin has been called with w and nothing from before will be delivered. It
-// waits for Run to take it, and does nothing once Run has ended.
+// Reset continues delivery after w, with the incarnation log. Call it after the
+// log went back and the store was resumed; w is the log's head. Reset drops
+// received events and opens the streams again. When it returns, Begin has been
+// called with w, and no earlier event will be delivered. Reset waits for Run's
+// goroutine, and does nothing once Run has ended.
 func (s *Subscriber) Reset(log string, w eventstore.Position) {
 	r := reset{log: log, w: w, done: make(chan struct{})}
 	select {

@@ -21,17 +21,17 @@ import (
 )
 
 var (
-	// ErrDown reports a link without a live stream; nothing was sent.
+	// ErrDown reports a link without a live stream. Nothing was sent.
 	ErrDown = errors.New("link: the peer is not reachable")
-	// ErrDraining reports a peer, or a link, that takes no more requests;
-	// nothing was sent.
+	// ErrDraining reports a peer or a link that accepts no more requests. Nothing
+	// was sent.
 	ErrDraining = errors.New("link: the peer is draining")
-	// ErrDoubted reports a link on trial whose trial is under way; nothing was
-	// sent.
-	ErrDoubted = errors.New("link: the peer was silent, and has not answered since")
-	// ErrFull reports a link whose queue is full; nothing was sent.
+	// ErrDoubted reports a link on trial that has an unanswered request. Nothing
+	// was sent.
+	ErrDoubted = errors.New("link: the peer was silent and has not answered since")
+	// ErrFull reports a link whose queue is full. Nothing was sent.
 	ErrFull = errors.New("link: too many requests wait for the peer")
-	// ErrTooLarge reports a request that no link carries; nothing was sent.
+	// ErrTooLarge reports a request that exceeds MaxMessage. Nothing was sent.
 	ErrTooLarge = errors.New("link: the request is too large")
 )
 
@@ -42,16 +42,16 @@ type Config struct {
 	// Conn returns a connection to an address and a function that releases
 	// it, as Pool.Conn does. Required.
 	Conn func(addr string) (conn *grpc.ClientConn, release func(), err error)
-	// Silence is how long the peer may say nothing before its stream is given
-	// up.
+	// Silence is how long the peer may send nothing before its stream is
+	// abandoned.
 	//
 	// Defaults to 500 ms.
 	Silence time.Duration
-	// Changed, if not nil, is called when the link went up or down or its peer
-	// began to drain, after Status says so. It must not block.
+	// Changed, if not nil, is called after the link has gone up or down or its
+	// peer has begun to drain, when Status already shows it. It must not block.
 	Changed func()
-	// Silent, if not nil, is called when a stream was given up because one side
-	// did not hear the other. It must not block.
+	// Silent, if not nil, is called when a stream ended because one side did not
+	// hear the other. It must not block.
 	Silent func()
 	// Logger defaults to one that discards everything.
 	Logger *slog.Logger
@@ -59,27 +59,27 @@ type Config struct {
 
 // Link is a stream of requests to one peer. It is safe for concurrent use.
 type Link struct {
-	cfg   Config
-	heard atomic.Int64 // Unix nanoseconds of the last sign of life; 0: never
-	words atomic.Uint64
-	seen  atomic.Uint64 // replies of this stream whose callbacks have returned
-	wake  chan struct{} // the queue is no longer empty; buffers one
-	lost  time.Time     // when the last stream ended that the peer spoke on; Run's and its stream's
+	cfg     Config
+	heard   atomic.Int64  // time of the last batch, in Unix nanoseconds; 0: none
+	batches atomic.Uint64 // batches received on this stream
+	seen    atomic.Uint64 // replies of this stream whose callbacks have returned
+	wake    chan struct{} // the queue is no longer empty; buffers one
+	lost    time.Time     // end of the last stream that had received a batch; only Run and receive use it
 
 	mu        sync.Mutex
-	open      bool // a stream is served, and not given up
-	up        bool // and the peer has spoken on it
+	open      bool // a stream is served and not abandoned
+	up        bool // open, and a batch was received on the stream
 	draining  bool
-	doubted   bool // it was silent, and has answered nothing since
+	onTrial   bool // the peer was silent and has not answered since
 	finishing bool
 	stop      context.CancelFunc // ends Run
 	nextID    uint64
-	queue     []*request // in our hands
+	queue     []*request // not passed to gRPC
 	queued    int        // bytes in queue
 	pending   map[uint64]*request
 }
 
-// request is one that has no fate yet.
+// request is a request without a fate.
 type request struct {
 	msg  *peer.Request
 	size int
@@ -111,7 +111,7 @@ func (l *Link) Node() string { return l.cfg.Node }
 // Addr returns the peer's address.
 func (l *Link) Addr() string { return l.cfg.Addr }
 
-// Trust tells what the link is good for at this moment.
+// Trust returns what the link can be used for at this moment.
 func (l *Link) Trust() Trust {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,7 +122,7 @@ func (l *Link) trust() Trust {
 	switch {
 	case !l.up || l.draining || l.finishing:
 		return Unusable
-	case l.doubted && len(l.queue)+len(l.pending) > 0:
+	case l.onTrial && len(l.queue)+len(l.pending) > 0:
 		return Doubted
 	}
 	return Trusted
@@ -133,7 +133,7 @@ func (l *Link) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Status{
-		Node: l.cfg.Node, Addr: l.cfg.Addr, Up: l.up, Draining: l.draining, Doubted: l.doubted, HeardMS: -1,
+		Node: l.cfg.Node, Addr: l.cfg.Addr, Up: l.up, Draining: l.draining, Doubted: l.onTrial, HeardMS: -1,
 		Queued: len(l.queue), Unanswered: len(l.queue) + len(l.pending),
 	}
 	if at := l.heard.Load(); at != 0 {
@@ -142,14 +142,13 @@ func (l *Link) Status() Status {
 	return s
 }
 
-// Send hands in a request: requests are sent in the order of the calls. The
-// link sets its id. Send never blocks. After an error nothing was sent and
-// done is not called; else it is called exactly once, perhaps before Send
-// returns.
+// Send queues a request and sets its id. Requests are sent in the order of the
+// calls. Send does not block. If it returns an error, nothing was sent and done
+// is not called; else done is called exactly once, perhaps before Send returns.
 //
-// least is what the link must be good for: with Trusted, a link on trial takes
-// one request, and no other until that is answered.
-func (l *Link) Send(msg *peer.Request, least Trust, done Done) error {
+// minTrust is the lowest trust that the link may have. With Trusted, a link on
+// trial accepts one request, and the next only when that one is answered.
+func (l *Link) Send(msg *peer.Request, minTrust Trust, done Done) error {
 	size := proto.Size(msg) + 32 // id, seen, and the batch around them
 	if size > MaxMessage {
 		return ErrTooLarge
@@ -161,7 +160,7 @@ func (l *Link) Send(msg *peer.Request, least Trust, done Done) error {
 		return ErrDown
 	case l.draining || l.finishing:
 		return ErrDraining
-	case l.trust() < least:
+	case l.trust() < minTrust:
 		return ErrDoubted
 	case len(l.queue) >= maxQueued || l.queued+size > maxQueuedSize || len(l.queue)+len(l.pending) >= maxUnanswered:
 		return ErrFull
@@ -176,8 +175,8 @@ func (l *Link) Send(msg *peer.Request, least Trust, done Done) error {
 	return nil
 }
 
-// Finish makes the link take no more requests, and end when it has none
-// unanswered.
+// Finish makes the link reject new requests, and makes Run return when no request
+// is unanswered.
 func (l *Link) Finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -187,15 +186,22 @@ func (l *Link) Finish() {
 	}
 }
 
-// finished tells whether Finish has been called and nothing is unanswered.
+// finished reports whether Finish has been called and no request is unanswered.
 func (l *Link) finished() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.finishing && len(l.queue)+len(l.pending) == 0
 }
 
-// Run keeps the stream up until the context ends or the link has finished, and
-// has then told the fate of every request.
+// leaving reports whether the peer has said that it leaves.
+func (l *Link) leaving() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.draining
+}
+
+// Run keeps the stream up until ctx ends or the link has finished. When it
+// returns, every request has its fate.
 func (l *Link) Run(ctx context.Context) {
 	const shortest, longest = 20 * time.Millisecond, 500 * time.Millisecond
 	ctx, cancel := context.WithCancel(ctx)
@@ -203,30 +209,30 @@ func (l *Link) Run(ctx context.Context) {
 	l.mu.Lock()
 	l.stop = cancel
 	l.mu.Unlock()
-	// The connection is kept between streams, so that a new stream begins after
-	// everything that was sent on the last one.
+	// All streams use one connection, so requests on a new stream arrive after
+	// those on the previous one.
 	conn, release, err := l.cfg.Conn(l.cfg.Addr)
 	if err != nil {
-		l.cfg.Logger.Error("a peer can't be connected to", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
+		l.cfg.Logger.Error("no connection to a peer", "member", l.cfg.Node, "addr", l.cfg.Addr, "err", err)
 		return
 	}
 	defer release()
-	pause, refused := shortest, false
+	pause, refusalLogged := shortest, false
 	for ctx.Err() == nil && !l.finished() {
-		spoke, err := l.stream(ctx, conn)
+		heard, err := l.stream(ctx, conn)
 		if ctx.Err() != nil || l.finished() {
 			return
 		}
-		if status.Code(err) == codes.FailedPrecondition && !refused {
-			refused = true // told once
-			l.cfg.Logger.Error("a peer refuses this node's commands", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
+		if status.Code(err) == codes.FailedPrecondition && !refusalLogged {
+			refusalLogged = true
+			l.cfg.Logger.Error("a peer refuses this node's commands", "member", l.cfg.Node, "addr", l.cfg.Addr, "err", err)
 		}
-		if spoke {
+		if heard {
 			l.lost = time.Now()
-			if errors.Is(err, io.EOF) { // the peer leaves, which the cluster's log line says
+			if errors.Is(err, io.EOF) || l.leaving() { // the cluster logs that
 				l.cfg.Logger.Debug("a peer ended its command stream in order", "member", l.cfg.Node, "addr", l.cfg.Addr)
 			} else {
-				l.cfg.Logger.Warn("a peer's command stream ended", "member", l.cfg.Node, "addr", l.cfg.Addr, "error", err)
+				l.cfg.Logger.Warn("a peer's command stream ended", "member", l.cfg.Node, "addr", l.cfg.Addr, "err", err)
 			}
 			pause = shortest
 		}
@@ -238,18 +244,17 @@ func (l *Link) Run(ctx context.Context) {
 	}
 }
 
-// stream opens one stream and serves it until it ends. It tells whether the
-// peer ever spoke on it.
-func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (spoke bool, err error) {
+// stream opens one stream and serves it until it ends. heard reports whether a
+// batch was received on it.
+func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (heard bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Waiting for the connection to be ready leaves the pace of attempts to
-	// the pool's backoff.
+	// The pool's backoff decides how often to connect.
 	stream, err := peer.NewPeerClient(conn).Commands(ctx, grpc.WaitForReady(true))
 	if err != nil {
 		return false, err
 	}
-	l.words.Store(0)
+	l.batches.Store(0)
 	l.seen.Store(0)
 	l.mu.Lock()
 	l.open = true
@@ -259,7 +264,7 @@ func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (spoke bool, e
 	recvEnd, sendEnd := make(chan struct{}), make(chan struct{})
 	go func() { defer close(recvEnd); received = l.receive(stream) }()
 	go func() { defer close(sendEnd); l.send(ctx, stream) }()
-	silent := l.watch(recvEnd)
+	silent := l.waitSilence(recvEnd)
 	l.down()
 	cancel()
 	<-recvEnd
@@ -267,26 +272,27 @@ func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (spoke bool, e
 	if silent {
 		received = errSilent
 	}
-	spoke = l.words.Load() > 0
-	if silent || status.Code(received) == codes.Aborted { // or the peer says that it was
-		if spoke { // else it took no request, and may just have been starting
-			l.doubt()
+	heard = l.batches.Load() > 0
+	if silent || status.Code(received) == codes.Aborted { // Aborted: the peer reports a silence
+		if heard { // else the peer may just have been starting
+			l.beginTrial()
 		}
 		l.cfg.Silent()
 	}
-	l.settle(errors.Is(received, io.EOF))
-	if spoke {
+	l.reportFates(errors.Is(received, io.EOF))
+	if heard {
 		l.cfg.Changed()
 	}
-	return spoke, received
+	return heard, received
 }
 
 var errSilent = errors.New("link: the peer was silent for too long")
 
-// watch waits until the stream's receiving end has ended, or the peer was
-// silent for too long. It ends the trial of a peer that never is.
-func (l *Link) watch(ended <-chan struct{}) (silent bool) {
-	const parts = 20 // so that a silence is found a twentieth late at most
+// waitSilence waits until the stream's receiver has ended, or until the peer has
+// been silent for too long. Meanwhile it ends the trial of a peer without
+// requests.
+func (l *Link) waitSilence(ended <-chan struct{}) (silent bool) {
+	const parts = 20 // a silence is noticed at most 1/20 of its length late
 	tick := time.NewTicker(l.cfg.Silence / parts)
 	defer tick.Stop()
 	last, quiet, steady := uint64(0), 0, 0
@@ -295,22 +301,23 @@ func (l *Link) watch(ended <-chan struct{}) (silent bool) {
 		case <-ended:
 			return false
 		case <-tick.C:
-			if words := l.words.Load(); words != last {
-				last, quiet = words, 0
+			if n := l.batches.Load(); n != last {
+				last, quiet = n, 0
 			} else if quiet++; quiet >= parts {
 				return true
 			}
-			if last == 0 { // nothing was heard yet
+			if last == 0 { // nothing was received yet
 				continue
 			}
 			if steady++; steady%(trialSilences*parts) == 0 {
-				l.acquit()
+				l.endTrialIfIdle()
 			}
 		}
 	}
 }
 
-// receive hands replies to their requests' callbacks until the stream ends.
+// receive passes replies to the callbacks of their requests until the stream
+// ends.
 func (l *Link) receive(stream grpc.BidiStreamingClient[peer.Requests, peer.Replies]) error {
 	for {
 		batch, err := stream.Recv()
@@ -318,15 +325,15 @@ func (l *Link) receive(stream grpc.BidiStreamingClient[peer.Requests, peer.Repli
 			return err
 		}
 		l.heard.Store(time.Now().UnixNano())
-		first := l.words.Add(1) == 1
-		if l.note(first, batch.GetDraining()) {
+		first := l.batches.Add(1) == 1
+		if l.noteBatch(first, batch.GetDraining()) {
 			if first && !l.lost.IsZero() {
-				l.cfg.Logger.Info("a peer is heard again", "member", l.cfg.Node, "addr", l.cfg.Addr, "away", time.Since(l.lost).Round(time.Millisecond))
+				l.cfg.Logger.Info("a peer is heard again", "member", l.cfg.Node, "address", l.cfg.Addr, "away", time.Since(l.lost).Round(time.Millisecond))
 			}
 			l.cfg.Changed()
 		}
 		for _, reply := range batch.GetItems() {
-			if done := l.take(reply.GetId()); done != nil {
+			if done := l.complete(reply.GetId()); done != nil {
 				done(reply, Answered)
 			}
 			l.seen.Add(1)
@@ -334,26 +341,26 @@ func (l *Link) receive(stream grpc.BidiStreamingClient[peer.Requests, peer.Repli
 	}
 }
 
-// note keeps what a batch says about the peer, and tells whether it is news.
-// The first word on a stream that was given up before it came is none: what
-// was sent then would have no stream to go out on.
-func (l *Link) note(first, draining bool) bool {
+// noteBatch updates the link's state from a batch, and reports whether it
+// changed. The first batch of an abandoned stream does not bring the link up:
+// requests would be queued without a stream.
+func (l *Link) noteBatch(first, draining bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.open {
 		return false
 	}
-	news := first || draining && !l.draining
+	changed := first || draining && !l.draining
 	if first {
 		l.up, l.draining = true, false
 	}
 	l.draining = l.draining || draining
-	return news
+	return changed
 }
 
-// take removes the request that a reply is for. A reply to nothing is
-// nobody's: peers of another mind can't settle what was not sent to them.
-func (l *Link) take(id uint64) Done {
+// complete removes the request of a reply and returns its callback; nil if no
+// such request was sent.
+func (l *Link) complete(id uint64) Done {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.pending[id]
@@ -361,7 +368,7 @@ func (l *Link) take(id uint64) Done {
 		return nil
 	}
 	delete(l.pending, id)
-	l.doubted = false
+	l.onTrial = false
 	if l.finishing && len(l.queue)+len(l.pending) == 0 {
 		l.stop()
 	}
@@ -375,7 +382,7 @@ func (l *Link) send(ctx context.Context, stream grpc.BidiStreamingClient[peer.Re
 	for {
 		batch, more := l.batch()
 		if err := stream.Send(batch); err != nil {
-			return // Recv says why
+			return // Recv returns the reason
 		}
 		if more {
 			continue
@@ -389,8 +396,9 @@ func (l *Link) send(ctx context.Context, stream grpc.BidiStreamingClient[peer.Re
 	}
 }
 
-// batch takes what fits into one batch out of the queue, and tells whether
-// more is waiting. From here on the fate of what it took is gRPC's.
+// batch moves at most one batch of requests from the queue to pending, and
+// reports whether more wait. The caller passes the batch to gRPC, so its requests
+// count as sent.
 func (l *Link) batch() (batch *peer.Requests, more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -409,8 +417,9 @@ func (l *Link) batch() (batch *peer.Requests, more bool) {
 	}
 	l.queue = slices.Delete(l.queue, 0, n)
 	if len(l.queue) > 0 {
-		// The peer forgets a refusal when it hears that we know of it. It
-		// must not, as long as something sent in ignorance is to come.
+		// The peer forgets a refusal once a batch reports that this node has acted
+		// on it. It must not forget before it has the requests that were queued
+		// earlier than that.
 		batch.Seen = l.queue[0].msg.Seen
 	}
 	return batch, len(l.queue) > 0
@@ -422,31 +431,30 @@ func (l *Link) down() {
 	l.open, l.up = false, false
 }
 
-// doubt puts the link on trial.
-func (l *Link) doubt() {
+func (l *Link) beginTrial() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.doubted = true
+	l.onTrial = true
 }
 
-// acquit ends a trial in which the peer has no request to prove itself with.
-func (l *Link) acquit() {
+// endTrialIfIdle ends the trial if no request is unanswered.
+func (l *Link) endTrialIfIdle() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.queue)+len(l.pending) == 0 {
-		l.doubted = false
+		l.onTrial = false
 	}
 }
 
-// settle tells every request its fate after the stream has ended, in the
-// order in which they were handed in. The link is down, so none is added.
-func (l *Link) settle(goodOrder bool) {
+// reportFates reports the fate of every request after the stream has ended, in
+// the order of the Send calls. The link is down, so Send adds none.
+func (l *Link) reportFates(clean bool) {
 	l.mu.Lock()
 	pending, queue := l.pending, l.queue
 	l.pending, l.queue, l.queued = make(map[uint64]*request), nil, 0
 	l.mu.Unlock()
 	fate := Unknown
-	if goodOrder {
+	if clean {
 		fate = NotExecuted
 	}
 	for _, id := range slices.Sorted(maps.Keys(pending)) {
@@ -457,7 +465,7 @@ func (l *Link) settle(goodOrder bool) {
 	}
 }
 
-// signal wakes one who waits on a channel that buffers one signal.
+// signal sends on a channel that buffers one signal, unless one is pending.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

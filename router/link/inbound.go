@@ -16,17 +16,16 @@ import (
 
 // InboundConfig configures an Inbound stream.
 type InboundConfig struct {
-	// Silence is how long this process may have said nothing before it takes
-	// it that the peer has given the stream up. It is what peers have as
-	// Config.Silence.
+	// Silence is how long this process may send nothing before it assumes that
+	// the peer has abandoned the stream. It must equal Config.Silence of peers.
 	//
 	// Defaults to 500 ms.
 	Silence time.Duration
-	// Draining tells the peer from the start to send no requests.
+	// Draining asks the peer from the start to send no requests.
 	Draining bool
-	// Go starts the goroutine that reads requests. It ends soon after Serve's
-	// caller has returned to gRPC, and not before; whoever must wait for it
-	// gives a function such as sync.WaitGroup's.
+	// Go starts the goroutine that reads requests. The goroutine ends only after
+	// the caller of Serve has returned to gRPC. To wait for it, set Go to the
+	// method of that name of a sync.WaitGroup.
 	//
 	// Defaults to a go statement.
 	Go func(func())
@@ -42,15 +41,15 @@ type Inbound struct {
 	start   func(func())
 
 	mu       sync.Mutex
-	spoke    time.Time // when the last batch had been passed to gRPC
+	sent     time.Time // when gRPC had accepted the last batch
 	heard    uint64    // batches received
 	draining bool
 	closing  bool // end the stream once the queue is empty
-	ended    bool // nothing can be sent any more
+	ended    bool // no reply can be sent any more
 	queue    []*peer.Reply
 	sizes    []int
-	replies  uint64 // handed in so far
-	open     int    // requests without a reply that has been passed to gRPC
+	replies  uint64 // calls of Reply
+	open     int    // requests whose reply gRPC has not accepted yet
 }
 
 // NewInbound wraps a stream; Serve serves it.
@@ -65,17 +64,17 @@ func NewInbound(stream peer.Peer_CommandsServer, cfg InboundConfig) *Inbound {
 		stream:   stream,
 		silence:  cfg.Silence,
 		draining: cfg.Draining,
-		spoke:    time.Now(),
+		sent:     time.Now(),
 		wake:     make(chan struct{}, 1),
 		room:     make(chan struct{}, 1),
 		start:    cfg.Go,
 	}
 }
 
-// Reply hands in the reply to a request and returns which reply of the stream
-// it is: 1, 2, 3, … Every request that was passed to handle gets exactly one.
-// Reply never blocks; replies are sent in the order of the calls, and dropped
-// once the stream has ended.
+// Reply queues the reply to a request and returns its number among the replies
+// of the stream: 1, 2, 3, … Every request that was passed to handle needs exactly
+// one. Reply does not block. Replies are sent in the order of the calls, and
+// dropped once the stream has ended.
 func (in *Inbound) Reply(reply *peer.Reply, size int) uint64 {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -91,7 +90,7 @@ func (in *Inbound) Reply(reply *peer.Reply, size int) uint64 {
 	return in.replies
 }
 
-// Drain tells the peer to send no more requests; what it sends is still
+// Drain asks the peer to send no more requests. Requests that it still sends are
 // handled.
 func (in *Inbound) Drain() {
 	in.mu.Lock()
@@ -100,9 +99,9 @@ func (in *Inbound) Drain() {
 	signal(in.wake)
 }
 
-// Close ends the stream in good order: no further request is handled, and
-// the stream ends when every reply has been sent. The peer takes it that what
-// it has no reply to was not executed.
+// Close ends the stream cleanly: no further request is handled, and the stream
+// ends when every reply has been sent. Then the peer knows that a request without
+// a reply was not executed.
 func (in *Inbound) Close() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -112,17 +111,18 @@ func (in *Inbound) Close() {
 }
 
 var (
-	errPaused  = status.Error(codes.Aborted, "this node was paused, and its peer has given the stream up")
-	errQuiet   = status.Error(codes.Aborted, "this node has not heard its peer for too long")
+	errPaused  = status.Error(codes.Aborted, "this node was paused for so long that its peer has abandoned the stream")
+	errQuiet   = status.Error(codes.Aborted, "this node received nothing from its peer for too long")
 	errAborted = status.Error(codes.Unavailable, "this node is stopping")
 	errClosed  = errors.New("link: the stream is closing")
 )
 
-// Serve calls handle with each request, in order, on one goroutine, and heard
-// with the number of replies that the peer had acted on when it sent whatever
-// is still to come, until the stream ends; a cancelled context breaks it. It is called once. When it returns,
-// handle may still be running.
-func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), heard func(seen uint64)) error {
+// Serve serves the stream until it ends. If ctx ends, Serve breaks the stream.
+// One goroutine calls handle with each request, in order, and acted after each
+// batch. The argument of acted is a number of replies: the peer had acted on all
+// of them before it sent any request of a later batch. When Serve returns, handle
+// may still be running. Serve can be called once.
+func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), acted func(seen uint64)) error {
 	defer func() {
 		in.mu.Lock()
 		defer in.mu.Unlock()
@@ -132,7 +132,7 @@ func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), heard 
 	}()
 	// gRPC ends Recv when the method returns, and not before.
 	received := make(chan error, 1)
-	in.start(func() { received <- in.receive(handle, heard) })
+	in.start(func() { received <- in.receive(handle, acted) })
 
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
@@ -142,7 +142,7 @@ func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), heard 
 		if end {
 			return nil
 		}
-		if err := in.say(batch); err != nil {
+		if err := in.send(batch); err != nil {
 			return err
 		}
 		if more {
@@ -153,11 +153,11 @@ func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), heard 
 			return errAborted
 		case err := <-received:
 			if errors.Is(err, errClosed) {
-				received = nil // what is open is still answered
+				received = nil // open requests are still answered
 				continue
 			}
 			if errors.Is(err, io.EOF) {
-				return nil // the peer hung up; it waits for nothing
+				return nil // the peer ended the stream, and expects no more replies
 			}
 			return err
 		case <-in.wake:
@@ -171,15 +171,15 @@ func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), heard 
 	}
 }
 
-// batches returns how many were received.
+// batches returns how many batches were received.
 func (in *Inbound) batches() uint64 {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.heard
 }
 
-// batch takes what fits into one batch out of the queue. It tells whether more
-// is waiting, and whether the stream is at its end.
+// batch removes at most one batch of replies from the queue. It reports whether
+// more wait, and whether the stream must end.
 func (in *Inbound) batch() (batch *peer.Replies, more, end bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -199,20 +199,20 @@ func (in *Inbound) batch() (batch *peer.Replies, more, end bool) {
 	return batch, len(in.queue) > 0, false
 }
 
-// say passes a batch to gRPC.
-func (in *Inbound) say(batch *peer.Replies) error {
-	if err := in.alive(); err != nil {
+// send passes a batch to gRPC.
+func (in *Inbound) send(batch *peer.Replies) error {
+	if err := in.checkPause(); err != nil {
 		return err
 	}
 	if err := in.stream.Send(batch); err != nil {
 		return err
 	}
-	if err := in.alive(); err != nil {
+	if err := in.checkPause(); err != nil {
 		return err
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.spoke = time.Now()
+	in.sent = time.Now()
 	in.open -= len(batch.GetItems())
 	signal(in.room)
 	if in.closing {
@@ -221,11 +221,12 @@ func (in *Inbound) say(batch *peer.Replies) error {
 	return nil
 }
 
-// alive tells whether the peer can still believe in this stream.
-func (in *Inbound) alive() error {
+// checkPause returns an error if this process has sent nothing for so long that
+// the peer has abandoned the stream.
+func (in *Inbound) checkPause() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if time.Since(in.spoke) > in.silence {
+	if time.Since(in.sent) > in.silence {
 		in.ended = true
 		return errPaused
 	}
@@ -233,34 +234,34 @@ func (in *Inbound) alive() error {
 }
 
 // receive handles requests until the stream ends.
-func (in *Inbound) receive(handle func(*peer.Request), heard func(seen uint64)) error {
+func (in *Inbound) receive(handle func(*peer.Request), acted func(seen uint64)) error {
 	for {
-		asked := time.Now()
+		start := time.Now()
 		batch, err := in.stream.Recv()
 		if err != nil {
 			return err
 		}
-		if err := in.alive(); err != nil {
+		if err := in.checkPause(); err != nil {
 			return err
 		}
-		if time.Since(asked) > in.silence {
+		if time.Since(start) > in.silence {
 			return errQuiet
 		}
 		in.mu.Lock()
 		in.heard++
 		in.mu.Unlock()
 		for _, request := range batch.GetItems() {
-			if err := in.admit(); err != nil {
+			if err := in.waitRoom(); err != nil {
 				return err
 			}
 			handle(request)
 		}
-		heard(batch.GetSeen())
+		acted(batch.GetSeen())
 	}
 }
 
-// admit waits until there is room for one more request.
-func (in *Inbound) admit() error {
+// waitRoom waits until the stream may have one more unanswered request.
+func (in *Inbound) waitRoom() error {
 	for {
 		in.mu.Lock()
 		switch {

@@ -3,56 +3,53 @@
 // A node has one gRPC server (NewServer) and one Pool, which holds one
 // connection per peer address; command links and feeds share it.
 //
-// A Link is this node's stream of commands to one domain node. It is opened as
-// soon as there is an address and kept up for ever: a stream that ends is
-// opened again, a peer that was away is found within half a second of its
-// return. Requests are multiplexed by id. What is handed in while a batch is
-// on its way into gRPC travels together in the next one, at most 64 requests
-// or 64 KiB; nothing waits for company.
+// A [Link] is this node's stream of commands to one domain node, and an
+// [Inbound] is the receiving half. Run opens a Link's stream, and opens it again
+// whenever it ends, so a peer that returns is found within half a second.
+// Requests are multiplexed by id. Requests that are queued while gRPC accepts a
+// batch form the next one, of at most 64 requests or 64 KiB. No request waits
+// for a batch to fill.
 //
-// # What a broken link tells
+// # The fate of a request
 //
-// Send's callback is called exactly once, with the reply or with what is known
-// about the request without one:
+// Send's callback is called exactly once. Its fate is Answered, with the reply,
+// or one of these, without:
 //
-//   - NotExecuted: the peer certainly did not begin it. It was still in our
-//     own queue, or the peer ended the stream in good order, which it does
-//     only after it has answered everything that it took.
-//   - Unknown: it was handed to gRPC, and the stream broke.
-//
-// gRPC itself tells neither apart, so the line is drawn at our own queue:
-// whatever was passed to gRPC is Unknown.
+//   - NotExecuted: the peer certainly did not begin the request. It was still in
+//     this node's queue, or the peer ended the stream cleanly, which it does only
+//     after it has answered every request that it accepted.
+//   - Unknown: the request was passed to gRPC, and the stream broke. gRPC does
+//     not report whether it sent a message.
 //
 // # Signs of life
 //
-// Both sides send a batch at least every 100 ms, an empty one if there is
-// nothing to say, and either side gives a stream up when it has heard nothing
-// for 500 ms. The link opens another one, which is up only once the peer has
-// spoken on it. Silence is counted in ticks of our own clock, so that a pause
-// of this process is not taken for one of every peer.
+// Both sides send a batch at least every 100 ms, an empty one if they have
+// nothing to send. Either side abandons a stream on which it has received
+// nothing for 500 ms. The link then opens another stream, and is up when the
+// first batch arrives on it. Silence is counted in ticks of a local timer, so a
+// pause of this process does not look like the silence of all peers.
 //
-// A link that was silent is on trial until the peer has answered a request, or
-// has had none to answer and was heard without a gap for ten times the silence
-// (5 s). A silence before the peer's first word on a stream is none: the peer
-// may be starting. On trial a link is trusted with one at a time, and takes more only from callers who have
-// nobody else to ask (Trust). So a peer that comes and goes, or whose
-// heartbeats get through and whose work does not, holds up one command and not
-// everybody's.
+// After a silence a link is on trial. The trial ends when the peer answers a
+// request, or when the link has no request and receives batches for ten times
+// the silence (5 s) without a gap. A silence before the first batch of a stream
+// begins no trial, since the peer may be starting. On trial, a link accepts one
+// request at a time, and more only from callers without another candidate
+// ([Trust]). So a peer that keeps falling silent, or that sends heartbeats but no
+// replies, delays only one command.
 //
-// What comes after such a silence is not begun. A receiver drops a batch that
-// it had to wait for too long, and one that it finds when it could itself not
-// speak for that long (it was stopped, or its machine was): its peer has given
-// the stream up, and what waited on it has been answered elsewhere. So a
-// frozen owner that wakes up, or the far end of a mended cable, starts nothing
-// old. It is a courtesy that saves conflicts; what makes a command's effect
-// happen once is its key.
+// After a silence, a receiver begins no requests of the old stream. It drops a
+// batch if it waited for it longer than the silence, or if it has itself sent
+// nothing for that long because its process or machine was stopped. By then the
+// peer has abandoned the stream and asked other nodes. So a frozen owner that
+// thaws executes no old requests. This only saves version conflicts: that a
+// command takes effect once is ensured by its key.
 //
 // # Bounds
 //
-// A link queues at most 4,096 requests or 4 MiB and has at most 16,384
-// unanswered; past that Send refuses (ErrFull). The receiving half stops
-// reading a stream with 16,384 unanswered requests. A message of more than
-// MaxMessage bytes is refused before gRPC would break the stream over it.
+// A link queues at most 4,096 requests or 4 MiB, and has at most 16,384
+// unanswered ones; past that Send returns ErrFull. An Inbound stops reading at
+// 16,384 unanswered requests. A message of more than MaxMessage bytes is
+// refused, because gRPC would break the stream.
 package link
 
 import (
@@ -62,20 +59,20 @@ import (
 )
 
 const (
-	// MaxMessage bounds one request or reply, in encoded bytes: gRPC's receive
-	// limit less room for the batch around it.
+	// MaxMessage bounds one request or reply, in encoded bytes: the receive limit
+	// of 1 MiB less 4 KiB for the batch around it.
 	MaxMessage = receiveLimit - 4<<10
 
 	// Heartbeat is how often each side of a stream sends something.
 	Heartbeat = 100 * time.Millisecond
 
-	// DefaultSilence is how long a link may hear nothing before it is given
-	// up. The longest silence measured between heartbeats was 108 ms on an
-	// idle machine and 271 ms on a badly loaded one.
+	// DefaultSilence is how long a peer may send nothing before its stream is
+	// abandoned. The longest measured silence between heartbeats was 108 ms on
+	// an idle machine and 271 ms on a badly loaded one.
 	DefaultSilence = 500 * time.Millisecond
 
-	// trialSilences is after how many times Config.Silence without a gap a trial
-	// ends that no request has decided.
+	// trialSilences is the length of a trial without requests, in multiples of
+	// Config.Silence.
 	trialSilences = 10
 
 	receiveLimit  = 1 << 20
@@ -86,11 +83,11 @@ const (
 	maxUnanswered = 16384
 )
 
-// Fate is what became of a request.
+// Fate is what is known about the execution of a request.
 type Fate uint8
 
 const (
-	// Answered requests come with a reply.
+	// Answered requests have a reply.
 	Answered Fate = iota
 	// NotExecuted requests were certainly not begun by the peer.
 	NotExecuted
@@ -109,38 +106,37 @@ func (f Fate) String() string {
 	return "unknown"
 }
 
-// Trust is what a link is good for.
+// Trust is how far a link can be used.
 type Trust uint8
 
 const (
-	// Unusable links take nothing: the peer is not heard, or drains.
+	// Unusable links accept no request: the peer is silent or draining.
 	Unusable Trust = iota
-	// Doubted links were silent and have a request under way that will tell
-	// whether they are well again.
+	// Doubted links are on trial and have an unanswered request.
 	Doubted
-	// Trusted links take requests. One that is on trial and has nothing under
-	// way is Trusted with the next one.
+	// Trusted links accept requests. A link on trial is Trusted while it has no
+	// unanswered request.
 	Trusted
 )
 
-// Done is told what became of a request. The reply is nil unless the fate is
-// Answered. It is called on a goroutine of the link and must not block.
+// Done receives the fate of a request. The reply is nil unless the fate is
+// Answered. A goroutine of the link calls it; it must not block.
 type Done func(reply *peer.Reply, fate Fate)
 
-// Status is a link as an operator wants to see it.
+// Status describes a link to an operator.
 type Status struct {
 	Node string `json:"node"`
 	Addr string `json:"addr"`
-	// Up says that the peer has spoken on the current stream and has not been
-	// silent since.
+	// Up reports whether the peer has sent a batch on the current stream and has
+	// not been silent since.
 	Up bool `json:"up"`
-	// Draining says that the peer takes no more requests.
+	// Draining reports whether the peer accepts no more requests.
 	Draining bool `json:"draining"`
-	// Doubted says that the link is on trial, since the peer was silent: it gets
-	// one request at a time, if there is another node to ask.
+	// Doubted reports whether the link is on trial after a silence: it gets one
+	// request at a time if another candidate exists.
 	Doubted bool `json:"doubted"`
-	// HeardMS is how long ago the peer last gave a sign of life, in
-	// milliseconds; -1 if it never did.
+	// HeardMS is the time since the last batch from the peer, in milliseconds; -1
+	// if it has sent none.
 	HeardMS    int64 `json:"heard_ms"`
 	Queued     int   `json:"queued"`
 	Unanswered int   `json:"unanswered"`

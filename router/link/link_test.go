@@ -1,19 +1,18 @@
 package link
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/ganglion-es/ganglion/proto/peer"
@@ -21,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// server is a peer whose side of the stream the test writes itself.
+// server is a peer whose side of the stream the test plays.
 type server struct {
 	peer.UnimplementedPeerServer
 	addr    string
@@ -57,7 +56,7 @@ func newServer(t testing.TB) *server {
 	return s
 }
 
-// newLink runs a link to an address; changes tells when it goes up or down.
+// newLink runs a link to an address. changes receives when it goes up or down.
 func newLink(t testing.TB, addr string, silence time.Duration) (l *Link, changes chan struct{}) {
 	pool := NewPool(PoolConfig{})
 	changes = make(chan struct{}, 100)
@@ -116,7 +115,7 @@ func TestRepliesFindTheirRequestsInAnyOrder(t *testing.T) {
 	l, up := newLink(t, s.addr, time.Minute)
 	stream := <-s.streams
 	if err := l.Send(get("early"), Trusted, nil); !errors.Is(err, ErrDown) {
-		t.Errorf("before the peer has spoken: %v, want ErrDown", err)
+		t.Errorf("before the peer has sent anything: %v, want ErrDown", err)
 	}
 	say(t, stream, &peer.Replies{})
 	<-up
@@ -133,7 +132,7 @@ func TestRepliesFindTheirRequestsInAnyOrder(t *testing.T) {
 			t.Errorf("request %d: %v", i, got)
 		}
 	}
-	// What is sent from now on says that those replies were acted on.
+	// Later requests report that those replies were acted on.
 	for {
 		mustSend(t, l, get("y"))
 		if items, _ := hear(t, stream, 1); items[0].Seen == 5 {
@@ -145,14 +144,14 @@ func TestRepliesFindTheirRequestsInAnyOrder(t *testing.T) {
 	}
 }
 
-func TestABrokenStreamTellsEachRequestItsFate(t *testing.T) {
+func TestBrokenStreamReportsFateOfEachRequest(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		end  error
 		want Fate
 	}{
-		"broken":        {status.Error(codes.Unavailable, "gone"), Unknown},
-		"in good order": {nil, NotExecuted},
+		"broken":    {status.Error(codes.Unavailable, "gone"), Unknown},
+		"clean end": {nil, NotExecuted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -171,7 +170,7 @@ func TestABrokenStreamTellsEachRequestItsFate(t *testing.T) {
 			if l.Trust() == Trusted {
 				t.Error("the link is usable without a stream")
 			}
-			stream = <-s.streams // it is opened again
+			stream = <-s.streams // the link opens it again
 			say(t, stream, &peer.Replies{})
 			<-changed
 			again := mustSend(t, l, get("again"))
@@ -184,8 +183,8 @@ func TestABrokenStreamTellsEachRequestItsFate(t *testing.T) {
 	}
 }
 
-// The peer reads nothing: gRPC's window fills, then our queue.
-func TestWhatIsStillQueuedWasNotExecuted(t *testing.T) {
+// The peer reads nothing, so gRPC's window fills, and then the link's queue.
+func TestQueuedRequestsWereNotExecuted(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l, changed := newLink(t, s.addr, time.Minute)
@@ -226,14 +225,14 @@ func TestWhatIsStillQueuedWasNotExecuted(t *testing.T) {
 	}
 }
 
-func TestRequestsAreGatheredWhileOneIsOnItsWay(t *testing.T) {
+func TestRequestsAreBatchedDuringASend(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l, changed := newLink(t, s.addr, time.Minute)
 	stream := <-s.streams
 	say(t, stream, &peer.Replies{})
 	<-changed
-	// Fill the window, so that a send is in flight for as long as we like.
+	// Fill the window, so that a send blocks until the peer reads.
 	big := &peer.Request{Body: &peer.Request_Command{Command: &peer.Command{Data: make([]byte, 512<<10)}}}
 	mustSend(t, l, big)
 	const n = 640
@@ -242,7 +241,7 @@ func TestRequestsAreGatheredWhileOneIsOnItsWay(t *testing.T) {
 	}
 	items, batches := hear(t, stream, n+1)
 	if len(items) != n+1 || batches > n/batchMessages+3 {
-		t.Errorf("%d requests came in %d batches, want them gathered", len(items), batches)
+		t.Errorf("%d requests came in %d batches, want fewer batches", len(items), batches)
 	}
 	for i := 1; i < len(items); i++ {
 		if items[i].Id != items[i-1].Id+1 {
@@ -251,7 +250,7 @@ func TestRequestsAreGatheredWhileOneIsOnItsWay(t *testing.T) {
 	}
 }
 
-func TestASilentPeerIsGivenUp(t *testing.T) {
+func TestSilentPeersStreamIsAbandoned(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l, changed := newLink(t, s.addr, 200*time.Millisecond)
@@ -264,14 +263,14 @@ func TestASilentPeerIsGivenUp(t *testing.T) {
 	}
 	<-stream.Context().Done()
 	if l.Trust() == Trusted {
-		t.Error("the link is usable before the peer has spoken again")
+		t.Error("the link is usable before the peer has sent a batch again")
 	}
 	say(t, <-s.streams, &peer.Replies{})
 	<-changed // down
 	<-changed // up
 }
 
-func TestADrainingPeerAndAFinishedLinkTakeNothing(t *testing.T) {
+func TestDrainingPeerAndFinishedLinkAcceptNoRequests(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l, changed := newLink(t, s.addr, time.Minute)
@@ -288,12 +287,38 @@ func TestADrainingPeerAndAFinishedLinkTakeNothing(t *testing.T) {
 	items, _ := hear(t, stream, 1)
 	say(t, stream, &peer.Replies{Items: []*peer.Reply{{Id: items[0].Id}}})
 	if got := <-open; got.fate != Answered {
-		t.Errorf("what was open is %v", got.fate)
+		t.Errorf("the unanswered request is %v", got.fate)
 	}
 	<-stream.Context().Done() // then the link ends
 }
 
-func TestTooLargeARequestIsRefused(t *testing.T) {
+func TestBrokenStreamIsAWarningUnlessThePeerWasDraining(t *testing.T) {
+	t.Parallel()
+	for _, draining := range []bool{false, true} {
+		s := newServer(t)
+		var log bytes.Buffer
+		pool := NewPool(PoolConfig{})
+		l := New(Config{
+			Node: "p", Addr: s.addr, Conn: pool.Conn, Silence: time.Minute,
+			Changed: func() {}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		ctx, cancel := context.WithCancel(context.Background())
+		var running sync.WaitGroup
+		running.Go(func() { l.Run(ctx) })
+		stream := <-s.streams
+		say(t, stream, &peer.Replies{Draining: draining})
+		s.end <- status.Error(codes.Unavailable, "the connection broke")
+		<-s.streams // the link has dealt with the first one
+		cancel()
+		running.Wait()
+		pool.Close()
+		if warned := strings.Contains(log.String(), "command stream ended"); warned == draining {
+			t.Errorf("draining %v: the log has %q", draining, log.String())
+		}
+	}
+}
+
+func TestTooLargeRequestIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l, changed := newLink(t, s.addr, time.Minute)
@@ -307,182 +332,11 @@ func TestTooLargeARequestIsRefused(t *testing.T) {
 		t.Errorf("past the limit: %v, want ErrTooLarge", err)
 	}
 	mustSend(t, l, sized(MaxMessage-100))
-	hear(t, stream, 1) // gRPC carries what we take
-}
-
-// pipe is an inbound stream in memory, for bubbles: sockets don't work there.
-type pipe struct {
-	ctx context.Context
-	in  chan *peer.Requests
-	out chan *peer.Replies
-	grpc.ServerStream
+	hear(t, stream, 1) // gRPC carries a request of the largest size
 }
 
 func newPipe(ctx context.Context) *pipe {
 	return &pipe{ctx: ctx, in: make(chan *peer.Requests), out: make(chan *peer.Replies)}
-}
-
-func (p *pipe) Context() context.Context { return p.ctx }
-
-func (p *pipe) Recv() (*peer.Requests, error) {
-	select {
-	case batch, ok := <-p.in:
-		if !ok {
-			return nil, io.EOF
-		}
-		return batch, nil
-	case <-p.ctx.Done():
-		return nil, p.ctx.Err()
-	}
-}
-
-func (p *pipe) Send(batch *peer.Replies) error {
-	select {
-	case p.out <- batch:
-		return nil
-	case <-p.ctx.Done():
-		return p.ctx.Err()
-	}
-}
-
-func (p *pipe) SetHeader(metadata.MD) error  { return nil }
-func (p *pipe) SendHeader(metadata.MD) error { return nil }
-func (p *pipe) SetTrailer(metadata.MD)       {}
-
-// serve runs an Inbound on a pipe and collects what it handles.
-func serve(t *testing.T) (p *pipe, in *Inbound, handled chan *peer.Request, ended chan error) {
-	ctx, cancel := context.WithCancel(t.Context())
-	t.Cleanup(cancel)
-	p = newPipe(ctx)
-	in = NewInbound(p, InboundConfig{})
-	handled, ended = make(chan *peer.Request, 100), make(chan error, 1)
-	go func() {
-		ended <- in.Serve(ctx, func(r *peer.Request) { handled <- r }, func(uint64) {})
-		cancel() // as gRPC does when the method returns
-	}()
-	return p, in, handled, ended
-}
-
-func TestANodeThatWasFrozenBeginsNothingOld(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p, _, handled, ended := serve(t)
-		<-p.out
-		p.in <- &peer.Requests{Items: []*peer.Request{get("new")}}
-		if r := <-handled; r.GetGet().GetId() != "new" {
-			t.Errorf("handled %v", r)
-		}
-		// Nothing leaves this node for 600 ms. What it finds then was given up.
-		time.Sleep(600 * time.Millisecond)
-		p.in <- &peer.Requests{Items: []*peer.Request{get("old")}}
-		<-p.out
-		if err := <-ended; status.Code(err) != codes.Aborted {
-			t.Errorf("the stream ended with %v, want that it was aborted", err)
-		}
-		synctest.Wait()
-		if len(handled) != 0 {
-			t.Errorf("handled %v after the pause", <-handled)
-		}
-	})
-}
-
-func TestAPeerThatIsNotHeardIsGivenUp(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p, _, handled, ended := serve(t)
-		start, beats := time.Now(), 0
-		for {
-			select {
-			case <-p.out:
-				beats++
-				continue
-			case err := <-ended:
-				if took := time.Since(start); status.Code(err) != codes.Aborted || took < DefaultSilence || took > DefaultSilence+2*Heartbeat {
-					t.Errorf("ended after %v with %v", took, err)
-				}
-			}
-			break
-		}
-		if beats < 5 || len(handled) != 0 {
-			t.Errorf("%d heartbeats, want one every 100 ms", beats)
-		}
-	})
-}
-
-func TestAClosedStreamAnswersWhatItTook(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		p, in, handled, ended := serve(t)
-		p.in <- &peer.Requests{Items: []*peer.Request{{Id: 1}, {Id: 2}}}
-		<-handled
-		<-handled
-		in.Drain()
-		for !(<-p.out).GetDraining() {
-		}
-		in.Close()
-		p.in <- &peer.Requests{Items: []*peer.Request{{Id: 3}}} // too late
-		synctest.Wait()
-		if n := in.Reply(&peer.Reply{Id: 2}, 10); n != 1 {
-			t.Errorf("the first reply has number %d", n)
-		}
-		in.Reply(&peer.Reply{Id: 1}, 10)
-		var got []uint64
-		for {
-			select {
-			case batch := <-p.out:
-				for _, reply := range batch.GetItems() {
-					got = append(got, reply.GetId())
-				}
-				continue
-			case err := <-ended:
-				if err != nil {
-					t.Errorf("ended with %v, want good order", err)
-				}
-			}
-			break
-		}
-		if len(got) != 2 || got[0] != 2 || got[1] != 1 || len(handled) != 0 {
-			t.Errorf("replies to %v, want 2 and 1; %d requests handled too late", got, len(handled))
-		}
-	})
-}
-
-func TestAStreamWithTooMuchUnansweredIsNotRead(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		p := newPipe(ctx)
-		in := NewInbound(p, InboundConfig{Silence: time.Hour})
-		var handled int
-		ended := make(chan error, 1)
-		go func() { ended <- in.Serve(ctx, func(*peer.Request) { handled++ }, func(uint64) {}) }()
-		go func() {
-			for {
-				select {
-				case <-p.out:
-				case <-ctx.Done():
-					return
-				}
-			}
-		}()
-		batch := &peer.Requests{Items: make([]*peer.Request, maxUnanswered+10)}
-		p.in <- batch
-		synctest.Wait()
-		if handled != maxUnanswered {
-			t.Errorf("handled %d requests, want %d", handled, maxUnanswered)
-		}
-		for range 10 {
-			in.Reply(&peer.Reply{}, 2)
-		}
-		time.Sleep(Heartbeat)
-		synctest.Wait()
-		if handled != maxUnanswered+10 {
-			t.Errorf("handled %d requests, want all, now that ten were answered", handled)
-		}
-		cancel()
-		<-ended
-	})
 }
 
 // heartbeats sends empty batches on a stream until the test ends.
@@ -504,7 +358,7 @@ func TestPeerThatStartsLateIsNotDoubted(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l, changed := newLink(t, s.addr, 200*time.Millisecond)
-	<-(<-s.streams).Context().Done() // it was given up before the peer said a word
+	<-(<-s.streams).Context().Done() // abandoned before the first batch
 	stream := <-s.streams
 	say(t, stream, &peer.Replies{})
 	<-changed
@@ -532,7 +386,7 @@ func TestTrialOfIdleLinkEnds(t *testing.T) {
 	for l.Status().Doubted {
 		select {
 		case <-stream.Context().Done():
-			t.Fatal("the stream was given up although the peer was heard")
+			t.Fatal("the stream was abandoned although the peer sent heartbeats")
 		case <-time.After(time.Millisecond):
 		}
 	}

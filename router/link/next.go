@@ -10,12 +10,12 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// With this tag a program stands for the next one, for tests of upgrades: it
-// speaks a further version of links, and whatever it says to peers has a field
-// that this one does not know.
+// With this build tag, upgrade tests build a stand-in for the next release. It
+// speaks one more version, and its messages to peers have a field that this
+// release does not know.
 func init() { spoken.Newest++ }
 
-const nextField = 15_000 // no message has it
+const nextField = 15_000 // not used by any message
 
 func withNextField(m any) any {
 	message, ok := m.(proto.Message)

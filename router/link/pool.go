@@ -22,11 +22,11 @@ var ErrPoolClosed = errors.New("link: the pool of connections is closed")
 
 // PoolConfig configures a Pool.
 type PoolConfig struct {
-	// TLS is the client's side of mutual TLS. Without it, connections are in
-	// the clear. Its VerifyConnection gets the peer's address (host:port) as the
-	// ServerName, which crypto/tls leaves empty where the host is an IP address.
+	// TLS is the client's side of mutual TLS. Without it, connections are not
+	// encrypted. Its VerifyConnection gets the peer's address (host:port) as the
+	// ServerName, which crypto/tls leaves empty if the host is an IP address.
 	TLS *tls.Config
-	// Silence is how long a peer may say nothing, as in Config. The kernel
+	// Silence is how long a peer may send nothing, as in Config. The kernel
 	// drops a connection whose data is unacknowledged for half of it.
 	//
 	// Defaults to 500 ms.
@@ -40,9 +40,9 @@ type PoolConfig struct {
 // Pool holds one connection per peer address, which all users of that address
 // share. It is safe for concurrent use.
 //
-// Connections reconnect by themselves, after 50 to 500 ms. The pool counts the
+// A broken connection is dialled again after 50 to 500 ms. The pool counts the
 // users of each connection and closes it when the last one has released it, so
-// no address is dialled that nothing needs.
+// it dials no address without users.
 type Pool struct {
 	opts   []grpc.DialOption
 	tls    *tls.Config
@@ -68,11 +68,11 @@ func NewPool(cfg PoolConfig) *Pool {
 	opts := []grpc.DialOption{
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
-		grpc.WithIdleTimeout(0), // kept up, not dialled on demand
+		grpc.WithIdleTimeout(0), // keep the connection up without calls
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(receiveLimit)),
-		// The default backoff finds a node that returned after 1.6 s.
+		// With the default backoff, a node that returns is found only 1.6 s later.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond},
 			MinConnectTimeout: 500 * time.Millisecond,
@@ -100,7 +100,7 @@ func (p *Pool) Conn(addr string) (conn *grpc.ClientConn, release func(), err err
 	}
 	s := p.conns[addr]
 	if s == nil {
-		// The name is resolved again at each attempt to connect. It is not watched.
+		// Passthrough resolves the name at each attempt to connect, and not between.
 		c, err := grpc.NewClient("passthrough:///"+addr, append(slices.Clip(p.opts), grpc.WithTransportCredentials(p.credentials(addr)))...)
 		if err != nil {
 			return nil, nil, fmt.Errorf("link: peer address %q: %w", addr, err)
@@ -141,7 +141,8 @@ func (p *Pool) release(addr string, s *shared) {
 	}
 }
 
-// Close closes all connections, also those in use. Conn fails from then on.
+// Close closes all connections, including those in use. Conn then fails with
+// ErrPoolClosed.
 func (p *Pool) Close() {
 	p.mu.Lock()
 	conns := p.conns
@@ -154,6 +155,6 @@ func (p *Pool) Close() {
 
 func (p *Pool) close(addr string, c *grpc.ClientConn) {
 	if err := c.Close(); err != nil {
-		p.logger.Warn("closing a connection to a peer", "addr", addr, "error", err)
+		p.logger.Warn("closing a connection to a peer", "addr", addr, "err", err)
 	}
 }

@@ -33,7 +33,7 @@ func TestPoolClosesAConnectionWithItsLastUser(t *testing.T) {
 	releaseFirst()
 	releaseFirst()
 	if first.GetState() == connectivity.Shutdown {
-		t.Error("the connection is closed, and it has a user")
+		t.Error("the connection is closed although it has a user")
 	}
 	releaseSecond()
 	if first.GetState() != connectivity.Shutdown || p.Open() != 0 {
@@ -50,7 +50,7 @@ func TestPoolClosesAConnectionWithItsLastUser(t *testing.T) {
 	}
 }
 
-// views are what a cluster tells its router and its feed.
+// views are what a cluster reports to its router and its feed.
 type views struct {
 	mu       sync.Mutex
 	now      *cluster.View
@@ -60,7 +60,7 @@ type views struct {
 func (v *views) watch(ctx context.Context) <-chan *cluster.View {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	ch := make(chan *cluster.View, 2) // as many as a test sets
+	ch := make(chan *cluster.View, 2) // the number that a test sets
 	ch <- v.now
 	v.watchers = append(v.watchers, ch)
 	context.AfterFunc(ctx, func() { close(ch) })
@@ -99,8 +99,8 @@ func hangUp(t *testing.T) (addr string, accepted <-chan struct{}) {
 	return l.Addr().String(), count
 }
 
-// The router follows the view while the feed is still busy with delivering.
-func TestDepartedMembersAreNeverDialledAgain(t *testing.T) {
+// The router follows the view while the feed is still delivering.
+func TestDepartedMembersAreNotDialledAgain(t *testing.T) {
 	t.Parallel()
 	store, err := sqlite.Open(t.Context(), sqlite.Config{Dir: t.TempDir()})
 	if err != nil {
@@ -145,7 +145,7 @@ func TestDepartedMembersAreNeverDialledAgain(t *testing.T) {
 	await(t, delivering)
 	members.set(&cluster.View{Members: []cluster.Member{self}})
 	until(t, "the router has no link", func() bool { return len(r.Links()) == 0 })
-	for range 3 { // the feed has not seen yet that the member is gone
+	for range 3 { // the feed does not know yet that the member is gone
 		await(t, accepted)
 	}
 	close(goOn)

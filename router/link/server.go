@@ -11,34 +11,35 @@ import (
 )
 
 const (
-	streamWindow = 64 << 10 // one slow reader holds back no more than this
+	streamWindow = 64 << 10 // bytes that one slow reader can hold back
 	connWindow   = 1 << 20
 
-	// gRPC pings no more often than every 10 s. The pings matter only where
-	// the kernel has no such option.
+	// gRPC pings at most every 10 s. The pings matter only on systems without
+	// TCP_USER_TIMEOUT.
 	pingEvery = 10 * time.Second
 )
 
-// The kernel drops a connection when the data sent on it has gone
-// unacknowledged for this long (gRPC sets TCP_USER_TIMEOUT to it). The next
-// attempt is then a new connection, not a retransmission minutes later.
+// The kernel drops a connection when data sent on it has been unacknowledged for
+// this time, which gRPC sets as TCP_USER_TIMEOUT. Then gRPC connects again
+// immediately. Otherwise it would wait for a retransmission, minutes later.
 //
 // Both bounds follow the silence that an operator allows: a slow network that
 // needs a longer silence also needs a longer wait for acknowledgements. The
-// client, which sends commands, waits half a silence. If only the data that it
-// sends is lost, it still hears the peer for a while, until the peer's kernel
-// stops for want of acknowledgements; with the default silence it would notice
-// only after 700 to 800 ms. Linux counts from the first retransmission, which
-// it makes after 200 ms at the earliest.
+// client, which sends the commands, waits half a silence. If only the data that
+// it sends is lost, the peer's data still arrives for a while, until the peer's
+// kernel stops sending because it gets no acknowledgements. Without the shorter
+// wait, a client would notice such a loss only after 700 to 800 ms, at the
+// default silence. Linux counts from the first retransmission, which it makes
+// after 200 ms at the earliest.
 func clientUnacknowledged(silence time.Duration) time.Duration { return silence / 2 }
 func serverUnacknowledged(silence time.Duration) time.Duration { return 4 * silence }
 
 // ServerConfig configures NewServer.
 type ServerConfig struct {
-	// TLS is the server's side of mutual TLS. Without it, the server speaks in
-	// the clear.
+	// TLS is the server's side of mutual TLS. Without it, connections are not
+	// encrypted.
 	TLS *tls.Config
-	// Silence is how long a peer may say nothing, as in Config. The kernel
+	// Silence is how long a peer may send nothing, as in Config. The kernel
 	// drops a connection whose data is unacknowledged for four times as long.
 	//
 	// Defaults to 500 ms.
@@ -47,9 +48,9 @@ type ServerConfig struct {
 	Options []grpc.ServerOption
 }
 
-// NewServer returns a gRPC server with the windows and limits that streams
-// between nodes are made for. It has no reflection, and refuses messages of
-// more than 1 MiB and headers of more than 8 KiB.
+// NewServer returns a gRPC server with the windows and limits of streams between
+// nodes. It has no reflection, and refuses messages of more than 1 MiB and
+// headers of more than 8 KiB.
 func NewServer(cfg ServerConfig) *grpc.Server {
 	opts := []grpc.ServerOption{
 		grpc.StaticStreamWindowSize(streamWindow),

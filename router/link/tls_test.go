@@ -19,7 +19,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
 
-// certificate makes one for 127.0.0.1 that is its own authority.
+// certificate returns a self-signed certificate for 127.0.0.1.
 func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -44,7 +44,7 @@ func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, authorities
 }
 
-func TestWithMutualTLSOnlyTheClusterIsServed(t *testing.T) {
+func TestMutualTLSServesOnlyClusterMembers(t *testing.T) {
 	t.Parallel()
 	own, authorities := certificate(t)
 	strange, _ := certificate(t)
@@ -68,7 +68,7 @@ func TestWithMutualTLSOnlyTheClusterIsServed(t *testing.T) {
 		"a node":                  {&tls.Config{Certificates: []tls.Certificate{own}, RootCAs: authorities}, true},
 		"one without certificate": {&tls.Config{RootCAs: authorities}, false},
 		"a stranger":              {&tls.Config{Certificates: []tls.Certificate{strange}, RootCAs: authorities}, false},
-		"one in the clear":        {nil, false},
+		"one without TLS":         {nil, false},
 	} {
 		pool := NewPool(PoolConfig{TLS: c.tls})
 		conn, _, err := pool.Conn(l.Addr().String())
@@ -98,6 +98,6 @@ func TestWithMutualTLSOnlyTheClusterIsServed(t *testing.T) {
 		pool.Close()
 	}
 	if len(s.streams) != 0 {
-		t.Error("a stream of a stranger came through")
+		t.Error("a stream of a stranger was accepted")
 	}
 }

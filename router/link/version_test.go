@@ -15,7 +15,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
 
-func TestTheNewestVersionThatBothSpeakIsAgreedOn(t *testing.T) {
+func TestNewestCommonVersionIsChosen(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		a, b Versions
@@ -37,13 +37,13 @@ func TestTheNewestVersionThatBothSpeakIsAgreedOn(t *testing.T) {
 	}
 }
 
-// A server that has dropped version 1 refuses who speaks nothing else, also
-// programs from before versions were said, and says what to do.
-func TestWhoSpeaksNoCommonVersionIsRefused(t *testing.T) {
+// A server that has dropped version 1 refuses callers that speak only version 1,
+// including old programs that send no versions. The error says what to do.
+func TestCallerWithoutCommonVersionIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		server Versions
-		says   string // what the caller says, empty for nothing
+		says   string // the caller's header; empty: none
 		ok     bool
 	}{
 		{Versions{1, 1}, "", true},

@@ -14,7 +14,7 @@ func Example() {
 	owner, _ := r.Owner(auction)
 	fmt.Println("owner:", owner)
 
-	// The owner does not answer: who is next?
+	// The owner does not answer. Find the next one.
 	next, _ := r.Without(owner).Owner(auction)
 	fmt.Println("next:", next)
 

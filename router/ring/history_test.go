@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// A cluster's history is a walk of joins and leaves. Nodes that lived through
-// different ones and ended with the same members must agree on every owner,
-// and each step must move little and load nobody too much.
+// A cluster's history is a walk of joins and leaves. After different histories
+// that end with the same members, nodes must agree on every owner. Each step must
+// move few partitions and keep the bound on loads.
 func TestRandomHistories(t *testing.T) {
 	t.Parallel()
 	histories := 2000
 	if raceEnabled {
-		histories = 200 // the detector makes a rebuild ten times as slow
+		histories = 200 // the race detector makes a rebuild ten times as slow
 	}
 	rng := rand.New(rand.NewPCG(7, 8))
 	costs := make(map[int][]time.Duration) // of a rebuild, by members
@@ -34,15 +34,15 @@ func TestRandomHistories(t *testing.T) {
 		ring := build(h.ids)
 		checkTable(t, ring)
 
-		// Somebody else learned of the same members in another order, some
-		// of them twice.
+		// Another node learned of the same members in another order, and of
+		// some twice.
 		other := slices.Concat(h.ids, h.ids[:rng.IntN(len(h.ids)+1)])
 		rng.Shuffle(len(other), func(i, j int) { other[i], other[j] = other[j], other[i] })
 		if !same(ring, build(other)) {
 			t.Fatalf("history %s: the order of %d members makes a difference", h.prefix, len(h.ids))
 		}
 
-		// One more step: somebody comes or goes.
+		// One more step: a member joins or leaves.
 		h.walk(1)
 		next := build(h.ids)
 		checkTable(t, next)
@@ -71,8 +71,8 @@ func TestRandomHistories(t *testing.T) {
 	}
 }
 
-// size draws how far a history walks: mostly to as many members as clusters
-// have, now and then to about a hundred.
+// size returns a random number of members: usually a common size of a cluster,
+// sometimes about a hundred.
 func size(rng *rand.Rand) int {
 	switch rng.IntN(100) {
 	case 0:
@@ -90,7 +90,7 @@ type history struct {
 	ids    []string
 }
 
-// walk lets members come, and with one chance in four one go, n times.
+// walk makes n steps: a member joins or, with probability 1/4, leaves.
 func (h *history) walk(n int) {
 	for range n {
 		if len(h.ids) > 0 && h.rng.IntN(4) == 0 {
@@ -105,8 +105,8 @@ func (h *history) walk(n int) {
 
 func bounds(a, b int) (lo, hi int) { return min(a, b), max(a, b) }
 
-// moves counts the partitions that change owner, and of those the needless
-// ones: neither taken from a member that went nor given to one that came.
+// moves counts the partitions that change owner, and those among them that move
+// needlessly: from a member that stays to one that was there before.
 func moves(from, to *Ring) (moved, needless int) {
 	for _, m := range Moves(from, to) {
 		moved += m.Partitions

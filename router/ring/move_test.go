@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// A cluster of three grows to five and shrinks back. What moves is what the two
-// hold while they are there, their ideal share, and at most 5 % more; and the
-// three end where they began.
+// A cluster of three grows to five and shrinks back. The partitions of the two
+// new members move, and at most 5 % more. At the end, the three own the same
+// partitions as at the start.
 func TestGrowingFromThreeToFiveAndBackMovesLittle(t *testing.T) {
 	t.Parallel()
 	clusters := 400
@@ -19,13 +19,13 @@ func TestGrowingFromThreeToFiveAndBackMovesLittle(t *testing.T) {
 	var all, worst, stepwise float64
 	for n := range clusters {
 		ids := names(5)
-		if n > 0 { // the names that people choose, then any
+		if n > 0 { // usual names first, then random ones
 			for i := range ids {
 				ids[i] = fmt.Sprintf("%x-%d", rng.Uint64(), i)
 			}
 		}
 		three, five := New(ids[:3]), New(ids)
-		share := 0 // of those who come, and go again
+		share := 0 // of the two members that join and leave
 		for _, id := range ids[3:] {
 			share += five.Counts()[id]
 		}
@@ -39,10 +39,10 @@ func TestGrowingFromThreeToFiveAndBackMovesLittle(t *testing.T) {
 			}
 		}
 		if !same(three, New(ids[:3])) {
-			t.Fatalf("%v: the three do not end where they began", ids)
+			t.Fatalf("%v: the three do not own the same partitions as at the start", ids)
 		}
 
-		// One after another, as nodes come in practice, costs a few more.
+		// Joining one by one, as nodes do in practice, moves a few more.
 		four, needless := New(ids[:4]), 0
 		for _, step := range [][]*Ring{{three, four}, {four, five}} {
 			_, n := moves(step[0], step[1])

@@ -1,17 +1,18 @@
 // Package ring decides which member owns an aggregate.
 //
-// A Ring is an immutable value computed from the ids of the members that can
-// own aggregates. Members that see the same cluster compute the same Ring, in
-// whatever order they learned of it; Signature tells whether they do.
+// A [Ring] is an immutable value that is computed from the ids of the members
+// that can own aggregates. Members that see the same cluster compute the same
+// Ring, whatever the order in which they learned of it. Rings with the same
+// [Ring.Signature] are equal.
 //
-// Aggregates are hashed to 1021 partitions, and partitions are dealt out to
-// members by consistent hashing with bounded loads: when a member comes or
-// goes, hardly a partition moves that need not, and no member holds more than
-// a quarter above its share.
+// Aggregates are hashed to 1021 partitions, and partitions are assigned to
+// members by consistent hashing with bounded loads. When a member joins or
+// leaves, few partitions move without need. No member holds more than 1.25 times
+// the mean.
 //
-// While membership changes, two members may disagree about an owner. That
-// costs a retry and never an event: the event store accepts one writer per
-// stream version, and the loser reloads.
+// While membership changes, two members may disagree about an owner. That may
+// cost a retry, but never an event: of two writers of one stream version, the
+// event store accepts one, and the other reloads.
 package ring
 
 import (
@@ -27,42 +28,42 @@ import (
 )
 
 const (
-	// Partitions is the number of partitions. A prime, and large enough that
-	// partitions of 30 members still move little and spread evenly.
+	// Partitions is the number of partitions. It is prime, and large enough that
+	// the partitions of up to 30 members spread evenly and few of them move.
 	Partitions = 1021
 
-	// replicas is how many points on the circle each member has. With 20,
+	// replicas is the number of points of each member on the hash circle. With 20,
 	// several times as many partitions move as must.
 	replicas = 100
 
 	// load bounds a member's partitions to this multiple of the mean.
 	load = 1.25
 
-	// marker names what else makes a table: two rings whose markers differ
-	// never have the same signature. It changes with the library's version,
-	// whose points on the circle differ between releases, and with anything
-	// in this package that changes an owner.
+	// marker names everything besides the members that determines a table. Rings
+	// with different markers have different signatures. It must change with the
+	// version of package consistent, whose points on the circle differ between
+	// releases, and with every change of this package that changes an owner.
 	marker = "ganglion ring 1: consistent 1.0.0, xxhash64, 1021 partitions, 100 replicas, load 1.25"
 )
 
-// Ring is a table of which member owns which partition. It is immutable and
-// safe for concurrent use.
+// Ring is a table of the owners of partitions. It is immutable and safe for
+// concurrent use.
 type Ring struct {
-	members   []string // sorted, each once
+	members   []string // sorted, without repetitions
 	owners    []uint16 // by partition, an index into members; empty without members
 	signature uint64
 	without   []lazy // by index into members
 }
 
-// lazy is a Ring that is built when it is first asked for.
+// lazy is a Ring that is built on first use.
 type lazy struct {
 	once sync.Once
 	ring *Ring
 }
 
-// New returns the ring of a set of members, which may be empty; order and
-// repetitions make no difference. It takes about 0.25 ms for 3 members and
-// 4 ms for 30 and 40 ms for 100, and does not keep the slice.
+// New returns the ring of a set of members, which may be empty. Order and
+// repetitions do not matter. New copies the members. It takes about 0.25 ms for 3
+// members, 4 ms for 30 and 40 ms for 100.
 func New(members []string) *Ring {
 	r := &Ring{members: slices.Compact(slices.Sorted(slices.Values(members)))}
 	r.owners = deal(r.members)
@@ -71,8 +72,8 @@ func New(members []string) *Ring {
 	return r
 }
 
-// Owner returns the member that owns an aggregate. ok is false, and there is
-// no owner, if the ring has no members.
+// Owner returns the member that owns an aggregate. ok is false if the ring has
+// no members.
 func (r *Ring) Owner(s eventstore.StreamID) (id string, ok bool) {
 	if len(r.owners) == 0 {
 		return "", false
@@ -80,10 +81,10 @@ func (r *Ring) Owner(s eventstore.StreamID) (id string, ok bool) {
 	return r.members[r.owners[r.Partition(s)]], true
 }
 
-// Partition returns the partition that an aggregate is in, from 0 to
-// Partitions-1. It is the same in every ring.
+// Partition returns the partition of an aggregate, from 0 to Partitions-1. It is
+// the same in every ring.
 func (r *Ring) Partition(s eventstore.StreamID) int {
-	// Most names fit into the array, so that a look-up allocates nothing.
+	// Most names fit into the array, so a lookup does not allocate.
 	var name [96]byte
 	b := append(name[:0], s.Type...)
 	b = append(b, '/')
@@ -91,11 +92,10 @@ func (r *Ring) Partition(s eventstore.StreamID) int {
 	return int(xxhash.Sum64(b) % Partitions)
 }
 
-// Without returns the ring of the other members: the very table that all
-// nodes converge to once they have seen that the member is gone, and so the
-// place to look for the next owner while they have not. The first call for a
-// member builds it, later and concurrent ones share it. Without of one that
-// is no member is the ring itself.
+// Without returns the ring of the other members. All nodes will use that ring
+// once they have seen that the member is gone. Until then, its owner of an
+// aggregate is the next candidate. The first call for a member builds the ring;
+// later calls return the same one. If there is no such member, Without returns r.
 func (r *Ring) Without(member string) *Ring {
 	i, ok := slices.BinarySearch(r.members, member)
 	if !ok {
@@ -108,11 +108,11 @@ func (r *Ring) Without(member string) *Ring {
 	return w.ring
 }
 
-// Signature identifies the table: rings with the same signature name the same
+// Signature identifies the table: rings with the same signature have the same
 // owner for every aggregate. It is never 0.
 func (r *Ring) Signature() uint64 { return r.signature }
 
-// Members returns the members, sorted. The slice is the caller's own.
+// Members returns the members, sorted. The caller owns the slice.
 func (r *Ring) Members() []string { return slices.Clone(r.members) }
 
 // Counts returns how many partitions each member owns.
@@ -127,15 +127,16 @@ func (r *Ring) Counts() map[string]int {
 	return counts
 }
 
-// Move is what one member hands over to another when one ring takes the place
-// of another.
+// Move counts the partitions that pass from one member to another when one ring
+// replaces another.
 type Move struct {
-	From       string `json:"from"` // empty: nobody owned them
-	To         string `json:"to"`   // empty: nobody does any more
+	From       string `json:"from"` // empty: they had no owner
+	To         string `json:"to"`   // empty: they have no owner
 	Partitions int    `json:"partitions"`
 }
 
-// Moves returns what changes hands between two rings, sorted by From and To.
+// Moves returns the partitions that change owner between two rings, sorted by
+// From and To.
 func Moves(from, to *Ring) []Move {
 	counts := make(map[[2]string]int)
 	for p := range Partitions {
@@ -153,7 +154,7 @@ func Moves(from, to *Ring) []Move {
 	return moves
 }
 
-// owner is the member that owns a partition, empty if nobody does.
+// owner returns the member that owns a partition, or "".
 func (r *Ring) owner(partition int) string {
 	if len(r.owners) == 0 {
 		return ""
@@ -161,12 +162,14 @@ func (r *Ring) owner(partition int) string {
 	return r.members[r.owners[partition]]
 }
 
-// deal builds the table. The library's own value is left behind: its look-ups
-// take a lock and a map, and its Add and Remove expose tables half changed.
+// deal builds the table with package consistent. It does not keep the package's
+// own ring, whose lookups need a lock and a map, and whose Add and Remove expose
+// half-changed tables.
 //
-// Its panic about too little room can't happen: it needs members whose points
-// on the circle are all hidden by equal hashes of other members' points, more
-// than a fifth of them, since together they may hold 1.25 × Partitions.
+// The package panics if it cannot place all partitions. The members may hold
+// 1.25 × Partitions together, so that happens only if more than a fifth of the
+// members have no point on the circle of their own, because the hashes of all
+// their points are also hashes of other members' points.
 func deal(members []string) []uint16 {
 	if len(members) == 0 {
 		return nil
@@ -190,7 +193,7 @@ func deal(members []string) []uint16 {
 	return owners
 }
 
-// sign hashes everything that a look-up depends on.
+// sign hashes everything that a lookup depends on.
 func sign(members []string, owners []uint16) uint64 {
 	b := []byte(marker)
 	for _, m := range members {
@@ -203,13 +206,13 @@ func sign(members []string, owners []uint16) uint64 {
 	return max(1, xxhash.Sum64(b))
 }
 
-// name is a member as the library wants it.
+// name is a consistent.Member.
 type name string
 
 func (n name) String() string { return string(n) }
 
-// hasher mixes well: with FNV-1a, names such as node-0 … node-6 spread 17 to
-// 49 partitions (of 271) per member.
+// hasher is xxhash64, which mixes well. With FNV-1a, members named node-0 to
+// node-6 got 17 to 49 of 271 partitions.
 type hasher struct{}
 
 func (hasher) Sum64(b []byte) uint64 { return xxhash.Sum64(b) }

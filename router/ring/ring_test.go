@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// names are ids as people choose them: alike but for a number.
+// names returns ids that differ only in a number, as people choose them.
 func names(n int) []string {
 	ids := make([]string, n)
 	for i := range ids {
@@ -23,7 +23,8 @@ func names(n int) []string {
 	return ids
 }
 
-// checkTable fails the test unless the table is whole and within its bound.
+// checkTable fails the test unless every partition has an owner and no member
+// exceeds its bound.
 func checkTable(t *testing.T, r *Ring) {
 	t.Helper()
 	n := len(r.members)
@@ -48,7 +49,7 @@ func same(a, b *Ring) bool {
 	return a.signature == b.signature && slices.Equal(a.members, b.members) && slices.Equal(a.owners, b.owners)
 }
 
-func TestEveryNumberOfMembersMakesATable(t *testing.T) {
+func TestAnyNumberOfMembersMakesTable(t *testing.T) {
 	t.Parallel()
 	sizes := []int{60, 100, 200}
 	for n := range 31 {
@@ -89,7 +90,7 @@ func TestOrderAndRepetitionsMakeNoDifference(t *testing.T) {
 	}
 }
 
-func TestDoesNotKeepWhatItWasGiven(t *testing.T) {
+func TestNewCopiesItsMembers(t *testing.T) {
 	t.Parallel()
 	ids := []string{"a", "b", "c"}
 	r := New(ids)
@@ -100,7 +101,7 @@ func TestDoesNotKeepWhatItWasGiven(t *testing.T) {
 	}
 }
 
-func TestSignaturesTellMembersApart(t *testing.T) {
+func TestSignaturesDifferByMembers(t *testing.T) {
 	t.Parallel()
 	seen := make(map[uint64][]string)
 	for _, ids := range [][]string{nil, {""}, {"a"}, {"b"}, {"ab"}, {"a", "b"}, {"a", "b", "c"}, {"ab", "c"}, {"a", "bc"}} {
@@ -112,14 +113,14 @@ func TestSignaturesTellMembersApart(t *testing.T) {
 	}
 }
 
-// What two builds disagree about costs forwarding: this table must not change
-// unless the marker does.
+// Nodes whose builds have different tables forward commands to each other. So the
+// table may change only together with the marker.
 func TestTheTableIsPinned(t *testing.T) {
 	t.Parallel()
 	r := New([]string{"n1", "n2", "n3"})
 	const want = 0x7ce3e8bf70aa43d3
 	if got := r.Signature(); got != want {
-		t.Errorf("the signature is %#x, it was %#x: if an owner changed, change the marker", got, uint64(want))
+		t.Errorf("the signature is %#x, want %#x: if an owner changed, change the marker", got, uint64(want))
 	}
 	for id, want := range map[string]struct {
 		partition int
@@ -157,7 +158,7 @@ func TestAnAggregateStaysInItsPartition(t *testing.T) {
 	}
 }
 
-func TestWithoutIsTheRingThatOthersConvergeTo(t *testing.T) {
+func TestWithoutEqualsRingOfRemainingMembers(t *testing.T) {
 	t.Parallel()
 	r := New(names(9))
 	for i, id := range r.Members() {
@@ -182,7 +183,7 @@ func TestWithoutIsBuiltOnceForAll(t *testing.T) {
 	wg.Wait()
 	for _, w := range got {
 		if w != got[0] || w == nil {
-			t.Fatal("callers at the same time got different rings")
+			t.Fatal("concurrent callers got different rings")
 		}
 	}
 }
@@ -213,8 +214,8 @@ func BenchmarkOwner(b *testing.B) {
 	}
 }
 
-// What members hand over is what they had and have not, and nobody's share
-// appears or disappears.
+// A member's new share is its old share, less the partitions that it hands over,
+// plus the partitions that it gets.
 func TestMovesAddUpToTheNewShares(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ from, to []string }{
@@ -235,7 +236,7 @@ func TestMovesAddUpToTheNewShares(t *testing.T) {
 			have[m.From] -= m.Partitions
 			have[m.To] += m.Partitions
 		}
-		delete(have, "") // what nobody had, or has
+		delete(have, "") // partitions without an owner
 		for id, n := range have {
 			if n != to.Counts()[id] {
 				t.Errorf("from %v to %v: %s ends with %d partitions, want %d", c.from, c.to, id, n, to.Counts()[id])

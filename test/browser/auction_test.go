@@ -2,7 +2,6 @@ package browser
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -10,20 +9,14 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestTwoBrowsersBidAgainstEachOther is the auction of "ganglion dev", over
-// different gateways.
+// TestTwoBrowsersBidAgainstEachOther plays the auction of "ganglion dev" on two
+// pages that use different gateways.
 func TestTwoBrowsersBidAgainstEachOther(t *testing.T) {
-	args := []string{"dev", "--nodes", "3", "--listen", fmt.Sprintf("127.0.0.1:%d", freePorts(t)), "--data", t.TempDir()}
+	args := auctions(t)
 	dev := harness.Start(t, binary, 3, args...)
-	at := func(node int, who string) *page {
-		return open(t, fmt.Sprintf("%s/examples/auction/?as=%s&lot=7&gateway=ws%s", dev.URLs[node], who, strings.TrimPrefix(dev.URLs[node], "http")))
-	}
-	ada, bob := at(0, "ada"), at(1, "bob")
-	for _, p := range []*page{ada, bob} {
-		p.until(`document.querySelector("#status").textContent === "live"`)
-	}
+	ada, bob := bidders(t, dev)
 	if a, b := value[string](ada, gateway), value[string](bob, gateway); a == b || !strings.Contains(dev.URLs[0], a) || !strings.Contains(dev.URLs[1], b) {
-		t.Fatalf("they are at %s and %s, which are not gateways of their own", a, b)
+		t.Fatalf("the pages use the gateways %s and %s, want different ones", a, b)
 	}
 	ada.screenshot("auction-before")
 	ada.until(`!document.querySelector("#open").hidden`)
@@ -40,13 +33,13 @@ func TestTwoBrowsersBidAgainstEachOther(t *testing.T) {
 		p.until(`document.querySelector("#top").textContent === "€25.50" && document.querySelectorAll("#bids li:not(.pending)").length === 2`)
 	}
 
-	enter(ada, "21") // is shown at once, and is too low
+	enter(ada, "21") // too low: shown as pending, then withdrawn
 	ada.until(`document.querySelector("#problem").textContent.includes("more than the top bid")`)
 	ada.until(`document.querySelectorAll("#bids li").length === 2`)
 
-	// A bid without a gateway is shown as what it is, kept, and sent once there is one.
+	// Without a gateway, the page shows a bid as pending and sends it after the reconnect.
 	for _, p := range []*page{ada, bob} {
-		value[bool](p, `said = [], new MutationObserver((records) => said.push(...records.flatMap((r) => [...r.addedNodes].map((n) => n.textContent)))).observe(
+		value[bool](p, `banners = [], new MutationObserver((records) => banners.push(...records.flatMap((r) => [...r.addedNodes].map((n) => n.textContent)))).observe(
 			document.querySelector("#banner"), { childList: true }), true`)
 	}
 	dev.Kill()
@@ -54,27 +47,45 @@ func TestTwoBrowsersBidAgainstEachOther(t *testing.T) {
 	enter(ada, "44")
 	ada.until(`document.querySelector(".pending") && document.querySelector("#banner").textContent.includes("kept")`)
 	ada.until(`document.querySelector("#top").textContent === "€44.00" && document.querySelector("#leader").textContent === "You would be ahead"`)
-	pictures(ada, "auction-offline")
+	screenshotAll(ada, "auction-offline")
 	harness.Start(t, binary, 3, args...)
 	for _, p := range []*page{ada, bob} {
 		p.until(`document.querySelector("#status").textContent === "live" && document.querySelector("#banner").hidden`)
 		p.until(`document.querySelector("#top").textContent === "€44.00" && !document.querySelector(".pending")`)
 		p.until(`document.querySelectorAll("#bids li").length === 3`)
 		for _, banner := range []string{"No connection", "Reconnecting", "Catching up"} {
-			if said := value[[]string](p, `said`); !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, banner) }) {
-				t.Errorf("the banner never said %q: %q", banner, said)
+			if shown := value[[]string](p, `banners`); !slices.ContainsFunc(shown, func(s string) bool { return strings.HasPrefix(s, banner) }) {
+				t.Errorf("the banner never showed %q: %q", banner, shown)
 			}
 		}
 	}
 	ada.until(`document.querySelector("#leader").textContent === "You are ahead"`)
-	pictures(bob, "auction-live")
+	screenshotAll(bob, "auction-live")
 }
 
-// pictures shows the page narrow and wide, light and dark.
-func pictures(p *page, name string) {
+// auctions returns the arguments of three nodes that keep their ports and their log
+// when they are started again.
+func auctions(t *testing.T) []string {
+	return []string{"dev", "--nodes", "3", "--listen", fmt.Sprintf("127.0.0.1:%d", harness.FreePorts(t, 3)), "--data", t.TempDir()}
+}
+
+// bidders returns the pages of Ada and Bob, who look at lot 7 and use different
+// gateways.
+func bidders(t *testing.T, dev *harness.Node) (ada, bob *page) {
+	t.Helper()
+	at := func(node int, client string) *page {
+		p := open(t, fmt.Sprintf("%s/examples/auction/?as=%s&lot=7&gateway=ws%s", dev.URLs[node], client, strings.TrimPrefix(dev.URLs[node], "http")))
+		p.until(`document.querySelector("#status").textContent === "live"`)
+		return p
+	}
+	return at(0, "ada"), at(1, "bob")
+}
+
+// screenshotAll takes screenshots of the page, narrow and wide, light and dark.
+func screenshotAll(p *page, name string) {
 	for shape, size := range map[string][2]int64{"wide": {1280, 800}, "narrow": {390, 844}} {
 		for _, scheme := range []string{"light", "dark"} {
-			p.look(size[0], size[1], scheme)
+			p.setAppearance(size[0], size[1], scheme)
 			p.screenshot(name + "-" + shape + "-" + scheme)
 		}
 	}
@@ -87,29 +98,9 @@ func click(p *page, selector string) {
 	value[bool](p, fmt.Sprintf(`document.querySelector(%q).click(), true`, selector))
 }
 
-// enter writes a bid, and presses the button.
+// enter enters a bid and clicks the button.
 func enter(p *page, amount string) {
 	p.t.Helper()
 	value[bool](p, fmt.Sprintf(`document.querySelector("#amount").value = %q, true`, amount))
 	click(p, "#bid")
-}
-
-// freePorts returns the first of three ports that were free a moment ago.
-func freePorts(t *testing.T) int {
-	for range 100 {
-		first := harness.FreePort(t)
-		if free(first+1) && free(first+2) {
-			return first
-		}
-	}
-	t.Fatal("there are no three free ports in a row")
-	return 0
-}
-
-func free(port int) bool {
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		return false
-	}
-	return l.Close() == nil
 }

@@ -1,5 +1,5 @@
-// Package browser tests client/js and the example pages in a real browser,
-// Debian's Chromium, against real nodes.
+// Package browser tests client/js and the example pages in Chromium against real
+// nodes.
 package browser
 
 import (
@@ -8,11 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"go.uber.org/goleak"
 
@@ -21,15 +26,15 @@ import (
 )
 
 var (
-	// binary is ganglion, built with the race detector.
+	// binary is the path of ganglion, built with the race detector.
 	binary string
-	// browser is what all tests share; each page has a profile of its own.
+	// browser is shared by all tests. Each page has its own profile.
 	browser context.Context
-	// screenshots is the folder for them.
+	// screenshots is the folder of screenshots.
 	screenshots string
 )
 
-// patience bounds every wait of a test that ought to succeed at once.
+// patience bounds every wait, also on a busy machine.
 const patience = time.Minute
 
 func TestMain(m *testing.M) {
@@ -38,10 +43,10 @@ func TestMain(m *testing.M) {
 		path, err = exec.LookPath("chromium")
 	}
 	if err != nil {
-		fail("there is no Chromium: scripts/install.sh chromium-headless-shell installs Debian's")
+		fail("Chromium is missing: install it with scripts/install.sh chromium-headless-shell")
 	}
 	if _, err := os.Stat("../../client/js/dist/index.js"); err != nil {
-		fail("client/js is not built: run 'scripts/client-js.sh build'")
+		fail("client/js is not built: run scripts/client-js.sh build")
 	}
 	dir, err := os.MkdirTemp("", "ganglion-browser")
 	if err == nil {
@@ -63,7 +68,7 @@ func TestMain(m *testing.M) {
 	postgrestest.Main(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
 		closeBrowser()
 		end()
-		_ = os.RemoveAll(dir) // the code is what matters now
+		_ = os.RemoveAll(dir) // the exit code matters more
 		os.Exit(code)
 	}))
 }
@@ -73,23 +78,59 @@ func fail(why ...any) {
 	os.Exit(1)
 }
 
-// page is a tab with a profile of its own.
+// page is a browser tab with its own profile.
 type page struct {
 	t   *testing.T
 	ctx context.Context
+
+	mu      sync.Mutex
+	console []string // what the browser's console shows
 }
 
-// open opens a page, and closes it at the end of the test.
+// open opens a page. The end of the test closes it.
 func open(t *testing.T, url string) *page {
 	t.Helper()
-	ctx, end := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
+	p := &page{t: t}
+	ctx, end := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.hear))
 	t.Cleanup(end)
-	p := &page{t, ctx}
-	if err := chromedp.Do(ctx); err != nil { // the tab lives as long as this context, not as long as one step may take
+	p.ctx = ctx
+	if err := chromedp.Do(ctx); err != nil { // without a timeout, since the end of its context would close the tab
 		t.Fatal(err)
 	}
 	p.do(chromedp.Navigate(url))
 	return p
+}
+
+// hear keeps the lines of the browser's console.
+func (p *page) hear(event any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e := event.(type) {
+	case *runtime.EventConsoleAPICalled:
+		line := string(e.Type)
+		for _, arg := range e.Args {
+			line += fmt.Sprintf(" %s%s", arg.Value, arg.Description)
+		}
+		p.console = append(p.console, line)
+	case *runtime.EventExceptionThrown:
+		p.console = append(p.console, fmt.Sprintf("exception %s %+v", e.ExceptionDetails.Text, e.ExceptionDetails.Exception))
+	case *log.EventEntryAdded:
+		p.console = append(p.console, fmt.Sprintf("%s %s %s: %s", e.Entry.Level, e.Entry.Source, e.Entry.URL, e.Entry.Text))
+	}
+}
+
+// wantConsole checks that each line of the browser's console contains one of the
+// texts, and forgets the lines.
+func (p *page) wantConsole(texts ...string) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, line := range p.console {
+		if !slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(line, text) }) {
+			p.t.Errorf("the console shows %s", line)
+		}
+	}
+	p.console = nil
 }
 
 func (p *page) do(steps ...chromedp.Action[chromedp.Void]) {
@@ -101,7 +142,7 @@ func (p *page) do(steps ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// value is that of a JavaScript expression.
+// value returns the value of a JavaScript expression.
 func value[T any](p *page, expression string) T {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
@@ -113,8 +154,7 @@ func value[T any](p *page, expression string) T {
 	return v
 }
 
-// until waits for a JavaScript condition; a screenshot shows what was there
-// instead.
+// until waits for a JavaScript condition. If it fails, it takes a screenshot.
 func (p *page) until(condition string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
@@ -128,12 +168,12 @@ func (p *page) until(condition string) {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
 			p.screenshot(p.t.Name())
-			p.t.Fatalf("it never comes true that %s (%v): %s", condition, err, value[string](p, "document.body.innerText"))
+			p.t.Fatalf("the page never satisfies %s (%v): %s", condition, err, value[string](p, "document.body.innerText"))
 		}
 	}
 }
 
-// call sends a command of the browser's protocol.
+// call sends a command of the DevTools protocol.
 func call[P, R any](p *page, command cdp.Command[P, R], params P) {
 	p.t.Helper()
 	p.do(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
@@ -142,13 +182,13 @@ func call[P, R any](p *page, command cdp.Command[P, R], params P) {
 	}))
 }
 
-// look sets size and colours.
-func (p *page) look(width, height int64, scheme string) {
+// setAppearance sets the size and the colour scheme of the page.
+func (p *page) setAppearance(width, height int64, scheme string) {
 	p.do(chromedp.EmulateViewport(width, height))
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 }
 
-// screenshot keeps what the page looks like, for people.
+// screenshot saves a picture of the page.
 func (p *page) screenshot(name string) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)

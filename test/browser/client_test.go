@@ -30,19 +30,19 @@ import (
 //go:embed client.html
 var clientPage []byte
 
-// TestAPageGoesOn takes one page with the built client through all that
-// happens to pages: the death of its gateway, sleep, a token that ends, and
-// the loss of the network. It sends meanwhile, and so does another client; in
-// the end it has seen each event once and in order.
-func TestAPageGoesOn(t *testing.T) {
+// TestPageContinuesOnAnotherGateway runs a page with the built client while its
+// gateway is killed, the tab sleeps, its token expires and the network is lost.
+// The page and another client send commands throughout. At the end the page must
+// have received each event once and in order.
+func TestPageContinuesOnAnotherGateway(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte(strings.Repeat("s", 32)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	nodes, proxies := startTrio(t, secret)
 
-	// The page's server: the page, the client, and tokens for it.
-	var life atomic.Int64 // of the next token; none is given while 0
+	// The server has the page, the client library and tokens.
+	var life atomic.Int64 // lifetime of the next token; 0 refuses tokens
 	life.Store(int64(time.Hour))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(clientPage) })
@@ -65,12 +65,12 @@ func TestAPageGoesOn(t *testing.T) {
 	p := open(t, page)
 	p.until(`seen.status === "live"`)
 
-	// Somebody else adds to the same counter, at any node that lives.
+	// otherAdds adds to the page's counter by another client, at any running node.
 	sum, commands := 0, 0
-	outside := func(by int) {
+	otherAdds := func(by int) {
 		t.Helper()
 		sum, commands = sum+by, commands+1
-		body := fmt.Sprintf(`{"aggregate":"counter/c","command":"add","data":{"by":%d},"key":"outside-%d"}`, by, by)
+		body := fmt.Sprintf(`{"aggregate":"counter/c","command":"add","data":{"by":%d},"key":"other-%d"}`, by, by)
 		harness.Eventually(t, "a command over HTTP", func() error {
 			err := errors.New("no node runs")
 			for _, n := range nodes {
@@ -83,19 +83,19 @@ func TestAPageGoesOn(t *testing.T) {
 			return err
 		})
 	}
-	inside := func(by int) {
+	pageAdds := func(by int) {
 		t.Helper()
 		sum, commands = sum+by, commands+1
 		value[bool](p, fmt.Sprintf(`add(%d), true`, by))
 	}
-	settled := func(after string) {
+	waitForAll := func(after string) {
 		t.Helper()
 		p.until(fmt.Sprintf(`seen.status === "live" && seen.sum === %d && seen.open === 0`, sum))
 		t.Logf("%s: %s", after, value[string](p, `seen.statuses.splice(0).join(" ")`))
 	}
-	inside(1)
-	outside(2)
-	settled("sent and received")
+	pageAdds(1)
+	otherAdds(2)
+	waitForAll("sent and received")
 
 	gateway := value[string](p, `seen.gateway`)
 	for i := range proxies {
@@ -103,72 +103,71 @@ func TestAPageGoesOn(t *testing.T) {
 			nodes[i].Kill()
 		}
 	}
-	inside(4)
-	outside(8)
+	pageAdds(4)
+	otherAdds(8)
 	p.until(fmt.Sprintf(`seen.gateway !== %q`, gateway))
-	settled("its gateway was killed")
+	waitForAll("its gateway was killed")
 
 	call(p, cdppage.SetWebLifecycleState, cdppage.SetWebLifecycleStateParams{State: cdppage.SetWebLifecycleStateStateFrozen})
-	outside(16)
-	for _, proxy := range proxies { // as a machine that sleeps loses its connections
+	otherAdds(16)
+	for _, proxy := range proxies { // a sleeping machine loses its connections
 		proxy.cut()
 		proxy.mend()
 	}
-	outside(32)
+	otherAdds(32)
 	call(p, cdppage.SetWebLifecycleState, cdppage.SetWebLifecycleStateParams{State: cdppage.SetWebLifecycleStateStateActive})
-	settled("the tab was suspended")
+	waitForAll("the tab was suspended")
 
 	call(p, network.OverrideNetworkState, network.OverrideNetworkStateParams{Offline: true, DownloadThroughput: -1, UploadThroughput: -1})
 	for _, proxy := range proxies {
 		proxy.cut()
 	}
 	p.until(`seen.status !== "live"`)
-	inside(64)
-	outside(128)
+	pageAdds(64)
+	otherAdds(128)
 	p.screenshot("client-offline")
 	for _, proxy := range proxies {
 		proxy.mend()
 	}
 	call(p, network.OverrideNetworkState, network.OverrideNetworkStateParams{DownloadThroughput: -1, UploadThroughput: -1})
-	settled("the network was away")
-	everything(p, commands)
+	waitForAll("the network was lost")
+	checkEvents(p, commands)
 
-	// Another page, whose tokens last for two seconds, and soon are no longer
-	// to be had.
+	// Another page has a token that expires after 2 s, and gets no new one at first.
 	life.Store(int64(2 * time.Second))
 	p = open(t, page)
-	settled("a page came late")
+	waitForAll("another page was opened")
 	life.Store(0)
 	p.until(`seen.status !== "live"`)
-	inside(256)
-	outside(512)
+	pageAdds(256)
+	otherAdds(512)
 	life.Store(int64(time.Hour))
-	settled("its token expired")
-	everything(p, commands)
+	waitForAll("its token expired")
+	checkEvents(p, commands)
 	p.screenshot("client")
 }
 
-// everything finds that a page has seen each event once and in order.
-func everything(p *page, commands int) {
+// checkEvents checks that a page has received each event once and in order.
+func checkEvents(p *page, commands int) {
 	p.t.Helper()
 	var want []int
 	for v := range commands {
 		want = append(want, v+1)
 	}
 	if got := value[[]int](p, `seen.versions`); !slices.Equal(got, want) {
-		p.t.Errorf("the events came as %v, want %v", got, want)
+		p.t.Errorf("the page received the versions %v, want %v", got, want)
 	}
 	if problems := value[[]string](p, `seen.problems`); len(problems) > 0 {
 		p.t.Errorf("the page had problems: %q", problems)
 	}
 }
 
-// startTrio starts three nodes on one PostgreSQL, each with a proxy before it.
+// startTrio starts three nodes on one PostgreSQL, each behind a proxy.
 func startTrio(t *testing.T, secret string) (nodes []*harness.Node, proxies []*proxy) {
 	store := postgrestest.URL(t)
 	var seeds []string
 	for range 3 {
-		seeds = append(seeds, "127.0.0.1:"+strconv.Itoa(harness.FreePort(t)))
+		seeds = append(seeds, harness.FreeAddress(t))
 	}
 	for i, seed := range seeds {
 		nodes = append(nodes, harness.Start(t, binary, 1, "node", "--name", "n"+strconv.Itoa(i+1), "--store", store,
@@ -179,7 +178,7 @@ func startTrio(t *testing.T, secret string) (nodes []*harness.Node, proxies []*p
 		harness.Eventually(t, "three members", func() error {
 			s, err := harness.Status(n.URLs[0])
 			if err == nil && s.Ring.Owners != 3 {
-				err = fmt.Errorf("there are %d", s.Ring.Owners)
+				err = fmt.Errorf("got %d", s.Ring.Owners)
 			}
 			return err
 		})
@@ -214,7 +213,7 @@ func post(url, bearer, body string) error {
 	return err
 }
 
-// proxy carries connections to a node, until it is cut.
+// proxy forwards connections to a node until it is cut.
 type proxy struct {
 	l  net.Listener
 	to string
@@ -256,10 +255,10 @@ func (p *proxy) accept() {
 			}
 			continue
 		}
-		for _, way := range [][2]net.Conn{{from, to}, {to, from}} {
+		for _, direction := range [][2]net.Conn{{from, to}, {to, from}} {
 			p.wait.Go(func() {
-				_, _ = io.Copy(way[0], way[1])
-				p.drop(way[0], way[1])
+				_, _ = io.Copy(direction[0], direction[1])
+				p.drop(direction[0], direction[1])
 			})
 		}
 	}
@@ -285,7 +284,7 @@ func (p *proxy) drop(conns ...net.Conn) {
 	}
 }
 
-// cut ends all connections, and new ones as they come, until mend.
+// cut closes all connections, and refuses new ones until mend.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

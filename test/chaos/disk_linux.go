@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// mount makes a disk of so many MiB in memory.
+// mount mounts an in-memory disk of mib MiB.
 func mount(dir string, mib int) error {
 	return syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", mib))
 }

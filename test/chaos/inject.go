@@ -13,7 +13,7 @@ import (
 	"github.com/ganglion-es/ganglion/test/chaos/schedule"
 )
 
-// Phases of a run that are no kind of fault.
+// Phases of a run that are not kinds of faults.
 const (
 	calm      = "calm"
 	join      = "join after a kill"
@@ -23,19 +23,19 @@ const (
 	settling  = "settle"
 )
 
-// calmFor is how long nothing happens between two faults.
+// calmFor is the time without faults between two faults.
 const calmFor = 2 * time.Second
 
-// window is a time in which one thing happened.
+// window is the time of a phase.
 type window struct {
 	what       string
 	begin, end int64
-	// without are gateways that were hit themselves: who was connected there
-	// is not who the budgets speak of.
+	// without has the nodes that the fault hit. The budgets do not apply to their
+	// clients.
 	without map[string]bool
 }
 
-// injector does faults to a world, and notes when.
+// injector injects faults into a world, and records their times.
 type injector struct {
 	world   *world
 	now     func() int64
@@ -45,7 +45,7 @@ type injector struct {
 	anomalies []string
 }
 
-// phase ends the phase before, if there is one, and begins another.
+// phase ends the current phase and starts another.
 func (in *injector) phase(what string, without ...string) {
 	now := in.now()
 	if n := len(in.windows); n > 0 && in.windows[n-1].end == 0 {
@@ -58,8 +58,8 @@ func (in *injector) phase(what string, without ...string) {
 	in.windows = append(in.windows, w)
 }
 
-// do makes a fault happen, mends it, and waits until the cluster is as before.
-// The error is one of the rig.
+// do injects a fault, repairs it, and waits until the cluster has settled. An error
+// is a failure of the rig.
 func (in *injector) do(ctx context.Context, f schedule.Fault) error {
 	in.counts[f.Kind]++
 	phase := in.phase
@@ -85,8 +85,8 @@ func (in *injector) do(ctx context.Context, f schedule.Fault) error {
 		return err
 	}
 	if dead := in.world.dead(); len(dead) > 0 {
-		in.anomalies = append(in.anomalies, fmt.Sprintf("after %v: %v ended by themselves", f, dead))
-		return errors.New("nodes ended by themselves")
+		in.anomalies = append(in.anomalies, fmt.Sprintf("after %v: %v ended unexpectedly", f, dead))
+		return errors.New("nodes ended unexpectedly")
 	}
 	if err := in.world.awaitSettled(ctx, in.world.settle); err != nil {
 		if ctx.Err() != nil {
@@ -101,7 +101,7 @@ func (in *injector) do(ctx context.Context, f schedule.Fault) error {
 	return ctx.Err()
 }
 
-// hit lists the gateways whose own clients a fault hits.
+// hit returns the nodes whose clients the fault affects directly.
 func hit(f schedule.Fault) []string {
 	switch f.Kind {
 	case schedule.KillOwner, schedule.KillGateway, schedule.FreezeOwner, schedule.FreezeGateway, schedule.CutOwner, schedule.CutStore:
@@ -110,7 +110,7 @@ func hit(f schedule.Fault) []string {
 	return nil
 }
 
-// one makes one fault happen and mends it.
+// one injects one fault and repairs it.
 func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string, ...string)) error {
 	w := in.world
 	phase(string(f.Kind), hit(f)...)
@@ -133,17 +133,17 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 		phase(wake, f.Node)
 		return n.signal(syscall.SIGCONT)
 	case schedule.RestartStore:
-		began := time.Now()
+		stopping := time.Now()
 		if err := w.server.Crash(); err != nil {
 			return err
 		}
-		ended := time.Since(began)
+		stopped := time.Since(stopping)
 		sleep(ctx, f.For)
-		again := time.Now()
+		starting := time.Now()
 		if err := w.server.Start(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
-		say("  the database took %v to end, and %v to recover", ended.Round(time.Millisecond), time.Since(again).Round(time.Millisecond))
+		say("  the database stopped in %v and recovered in %v", stopped.Round(time.Millisecond), time.Since(starting).Round(time.Millisecond))
 		phase(storeBack)
 		sleep(ctx, time.Second)
 		return nil
@@ -167,18 +167,18 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 		return nil
 	}
 	rules := in.rules(f)
-	for way, rule := range rules {
-		w.network.Set(way[0], way[1], rule)
+	for pair, rule := range rules {
+		w.network.Set(pair[0], pair[1], rule)
 	}
 	sleep(ctx, f.For)
 	phase(mend, hit(f)...)
-	for way := range rules {
-		w.network.Set(way[0], way[1], network.Rule{})
+	for pair := range rules {
+		w.network.Set(pair[0], pair[1], network.Rule{})
 	}
 	return nil
 }
 
-// restart lets a node leave in order, and starts it again.
+// restart drains a node and starts it again.
 func (in *injector) restart(ctx context.Context, n *node) error {
 	if err := n.leave(); err != nil {
 		in.anomalies = append(in.anomalies, err.Error())
@@ -190,7 +190,7 @@ func (in *injector) restart(ctx context.Context, n *node) error {
 	return n.awaitReady(ctx)
 }
 
-// rules are what a cut or a slow link does to the network.
+// rules returns the network rules of a cut or a slow link, by sender and receiver.
 func (in *injector) rules(f schedule.Fault) map[[2]string]network.Rule {
 	rules := map[[2]string]network.Rule{}
 	drop := network.Rule{Drop: true}

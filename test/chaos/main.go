@@ -1,14 +1,15 @@
-// Command chaos runs a cluster of real processes, breaks it in every way that
-// package schedule knows, and checks what its clients saw against the log.
+// Command chaos runs a cluster of real processes, injects the faults of package
+// schedule, and compares the observations of clients with the log.
 //
-// Each node is a ganglion process on a host of its own (package network), or
-// on loopback where that is not possible. A load of clients that follow the
-// protocol (package load) goes on all the time, and package check decides
-// afterwards. A seed gives the same faults in the same order every time.
+// Each node is a ganglion process on its own host (package network), or on
+// loopback if that is not possible. Clients that follow the protocol (package
+// load) send commands and read events all the time. Afterwards package check
+// decides whether every promise was kept. The same seed gives the same faults in
+// the same order.
 //
-// It prints a report and ends with status 1 when a promise was broken, and
-// then leaves the nodes' logs behind. Times are reported and not judged by the
-// status: they are worth what the machine is.
+// It prints a report. If a promise was broken, it exits with status 1 and keeps
+// the logs of the nodes. Times are reported, but do not change the status, since
+// they depend on the machine.
 package main
 
 import (
@@ -33,26 +34,26 @@ import (
 )
 
 const (
-	// endWithin is how long the clients have at the end, with a whole cluster,
-	// to learn every outcome and to be given every event.
+	// endWithin bounds the time between the last fault and the moment at which the
+	// clients know every outcome and have every event.
 	endWithin = time.Minute
-	// moreGoroutines and mostHeap are what a node may need at the end more
-	// than at its beginning, and at all. It keeps up to 32 MiB of the newest
-	// events, and some aggregates.
-	moreGoroutines = 30
-	mostHeap       = 256 << 20
+	// extraGoroutines bounds the growth in goroutines of a node from start to end,
+	// maxHeap its heap in bytes. A node keeps up to 32 MiB of the newest events, and
+	// some aggregates.
+	extraGoroutines = 30
+	maxHeap         = 256 << 20
 )
 
 func main() {
 	var c config
-	flag.Uint64Var(&c.seed, "seed", 0, "which faults; 0 draws a seed, and prints it")
-	flag.Float64Var(&c.minutes, "minutes", 2, "how long faults are injected")
+	flag.Uint64Var(&c.seed, "seed", 0, "`seed` of the faults; 0 draws one")
+	flag.Float64Var(&c.minutes, "minutes", 2, "`minutes` of faults")
 	flag.BoolVar(&c.race, "race", false, "build the nodes with the race detector, and load them less")
-	flag.BoolVar(&c.loopback, "loopback", false, "put all nodes on loopback, also where they could have hosts of their own")
+	flag.BoolVar(&c.loopback, "loopback", false, "put all nodes on loopback, even if each could have its own host")
 	flag.StringVar(&c.only, "only", "", "inject only kinds of faults whose names contain this")
-	flag.BoolVar(&c.keep, "keep", false, "keep the nodes' logs also when all is well")
-	flag.StringVar(&c.drills, "record", "", "go through the drills of record.go instead, and write what Prometheus would have scraped into this `file` of tests for promtool, beside alerts.yml")
-	flag.BoolVar(&c.dry, "dry", false, "print the first 50 faults of the seed, and do nothing")
+	flag.BoolVar(&c.keep, "keep", false, "keep the logs of the nodes even after success")
+	flag.StringVar(&c.drills, "record", "", "run the drills of record.go instead, and write the series that Prometheus would scrape into this `file` of promtool tests, which is next to alerts.yml")
+	flag.BoolVar(&c.dry, "dry", false, "print the first 50 faults of the seed and exit")
 	flag.Parse()
 	if c.seed == 0 {
 		c.seed = rand.Uint64() >> 32
@@ -94,25 +95,25 @@ func (c config) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL reads there, as another user
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL reads it as another user
 		return err
 	}
 	w, err := newWorld(ctx, dir, c.race, c.loopback, c.drills != "")
 	if err != nil {
-		return fmt.Errorf("%w (the nodes' logs are in %s)", err, dir)
+		return fmt.Errorf("%w (the logs of the nodes are in %s)", err, dir)
 	}
 	var anomalies []string
 	if c.drills != "" {
 		err = c.record(ctx, w, c.drills)
 	} else {
-		anomalies, err = c.torment(ctx, w)
+		anomalies, err = c.injectAndCheck(ctx, w)
 	}
 	err = errors.Join(err, w.close())
-	anomalies = append(anomalies, complaints(w)...)
+	anomalies = append(anomalies, badLogLines(w)...)
 	if err == nil && len(anomalies) == 0 {
 		say("no anomaly")
 		if c.keep {
-			say("the nodes' logs are in %s", dir)
+			say("the logs of the nodes are in %s", dir)
 			return nil
 		}
 		return os.RemoveAll(dir)
@@ -121,13 +122,13 @@ func (c config) run(ctx context.Context) (err error) {
 		fmt.Printf("ANOMALY: %s\n", a)
 	}
 	if len(anomalies) > 0 {
-		err = errors.Join(err, fmt.Errorf("%d anomalies; SEED=%d shows the faults again", len(anomalies), c.seed))
+		err = errors.Join(err, fmt.Errorf("%d anomalies; SEED=%d repeats the faults", len(anomalies), c.seed))
 	}
-	return fmt.Errorf("%w (the nodes' logs are in %s)", err, dir)
+	return fmt.Errorf("%w (the logs of the nodes are in %s)", err, dir)
 }
 
-// torment loads and breaks the cluster, and checks.
-func (c config) torment(ctx context.Context, w *world) ([]string, error) {
+// injectAndCheck runs the load, injects faults, and checks the promises.
+func (c config) injectAndCheck(ctx context.Context, w *world) ([]string, error) {
 	before := map[string]usage{}
 	for _, n := range w.nodes {
 		u, err := n.usage()
@@ -138,10 +139,7 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 	}
 	cfg := load.Config{
 		Seed: c.seed, Gateways: w.gateways(), Owners: w.cluster().Owners,
-		Writers: 12, StreamFollowers: 6, ProbeEvery: 60 * time.Millisecond, Think: 200 * time.Millisecond,
-	}
-	if c.race {
-		cfg.ProbeEvery, cfg.Think = 60*time.Millisecond, 200*time.Millisecond
+		Writers: 12, StreamFollowers: 6, Askers: 3, Watchers: 4, ProbeEvery: 60 * time.Millisecond, Think: 200 * time.Millisecond,
 	}
 	l := load.Start(cfg)
 	y := measure(w.server.URL("postgres"), l.Now)
@@ -156,44 +154,26 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 	ending, cancel := context.WithTimeout(ctx, endWithin)
 	defer cancel()
 	if broken != nil {
-		cancel() // there is no whole cluster to wait for
+		cancel() // the cluster is broken, so waiting is useless
 	}
 	l.Settle(ending)
 	log, err := readLog(context.WithoutCancel(ctx), w)
+	for err == nil && check.Untold(log) > 0 && ending.Err() == nil { // commands of outbid are pending
+		sleep(ending, settleEvery)
+		log, err = readLog(context.WithoutCancel(ctx), w)
+	}
 	if err != nil {
 		broken = errors.Join(broken, err)
 	}
 	history, waits, answers := l.Finish(ending, log)
-	in.phase(settling) // ends the last one
+	in.phase(settling) // ends the last phase
 	ticks := y.end()
 	anomalies := in.anomalies
 	if err := ctx.Err(); err != nil {
 		return anomalies, err
 	}
 
-	began := time.Now()
-	result := check.Run(history)
-	for _, a := range result.Anomalies {
-		anomalies = append(anomalies, a.String())
-	}
-	unknown := 0
-	for _, cmd := range history.Commands {
-		if cmd.Outcome == check.Unknown {
-			unknown++
-		}
-	}
-	if unknown > 0 {
-		anomalies = append(anomalies, fmt.Sprintf("%d commands were never answered, %v after the cluster was whole again", unknown, endWithin))
-	}
-	say("checked %d commands, %d reads, %d events and %d subscriptions in %v; %d operations on %d aggregates in order; %d unknown outcomes settled from the log",
-		result.Commands, result.Reads, result.Events, len(history.Subscriptions), time.Since(began).Round(time.Millisecond), result.Ordered, result.Aggregates, result.SettledDone+result.SettledNot)
-	if len(result.Anomalies) == 0 && broken == nil {
-		missed, unplanted := check.SelfCheck(history, rand.New(rand.NewPCG(c.seed, 2)))
-		say("the checker found %d of %d faults that were planted into this very history", len(check.Plants)-len(missed)-len(unplanted), len(check.Plants)-len(unplanted))
-		for _, name := range missed {
-			anomalies = append(anomalies, "the checker did not find a planted fault: "+name)
-		}
-	}
+	anomalies = append(anomalies, c.checkHistory(history, broken == nil)...)
 	if broken == nil {
 		anomalies = append(anomalies, c.leftovers(ctx, w, before)...)
 	}
@@ -207,7 +187,7 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 		fmt.Printf("  %4d  %s\n", in.counts[kind], kind)
 		total += in.counts[kind]
 	}
-	fmt.Printf("  %4d  in all\n\nWhat clients were told besides results and rejections: %s\n\n", total, tally(answers))
+	fmt.Printf("  %4d  in total\n\nReplies to clients other than results and rejections: %s\n\n", total, tally(answers))
 	lines, longest := unavailability(in.windows, waits, ticks)
 	printMissed(os.Stdout, in.windows, lines, longest, ticks)
 	printUnavailability(os.Stdout, lines)
@@ -215,7 +195,37 @@ func (c config) torment(ctx context.Context, w *world) ([]string, error) {
 	return anomalies, broken
 }
 
-// inject makes faults happen for as long as was asked.
+// checkHistory checks the promises. If the history has no anomalies and is whole,
+// it then checks the checker itself with planted faults.
+func (c config) checkHistory(history check.History, isWhole bool) (anomalies []string) {
+	began := time.Now()
+	result := check.Run(history)
+	for _, a := range result.Anomalies {
+		anomalies = append(anomalies, a.String())
+	}
+	unknown := 0
+	for _, cmd := range history.Commands {
+		if cmd.Outcome == check.Unknown {
+			unknown++
+		}
+	}
+	if unknown > 0 {
+		anomalies = append(anomalies, fmt.Sprintf("%d commands have no reply, %v after the end of the faults", unknown, endWithin))
+	}
+	say("checked %d answers, and %d batches of %d live queries", result.Answers, result.Snapshots, len(history.Lives))
+	say("checked %d commands, %d reads, %d events and %d subscriptions in %v; %d operations on %d aggregates ordered; %d unknown outcomes resolved from the log",
+		result.Commands, result.Reads, result.Events, len(history.Subscriptions), time.Since(began).Round(time.Millisecond), result.Ordered, result.Aggregates, result.FoundDone+result.FoundNotDone)
+	if len(result.Anomalies) == 0 && isWhole {
+		missed, unplanted := check.SelfCheck(history, rand.New(rand.NewPCG(c.seed, 2)))
+		say("the checker found %d of %d faults planted into this history", len(check.Plants)-len(missed)-len(unplanted), len(check.Plants)-len(unplanted))
+		for _, name := range missed {
+			anomalies = append(anomalies, "the checker did not find a planted fault: "+name)
+		}
+	}
+	return anomalies
+}
+
+// inject injects faults for the configured minutes.
 func (c config) inject(ctx context.Context, in *injector) error {
 	faults := schedule.New(c.seed, in.world.cluster())
 	for until := time.Now().Add(time.Duration(c.minutes * float64(time.Minute))); time.Now().Before(until); {
@@ -248,32 +258,32 @@ func readLog(ctx context.Context, w *world) ([]eventstore.Commit, error) {
 	}
 }
 
-// leftovers looks for what a cluster without sessions still has, and had not
-// at its beginning.
+// leftovers compares the goroutines and the heap of each node, now without
+// sessions, with those at its start.
 func (c config) leftovers(ctx context.Context, w *world, before map[string]usage) (anomalies []string) {
 	for _, n := range w.nodes {
 		var u usage
 		var err error
 		for deadline := time.Now().Add(w.settle); ; sleep(ctx, settleEvery) {
-			if u, err = n.usage(); err == nil && u.goroutines <= before[n.name].goroutines+moreGoroutines || time.Now().After(deadline) {
+			if u, err = n.usage(); err == nil && u.goroutines <= before[n.name].goroutines+extraGoroutines || time.Now().After(deadline) {
 				break
 			}
 		}
-		say("%s: %d goroutines (%d at the beginning), %d MiB of heap (%d)", n.name, u.goroutines, before[n.name].goroutines, u.heap>>20, before[n.name].heap>>20)
+		say("%s: %d goroutines (%d at the start), %d MiB of heap (%d)", n.name, u.goroutines, before[n.name].goroutines, u.heap>>20, before[n.name].heap>>20)
 		switch {
 		case err != nil:
 			anomalies = append(anomalies, fmt.Sprintf("%s: %v", n.name, err))
-		case u.goroutines > before[n.name].goroutines+moreGoroutines:
-			anomalies = append(anomalies, fmt.Sprintf("%s has %d goroutines without a session, and had %d", n.name, u.goroutines, before[n.name].goroutines))
-		case u.heap > mostHeap:
+		case u.goroutines > before[n.name].goroutines+extraGoroutines:
+			anomalies = append(anomalies, fmt.Sprintf("%s has %d goroutines without a session, %d at the start", n.name, u.goroutines, before[n.name].goroutines))
+		case u.heap > maxHeap:
 			anomalies = append(anomalies, fmt.Sprintf("%s has a heap of %d MiB", n.name, u.heap>>20))
 		}
 	}
 	return anomalies
 }
 
-// complaints looks through the nodes' logs for what no fault excuses.
-func complaints(w *world) (anomalies []string) {
+// badLogLines returns the nodes' log lines that not even a fault excuses.
+func badLogLines(w *world) (anomalies []string) {
 	for _, n := range w.nodes {
 		text, err := os.ReadFile(filepath.Join(w.dir, n.name+".log"))
 		if err != nil {

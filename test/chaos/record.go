@@ -24,32 +24,31 @@ import (
 	"github.com/ganglion-es/ganglion/test/chaos/schedule"
 )
 
-// With -record the rig goes through drills instead of drawing faults, and
-// writes what Prometheus would have scraped meanwhile into a file of tests for
-// promtool. What is expected of the alerts stays in that file, by hand.
+// With -record the rig runs drills instead of random faults, and writes the series
+// that Prometheus would scrape into a file of promtool tests. The expected alerts
+// in that file are written by hand.
 
 const (
-	// scrapeEvery is how often nodes are scraped, as in deploy/prometheus.
+	// scrapeEvery is the interval of scrapes in deploy/prometheus.
 	scrapeEvery = 5 * time.Second
-	// A drill takes the time before, the time that its fault lasts, and the time
-	// after that.
+	// The phases of a drill: before, during and after its fault.
 	drillBefore, drillFor, drillAfter = 20 * time.Second, 110 * time.Second, 45 * time.Second
-	// rollAway is how long a node is away in a roll, and how long the next one
-	// waits.
+	// rollAway is the time for which a roll stops a node, and the pause before the
+	// next node.
 	rollAway = 8 * time.Second
-	// smallDiskMiB is the size of the disk that is filled.
+	// smallDiskMiB is the size of the disk that a drill fills.
 	smallDiskMiB = 64
 )
 
-// drill is something that happens to the cluster, and how it is mended.
+// drill is a fault of the cluster and its repair.
 type drill struct {
-	name        string
-	begin, mend func(context.Context, *injector) error
+	name          string
+	begin, repair func(context.Context, *injector) error
 }
 
 var drills = []drill{
 	{
-		"drain", // of a domain node and a gateway, whose processes stay
+		"drain", // a domain node and a gateway; their processes keep running
 		func(ctx context.Context, in *injector) error {
 			for _, name := range []string{"n1", "g2"} {
 				out, err := exec.CommandContext(ctx, in.world.binary, "drain", name, "--url", "http://"+in.world.node("g1").listen).CombinedOutput()
@@ -64,7 +63,7 @@ var drills = []drill{
 		},
 	},
 	{
-		"roll", // of all nodes, each of which is away for as long as a machine takes to start another program
+		"roll", // all nodes; each is stopped for the time that a machine needs to start another version
 		func(ctx context.Context, in *injector) error {
 			for _, n := range in.world.nodes {
 				if err := n.leave(); err != nil {
@@ -81,7 +80,7 @@ var drills = []drill{
 		nil,
 	},
 	{
-		"kill", // of a domain node, which service discovery forgets
+		"kill", // a domain node; service discovery forgets it
 		func(_ context.Context, in *injector) error { in.world.node("n1").kill(); return nil },
 		func(ctx context.Context, in *injector) error {
 			n := in.world.node("n1")
@@ -89,38 +88,38 @@ var drills = []drill{
 		},
 	},
 	{
-		"partition", // of a domain node from all other nodes, but not from database and Prometheus
+		"partition", // a domain node from all other nodes, but not from database and Prometheus
 		func(_ context.Context, in *injector) error {
 			return in.cut(schedule.Fault{Kind: schedule.CutPeers, Node: "n1"})
 		},
 		func(_ context.Context, in *injector) error { in.world.network.Heal(); return nil },
 	},
 	{
-		"pair", // of a domain node and a gateway, which others still reach
+		"pair", // cut a domain node and a gateway from each other only
 		func(_ context.Context, in *injector) error {
 			return in.cut(schedule.Fault{Kind: schedule.CutPair, Node: "n1", Peer: "g1"})
 		},
 		func(_ context.Context, in *injector) error { in.world.network.Heal(); return nil },
 	},
 	{
-		"disk", // of the database is full
+		"disk", // fill the disk of the database
 		func(_ context.Context, in *injector) error { return fill(in.world.smallDisk) },
 		func(_ context.Context, in *injector) error { return os.Remove(ballast(in.world.smallDisk)) },
 	},
 }
 
 func (in *injector) cut(f schedule.Fault) error {
-	for way, rule := range in.rules(f) {
-		in.world.network.Set(way[0], way[1], rule)
+	for pair, rule := range in.rules(f) {
+		in.world.network.Set(pair[0], pair[1], rule)
 	}
 	return nil
 }
 
-// record goes through the drills, with a load of clients as applications are,
-// and writes the series into a file.
+// record runs the drills under the load of clients, and writes the series into a
+// file.
 func (c config) record(ctx context.Context, w *world, file string) error {
 	if w.network == nil {
-		return errors.New("the drills cut nodes off: run them as root on Linux, and without -loopback")
+		return errors.New("the drills need network namespaces: run them as root on Linux, without -loopback")
 	}
 	wanted, err := alerted(filepath.Join(filepath.Dir(file), "alerts.yml"))
 	if err != nil {
@@ -167,7 +166,7 @@ func (c config) record(ctx context.Context, w *world, file string) error {
 	return nil
 }
 
-// command sends one command after another, each until its outcome is known.
+// command sends commands in turn, each until its outcome is known.
 func command(ctx context.Context, id string, urls []string) {
 	c, err := client.Connect(ctx, client.Options{URLs: urls, ClientID: id, OnError: func(*client.Error) {}})
 	if err != nil {
@@ -181,8 +180,8 @@ func command(ctx context.Context, id string, urls []string) {
 	}
 }
 
-// alerted are the metrics that the rules read, each with the buckets or codes
-// that they pick. Some gauges that say nothing about these drills are left out.
+// alerted returns the metrics that the alert rules read, each with the selected
+// buckets or codes. It omits gauges that the drills do not change.
 func alerted(rules string) (map[string][]string, error) {
 	raw, err := os.ReadFile(rules)
 	if err != nil {
@@ -198,20 +197,20 @@ func alerted(rules string) (map[string][]string, error) {
 	return wanted, nil
 }
 
-// recorder is a Prometheus that only remembers.
+// recorder scrapes nodes as Prometheus does, and keeps the values.
 type recorder struct {
 	world  *world
 	wanted map[string][]string // see alerted
 	began  time.Time
 	notes  []string
 
-	scrapes int                 // so far
-	series  map[string][]string // a value for each scrape; "_" where there is none
+	scrapes int                 // number of scrapes so far
+	series  map[string][]string // one value per scrape; "_" if it is missing
 }
 
-func (r *recorder) note(what string) {
-	r.notes = append(r.notes, fmt.Sprintf("%v %s", time.Since(r.began).Round(time.Second), what))
-	say("%s", what)
+func (r *recorder) note(text string) {
+	r.notes = append(r.notes, fmt.Sprintf("%v %s", time.Since(r.began).Round(time.Second), text))
+	say("%s", text)
 }
 
 func (r *recorder) drill(ctx context.Context, in *injector, d drill) error {
@@ -221,18 +220,18 @@ func (r *recorder) drill(ctx context.Context, in *injector, d drill) error {
 	if err := d.begin(ctx, in); err != nil {
 		return err
 	}
-	r.note(d.name + " is done")
+	r.note(d.name + " has begun")
 	sleep(ctx, drillFor-time.Since(at))
-	if d.mend != nil {
-		r.note("mended")
-		if err := d.mend(ctx, in); err != nil {
+	if d.repair != nil {
+		r.note("repaired")
+		if err := d.repair(ctx, in); err != nil {
 			return err
 		}
 	}
 	if err := r.world.awaitSettled(ctx, readyWithin); err != nil {
 		return err
 	}
-	r.note("whole again")
+	r.note("settled")
 	sleep(ctx, drillAfter)
 	return ctx.Err()
 }
@@ -250,23 +249,23 @@ func (r *recorder) run(ctx context.Context) {
 	}
 }
 
-// scrape asks all nodes whose process runs: service discovery, such as the DNS
+// scrape scrapes all nodes whose process runs. Service discovery, such as the DNS
 // of containers, forgets the others.
 func (r *recorder) scrape() {
-	answers := make([]map[string]string, len(r.world.nodes))
+	samples := make([]map[string]string, len(r.world.nodes))
 	var all sync.WaitGroup
 	for i, n := range r.world.nodes {
 		all.Go(func() {
 			select {
 			case <-n.process().done:
 			default:
-				answers[i] = r.ask(n)
+				samples[i] = r.ask(n)
 			}
 		})
 	}
 	all.Wait()
-	for _, answer := range answers {
-		for name, value := range answer {
+	for _, sample := range samples {
+		for name, value := range sample {
 			if r.series[name] == nil {
 				r.series[name] = slices.Repeat([]string{"_"}, r.scrapes)
 			}
@@ -285,20 +284,20 @@ func (r *recorder) scrape() {
 	}
 }
 
-// ask scrapes a node. The result has up, and nothing else if it does not answer.
+// ask scrapes a node. If the node does not reply, the result has only up.
 func (r *recorder) ask(n *node) map[string]string {
 	instance := fmt.Sprintf(`job="ganglion",instance=%q`, n.name)
-	answer := map[string]string{"up{" + instance + "}": "0"}
+	sample := map[string]string{"up{" + instance + "}": "0"}
 	http := http.Client{Timeout: scrapeEvery / 2, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := http.Get("http://" + n.listen + "/metrics")
 	if err != nil {
-		return answer
+		return sample
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != 200 {
-		return answer
+		return sample
 	}
-	answer["up{"+instance+"}"] = "1"
+	sample["up{"+instance+"}"] = "1"
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
 		series, text, _ := strings.Cut(lines.Text(), " ")
 		name, labels, _ := strings.Cut(strings.TrimSuffix(series, "}"), "{")
@@ -309,13 +308,13 @@ func (r *recorder) ask(n *node) map[string]string {
 			if labels != "" {
 				labels = "," + labels
 			}
-			answer[name+"{"+instance+labels+"}"] = strconv.FormatFloat(float64(int64(value*10+0.5))/10, 'f', -1, 64)
+			sample[name+"{"+instance+labels+"}"] = strconv.FormatFloat(float64(int64(value*10+0.5))/10, 'f', -1, 64)
 		}
 	}
-	return answer
+	return sample
 }
 
-// write puts the series in the place of those of the drill in the file.
+// write replaces the series of the drill in the file.
 func (r *recorder) write(file, name string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -333,15 +332,15 @@ func (r *recorder) write(file, name string) error {
 	for _, series := range slices.Sorted(maps.Keys(r.series)) {
 		values := r.series[series]
 		if !strings.HasPrefix(series, "up{") && !strings.HasPrefix(series, "ganglion_ready{") && !slices.ContainsFunc(values, func(v string) bool { return v != "0" && v != "_" && v != "stale" }) {
-			continue // it was never anything but 0, of which no rule makes an alert
+			continue // it was always 0, which triggers no rule
 		}
 		fmt.Fprintf(&b, "      - {series: '%s', values: '%s'}\n", series, notation(values))
 	}
 	return os.WriteFile(file, []byte(b.String()+rest), 0o644)
 }
 
-// notation is promtool's: a value that is repeated is written once, with how
-// often it follows itself. A gap is written with how long it is.
+// notation returns the values in promtool's notation, which counts repeated values
+// and gaps.
 func notation(values []string) string {
 	var parts []string
 	for i := 0; i < len(values); {
@@ -364,7 +363,7 @@ func notation(values []string) string {
 
 func ballast(dir string) string { return filepath.Join(dir, "ballast") }
 
-// fill leaves no free byte on a disk.
+// fill fills a disk to the last byte.
 func fill(dir string) error {
 	f, err := os.OpenFile(ballast(dir), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
@@ -383,14 +382,14 @@ func fill(dir string) error {
 	return nil
 }
 
-// useSmallDisk moves the log to a disk of its own that can be filled.
+// useSmallDisk puts the log on its own small disk.
 func (w *world) useSmallDisk(ctx context.Context) error {
 	dir := filepath.Join(w.server.Dir(), "small")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	if err := mount(dir, smallDiskMiB); err != nil {
-		return fmt.Errorf("a disk to fill: %w", err)
+		return fmt.Errorf("mount the small disk: %w", err)
 	}
 	w.smallDisk = dir
 	if err := w.server.Own(dir); err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestSeriesAreWrittenInPromtoolsNotation(t *testing.T) {
+func TestSeriesUsePromtoolNotation(t *testing.T) {
 	t.Parallel()
 	for want, values := range map[string]string{
 		"":                    "",
@@ -23,7 +23,7 @@ func TestSeriesAreWrittenInPromtoolsNotation(t *testing.T) {
 	}
 }
 
-func TestRecordingReplacesTheSeriesOfItsDrillAlone(t *testing.T) {
+func TestRecordingReplacesOnlySeriesOfItsDrill(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "drills_test.yml")
 	const before = `tests:

@@ -13,15 +13,15 @@ import (
 	"github.com/ganglion-es/ganglion/test/chaos/schedule"
 )
 
-// budget is how long a fault may keep a client waiting; none means no longer
-// than a client waits in calm.
+// budget bounds the time for which a fault makes a client wait. With none, the
+// client must not wait longer than without faults.
 type budget struct {
 	most time.Duration
 	none bool
 }
 
-// budgets are those of docs/guarantees.md. The database's own outages, and
-// several faults at once, have none.
+// budgets has the budgets of docs/guarantees.md, by phase. Outages of the database
+// and several simultaneous faults have no budget.
 var budgets = map[string]budget{
 	string(schedule.KillOwner):     {most: 100 * time.Millisecond},
 	string(schedule.FreezeOwner):   {most: 600 * time.Millisecond},
@@ -37,7 +37,7 @@ var budgets = map[string]budget{
 	string(schedule.StepClock):     {none: true},
 }
 
-// order is that of the report.
+// order is the order of the report.
 var order = []string{
 	calm,
 	string(schedule.KillOwner), string(schedule.FreezeOwner), string(schedule.CutOwner), string(schedule.CutPeers),
@@ -48,17 +48,17 @@ var order = []string{
 	string(schedule.RestartStore), storeBack, string(schedule.CutStore), string(schedule.Several),
 }
 
-// line is what the probes saw of one kind of phase.
+// line has the waits of probes in one kind of phase.
 type line struct {
-	longest  []time.Duration // per phase, of all its commands
+	longest  []time.Duration // per phase
 	commands int
 	errors   map[string]int
-	// late and commit are the yardstick's worst.
+	// late and commit are the yardstick's longest ones in these phases.
 	late, commit time.Duration
 }
 
-// unavailability finds the longest wait in each phase. A command belongs to
-// the phase in which it was sent, or to the one that began while it waited.
+// unavailability finds the longest wait in each phase. A command belongs to the
+// phase in which it was sent, or to the one that started while it waited.
 func unavailability(windows []window, waits []load.Wait, ticks []tick) (lines map[string]*line, longest []load.Wait) {
 	lines = map[string]*line{}
 	longest = make([]load.Wait, len(windows))
@@ -100,7 +100,7 @@ func unavailability(windows []window, waits []load.Wait, ticks []tick) (lines ma
 	return lines, longest
 }
 
-// quiet is what a wait in calm may last, so that no fault is to blame for it.
+// quiet returns the longest wait without faults, at least 50 ms.
 func quiet(lines map[string]*line) time.Duration {
 	if l := lines[calm]; l != nil && len(l.longest) > 0 {
 		return max(50*time.Millisecond, l.longest[len(l.longest)-1])
@@ -108,8 +108,8 @@ func quiet(lines map[string]*line) time.Duration {
 	return 50 * time.Millisecond
 }
 
-// printMissed prints the longest wait of each phase that missed its budget,
-// with the yardstick's while it lasted.
+// printMissed prints the longest wait of each phase that missed its budget, with
+// the yardstick's figures of that time.
 func printMissed(out io.Writer, windows []window, lines map[string]*line, longest []load.Wait, ticks []tick) {
 	for i, w := range windows {
 		b, ok := budgets[w.what]
@@ -118,7 +118,7 @@ func printMissed(out io.Writer, windows []window, lines map[string]*line, longes
 		}
 		if wait := longest[i]; ok && wait.Took() > b.most {
 			late, commit := worst(ticks, wait.Begin, wait.End)
-			fmt.Fprintf(out, "  at %.1f s, %s: %s, sent %s after its begin to %s through %s %v; the machine stalled for %s, an INSERT took %s\n",
+			fmt.Fprintf(out, "  at %.1f s, %s: %s, sent %s after its start to %s through %s %v; the machine stalled for %s, an INSERT took %s\n",
 				float64(w.begin)/1e9, w.what, ms(wait.Took()), ms(time.Duration(wait.Begin-w.begin)), wait.Owner, wait.Via, wait.Errors, ms(late), ms(commit))
 		}
 	}
@@ -132,9 +132,9 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }
 
-// printUnavailability prints the table, as Markdown.
+// printUnavailability prints the table in Markdown.
 func printUnavailability(out io.Writer, lines map[string]*line) {
-	fmt.Fprintf(out, "| while | times | longest wait: p50 | p99 | worst | budget | | machine's stall | INSERT | answers that asked for a retry |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- |\n")
+	fmt.Fprintf(out, "| while | times | longest wait: p50 | p99 | worst | budget | | machine's stall | INSERT | replies that asked for a retry |\n| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- |\n")
 	for _, what := range order {
 		l := lines[what]
 		if l == nil || len(l.longest) == 0 {

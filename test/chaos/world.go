@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 	"github.com/ganglion-es/ganglion/test/chaos/load"
 	"github.com/ganglion-es/ganglion/test/chaos/network"
 	"github.com/ganglion-es/ganglion/test/chaos/schedule"
@@ -26,21 +27,20 @@ import (
 )
 
 const (
-	// readyWithin is how long a node has until it serves, exitWithin how long
-	// it has to drain, and restartAfter how soon one is started again that ended
-	// at its start.
+	// readyWithin bounds the start of a node, exitWithin its drain. A node that
+	// ends during its start is restarted after restartAfter.
 	readyWithin  = 30 * time.Second
 	exitWithin   = 30 * time.Second
 	restartAfter = 500 * time.Millisecond
-	// settleWithin is how long the cluster has to agree once it is whole: the
-	// promise. With the race detector it has settleRace. It looks every
-	// settleEvery.
+	// settleWithin bounds the time until the nodes agree after a fault, as
+	// docs/guarantees.md promises; settleRace is the bound with the race detector.
+	// The rig checks every settleEvery.
 	settleWithin = 10 * time.Second
 	settleRace   = 30 * time.Second
 	settleEvery  = 50 * time.Millisecond
 )
 
-// The hosts besides the nodes.
+// The hosts that are not nodes.
 const (
 	clientsHost = "clients"
 	storeHost   = "store"
@@ -55,14 +55,14 @@ type world struct {
 	store   string
 	nodes   []*node
 	join    string
-	// smallDisk is where a disk is mounted that has nothing but the log; empty
-	// unless something fills it.
+	// smallDisk is the folder of a disk that has only the log; empty unless a drill
+	// fills it.
 	smallDisk string
-	// settle is how long the cluster has to agree.
+	// settle is settleWithin or settleRace.
 	settle time.Duration
 }
 
-// node is a process of the cluster, again and again.
+// node is a node of the cluster, which may be restarted.
 type node struct {
 	world           *world
 	name            string
@@ -72,8 +72,8 @@ type node struct {
 	log                   *os.File
 
 	mu    sync.Mutex
-	run   *process // the last one
-	count int
+	run   *process // the newest
+	count int      // of runs
 }
 
 // process is one run of a node.
@@ -84,8 +84,8 @@ type process struct {
 	err   error
 }
 
-// newWorld starts a database and the nodes, and waits until they agree.
-// With smallDisk the log has a disk of its own.
+// newWorld starts a database and the nodes, and waits until the nodes agree. With
+// smallDisk the log has its own disk.
 func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (_ *world, err error) {
 	w := &world{dir: dir, settle: settleWithin}
 	if race {
@@ -115,7 +115,7 @@ func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (
 			names[i] = n.name
 		}
 		if w.network, err = network.New([]string{clientsHost, storeHost}, names); err != nil {
-			say("no network of its own (%v): all nodes are on loopback, and cuts and slow links are NOT tested", err)
+			say("no network namespaces (%v): all nodes are on loopback, and cuts and slow links are NOT tested", err)
 		}
 	}
 	if err := w.startStore(ctx, smallDisk); err != nil {
@@ -142,9 +142,10 @@ func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (
 	return w, w.awaitSettled(ctx, readyWithin)
 }
 
-// startStore starts PostgreSQL where the nodes reach it over the network. It
-// does not wait for the disk: it crashes as a process, and what it has written
-// is then in the system's cache. So waits are Ganglion's, not the disk's.
+// startStore starts PostgreSQL on the network of the nodes. PostgreSQL does not
+// wait for the disk, so that measured waits are Ganglion's and not the disk's.
+// No writes are lost: only its process crashes, and the operating system keeps
+// its writes.
 func (w *world) startStore(ctx context.Context, smallDisk bool) (err error) {
 	database := "postgres"
 	opts := postgrestest.Options{}
@@ -200,21 +201,18 @@ func (w *world) node(name string) *node {
 	return w.nodes[slices.IndexFunc(w.nodes, func(n *node) bool { return n.name == name })]
 }
 
-// place decides where a node listens, for all its runs.
+// place selects the addresses of a node for all its runs.
 func (n *node) place() (err error) {
 	if w := n.world.network; w != nil {
 		n.listen, n.peers, n.gossip = w.Addr(n.name)+":8080", w.Addr(n.name)+":9080", w.Addr(n.name)+":7946"
 	} else {
 		n.peers = "127.0.0.1:0"
 		for _, addr := range []*string{&n.listen, &n.gossip} {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
+			port, err := ports.Reserve(1)
 			if err != nil {
 				return err
 			}
-			*addr = l.Addr().String()
-			if err := l.Close(); err != nil {
-				return err
-			}
+			*addr = fmt.Sprint("127.0.0.1:", port)
 		}
 	}
 	n.log, err = os.Create(filepath.Join(n.world.dir, n.name+".log"))
@@ -223,7 +221,7 @@ func (n *node) place() (err error) {
 
 func (n *node) clockFile() string { return filepath.Join(n.world.dir, n.name+".clock") }
 
-// start starts the process. It does not wait until it is ready.
+// start starts the process without waiting until it is ready.
 func (n *node) start() error {
 	var roles []string
 	if n.domain {
@@ -235,7 +233,7 @@ func (n *node) start() error {
 	p := &process{ready: make(chan struct{}), done: make(chan struct{})}
 	p.cmd = exec.Command(n.world.binary, "node", "--name", n.name, "--roles", strings.Join(roles, ","), "--store", n.world.store,
 		"--listen", n.listen, "--peer-listen", n.peers, "--gossip-listen", n.gossip, "--join", n.world.join, "--insecure-peers")
-	p.cmd.Env = append(os.Environ(), "GANGLION_CLOCK_OFFSET_FILE="+n.clockFile(), "GORACE=halt_on_error=1")
+	p.cmd.Env = append(os.Environ(), "GANGLION_CLOCK_OFFSET_FILE="+n.clockFile(), "GORACE="+harness.RaceOptions)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.cmd.Stderr = n.log
 	stdout, err := p.cmd.StdoutPipe()
@@ -266,8 +264,8 @@ func (n *node) start() error {
 	return nil
 }
 
-// launch starts a process on the node's host, on a thread that lives as long
-// as the process may: its death signal is tied to that.
+// launch starts a process on the node's host. It does so on a thread that never
+// ends, since the kernel sends Pdeathsig when that thread ends.
 func (n *node) launch(cmd *exec.Cmd) error {
 	if n.world.network != nil {
 		return n.world.network.On(n.name, cmd.Start)
@@ -275,7 +273,8 @@ func (n *node) launch(cmd *exec.Cmd) error {
 	return onThread(cmd.Start)
 }
 
-// thread runs functions on one thread that never ends.
+// thread returns a channel of functions, which one thread calls. The thread never
+// ends.
 var thread = sync.OnceValue(func() chan func() {
 	calls := make(chan func())
 	go func() {
@@ -306,17 +305,18 @@ func (n *node) signal(s syscall.Signal) error {
 	return nil
 }
 
-// kill ends the process at once and waits for its end.
+// kill ends the process with SIGKILL and waits until it has ended.
 func (n *node) kill() {
 	p := n.process()
 	if p == nil {
 		return
 	}
-	_ = p.cmd.Process.Kill() // it may have ended
+	_ = p.cmd.Process.Kill() // it may have ended already
 	<-p.done
 }
 
-// leave lets the process drain, and reports an end that is no good one.
+// leave stops the process with SIGTERM. It fails unless the process drains and
+// exits with 0.
 func (n *node) leave() error {
 	if err := n.signal(syscall.SIGTERM); err != nil {
 		return err
@@ -328,14 +328,13 @@ func (n *node) leave() error {
 		return fmt.Errorf("%s did not end within %v after SIGTERM", n.name, exitWithin)
 	}
 	if p.err != nil {
-		return fmt.Errorf("%s drained and ended with: %w", n.name, p.err)
+		return fmt.Errorf("%s drained and failed: %w", n.name, p.err)
 	}
 	return nil
 }
 
-// awaitReady waits until the node is ready. One that ends before, because the
-// database was down just then, is started again, as whatever supervises nodes
-// does.
+// awaitReady waits until the node is ready. If the node ends before that because
+// the database is down, awaitReady restarts it, as a supervisor does.
 func (n *node) awaitReady(ctx context.Context) error {
 	timer := time.NewTimer(readyWithin)
 	defer timer.Stop()
@@ -363,7 +362,7 @@ func (n *node) awaitReady(ctx context.Context) error {
 	}
 }
 
-// dead lists the nodes whose processes have ended by themselves.
+// dead returns the nodes whose processes have ended unexpectedly.
 func (w *world) dead() (names []string) {
 	for _, n := range w.nodes {
 		select {
@@ -375,8 +374,8 @@ func (w *world) dead() (names []string) {
 	return names
 }
 
-// awaitSettled waits until all nodes see each other ready, agree on the ring,
-// have a link to every domain node and a stream of events from it.
+// awaitSettled waits until all nodes see each other as ready, agree on the ring,
+// and have a link to every domain node and a stream of its events.
 func (w *world) awaitSettled(ctx context.Context, within time.Duration) error {
 	var err error
 	for deadline := time.Now().Add(within); ; {
@@ -384,7 +383,7 @@ func (w *world) awaitSettled(ctx context.Context, within time.Duration) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not settled %v after the cluster was whole again: %w", within, err)
+			return fmt.Errorf("not settled %v after the fault ended: %w", within, err)
 		}
 		select {
 		case <-time.After(settleEvery):
@@ -412,7 +411,7 @@ func (w *world) settled() error {
 			return fmt.Errorf("%s sees %d members", n.name, len(s.Members))
 		}
 		if s.Ring.Signature != signature || s.Ring.Owners != len(owners) {
-			return fmt.Errorf("%s has ring %s of %d owners, another one has %s", n.name, s.Ring.Signature, s.Ring.Owners, signature)
+			return fmt.Errorf("%s has ring %s of %d owners, another node has %s", n.name, s.Ring.Signature, s.Ring.Owners, signature)
 		}
 		for _, m := range s.Members {
 			if m.State != "ready" || m.Ring != signature {
@@ -437,13 +436,13 @@ func (w *world) settled() error {
 	return nil
 }
 
-// usage is what a process needs.
+// usage has the goroutines and the heap of a process.
 type usage struct {
 	goroutines int
-	heap       int // bytes that are alive, as the last collection saw them
+	heap       int // live bytes after the last garbage collection
 }
 
-// usage asks a node's metrics.
+// usage reads the metrics of a node.
 func (n *node) usage() (usage, error) {
 	var u usage
 	resp, err := harness.HTTP.Get("http://" + n.listen + "/metrics")
@@ -468,7 +467,7 @@ func (n *node) usage() (usage, error) {
 	return u, nil
 }
 
-// close ends everything.
+// close stops all processes and removes the network.
 func (w *world) close() error {
 	var errs []error
 	for _, n := range w.nodes {

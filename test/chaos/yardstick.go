@@ -8,24 +8,23 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// tick is one look at what the machine itself costs.
+// tick is one measurement of the machine.
 type tick struct {
 	at int64
-	// late is by how much a short sleep was too long, commit how long a bare
-	// INSERT took; 0 while the database was away.
+	// late is the delay by which a short sleep ended too late. commit is the
+	// duration of a bare INSERT, 0 without a database.
 	late, commit time.Duration
 }
 
-// yardstick measures, all the time, what no cluster could be faster than: how
-// late this machine wakes up who sleeps, and how long its database takes for
-// one row. A wait that is no longer than that is nobody's fault.
+// yardstick measures the machine itself: how late a short sleep ends, and how long
+// an INSERT takes. No cluster on the machine can be faster.
 type yardstick struct {
 	ticks []tick
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 }
 
-// measure begins. now is the clock of the load.
+// measure starts to measure. now is the clock of the load.
 func measure(url string, now func() int64) *yardstick {
 	ctx, stop := context.WithCancel(context.Background())
 	y := &yardstick{stop: stop}
@@ -34,7 +33,7 @@ func measure(url string, now func() int64) *yardstick {
 		var conn *pgx.Conn
 		defer func() {
 			if conn != nil {
-				_ = conn.Close(context.Background()) // nothing is under way
+				_ = conn.Close(context.Background()) // it is idle
 			}
 		}()
 		for ctx.Err() == nil {
@@ -63,15 +62,15 @@ func measure(url string, now func() int64) *yardstick {
 	return y
 }
 
-// end ends the measuring and returns what was measured.
+// end stops measuring and returns the measurements.
 func (y *yardstick) end() []tick {
 	y.stop()
 	y.work.Wait()
 	return y.ticks
 }
 
-// worst returns the longest stall of the machine and the longest INSERT in a
-// stretch of time.
+// worst returns the longest delay of a sleep and the longest INSERT between two
+// times.
 func worst(ticks []tick, begin, end int64) (late, commit time.Duration) {
 	for _, t := range ticks {
 		if t.at >= begin && t.at-int64(t.late) <= end {

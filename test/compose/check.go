@@ -9,8 +9,8 @@ import (
 	ganglion "github.com/ganglion-es/ganglion/client/go"
 )
 
-// check compares the log with what the writers were told, with what the
-// followers got, and with the counters' states.
+// check compares the log with the replies to writers, the events of followers, and
+// the states of counters.
 func (l *load) check(ctx context.Context, log []event) error {
 	if err := checkLog(log, l.writers); err != nil {
 		return err
@@ -30,21 +30,21 @@ func (l *load) check(ctx context.Context, log []event) error {
 			return fmt.Errorf("the state of %s: %w", stream, err)
 		}
 		if s.Data.Value != sum {
-			return fmt.Errorf("%s shows %d, its events add up to %d", stream, s.Data.Value, sum)
+			return fmt.Errorf("the state of %s is %d, the sum of its events %d", stream, s.Data.Value, sum)
 		}
 	}
 	select {
-	case err := <-l.doubts:
-		return fmt.Errorf("a client library complained: %w", err)
+	case err := <-l.failures:
+		return fmt.Errorf("a client library reported an error: %w", err)
 	default:
 		return nil
 	}
 }
 
-// checkLog checks that the log has each command's event once, at the version
-// that its writer was told, each writer's in the order of sending, and none
-// besides; that positions grow, and that versions have no holes. Whether
-// positions have is for "ganglion verify", which sees all of them.
+// checkLog checks that the log has exactly the events of the commands: once each, at
+// the version of the reply, and each writer's in the order of sending. It also
+// checks that positions rise and versions have no gaps. Gaps between positions are
+// left to "ganglion verify", which reads all streams.
 func checkLog(log []event, writers []*writer) error {
 	type command struct {
 		writer *writer
@@ -64,35 +64,35 @@ func checkLog(log []event, writers []*writer) error {
 		case e.position <= before:
 			return fmt.Errorf("the log has position %d after %d", e.position, before)
 		case e.version != versions[e.stream]:
-			return fmt.Errorf("%s has version %d where %d belongs", e.stream, e.version, versions[e.stream])
+			return fmt.Errorf("%s has version %d, want %d", e.stream, e.version, versions[e.stream])
 		case !ok:
-			return fmt.Errorf("%s has version %d of %q, which nobody sent, or twice", e.stream, e.version, e.cause)
+			return fmt.Errorf("%s has version %d of %q, which was not sent or is stored twice", e.stream, e.version, e.cause)
 		case e.stream != c.writer.stream, e.by != int64(c.i):
-			return fmt.Errorf("%s has version %d of %s, and it adds %d", e.stream, e.version, e.cause, e.by)
+			return fmt.Errorf("version %[2]d of %[1]s is of %[3]s, but adds %[4]d", e.stream, e.version, e.cause, e.by)
 		case c.writer.versions[c.i-1] != e.version:
-			return fmt.Errorf("%s has %s at version %d, its writer was told %d", e.stream, e.cause, e.version, c.writer.versions[c.i-1])
+			return fmt.Errorf("%s has %s at version %d, the reply had %d", e.stream, e.cause, e.version, c.writer.versions[c.i-1])
 		case newest[c.writer] != c.i-1:
-			return fmt.Errorf("%s has %s after %s: sent in another order", e.stream, e.cause, c.writer.key(newest[c.writer]))
+			return fmt.Errorf("%s has %s after %s, but they were sent in the opposite order", e.stream, e.cause, c.writer.key(newest[c.writer]))
 		}
 		newest[c.writer], before = c.i, e.position
 		delete(commands, e.cause)
 	}
 	for key := range commands {
-		return fmt.Errorf("the log has nothing of %s, and %d more", key, len(commands)-1)
+		return fmt.Errorf("the log lacks %s and %d other commands", key, len(commands)-1)
 	}
 	return nil
 }
 
-// checkFollower checks that a follower got the log, or its stream of it.
+// checkFollower checks that a follower has the events of the log, or of its stream.
 func checkFollower(f *follower, log []event) error {
 	want := slices.DeleteFunc(slices.Clone(log), func(e event) bool { return f.stream != "" && e.stream != f.stream })
 	for i := range min(len(want), len(f.got)) {
 		if f.got[i] != want[i] {
-			return fmt.Errorf("%s got %+v instead of %+v", f.name, f.got[i], want[i])
+			return fmt.Errorf("%s received %+v, want %+v", f.name, f.got[i], want[i])
 		}
 	}
 	if len(f.got) != len(want) {
-		return fmt.Errorf("%s got %d events instead of %d", f.name, len(f.got), len(want))
+		return fmt.Errorf("%s received %d events, want %d", f.name, len(f.got), len(want))
 	}
 	return nil
 }

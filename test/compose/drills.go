@@ -14,9 +14,9 @@ import (
 	ganglion "github.com/ganglion-es/ganglion/client/go"
 )
 
-// drills are faults of the night: what was set wrong, ran out, or is changed in
-// several steps. After each everybody's commands must go on, and an operator
-// must have been told. docs/operations.md says of each what that looks like.
+// drills returns operators' mistakes, exhausted resources and changes in several
+// steps. During each, every writer's commands must continue, and a log line or
+// command must show the problem as docs/runbooks.md describes it.
 func (l *load) drills(ctx context.Context) ([]step, error) {
 	gateways, err := containers(ctx, "gateway")
 	if err != nil {
@@ -32,14 +32,14 @@ func (l *load) drills(ctx context.Context) ([]step, error) {
 		{what: "a new secret of tokens, in three steps", do: func() error { return l.newTokenSecret(ctx) }},
 		{what: "a domain node whose clock is an hour ahead", do: func() error { return wrongClock(ctx, domains[0], gateways[0]) }},
 		{what: "a gateway with 120 file descriptors", do: func() error { return fewDescriptors(ctx, gateways[0]) }},
-		{what: "a full disk of the database, in a cluster of its own", do: func() error { return fullDisk(ctx) }},
+		{what: "a full disk of the database, in a separate cluster", do: func() error { return fullDisk(ctx) }},
 	}, nil
 }
 
 // twin starts one more node with the image, the settings and the secrets of a
-// container, and what args add to "docker create". It returns its id and what
-// ends it.
-func twin(ctx context.Context, of string, args ...string) (id string, end func() error, err error) {
+// container, and with args for "docker create". It returns its id, and a function
+// that removes it.
+func twin(ctx context.Context, of string, args ...string) (id string, remove func() error, err error) {
 	image, err := output(ctx, "docker", "inspect", "-f", "{{.Config.Image}}", of)
 	if err != nil {
 		return "", nil, err
@@ -57,7 +57,7 @@ func twin(ctx context.Context, of string, args ...string) (id string, end func()
 	if id, err = output(ctx, "docker", append(append(create, args...), image, "node")...); err != nil {
 		return "", nil, err
 	}
-	end = func() error { // also after an interruption
+	remove = func() error { // works even after an interruption
 		ctx := context.WithoutCancel(ctx)
 		return errors.Join(docker(ctx, "stop", "-t", "60", id), docker(ctx, "rm", "-f", id))
 	}
@@ -67,45 +67,46 @@ func twin(ctx context.Context, of string, args ...string) (id string, end func()
 		err = errors.Join(err, docker(ctx, "network", "connect", "--alias", "gateway", project+"_front", id))
 	}
 	if err = errors.Join(err, docker(ctx, "start", id)); err != nil {
-		return "", nil, errors.Join(err, end())
+		return "", nil, errors.Join(err, remove())
 	}
-	return id, end, nil
+	return id, remove, nil
 }
 
-// says waits until a command's output, or what it fails with, has a text.
-func says(ctx context.Context, text, program string, args ...string) error {
+// prints waits until the output of a program contains a text, even if the program
+// fails.
+func prints(ctx context.Context, text, program string, args ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput() // some are to fail
+		out, _ := exec.CommandContext(ctx, program, args...).CombinedOutput() // some programs are expected to fail
 		if strings.Contains(string(out), text) {
 			return nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s %s does not say %q, but %.2000s", program, strings.Join(args, " "), text, out)
+			return fmt.Errorf("%s %s does not print %q: %.2000s", program, strings.Join(args, " "), text, out)
 		}
 	}
 }
 
-// lostGateway has the load balancer find a gateway that sees no domain node.
+// lostGateway adds a gateway that sees no domain node.
 func lostGateway(ctx context.Context, like string) error {
-	id, end, err := twin(ctx, like, "-e", "GANGLION_CLUSTER=misspelled")
+	id, remove, err := twin(ctx, like, "-e", "GANGLION_CLUSTER=misspelled")
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		says(ctx, "no domain node that is ready has been in sight", "docker", "exec", id, "/ganglion", "healthcheck"),
-		says(ctx, "not serving", "docker", "logs", id),
-		end(),
+		prints(ctx, "no ready domain node has been in sight", "docker", "exec", id, "/ganglion", "healthcheck"),
+		prints(ctx, "not serving", "docker", "logs", id),
+		remove(),
 	)
 }
 
 // newGossipKey adds a key, uses it, and removes the old one, as docs/security.md
-// says, and waits after each step until every node has it.
+// describes. After each step it waits until every node has read the keys.
 func newGossipKey(ctx context.Context, nodes []string) error {
 	for _, s := range []struct {
 		line string
@@ -131,10 +132,10 @@ func newGossipKey(ctx context.Context, nodes []string) error {
 			}
 		}
 	}
-	return says(ctx, "ready", "deploy/cluster.sh", "ganglion", "members")
+	return prints(ctx, "ready", "deploy/cluster.sh", "ganglion", "members")
 }
 
-// gossipKeys are the names of the keys that a node knows, the one it uses first.
+// gossipKeys returns the names of a node's keys, first the one that it uses.
 func gossipKeys(ctx context.Context, id string) ([]string, error) {
 	out, err := output(ctx, "docker", "exec", id, "/ganglion", "members", "--json")
 	if err != nil {
@@ -146,7 +147,8 @@ func gossipKeys(ctx context.Context, id string) ([]string, error) {
 	return status.Keys, json.Unmarshal([]byte(out), &status)
 }
 
-func until(ctx context.Context, otherwise string, holds func() (bool, error)) error {
+// until waits until holds returns true. It fails with the given text.
+func until(ctx context.Context, failure string, holds func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(300 * time.Millisecond)
@@ -159,14 +161,14 @@ func until(ctx context.Context, otherwise string, holds func() (bool, error)) er
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errors.Join(errors.New(otherwise), err)
+			return errors.Join(errors.New(failure), err)
 		}
 	}
 }
 
-// newTokenSecret changes what tokens are signed with. Everybody takes a token
-// of the new secret before the old one goes; a token of the old one is refused
-// from then on.
+// newTokenSecret replaces the secret that signs tokens. All clients get a token
+// signed with the new secret before the old secret is removed. Afterwards, a token
+// signed with the old secret must be refused.
 func (l *load) newTokenSecret(ctx context.Context) error {
 	if err := cluster(ctx, "secrets", `(head -c 48 /dev/urandom | base64 | tr -d "\n="; echo) >>jwt-key`); err != nil {
 		return err
@@ -183,7 +185,7 @@ func (l *load) newTokenSecret(ctx context.Context) error {
 	if err := cluster(ctx, "secrets", "head -n 1 jwt-key >new && mv new jwt-key"); err != nil {
 		return err
 	}
-	return until(ctx, "a token of the secret that is gone is still taken", func() (bool, error) {
+	return until(ctx, "a token signed with the removed secret is still accepted", func() (bool, error) {
 		c, err := ganglion.Connect(ctx, ganglion.Options{URLs: []string{l.url}, Token: func(context.Context) (string, error) { return old, nil }})
 		if err == nil {
 			defer c.Close()
@@ -200,7 +202,7 @@ func (l *load) newTokenSecret(ctx context.Context) error {
 	})
 }
 
-// wrongClock has a node join whose clock differs.
+// wrongClock adds a node whose clock is wrong.
 func wrongClock(ctx context.Context, like, gateway string) error {
 	dir, err := os.MkdirTemp("", "clock")
 	if err != nil {
@@ -210,29 +212,28 @@ func wrongClock(ctx context.Context, like, gateway string) error {
 	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(filepath.Join(dir, "offset"), []byte("1h"), 0o644)); err != nil {
 		return err
 	}
-	id, end, err := twin(ctx, like, "-e", "GANGLION_CLOCK_OFFSET_FILE=/clock/offset", "-v", dir+":/clock:ro")
+	id, remove, err := twin(ctx, like, "-e", "GANGLION_CLOCK_OFFSET_FILE=/clock/offset", "-v", dir+":/clock:ro")
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		says(ctx, "+3600", "docker", "exec", gateway, "/ganglion", "members"),
-		says(ctx, "clock differs", "docker", "logs", gateway),
-		says(ctx, "this node's clock differs", "docker", "logs", id),
-		end(),
+		prints(ctx, "+3600", "docker", "exec", gateway, "/ganglion", "members"),
+		prints(ctx, "clock differs", "docker", "logs", gateway),
+		prints(ctx, "this node's clock differs", "docker", "logs", id),
+		remove(),
 	)
 }
 
-// fewDescriptors starts a gateway that may have more sessions than files.
+// fewDescriptors adds a gateway that allows more sessions than open files.
 func fewDescriptors(ctx context.Context, like string) error {
-	id, end, err := twin(ctx, like, "--ulimit", "nofile=120:120")
+	id, remove, err := twin(ctx, like, "--ulimit", "nofile=120:120")
 	if err != nil {
 		return err
 	}
-	return errors.Join(says(ctx, "may open too few files", "docker", "logs", id), end())
+	return errors.Join(prints(ctx, "may open too few files", "docker", "logs", id), remove())
 }
 
-// fullDisk fills the disk of a database beside the cluster's, and makes room
-// again.
+// fullDisk fills the disk of a separate database, and empties it again.
 func fullDisk(ctx context.Context) (err error) {
 	const network = "ganglion-drill"
 	cleanup := context.WithoutCancel(ctx)
@@ -283,12 +284,12 @@ func fullDisk(ctx context.Context) (err error) {
 	const fill = "/var/lib/postgresql/data/fill"
 	_ = docker(ctx, "exec", database, "dd", "if=/dev/zero", "of="+fill, "bs=8k") // fails when the disk is full
 	return errors.Join(
-		until(ctx, "commands go on with a full disk", func() (bool, error) {
+		until(ctx, "commands succeed with a full disk", func() (bool, error) {
 			return add() != nil, nil
 		}),
-		says(ctx, "No space left on device", "docker", "logs", id),
+		prints(ctx, "No space left on device", "docker", "logs", id),
 		docker(ctx, "exec", database, "rm", fill),
-		until(ctx, "commands do not go on with room on the disk", func() (bool, error) {
+		until(ctx, "commands fail with room on the disk", func() (bool, error) {
 			return add() == nil, nil
 		}),
 	)

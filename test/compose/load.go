@@ -17,19 +17,17 @@ import (
 )
 
 const (
-	// sharing is how many writers share a counter, over WebSockets and over HTTP
-	// each.
+	// sharing is the number of writers of the shared counter over WebSocket, and that
+	// of writers over HTTP.
 	sharing = 2
-	// sole is how many writers have a counter of their own.
+	// sole is the number of writers with their own counters.
 	sole = 6
-	// pace is how often a writer sends its next command, if it has the answer
-	// to the one before.
+	// pace is the shortest interval between a writer's commands. A writer also waits
+	// for the reply to its previous command.
 	pace = 100 * time.Millisecond
-	// share is how many more commands every writer must have answered before
-	// the next thing happens to the cluster.
+	// share is the number of replies that every writer must get after each step.
 	share = 20
-	// budget is how long a command may take with all its attempts. One that
-	// takes longer is an error that a client would see.
+	// budget bounds a command with all its attempts.
 	budget = time.Minute
 )
 
@@ -43,8 +41,8 @@ type state struct {
 
 var counters = ganglion.Type[state, add]{Name: "counter"}
 
-// load is one run of a plan. The names of its counters and writers begin with
-// the plan's, so that one log takes several.
+// load is one run of a plan. The names of its counters and writers start with the
+// plan's name, so that one log can have several runs.
 type load struct {
 	plan, url string
 	token     atomic.Pointer[string]
@@ -52,40 +50,40 @@ type load struct {
 	writers   []*writer
 	followers []*follower
 
-	progress chan struct{} // has room for one: something was answered
-	doubts   chan error    // has room for one: what a client library complained of
+	progress chan struct{} // capacity 1: a writer got a reply
+	failures chan error    // capacity 1: a client library reported an error
 
-	mu     sync.Mutex
-	wait   time.Duration  // the longest from a command's first sending to its answer
-	waited *writer        // who it was
-	again  map[string]int // why commands were sent again over HTTP
+	mu      sync.Mutex
+	wait    time.Duration  // the longest time from a command's first attempt to its reply
+	waited  *writer        // its writer
+	retries map[string]int // over HTTP, by reason
 }
 
 func newLoad(plan, url, token string) *load {
-	l := &load{plan: plan, url: url, progress: make(chan struct{}, 1), doubts: make(chan error, 1), again: map[string]int{}}
+	l := &load{plan: plan, url: url, progress: make(chan struct{}, 1), failures: make(chan error, 1), retries: map[string]int{}}
 	l.token.Store(&token)
 	return l
 }
 
-// shared is the counter that several writers share.
+// shared returns the counter that several writers share.
 func (l *load) shared() string { return "counter/" + l.plan + "-shared" }
 
-// last is the key of the last command of all.
+// last returns the key of the last command.
 func (l *load) last() string { return l.plan + "-last" }
 
-// bearer is the token that clients come with from here on.
+// bearer returns the current token of the clients.
 func (l *load) bearer() string { return *l.token.Load() }
 
-// cast names the actors. The first writer's counter is one that the victim
-// does not own.
+// cast creates writers and followers. The victim does not own the counter of the
+// first writer.
 func (l *load) cast(ctx context.Context, victim string) error {
 	own := 0
 	for {
-		who, err := owner(ctx, fmt.Sprintf("counter/%s-%d", l.plan, own))
+		other, err := owner(ctx, fmt.Sprintf("counter/%s-%d", l.plan, own))
 		if err != nil {
 			return err
 		}
-		if who != victim {
+		if other != victim {
 			break
 		}
 		own++
@@ -120,16 +118,16 @@ func (l *load) connect() *ganglion.Client {
 		URLs: []string{l.url}, Token: func(context.Context) (string, error) { return l.bearer(), nil },
 		OnError: func(e *ganglion.Error) {
 			if e.Retry != ganglion.RetryNo {
-				return // the library deals with it
+				return // the library retries
 			}
 			select {
-			case l.doubts <- e:
+			case l.failures <- e:
 			default:
 			}
 		},
 	})
 	if err != nil {
-		panic(err) // the options are ours
+		panic(err) // the options are valid
 	}
 	l.clients = append(l.clients, c)
 	return c
@@ -141,16 +139,16 @@ func (l *load) close() {
 	}
 }
 
-// slowest says who has waited longest for an answer since it was last asked,
-// and why commands were sent again over HTTP.
+// slowest describes the longest wait for a reply, and the retries over HTTP, since
+// its last call.
 func (l *load) slowest() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := fmt.Sprintf("longest wait for an answer %v (%s)", l.wait.Round(time.Millisecond), l.waited.name)
-	if len(l.again) > 0 {
-		s += fmt.Sprintf("; sent again over HTTP: %v", l.again)
+	s := fmt.Sprintf("longest wait for a reply %v (%s)", l.wait.Round(time.Millisecond), l.waited.name)
+	if len(l.retries) > 0 {
+		s += fmt.Sprintf("; retries over HTTP: %v", l.retries)
 	}
-	l.wait, l.again = 0, map[string]int{}
+	l.wait, l.retries = 0, map[string]int{}
 	return s
 }
 
@@ -166,7 +164,7 @@ func (l *load) answered(w *writer, after time.Duration) {
 	}
 }
 
-// everyone waits until every writer has had share more answers.
+// everyone waits until every writer has got share more replies.
 func (l *load) everyone(ctx context.Context) error {
 	want := map[*writer]int64{}
 	for _, w := range l.writers {
@@ -182,7 +180,7 @@ func (l *load) everyone(ctx context.Context) error {
 	})
 }
 
-// until waits until so many commands have been answered in all.
+// until waits until the writers have got the given number of replies.
 func (l *load) until(ctx context.Context, commands int) error {
 	return l.wanted(ctx, func() []string {
 		sum := int64(0)
@@ -206,36 +204,36 @@ func (l *load) wanted(ctx context.Context, missing func() []string) error {
 		}
 		select {
 		case <-l.progress:
-		case err := <-l.doubts:
-			return fmt.Errorf("a client library complained: %w", err)
+		case err := <-l.failures:
+			return fmt.Errorf("a client library reported an error: %w", err)
 		case <-late.C:
-			return fmt.Errorf("not answered within %v: %s", patience, strings.Join(m, ", "))
+			return fmt.Errorf("no replies within %v: %s", patience, strings.Join(m, ", "))
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// finish sends the last command, which tells the followers that there is no
-// more. All see it: the counter is the shared one.
+// finish sends the last command, whose event ends the followers. It goes to the
+// shared counter, which all of them follow.
 func (l *load) finish(ctx context.Context) error {
 	w := &writer{load: l, name: l.last(), once: true, stream: l.shared(), send: l.overHTTP}
 	l.writers = append(l.writers, w)
 	return w.one(ctx, w.key(1))
 }
 
-// sender gets one command done, however often it has to be sent.
+// sender sends a command until its outcome is known.
 type sender func(ctx context.Context, stream, key string, by int64) (version uint64, err error)
 
-// writer sends "add" commands to one counter, one after another. The i-th adds
-// i under the key "<name>-<i>"; one that sends but once has the name as its key.
+// writer sends "add" commands to one counter in turn. The i-th adds i with the key
+// "<name>-<i>". With once it sends one command, whose key is the name.
 type writer struct {
 	load         *load
 	name, stream string
 	once         bool
 	send         sender
 
-	versions []uint64 // versions[i-1] is what command i was answered with
+	versions []uint64 // versions[i-1] is the version in the reply to command i
 	acked    atomic.Int64
 }
 
@@ -276,7 +274,7 @@ func (w *writer) one(ctx context.Context, key string) error {
 	return nil
 }
 
-// overWebSocket leaves everything to the client library.
+// overWebSocket sends commands with the client library.
 func overWebSocket(client *ganglion.Client) sender {
 	return func(ctx context.Context, stream, key string, by int64) (uint64, error) {
 		r, err := counters.Aggregate(client, strings.TrimPrefix(stream, "counter/")).Send(ctx, "add", add{by}, ganglion.WithKey(key))
@@ -284,19 +282,19 @@ func overWebSocket(client *ganglion.Client) sender {
 	}
 }
 
-// overHTTP sends a command again until it is answered, with the same key.
+// overHTTP sends a command with the same key until it has a result.
 func (l *load) overHTTP(ctx context.Context, stream, key string, by int64) (uint64, error) {
 	body, err := json.Marshal(map[string]any{"id": "1", "aggregate": stream, "command": "add", "data": add{by}, "key": key})
 	if err != nil {
 		return 0, err
 	}
 	for {
-		version, why, err := l.post(ctx, body)
-		if err == nil || why == "" {
+		version, reason, err := l.post(ctx, body)
+		if err == nil || reason == "" {
 			return version, err
 		}
 		l.mu.Lock()
-		l.again[why]++
+		l.retries[reason]++
 		l.mu.Unlock()
 		select {
 		case <-time.After(pace):
@@ -306,9 +304,9 @@ func (l *load) overHTTP(ctx context.Context, stream, key string, by int64) (uint
 	}
 }
 
-// post sends a command once. With an error it says why to send it again, if
-// that is what to do.
-func (l *load) post(ctx context.Context, body []byte) (version uint64, again string, _ error) {
+// post sends a command once. If it fails, retry is the reason for a retry, or "" if
+// a retry is useless.
+func (l *load) post(ctx context.Context, body []byte) (version uint64, retry string, _ error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url+"/v1/commands", bytes.NewReader(body))
@@ -318,38 +316,38 @@ func (l *load) post(ctx context.Context, body []byte) (version uint64, again str
 	req.Header.Set("Authorization", "Bearer "+l.bearer())
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return 0, "no answer", err
+		return 0, "no reply", err
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return 0, "no answer", err
+		return 0, "no reply", err
 	}
-	var answer struct {
+	var reply struct {
 		Op, Code, Retry string
 		Version         uint64
 	}
-	said := fmt.Errorf("status %d: %.300s", resp.StatusCode, raw)
-	switch err := json.Unmarshal(raw, &answer); {
-	case err != nil && resp.StatusCode >= 500: // the load balancer's own page
-		return 0, resp.Status, said
-	case answer.Retry == "same_key" || answer.Retry == "later":
-		return 0, answer.Code, said
-	case err != nil || answer.Op != "result":
-		return 0, "", said
+	failure := fmt.Errorf("status %d: %.300s", resp.StatusCode, raw)
+	switch err := json.Unmarshal(raw, &reply); {
+	case err != nil && resp.StatusCode >= 500: // a page of the load balancer
+		return 0, resp.Status, failure
+	case reply.Retry == "same_key" || reply.Retry == "later":
+		return 0, reply.Code, failure
+	case err != nil || reply.Op != "result":
+		return 0, "", failure
 	}
-	return answer.Version, "", nil
+	return reply.Version, "", nil
 }
 
-// event is what the load keeps of one.
+// event has the fields of an event that the load checks.
 type event struct {
 	stream, cause     string
 	version, position uint64
 	by                int64
 }
 
-// follower keeps what it gets of one stream, or of all counters, until the
-// load's last event.
+// follower keeps the events of one stream, or of all counters, up to the last event
+// of the load.
 type follower struct {
 	load   *load
 	name   string
@@ -368,7 +366,7 @@ func (f *follower) follow(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 		if !strings.HasPrefix(e.ID(), f.load.plan+"-") {
-			continue // another plan's, or those of "ganglion bench", which looks after them itself
+			continue // of another plan, or of "ganglion bench", which checks its own events
 		}
 		f.got = append(f.got, event{stream: e.Stream, cause: e.Cause, version: e.Version, position: e.Position, by: e.Data.By})
 		if e.Cause == f.load.last() {

@@ -1,12 +1,11 @@
-// Command compose loads the cluster of docker-compose.yml through its load
-// balancer while it is broken and changed in every way that
-// docs/guarantees.md speaks of. Writers send commands with the client library
-// and over HTTP, followers keep every event they get. No command may fail, and
-// at the end the log must have each one's event exactly once, in order and at
-// the version that its writer was told, and every follower must have got the
-// log.
+// Command compose loads the cluster of docker-compose.yml through its load balancer
+// while it injects the faults and changes of docs/guarantees.md. Writers send
+// commands with the client library and over HTTP, and followers keep every event.
+// No command may fail. At the end the log must have the event of each command
+// exactly once, in order and at the version of its reply, and every follower must
+// have the events of the log.
 //
-// run.sh starts it; it ends with status 1 at the first broken promise.
+// run.sh starts it. It exits with status 1 at the first broken promise.
 package main
 
 import (
@@ -25,16 +24,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// patience bounds what the cluster is waited for: to answer everybody, or to
-// be whole again.
+// patience bounds each wait for replies to all writers, or for a healthy cluster.
 const patience = 2 * time.Minute
 
 func main() {
-	url := flag.String("url", "http://127.0.0.1:8080", "the load balancer")
-	token := flag.String("token", "", "what clients prove themselves with")
-	tag := flag.String("tag", "next", "the image's tag that the nodes are rolled to")
-	commands := flag.Int("commands", 5000, "send so many commands or more")
-	plan := flag.String("plan", "long", "what happens to the cluster: long, short (what breaks most in little time), drills (faults of the night) or restore (an older log)")
+	url := flag.String("url", "http://127.0.0.1:8080", "`URL` of the load balancer")
+	token := flag.String("token", "", "`token` of the clients")
+	tag := flag.String("tag", "next", "`tag` of the image to which the nodes are rolled")
+	commands := flag.Int("commands", 5000, "minimal `number` of commands")
+	plan := flag.String("plan", "long", "faults and changes: long, short (a selection that takes 2 minutes), drills (operators' mistakes and exhausted resources) or restore (an older log)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -47,13 +45,13 @@ func main() {
 func say(format string, args ...any) { fmt.Printf("load: "+format+"\n", args...) }
 
 func run(ctx context.Context, l *load, tag string, commands int) error {
-	if l.plan == "restore" { // writers would not forget what is lost
+	if l.plan == "restore" { // without writers, which would miss their lost events
 		started := time.Now()
 		defer l.close()
 		if err := l.restore(ctx); err != nil {
 			return fmt.Errorf("restore an older log: %w", err)
 		}
-		say("an older log was restored by the book, and its loss accepted: %.1f s", time.Since(started).Seconds())
+		say("restored an older log as docs/postgresql.md says, and accepted the loss: %.1f s", time.Since(started).Seconds())
 		return nil
 	}
 	victim, err := owner(ctx, l.shared())
@@ -101,12 +99,12 @@ func run(ctx context.Context, l *load, tag string, commands int) error {
 	for _, w := range l.writers {
 		sent += len(w.versions)
 	}
-	say("%d commands: none failed, each event is in the log once, in order, where its writer was told, and %d followers got the log", sent, len(l.followers))
+	say("%d commands: none failed, the log has each event once, in order, at the version of its reply, and %d followers have all events", sent, len(l.followers))
 	return nil
 }
 
-// disturb breaks and changes the cluster, one thing after another. After each
-// everybody's commands must go on.
+// disturb executes the steps of the plan. After each step every writer's commands
+// must continue.
 func (l *load) disturb(ctx context.Context, victim, tag string) error {
 	steps, err := l.steps(ctx, victim, tag)
 	if err != nil {
@@ -125,23 +123,23 @@ func (l *load) disturb(ctx context.Context, victim, tag string) error {
 	return nil
 }
 
-// step is one thing that happens to the cluster.
+// step is one fault or change of the cluster.
 type step struct {
 	what  string
 	do    func() error
 	short bool // part of the short plan
 }
 
-// steps are what a plan does.
+// steps returns the steps of the plan.
 func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 	switch l.plan {
 	case "drills":
 		return l.drills(ctx)
 	case "long", "short":
 	default:
-		return nil, fmt.Errorf("there is no plan %q: long, short, drills and restore are", l.plan)
+		return nil, fmt.Errorf("unknown plan %q, want long, short, drills or restore", l.plan)
 	}
-	other, err := owner(ctx, l.writers[0].stream) // cast sees to it that it is another one
+	other, err := owner(ctx, l.writers[0].stream) // cast selects a stream of another owner
 	if err != nil {
 		return nil, err
 	}
@@ -156,30 +154,30 @@ func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 	before := os.Getenv("GANGLION_TAG")
 	gateway, database := gateways[len(gateways)-1], databases[0]
 	all := []step{
-		{"nothing happens", func() error { return nil }, true},
+		{"do nothing", func() error { return nil }, true},
 		{"kill domain node " + victim, func() error { return docker(ctx, "kill", victim) }, true},
 		{"start it again", func() error { return errors.Join(docker(ctx, "start", victim), healthy(ctx, victim)) }, true},
 		{"pause domain node " + other, func() error { return docker(ctx, "pause", other) }, false},
-		{"let it go on", func() error { return errors.Join(docker(ctx, "unpause", other), healthy(ctx, other)) }, false},
+		{"unpause it", func() error { return errors.Join(docker(ctx, "unpause", other), healthy(ctx, other)) }, false},
 		{"pause gateway " + name(gateway), func() error { return docker(ctx, "pause", gateway) }, false},
-		{"let it go on", func() error { return errors.Join(docker(ctx, "unpause", gateway), healthy(ctx, gateway)) }, false},
+		{"unpause it", func() error { return errors.Join(docker(ctx, "unpause", gateway), healthy(ctx, gateway)) }, false},
 		{"cut gateway " + name(gateway) + " off all networks", func() error { return networks(ctx, "disconnect", gateway) }, false},
-		// It gets new addresses, as a machine would that comes back elsewhere.
+		// It gets new addresses, like a machine that moves.
 		{"connect it again and restart it", func() error {
 			return errors.Join(networks(ctx, "connect", gateway), docker(ctx, "restart", gateway), healthy(ctx, gateway))
 		}, false},
 		{"restart PostgreSQL", func() error { return errors.Join(docker(ctx, "restart", database), healthy(ctx, database)) }, true},
 		{"revoke another client's tokens", func() error { return l.revoke(ctx) }, false},
-		{"another authority of certificates", func() error { return newAuthority(ctx) }, false},
-		// The roll that follows takes both.
-		{"another password of the database", func() error { return newPassword(ctx) }, false},
+		{"replace the certificate authority", func() error { return newAuthority(ctx) }, false},
+		// The next roll uses the new certificates and the new password.
+		{"replace the password of the database", func() error { return newPassword(ctx) }, false},
 		{"roll all nodes to ganglion:" + tag, func() error { return roll(ctx, tag) }, false},
 		{"roll them back", func() error { return roll(ctx, before) }, false},
-		{"four gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "4"), counted(ctx, "gateway", 4)) }, false},
-		{"ask sessions to move to them", func() error { return cluster(ctx, "ganglion", "rebalance-sessions", "--percent", "50") }, false},
-		{"two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }, false},
-		{"five domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "5", "2"), counted(ctx, "domain", 5)) }, false},
-		{"drain the oldest domain node, three domain nodes", func() error {
+		{"scale to four gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "4"), counted(ctx, "gateway", 4)) }, false},
+		{"rebalance sessions to them", func() error { return cluster(ctx, "ganglion", "rebalance-sessions", "--percent", "50") }, false},
+		{"scale to two gateways", func() error { return errors.Join(cluster(ctx, "scale", "3", "2"), counted(ctx, "gateway", 2)) }, false},
+		{"scale to five domain nodes", func() error { return errors.Join(cluster(ctx, "scale", "5", "2"), counted(ctx, "domain", 5)) }, false},
+		{"drain the oldest domain node and scale to three", func() error {
 			nodes, err := containers(ctx, "domain")
 			if err != nil {
 				return err
@@ -201,8 +199,7 @@ func (l *load) steps(ctx context.Context, victim, tag string) ([]step, error) {
 	return all, nil
 }
 
-// roll replaces all nodes by those of a tag, and has compose start nothing else
-// from here on.
+// roll replaces all nodes with the image of a tag, which compose uses from then on.
 func roll(ctx context.Context, tag string) error {
 	if err := cluster(ctx, "roll", tag); err != nil {
 		return err
@@ -210,7 +207,7 @@ func roll(ctx context.Context, tag string) error {
 	return errors.Join(rolled(ctx, tag), os.Setenv("GANGLION_TAG", tag))
 }
 
-// rolled says whether every node runs the image of the tag.
+// rolled returns an error if a node does not run the image of the tag.
 func rolled(ctx context.Context, tag string) error {
 	for _, service := range []string{"domain", "gateway"} {
 		ids, err := containers(ctx, service)
@@ -230,11 +227,11 @@ func rolled(ctx context.Context, tag string) error {
 	return nil
 }
 
-// removed reports that a container is still there.
+// removed returns an error if a container still exists.
 func removed(ctx context.Context, service, container string) error {
 	ids, err := containers(ctx, service)
 	if err == nil && slices.Contains(ids, container) {
-		err = fmt.Errorf("%s %s is still there", service, name(container))
+		err = fmt.Errorf("%s %s still exists", service, name(container))
 	}
 	return err
 }
@@ -242,22 +239,22 @@ func removed(ctx context.Context, service, container string) error {
 func counted(ctx context.Context, service string, want int) error {
 	ids, err := containers(ctx, service)
 	if err == nil && len(ids) != want {
-		err = fmt.Errorf("%d of %s instead of %d", len(ids), service, want)
+		err = fmt.Errorf("%d containers of %s, want %d", len(ids), service, want)
 	}
 	return err
 }
 
-// name is the name of the node in a container: its host's, which is the
-// beginning of the container's id.
+// name returns the name of the node in a container: its host name, the start of the
+// container's id.
 func name(container string) string { return container[:min(12, len(container))] }
 
-// networks connects a gateway's container to all its networks, under the names
-// that compose gives it there, or disconnects it.
-func networks(ctx context.Context, what, gateway string) error {
+// networks connects the container of a gateway to all its networks, with the aliases
+// that compose uses, or disconnects it.
+func networks(ctx context.Context, action, gateway string) error {
 	project := os.Getenv("COMPOSE_PROJECT_NAME")
 	for network, alias := range map[string]string{"front": "gateway", "back": "peers", "data": "gateway"} {
-		args := []string{"network", what}
-		if what == "connect" {
+		args := []string{"network", action}
+		if action == "connect" {
 			args = append(args, "--alias", "gateway", "--alias", alias)
 		}
 		if err := docker(ctx, append(args, project+"_"+network, gateway)...); err != nil {
@@ -267,7 +264,7 @@ func networks(ctx context.Context, what, gateway string) error {
 	return nil
 }
 
-// healthy waits until a container is.
+// healthy waits until a container is healthy.
 func healthy(ctx context.Context, container string) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -286,7 +283,7 @@ func healthy(ctx context.Context, container string) error {
 	}
 }
 
-// owner is the domain node that has an aggregate.
+// owner returns the domain node that owns an aggregate.
 func owner(ctx context.Context, aggregate string) (string, error) {
 	return output(ctx, "deploy/cluster.sh", "ganglion", "owner", aggregate)
 }
@@ -296,7 +293,7 @@ func containers(ctx context.Context, service string) ([]string, error) {
 	if ids := strings.Fields(out); err != nil || len(ids) > 0 {
 		return ids, err
 	}
-	return nil, errors.New("there is no container of " + strconv.Quote(service))
+	return nil, errors.New("no container of " + strconv.Quote(service))
 }
 
 func cluster(ctx context.Context, args ...string) error {

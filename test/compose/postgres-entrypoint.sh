@@ -1,7 +1,7 @@
 #!/bin/sh
-# Does what docker-compose.yml needs of the official image's entrypoint, in the
-# same way: it drops root first, so that the password's file must be readable
-# to the user postgres.
+# Implements the parts of the official image's entrypoint that docker-compose.yml needs.
+# Like the official one, it drops root first, so the user postgres must be able to read
+# the password file.
 set -eu
 if [ "$(id -u)" = 0 ]; then
 	chown postgres "$PGDATA"
@@ -11,7 +11,7 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
 	# shellcheck disable=SC2086
 	initdb -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" -E UTF8 --no-locale $POSTGRES_INITDB_ARGS
 	echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
-	# A single-user server makes the database before anyone can connect.
+	# A single-user server creates the database before clients can connect.
 	echo "CREATE DATABASE $POSTGRES_DB" | postgres --single postgres
 fi
 exec postgres -c listen_addresses='*' -k /run/postgresql

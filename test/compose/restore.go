@@ -12,9 +12,9 @@ import (
 	ganglion "github.com/ganglion-es/ganglion/client/go"
 )
 
-// restore puts an older log in place of the cluster's by the commands of
-// docs/operations.md. It looks at what an operator sees before the loss is
-// accepted and after, and that what was lost, and nothing else, is gone.
+// restore replaces the log of the cluster with an older one, with the commands of
+// docs/postgresql.md. It checks what nodes show before and after the loss is
+// accepted, and that exactly the lost commands are missing.
 func (l *load) restore(ctx context.Context) error {
 	c := l.connect()
 	defer c.Close()
@@ -22,7 +22,7 @@ func (l *load) restore(ctx context.Context) error {
 		_, err := counters.Aggregate(c, id).Send(ctx, "add", add{By: 1}, ganglion.WithKey(id))
 		return err
 	}
-	dump, swap, accept, lost, err := restoreByTheBook()
+	dump, swap, accept, lost, err := documentedRestore()
 	if err != nil {
 		return err
 	}
@@ -54,33 +54,33 @@ func (l *load) restore(ctx context.Context) error {
 	}
 	for _, id := range gateways {
 		if err := errors.Join(
-			says(ctx, "the log went back", "docker", "logs", id),
-			says(ctx, "the log went back", "docker", "exec", id, "/ganglion", "healthcheck"),
+			prints(ctx, "the log went back", "docker", "logs", id),
+			prints(ctx, "the log went back", "docker", "exec", id, "/ganglion", "healthcheck"),
 		); err != nil {
 			return err
 		}
 	}
-	said, err := shell(accept)
+	accepted, err := shell(accept)
 	if err != nil {
 		return err
 	}
-	at := regexp.MustCompile(`position (\d+)`).FindStringSubmatch(said)
+	at := regexp.MustCompile(`position (\d+)`).FindStringSubmatch(accepted)
 	if at == nil {
-		return fmt.Errorf("accept-loss does not say at which position the log ends: %s", said)
+		return fmt.Errorf("accept-loss does not print the position at which the log ends: %s", accepted)
 	}
 	listed, err := shell(strings.Replace(lost, "--cursor P", "--cursor "+at[1], 1))
 	if err != nil {
 		return err
 	}
 	if !strings.Contains(listed, "restore-lost") || strings.Contains(listed, "restore-kept") {
-		return fmt.Errorf("behind position %s of the lost log are: %s", at[1], listed)
+		return fmt.Errorf("after position %s the lost log has: %s", at[1], listed)
 	}
 	for _, id := range gateways {
 		if err := healthy(ctx, id); err != nil {
 			return err
 		}
 	}
-	// The command that was lost is executed when it is sent once more.
+	// A lost command is executed when it is sent again.
 	for id, version := range map[string]uint64{"restore-kept": 1, "restore-lost": 0} {
 		s, err := counters.Aggregate(c, id).Get(ctx, ganglion.Strong())
 		if err != nil || s.Version != version {
@@ -90,16 +90,16 @@ func (l *load) restore(ctx context.Context) error {
 	return send("restore-lost")
 }
 
-// restoreByTheBook takes the commands from docs/operations.md: for the backup,
-// to put it in place, to accept the loss, and to list what was lost.
-func restoreByTheBook() (dump, swap, accept, lost string, err error) {
-	page, err := os.ReadFile("docs/operations.md")
+// documentedRestore returns the commands of docs/postgresql.md for the backup, its
+// restore, the acceptance of the loss, and a list of the lost events.
+func documentedRestore() (dump, swap, accept, lost string, err error) {
+	page, err := os.ReadFile("docs/postgresql.md")
 	if err != nil {
 		return "", "", "", "", err
 	}
 	block := regexp.MustCompile("(?s)In the compose file, with nodes that run:\n\n```\n(.*?)\n\n(.*?)(deploy/cluster.sh ganglion log accept-loss[^\n]*\n)(.*?)```").FindStringSubmatch(string(page))
 	if block == nil {
-		return "", "", "", "", errors.New("docs/operations.md no longer has the commands that restore an older log")
+		return "", "", "", "", errors.New("docs/postgresql.md no longer has the commands that restore an older log")
 	}
 	return block[1], block[2], block[3], block[4], nil
 }

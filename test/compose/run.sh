@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Proves docker-compose.yml: starts the cluster, has this folder's program and
-# "ganglion bench" load it through the load balancer while nodes are killed,
-# paused, cut off, rolled, scaled and drained and PostgreSQL is restarted, checks
-# every event, and takes all of it down again, whatever happens. It takes
-# about 20 minutes on two processors.
+# Tests docker-compose.yml: starts the cluster, loads it through the load balancer with
+# the program of this folder and with "ganglion bench" while nodes are killed, paused, cut
+# off, rolled, scaled and drained and PostgreSQL is restarted, checks every event, and
+# always removes the cluster. It takes about 20 minutes on two processors.
 #
-# On Debian it installs what is missing, and says so; as root it starts a
-# Docker daemon for the while if none is running. Images that can't be pulled
-# are replaced by stand-ins (standins.sh). GANGLION_PUBLISH sets the port (any free one);
-# COMMANDS (5000) is how many it sends at least. SHORT=1 is what CI runs, in two minutes: a node killed and one drained, and
-# PostgreSQL restarted. DRILLS=1 is the part of docs/operations.md#drills that the
-# load of the other plans has no place for. Where no Docker daemon can be had, it says so and is no failure.
+# On Debian it installs missing packages. As root it starts a Docker daemon if none is
+# running. Stand-ins (standins.sh) replace images that cannot be pulled.
+#   GANGLION_PUBLISH   port of the load balancer (default any free one)
+#   COMMANDS           minimal number of commands (default 5000)
+#   SHORT=1            the form for CI, 2 minutes: kill a node, drain one, restart PostgreSQL.
+#                      Without a Docker daemon it prints NOT RUN and succeeds
+#   DRILLS=1           only the drills of docs/runbooks.md#drills
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,8 +18,8 @@ say() { echo "test-compose: $*"; }
 
 work=$(mktemp -d)
 daemon="" bench=""
-# The project, its volumes and so its secrets, and the image's tag are its own:
-# a cluster of yours and its log stay as they are.
+# The project, its volumes with the secrets, and the tag of the image differ from those
+# of a real cluster, which the test leaves alone.
 export COMPOSE_PROJECT_NAME=ganglion-test GANGLION_TAG=test GANGLION_PUBLISH=${GANGLION_PUBLISH:-127.0.0.1:0} GANGLION_STANDINS=${GANGLION_STANDINS:-1}
 
 finish() {
@@ -31,7 +31,7 @@ finish() {
 			deploy/cluster.sh compose logs --no-color --tail 40 || true
 		fi
 		[ -z "$bench" ] || docker rm -f "$bench" >/dev/null
-		deploy/cluster.sh down --volumes >/dev/null 2>&1 || say "could not take the cluster down: docker ps -a"
+		deploy/cluster.sh down --volumes >/dev/null 2>&1 || say "could not remove the cluster, see docker ps -a"
 	fi
 	[ -z "$daemon" ] || stop_daemon
 	rm -rf "$work"
@@ -47,9 +47,9 @@ docker info >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || command -v dockerd >/dev/n
 # shellcheck disable=SC2086
 [ -z "$need" ] || scripts/install.sh $need iptables
 
-# start_daemon DRIVER starts a Docker daemon and returns when it answers.
+# start_daemon DRIVER starts a Docker daemon and waits until it answers.
 start_daemon() {
-	# setsid keeps Ctrl-C from it: it is needed to take the cluster down.
+	# setsid protects it from Ctrl-C, since finish needs it to remove the cluster.
 	setsid dockerd --storage-driver="$1" >"$work/dockerd.log" 2>&1 &
 	daemon=$!
 	for _ in $(seq 100); do
@@ -74,11 +74,11 @@ if ! docker info >/dev/null 2>&1; then
 	start_daemon overlay2 || start_daemon vfs || { tail -n 20 "$work/dockerd.log"; no_daemon "no Docker daemon starts here"; }
 fi
 
-# What a run that was killed has left.
+# Remove the cluster of a killed run.
 deploy/cluster.sh down --volumes >/dev/null 2>&1
-# docker-compose 1.29 waits for ever for a node that starts again and again.
+# docker-compose 1.29 waits forever for a node that restarts in a loop.
 timeout --foreground 600 deploy/cluster.sh up >/dev/null
-# The image alone is a cluster of one, on its embedded store.
+# The image alone runs a cluster of one node on the embedded store.
 one=$(docker run -d ganglion:test dev --listen :8080)
 for _ in $(seq 60); do
 	health=$(docker inspect -f '{{.State.Health.Status}}' "$one")
@@ -109,15 +109,15 @@ fi
 docker build -q -t ganglion:test-next - >/dev/null <<<"FROM ganglion:test
 LABEL org.opencontainers.image.version=next"
 
-# "ganglion bench" beside it, in a container of its own, which may see as much
-# of the cluster as clients do. It ends with 1 if a command fails.
+# "ganglion bench" runs in its own container, on the network of clients. It exits with 1
+# if a command fails.
 bench=$(docker run -d --no-healthcheck --network "${COMPOSE_PROJECT_NAME}_front" ganglion:test bench --url http://balancer:8080 --duration 1h --timeout 1m \
 	--token "$(deploy/cluster.sh ganglion token --client bench --expires-in 2h)" --rate 20 --aggregates 20 --reconnect-every 20s)
 load -tag test-next -commands "${COMMANDS:-5000}"
 docker stop -t 90 "$bench" >/dev/null
 docker logs "$bench" 2>&1 | grep -v '^bench: ' || true
-[ "$(docker inspect -f '{{.State.ExitCode}}' "$bench")" = 0 ] || { say "'ganglion bench' was let down"; exit 1; }
-# Their steps change the secrets that the bench comes with.
+[ "$(docker inspect -f '{{.State.ExitCode}}' "$bench")" = 0 ] || { say "'ganglion bench' failed"; exit 1; }
+# The drills change the secret of the bench's token, so they run without it.
 load -plan drills -commands 0
 load -plan restore
 deploy/cluster.sh ganglion verify

@@ -9,8 +9,8 @@ import (
 	ganglion "github.com/ganglion-es/ganglion/client/go"
 )
 
-// revoke takes a client's tokens back. Its session must end, and no other one
-// begin with the token; everybody else's go on.
+// revoke revokes the tokens of a client. Its session must end, and the token must
+// not open another one. The sessions of other clients continue.
 func (l *load) revoke(ctx context.Context) error {
 	const client = "mallory"
 	token, err := output(ctx, "deploy/cluster.sh", "ganglion", "token", "--client", client)
@@ -32,22 +32,22 @@ func (l *load) revoke(ctx context.Context) error {
 	if err := cluster(ctx, "secrets", "ganglion", "revoke", "--jwt-revocations", "revoked", "--client", client); err != nil {
 		return err
 	}
-	// The library comes back with the token when its session was closed, and
-	// gives up when it is refused.
+	// After the session was closed, the library reconnects with the token, and gives
+	// up when the token is refused.
 	select {
 	case <-c.Done():
 	case <-ctx.Done():
-		return errors.New("its session goes on, though its token was revoked")
+		return errors.New("the session continues after its token was revoked")
 	}
 	var refused *ganglion.Error
 	if err := c.Err(); !errors.As(err, &refused) || refused.Code != ganglion.CodeUnauthenticated {
-		return fmt.Errorf("with a revoked token: %w instead of %s", err, ganglion.CodeUnauthenticated)
+		return fmt.Errorf("with a revoked token: %w, want %s", err, ganglion.CodeUnauthenticated)
 	}
 	return nil
 }
 
-// newAuthority gives the nodes certificates of another authority, as
-// docs/security.md says.
+// newAuthority replaces the certificates with those of another authority, as
+// docs/security.md describes.
 func newAuthority(ctx context.Context) error {
 	for _, step := range [][]string{
 		{"ganglion", "certs", "--dir", "next", "--node", "domain", "--node", "gateway"},
@@ -62,11 +62,11 @@ func newAuthority(ctx context.Context) error {
 	return nil
 }
 
-// newPassword changes the database's, which nodes read when they start.
+// newPassword changes the password of the database, which nodes read at their start.
 func newPassword(ctx context.Context) error {
 	password := rand.Text()
 	if err := cluster(ctx, "compose", "exec", "-T", "postgres", "psql", "-U", "ganglion", "-c", "ALTER ROLE ganglion PASSWORD '"+password+"'"); err != nil {
-		return err // the nodes keep the one that is good
+		return err // the nodes keep the current password
 	}
 	return cluster(ctx, "secrets", "echo "+password+" >database-password")
 }

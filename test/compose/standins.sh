@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Makes stand-ins for the PostgreSQL and HAProxy images of docker-compose.yml
-# out of this machine's own programs (Debian's, or those of its relatives), so
-# that the cluster can be tried where images can't be pulled. standins.yml
-# uses them. Never push them.
+# Makes stand-ins for the PostgreSQL and HAProxy images of docker-compose.yml from the
+# programs of this machine (Debian or a derivative), for machines that cannot pull images.
+# standins.yml uses them. Do not push them.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-command -v apt-get >/dev/null || { echo "stand-ins can only be made on Debian and its relatives" >&2; exit 1; }
+command -v apt-get >/dev/null || { echo "stand-ins need Debian or a derivative" >&2; exit 1; }
 DATABASE_URL='' PG_BIN='' ../../scripts/postgres.sh
 PATH=$PATH:/usr/sbin
 need=""
@@ -18,7 +17,7 @@ command -v busybox >/dev/null || need="$need busybox-static"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# root DIR PROGRAM... fills DIR with a shell, users, and what the programs load.
+# root DIR PROGRAM... fills DIR with a shell, users, and the libraries of the programs.
 root() {
 	local dir=$1
 	shift
@@ -31,7 +30,7 @@ root() {
 
 pg=$(printf '%s\n' /usr/lib/postgresql/* | sort -V | tail -n 1)
 r=$work/postgres/root
-# Without llvmjit there is no compiling of queries, and no need for LLVM.
+# Without llvmjit PostgreSQL does not compile queries, and needs no LLVM.
 mapfile -t programs < <(printf '%s\n' "$pg"/bin/{postgres,initdb,psql,pg_isready,pg_dump,pg_restore} "$pg"/lib/*.so | grep -v llvmjit)
 root "$r" "${programs[@]}"
 cp -L --parents -t "$r" "${programs[@]}"
@@ -63,4 +62,4 @@ D
 for image in postgres haproxy; do
 	out=$(docker build -q -t "ganglion-standin/$image" "$work/$image" 2>&1) || { echo "$out" >&2; exit 1; }
 done
-echo "stand-ins made: PostgreSQL ${pg##*/}, $(haproxy -v | head -n 1)"
+echo "stand-ins made from PostgreSQL ${pg##*/}, $(haproxy -v | head -n 1)"

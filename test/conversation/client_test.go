@@ -22,9 +22,9 @@ import (
 	"github.com/ganglion-es/ganglion/test/conversation"
 )
 
-// TestClientGo plays every conversation with client/go. Client and gateway
-// share a bubble of package synctest, and so a clock that stands still but
-// for the script's "advance", and a network in memory.
+// TestClientGo plays every conversation with client/go. Client and gateway run in
+// one bubble of package synctest, whose clock moves only by the script's
+// "advance", and share an in-memory network.
 //
 // protocol: close 1012, close 4000, close 4001, close 4004, close 4100, close 4200
 // protocol: rule Rolling upgrades
@@ -85,19 +85,21 @@ func (m memory) dial(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// application is a conversation's: it does what the script says, and keeps
-// what it sees.
+// application executes the steps of a script that the application takes, and
+// keeps its observations.
 type application struct {
 	network memory
 	client  *ganglion.Client
 	dials   atomic.Int64
 	began   time.Time
-	given   time.Duration // by advance
+	given   time.Duration // sum of the steps "advance"
 
 	reading       sync.WaitGroup
 	reports       chan any
 	outcomes      map[string]chan any
 	subscriptions map[string]*subscription
+	queries       map[string]*liveQuery
+	consumers     map[string]*consumer
 	aborts        map[string]context.CancelFunc
 }
 
@@ -106,8 +108,8 @@ type subscription struct {
 	seen chan any
 }
 
-// seenMost is more than any script makes an application see of one thing.
-const seenMost = 100
+// maxSeen is more than the observations of one call in any script.
+const maxSeen = 100
 
 func (a *application) Open(ctx context.Context, url string, connect json.RawMessage) error {
 	var o struct {
@@ -120,8 +122,10 @@ func (a *application) Open(ctx context.Context, url string, connect json.RawMess
 	if err := json.Unmarshal(connect, &o); err != nil {
 		return err
 	}
-	a.reports = make(chan any, seenMost)
+	a.reports = make(chan any, maxSeen)
 	a.outcomes, a.subscriptions = map[string]chan any{}, map[string]*subscription{}
+	a.queries = map[string]*liveQuery{}
+	a.consumers = map[string]*consumer{}
 	a.aborts = map[string]context.CancelFunc{}
 	chance := 0.5
 	if o.Random != nil {
@@ -162,10 +166,10 @@ func (a *application) Open(ctx context.Context, url string, connect json.RawMess
 }
 
 func (a *application) Do(ctx context.Context, step conversation.Step) error {
-	// What waits for nothing has happened, and needed no time of its own.
+	// All work that needs no timer is done now, and no time has passed.
 	synctest.Wait()
 	if passed := time.Since(a.began); passed != a.given {
-		return fmt.Errorf("the clock is at %v and was moved by %v only: something waits for time", passed, a.given)
+		return fmt.Errorf("the clock is at %v, but the script advanced it by %v: something waits for a timer", passed, a.given)
 	}
 	var body map[string]json.RawMessage
 	switch step.Verb {
@@ -221,7 +225,7 @@ func (a *application) call(body map[string]json.RawMessage) error {
 		Strong                  bool
 		Stream, Category        string
 		From                    json.RawMessage
-		State                   bool
+		State                   any
 		Buffer                  int
 		Reads                   *bool
 	}
@@ -231,11 +235,13 @@ func (a *application) call(body map[string]json.RawMessage) error {
 		}
 		switch verb {
 		case "unsubscribe":
-			a.subscriptions[text(raw)].Close()
+			a.unsubscribe(text(raw))
 			return nil
 		case "abort":
 			a.aborts[text(raw)]()
 			return nil
+		case "ack", "park", "finish":
+			return a.callConsumer(verb, raw)
 		case "close":
 			a.client.Close()
 			return nil
@@ -244,7 +250,7 @@ func (a *application) call(body map[string]json.RawMessage) error {
 			return err
 		}
 		typ, id, _ := strings.Cut(cmp.Or(o.Aggregate, o.Stream), "/")
-		seen := make(chan any, seenMost)
+		seen := make(chan any, maxSeen)
 		switch verb {
 		case "send":
 			var options []ganglion.SendOption
@@ -271,9 +277,12 @@ func (a *application) call(body map[string]json.RawMessage) error {
 			a.outcomes[as] = seen
 			a.reading.Go(func() { s, err := a.client.Aggregate(typ, id).Get(ctx, options...); seen <- outcome(s, err) })
 		case "subscribe":
-			options, err := from(o.From, o.State)
+			options, err := from(o.From, o.State == true)
 			if err != nil {
 				return err
+			}
+			if o.State == "each" {
+				options = append(options, ganglion.WithStates())
 			}
 			if o.Buffer > 0 {
 				options = append(options, ganglion.WithBuffer(o.Buffer))
@@ -292,8 +301,12 @@ func (a *application) call(body map[string]json.RawMessage) error {
 					}
 				})
 			}
+		case "query", "live":
+			return a.callQuery(ctx, as, verb, raw)
+		case "consume", "handle":
+			return a.consume(ctx, as, verb, raw)
 		default:
-			return fmt.Errorf("there is no call %s", verb)
+			return fmt.Errorf("unknown call %s", verb)
 		}
 		return nil
 	}
@@ -326,11 +339,11 @@ func from(from json.RawMessage, state bool) ([]ganglion.SubscribeOption, error) 
 	return []ganglion.SubscribeOption{ganglion.FromCursor(o.Cursor)}, nil
 }
 
-// next takes an item, and tells whether there may be more.
+// next reads an item, and reports whether more may follow.
 func (a *application) next(ctx context.Context, s *subscription) bool {
 	item, err := s.Next(ctx)
 	switch {
-	case errors.Is(err, context.Canceled), errors.Is(err, ganglion.ErrClosed): // as the application wants
+	case errors.Is(err, context.Canceled), errors.Is(err, ganglion.ErrClosed): // closed by the application
 		s.seen <- map[string]any{"end": nil}
 	case err != nil:
 		s.seen <- map[string]any{"end": describe(err)}
@@ -360,6 +373,10 @@ func outcome(x any, err error) any {
 		return map[string]any{"result": map[string]any{
 			"key": x.Key, "version": float64(x.Version), "position": float64(x.Position), "replayed": x.Replayed, "data": value(x.Data),
 		}}
+	case ganglion.Page[json.RawMessage]:
+		return map[string]any{"result": map[string]any{
+			"rows": rows(x.Rows), "next": x.Next, "position": float64(x.Position), "blocked": float64(x.Blocked),
+		}}
 	case ganglion.State[json.RawMessage]:
 		return map[string]any{"result": map[string]any{"version": float64(x.Version), "position": float64(x.Position), "data": value(x.Data)}}
 	}
@@ -372,7 +389,7 @@ func describe(err error) map[string]any {
 		return map[string]any{"message": err.Error()}
 	}
 	return map[string]any{
-		"code": string(e.Code), "reason": e.Reason, "retry": string(e.Retry), "key": e.Key, "message": e.Message, "version": float64(e.Version),
+		"code": string(e.Code), "reason": e.Reason, "retry": string(e.Retry), "key": e.Key, "message": e.Message, "version": float64(e.Version), "field": e.Field,
 	}
 }
 
@@ -384,6 +401,10 @@ func (a *application) observe(ctx context.Context, body map[string]json.RawMessa
 	case body["outcome"] != nil:
 		what = text(body["outcome"])
 		seen = a.outcomes[what]
+	case body["query"] != nil:
+		return a.observeQuery(ctx, text(body["query"]), body)
+	case body["consumer"] != nil:
+		return a.observeConsumer(ctx, text(body["consumer"]), body)
 	case body["subscription"] != nil:
 		what = text(body["subscription"])
 		sub = a.subscriptions[what]
@@ -396,7 +417,7 @@ func (a *application) observe(ctx context.Context, body map[string]json.RawMessa
 			continue
 		case "none":
 			if len(seen) > 0 {
-				return fmt.Errorf("%s has come: %v", what, <-seen)
+				return fmt.Errorf("%s arrived: %v", what, <-seen)
 			}
 			return nil
 		case "cursor":
@@ -421,29 +442,41 @@ func (a *application) observe(ctx context.Context, body map[string]json.RawMessa
 		case got := <-seen:
 			return compare(want, got, what)
 		case <-ctx.Done():
-			return fmt.Errorf("no %s of %s comes", kind, what)
+			return fmt.Errorf("no %s of %s arrives", kind, what)
 		}
 	}
-	return errors.New("there is nothing to observe")
+	return errors.New("the step observes nothing")
 }
 
-// compare compares the members that the script has.
+// compare compares the members that want has. Lists must have the same length.
 func compare(want, got any, at string) error {
+	if list, ok := want.([]any); ok {
+		has, ok := got.([]any)
+		if !ok || len(has) != len(list) {
+			return fmt.Errorf("%s is %v, want %v", at, got, want)
+		}
+		for i := range list {
+			if err := compare(list[i], has[i], fmt.Sprint(at, ".", i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	object, ok := want.(map[string]any)
 	if !ok {
 		if !reflect.DeepEqual(want, got) {
-			return fmt.Errorf("%s is %v, not %v", at, got, want)
+			return fmt.Errorf("%s is %v, want %v", at, got, want)
 		}
 		return nil
 	}
 	has, ok := got.(map[string]any)
 	if !ok {
-		return fmt.Errorf("%s is %v, not %v", at, got, want)
+		return fmt.Errorf("%s is %v, want %v", at, got, want)
 	}
 	for k, v := range object {
 		x, ok := has[k]
 		if !ok {
-			return fmt.Errorf("%s has no %s but is %v", at, k, got)
+			return fmt.Errorf("%s has no %s: %v", at, k, got)
 		}
 		if err := compare(v, x, at+"."+k); err != nil {
 			return err
@@ -452,14 +485,14 @@ func compare(want, got any, at string) error {
 	return nil
 }
 
-// Close closes the client. What the script did not ask for is what should not
-// have come.
+// Close closes the client. It fails if the application has observations that the
+// script did not ask for.
 func (a *application) Close(context.Context) error {
 	synctest.Wait()
 	var left []error
 	drain := func(what string, seen chan any) {
 		for len(seen) > 0 {
-			left = append(left, fmt.Errorf("%s also came: %v", what, <-seen))
+			left = append(left, fmt.Errorf("unexpected %s: %v", what, <-seen))
 		}
 	}
 	for as, seen := range a.outcomes {
@@ -468,8 +501,17 @@ func (a *application) Close(context.Context) error {
 	for as, s := range a.subscriptions {
 		drain("item of "+as, s.seen)
 	}
+	for as, q := range a.queries {
+		drain("result of "+as, q.seen)
+	}
+	for as, k := range a.consumers {
+		drain("event of "+as, k.seen)
+	}
 	drain("report", a.reports)
 	a.client.Close()
+	for _, k := range a.consumers {
+		close(k.gone)
+	}
 	for _, cancel := range a.aborts {
 		cancel()
 	}

@@ -1,16 +1,15 @@
 // Package conversation plays scripted conversations between a client library
-// and a gateway. The scripts, and how they are written, are in
-// ../../proto/testdata/conversations; every client library plays all of them.
+// and a gateway. The scripts and their format are in
+// ../../proto/testdata/conversations. Every client library plays all of them.
 //
-// The player is the gateway, on a real WebSocket, and the conductor: it takes
-// a script's steps one after another, does those of the gateway itself and
-// hands those of the application to a Driver, which calls the client library
-// and says what the application observed. The client's clock belongs to the
-// driver and moves only when the script says so, so that no test waits for a
-// backoff.
+// [Play] executes the steps of a script in order. It plays the gateway on a real
+// WebSocket connection, and passes the steps of the application to a [Driver],
+// which calls the client library and compares the application's observations.
+// The driver owns the client's clock, which only the script advances, so no test
+// waits for a backoff.
 //
-// Every frame, of the script and of the client, is also read by package frame:
-// what is not part of the protocol fails.
+// Package frame parses every frame of scripts and clients. A frame that is not
+// part of the protocol fails the conversation.
 package conversation
 
 import (
@@ -32,12 +31,12 @@ import (
 type Script struct {
 	Name        string `json:"-"`
 	Description string `json:"description"`
-	// Connect are the options that the client is opened with.
+	// Connect has the options of the client.
 	Connect json.RawMessage `json:"connect"`
 	Steps   []Step          `json:"steps"`
 }
 
-// Step is one thing that happens: a verb and what it is about.
+// Step is one step of a script: a verb with its argument.
 type Step struct {
 	Verb string
 	Body json.RawMessage
@@ -57,7 +56,7 @@ func (s *Step) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// MarshalJSON writes what UnmarshalJSON reads.
+// MarshalJSON writes the form that UnmarshalJSON reads.
 func (s Step) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]json.RawMessage{s.Verb: s.Body})
 }
@@ -72,17 +71,17 @@ func (s Step) String() string {
 
 // Driver is the application's side of a conversation.
 type Driver interface {
-	// Open opens a client of the gateway at url with a script's options.
+	// Open opens a client of the gateway at url with the options of the script.
 	Open(ctx context.Context, url string, connect json.RawMessage) error
-	// Do does one step of the application: call, read, observe, advance or
-	// wake. An observation waits until there is something to compare.
+	// Do executes one step of the application: call, read, observe, advance or
+	// wake. A step "observe" waits until there is something to compare.
 	Do(ctx context.Context, step Step) error
-	// Close closes the client. Its error says what the application observed
-	// and the script did not ask for.
+	// Close closes the client. It returns an error if the application has
+	// observations that the script did not ask for.
 	Close(ctx context.Context) error
 }
 
-// The verbs of the application; those of the gateway are in gateway.go.
+// The verbs of the application. Those of the gateway are in gateway.go.
 var applicationVerbs = []string{"call", "read", "observe", "advance", "wake"}
 
 // Load reads a script.
@@ -99,7 +98,7 @@ func Load(file string) (Script, error) {
 	}
 	for i, step := range s.Steps {
 		if _, ok := gatewayVerbs[step.Verb]; !ok && !slices.Contains(applicationVerbs, step.Verb) {
-			return Script{}, fmt.Errorf("%s: step %d: there is no verb %q", file, i+1, step.Verb)
+			return Script{}, fmt.Errorf("%s: step %d: unknown verb %q", file, i+1, step.Verb)
 		}
 	}
 	if s.Description == "" || len(s.Connect) == 0 || len(s.Steps) == 0 {
@@ -108,12 +107,12 @@ func Load(file string) (Script, error) {
 	return s, nil
 }
 
-// stepWithin is how long one step may take, in real time: none waits for a
-// timer, so this is for machines that are busy.
+// stepWithin bounds one step in real time. No step waits for a timer, so only a
+// busy machine needs more than milliseconds.
 const stepWithin = 20 * time.Second
 
-// Play plays a script; the gateway listens at l, and closes it in the end. The
-// error names the step that failed.
+// Play plays a script. The gateway listens on l, and closes it at the end. The
+// error names the failed step.
 func Play(ctx context.Context, l net.Listener, s Script, d Driver) (err error) {
 	g := newGateway(l)
 	defer g.stop()
@@ -130,7 +129,7 @@ func Play(ctx context.Context, l net.Listener, s Script, d Driver) (err error) {
 		return err
 	}
 	defer func() {
-		err = errors.Join(err, do("the end", d.Close))
+		err = errors.Join(err, do("end", d.Close))
 	}()
 	for i, step := range s.Steps {
 		name := fmt.Sprintf("step %d, %s", i+1, step)
@@ -148,11 +147,11 @@ func Play(ctx context.Context, l net.Listener, s Script, d Driver) (err error) {
 			return err
 		}
 	}
-	return do("the end", func(context.Context) error { return g.unheard() })
+	return do("end", func(context.Context) error { return g.unexpected() })
 }
 
-// variables are the values that frames of the client had where the script
-// has a name, such as "$key".
+// variables maps a name in the script, such as "$key", to the value that the
+// client's frame has in that place.
 type variables map[string]any
 
 func variable(v any) (string, bool) {
@@ -160,7 +159,7 @@ func variable(v any) (string, bool) {
 	return s, ok && strings.HasPrefix(s, "$")
 }
 
-// fill puts values in the places of names.
+// fill replaces the names in text with their values.
 func (b variables) fill(text json.RawMessage) (json.RawMessage, error) {
 	var v any
 	if err := json.Unmarshal(text, &v); err != nil {
@@ -199,8 +198,9 @@ func (b variables) filled(v any) (any, error) {
 	return v, nil
 }
 
-// match compares what came with what a script wants: the same members, no
-// more. "*" is anything; a name stands for what it stood for before.
+// match compares a frame with the script's frame. Both must have the same
+// members. "*" matches any value. A name that has a value matches that value;
+// another name gets the frame's value.
 func (b variables) match(want, got any, at string) error {
 	if want == "*" {
 		return nil
@@ -222,7 +222,7 @@ func (b variables) match(want, got any, at string) error {
 	case map[string]any:
 		got, ok := got.(map[string]any)
 		if !ok {
-			return fmt.Errorf("%s is no object", at)
+			return fmt.Errorf("%s is not an object", at)
 		}
 		for _, k := range slices.Sorted(maps.Keys(want)) {
 			value, ok := got[k]
@@ -235,14 +235,14 @@ func (b variables) match(want, got any, at string) error {
 		}
 		for k := range got {
 			if _, ok := want[k]; !ok {
-				return fmt.Errorf("%s has %s, which the script does not have", at, k)
+				return fmt.Errorf("%s has an unexpected %s", at, k)
 			}
 		}
 		return nil
 	case []any:
 		got, ok := got.([]any)
 		if !ok || len(got) != len(want) {
-			return fmt.Errorf("%s is no list of %d", at, len(want))
+			return fmt.Errorf("%s is not a list of length %d", at, len(want))
 		}
 		for i := range want {
 			if err := b.match(want[i], got[i], fmt.Sprintf("%s[%d]", at, i)); err != nil {
@@ -252,7 +252,7 @@ func (b variables) match(want, got any, at string) error {
 		return nil
 	}
 	if want != got {
-		return fmt.Errorf("%s is %v, not %v", at, got, want)
+		return fmt.Errorf("%s is %v, want %v", at, got, want)
 	}
 	return nil
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/ganglion-es/ganglion/test/conversation"
 )
 
-// TestScriptsSpeakTheProtocol reads every frame of every script, so that the
-// scripts can't drift from the protocol.
-func TestScriptsSpeakTheProtocol(t *testing.T) {
+// TestScriptsUseOnlyProtocolFrames parses every frame of every script, which keeps
+// the scripts in line with the protocol.
+func TestScriptsUseOnlyProtocolFrames(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../proto/testdata/conversations/*.json")
 	if err != nil || len(files) == 0 {

@@ -18,36 +18,36 @@ import (
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
-// gateway is the scripted one.
+// gateway is the scripted gateway.
 type gateway struct {
-	server *httptest.Server
-	knocks chan knock    // handshakes that wait for an answer
-	done   chan struct{} // closed by stop
-	serves sync.WaitGroup
+	server     *httptest.Server
+	handshakes chan handshake // waiting for a reply
+	done       chan struct{}  // closed by stop
+	serves     sync.WaitGroup
 
 	conns []*conn
 	conn  *conn  // the newest, nil before the first
-	hello string // the id of the newest hello
+	hello string // id of the newest hello
 }
 
-// knock is a handshake; whoever takes it answers it.
-type knock struct {
-	answer chan<- int   // 101 to accept, else a status
-	opened <-chan *conn // after 101
-	asked  *http.Request
+// handshake is a request for a WebSocket connection, to which a step replies.
+type handshake struct {
+	reply   chan<- int   // 101 accepts it, another status refuses it
+	opened  <-chan *conn // gets the connection after 101
+	request *http.Request
 }
 
 // conn is an accepted connection.
 type conn struct {
-	ws     *websocket.Conn
-	raw    net.Conn
-	most   atomic.Int64 // bytes that a message may have, since welcome said so
-	frames chan []byte  // closed when the client has gone
-	err    error        // why, once frames is closed
+	ws         *websocket.Conn
+	raw        net.Conn
+	frameBytes atomic.Int64 // frame_bytes of the welcome frame, 0 before that
+	frames     chan []byte  // closed when the client disconnects
+	err        error        // the reason, after frames is closed
 }
 
 func newGateway(l net.Listener) *gateway {
-	g := &gateway{knocks: make(chan knock), done: make(chan struct{})}
+	g := &gateway{handshakes: make(chan handshake), done: make(chan struct{})}
 	g.server = &httptest.Server{Listener: l, Config: &http.Server{
 		Handler: http.HandlerFunc(g.serve),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
@@ -76,15 +76,15 @@ func (g *gateway) stop() {
 func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 	g.serves.Add(1)
 	defer g.serves.Done()
-	answer, opened := make(chan int, 1), make(chan *conn, 1)
+	reply, opened := make(chan int, 1), make(chan *conn, 1)
 	select {
-	case g.knocks <- knock{answer, opened, r}:
+	case g.handshakes <- handshake{reply, opened, r}:
 	case <-r.Context().Done():
 		return
 	case <-g.done:
 		return
 	}
-	if status := <-answer; status != http.StatusSwitchingProtocols {
+	if status := <-reply; status != http.StatusSwitchingProtocols {
 		http.Error(w, "refused by the script", status)
 		return
 	}
@@ -103,8 +103,8 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 		if err == nil && typ != websocket.MessageText {
 			err = errors.New("the client sent a binary message")
 		}
-		if most := c.most.Load(); most > 0 && int64(len(message)) > most {
-			err = fmt.Errorf("the client sent a message of %d bytes, frame_bytes is %d", len(message), most)
+		if limit := c.frameBytes.Load(); limit > 0 && int64(len(message)) > limit {
+			err = fmt.Errorf("the client sent a message of %d bytes, frame_bytes is %d", len(message), limit)
 		}
 		if err != nil {
 			c.err = err
@@ -125,49 +125,50 @@ func (c *conn) next(ctx context.Context) ([]byte, error) {
 	select {
 	case line, ok := <-c.frames:
 		if !ok {
-			return nil, fmt.Errorf("the client has gone: %w", c.err)
+			return nil, fmt.Errorf("the client has disconnected: %w", c.err)
 		}
 		return line, nil
 	case <-ctx.Done():
-		return nil, errors.New("the client says nothing")
+		return nil, errors.New("the client sends nothing")
 	}
 }
 
-// unheard fails if the client said something that the script does not have.
-func (g *gateway) unheard() error {
+// unexpected returns an error if the client sent a frame that the script does not
+// have.
+func (g *gateway) unexpected() error {
 	if g.conn == nil {
 		return nil
 	}
 	select {
 	case line, ok := <-g.conn.frames:
 		if ok {
-			return fmt.Errorf("the client also said %s", line)
+			return fmt.Errorf("the client also sent %s", line)
 		}
 	default:
 	}
 	return nil
 }
 
-// gatewayVerbs are the steps that the gateway does.
+// gatewayVerbs has the steps that the gateway executes.
 var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, variables) error{
 	"accept": func(ctx context.Context, g *gateway, _ json.RawMessage, _ variables) error {
-		k, err := g.knock(ctx)
+		h, err := g.handshake(ctx)
 		if err != nil {
 			return err
 		}
-		if err := g.unheard(); err != nil {
+		if err := g.unexpected(); err != nil {
 			return err
 		}
-		k.answer <- http.StatusSwitchingProtocols
-		c, ok := <-k.opened
+		h.reply <- http.StatusSwitchingProtocols
+		c, ok := <-h.opened
 		if !ok {
 			return errors.New("the handshake failed")
 		}
 		if got := c.ws.Subprotocol(); got != frame.Subprotocol {
 			return fmt.Errorf("the subprotocol is %q", got)
 		}
-		if k.asked.URL.Path != "/v1/ws" || k.asked.URL.RawQuery != "" {
-			return fmt.Errorf("the client asks for %s", k.asked.URL)
+		if h.request.URL.Path != "/v1/ws" || h.request.URL.RawQuery != "" {
+			return fmt.Errorf("the client requests %s", h.request.URL)
 		}
 		g.conn, g.conns = c, append(g.conns, c)
 		return nil
@@ -177,9 +178,9 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 		if err := json.Unmarshal(body, &status); err != nil {
 			return err
 		}
-		k, err := g.knock(ctx)
+		h, err := g.handshake(ctx)
 		if err == nil {
-			k.answer <- status
+			h.reply <- status
 		}
 		return err
 	},
@@ -190,7 +191,7 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 		}
 		request, err := frame.ParseRequest(line)
 		if err != nil {
-			return fmt.Errorf("the client said %s: %w", line, err)
+			return fmt.Errorf("the client sent %s: %w", line, err)
 		}
 		if hello, ok := request.(frame.Hello); ok {
 			g.hello = hello.ID
@@ -200,7 +201,7 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 			return err
 		}
 		if err := bound.match(want, got, "the frame"); err != nil {
-			return fmt.Errorf("the client said %s: %w", line, err)
+			return fmt.Errorf("the client sent %s: %w", line, err)
 		}
 		return nil
 	},
@@ -216,7 +217,7 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 				return err
 			}
 			if _, err := frame.ParseAnswer(line); err != nil {
-				return fmt.Errorf("%s is no frame of a gateway: %w", line, err)
+				return fmt.Errorf("%s is not a frame of a gateway: %w", line, err)
 			}
 			lines[i] = line
 		}
@@ -232,7 +233,7 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 		if err := json.Unmarshal(body, &w); err != nil {
 			return err
 		}
-		g.conn.most.Store(int64(w.FrameBytes))
+		g.conn.frameBytes.Store(int64(w.FrameBytes))
 		return g.conn.ws.Write(ctx, websocket.MessageText, frame.Welcome{
 			ID: g.hello, Session: "s", Client: "ada", Node: "n1", Server: "test", Log: w.Log, Cursor: "100", HeartbeatMS: w.Heartbeat,
 			Limits: frame.Limits{FrameBytes: w.FrameBytes, OpenRequests: w.Open, Subscriptions: 1000},
@@ -250,11 +251,11 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 		if err := json.Unmarshal(body, &code); err != nil {
 			return err
 		}
-		if err := g.conn.ws.Close(code, "the script says so"); err != nil {
+		if err := g.conn.ws.Close(code, "closed by the script"); err != nil {
 			return err
 		}
 		for line := range g.conn.frames {
-			return fmt.Errorf("the client also said %s", line)
+			return fmt.Errorf("the client also sent %s", line)
 		}
 		return nil
 	},
@@ -265,20 +266,20 @@ var gatewayVerbs = map[string]func(context.Context, *gateway, json.RawMessage, v
 		select {
 		case line, ok := <-g.conn.frames:
 			if ok {
-				return fmt.Errorf("the client did not go but said %s", line)
+				return fmt.Errorf("the client did not disconnect but sent %s", line)
 			}
 			return nil
 		case <-ctx.Done():
-			return errors.New("the client does not go")
+			return errors.New("the client does not disconnect")
 		}
 	},
 }
 
-func (g *gateway) knock(ctx context.Context) (knock, error) {
+func (g *gateway) handshake(ctx context.Context) (handshake, error) {
 	select {
-	case k := <-g.knocks:
-		return k, nil
+	case h := <-g.handshakes:
+		return h, nil
 	case <-ctx.Done():
-		return knock{}, errors.New("the client does not connect")
+		return handshake{}, errors.New("the client does not connect")
 	}
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestBench loads two nodes whose clients' connections are cut all the time:
-// nothing is lost, and nothing fails.
-func TestBench(t *testing.T) {
+// TestBenchLosesNothingWhenConnectionsAreCut loads two nodes with clients that cut
+// their connections every 300 ms. No command or event is lost, and none fails.
+func TestBenchLosesNothingWhenConnectionsAreCut(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 2, "dev", "--nodes", "2", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	out, _ := must(t, "bench", "--url", dev.URLs[0], "--url", dev.URLs[1], "--duration", "2s", "--rate", "50", "--connections", "4",
@@ -28,32 +28,32 @@ func TestBench(t *testing.T) {
 	}
 }
 
-// TestBenchSaysWhatToGiveWithoutCounters runs the bench on an application that
-// has not the command that it is told to send.
-func TestBenchSaysWhatToGiveWithoutCounters(t *testing.T) {
+// TestBenchNamesMissingFlagsWithoutCounters runs bench against an application that
+// lacks the command to send.
+func TestBenchNamesMissingFlagsWithoutCounters(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
-	for says, args := range map[string][]string{
+	for text, args := range map[string][]string{
 		`no aggregates of type "order"`:        {"--type", "order"},
 		`no command "subtract" of type "count`: {"--command", "subtract"},
 	} {
 		_, errs, code := call(t, append([]string{"bench", "--url", dev.URLs[0], "--duration", "1s"}, args...)...)
-		if code != 2 || !strings.Contains(errs, says) || !strings.Contains(errs, "give --type, --command and --data") || !strings.Contains(errs, "counter (add)") || strings.Contains(errs, "promise") {
+		if code != 2 || !strings.Contains(errs, text) || !strings.Contains(errs, "set --type, --command and --data") || !strings.Contains(errs, "counter (add)") || strings.Contains(errs, "promise") {
 			t.Errorf("bench %v: exit %d, %q", args, code, errs)
 		}
 	}
-	// The inbox of another client may be sent to and not read: that is refused,
-	// and breaks no promise.
+	// A client may send to the inbox of another client, but not read it. This
+	// refusal breaks no promise.
 	out, errs, code := call(t, "bench", "--url", dev.URLs[0], "--duration", "1s", "--rate", "20", "--connections", "1", "--subscribers", "1", "--aggregates", "1",
 		"--type", "client", "--command", "notify", "--data", `{"text":"hello"}`)
 	if code != 1 || strings.Contains(errs, "promise") || strings.Contains(out, "BROKEN") || !strings.Contains(errs, "1 subscriptions were refused") {
-		t.Errorf("a subscription that is refused: exit %d, %q\n%s", code, errs, out)
+		t.Errorf("a refused subscription: exit %d, %q\n%s", code, errs, out)
 	}
 }
 
-// TestCompletion has the binary complete what a shell asks about, and the
-// shells that are here read what they are to be given.
-func TestCompletion(t *testing.T) {
+// TestShellsAcceptCompletionScripts completes lines as a shell does, and loads the
+// generated scripts into the installed shells.
+func TestShellsAcceptCompletionScripts(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
 		"mem":                     "members",
@@ -64,22 +64,22 @@ func TestCompletion(t *testing.T) {
 		"completion z":            "zsh",
 	} {
 		out, _ := must(t, append([]string{"__completeNoDesc"}, strings.Split(line, " ")...)...)
-		words, _, _ := strings.Cut(out, ":") // what follows is for the shell
+		words, _, _ := strings.Cut(out, ":") // the rest is for the shell
 		if got := strings.Join(strings.Fields(words), " "); got != want {
-			t.Errorf("'ganglion %s' is completed by %q, want %q", line, got, want)
+			t.Errorf("'ganglion %s' is completed with %q, want %q", line, got, want)
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		code, _ := must(t, "completion", shell)
 		if !strings.Contains(code, "ganglion") {
-			t.Errorf("%s is given %q", shell, code)
+			t.Errorf("the script for %s is %q", shell, code)
 		}
 		path, err := exec.LookPath(shell)
-		if err != nil || shell == "zsh" { // which wants a login shell's set-up first
+		if err != nil || shell == "zsh" { // zsh needs the set-up of a login shell
 			continue
 		}
 		if out, err := exec.Command(path, "-c", code).CombinedOutput(); err != nil || len(out) > 0 {
-			t.Errorf("%s says %q (%v) about\n%s", shell, out, err, code)
+			t.Errorf("%s prints %q (%v) for\n%s", shell, out, err, code)
 		}
 	}
 }

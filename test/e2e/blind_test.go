@@ -24,8 +24,8 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// readyz waits until a node answers /readyz with a status and says something.
-func readyz(t *testing.T, url string, status int, says string) {
+// readyz waits until /readyz of a node has the given status and text.
+func readyz(t *testing.T, url string, status int, text string) {
 	t.Helper()
 	harness.Eventually(t, url+"/readyz", func() error {
 		resp, err := harness.HTTP.Get(url + "/readyz")
@@ -37,14 +37,14 @@ func readyz(t *testing.T, url string, status int, says string) {
 		if err != nil {
 			return err
 		}
-		if resp.StatusCode != status || !strings.Contains(string(body), says) {
-			return fmt.Errorf("it answers %s: %s, want %d and %q", resp.Status, body, status, says)
+		if resp.StatusCode != status || !strings.Contains(string(body), text) {
+			return fmt.Errorf("got %s: %s, want %d and %q", resp.Status, body, status, text)
 		}
 		return nil
 	})
 }
 
-// closedWith waits for the end of a session.
+// closedWith waits until a session is closed with a code.
 func closedWith(t *testing.T, s *harness.Session, code websocket.StatusCode) {
 	t.Helper()
 	select {
@@ -53,13 +53,13 @@ func closedWith(t *testing.T, s *harness.Session, code websocket.StatusCode) {
 		t.Fatalf("the session is still open, want it closed with %d", code)
 	}
 	if got := websocket.CloseStatus(s.Err()); got != code {
-		t.Errorf("the session ended with %v, want %d", s.Err(), code)
+		t.Errorf("the session was closed with %v, want %d", s.Err(), code)
 	}
 }
 
-// TestGatewayWithoutLogAndOwnersSendsSessionsAway takes the database from a
-// gateway, and then the domain node.
-func TestGatewayWithoutLogAndOwnersSendsSessionsAway(t *testing.T) {
+// TestGatewayWithoutLogAndOwnersClosesSessions stops the database of a gateway,
+// and then the domain node.
+func TestGatewayWithoutLogAndOwnersClosesSessions(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	server, err := postgrestest.StartServer(ctx, postgrestest.Options{})
@@ -79,7 +79,7 @@ func TestGatewayWithoutLogAndOwnersSendsSessionsAway(t *testing.T) {
 	}
 	domain.Signal(syscall.SIGSTOP)
 	closedWith(t, s, 4200)
-	readyz(t, gateway, 503, "neither the log has answered")
+	readyz(t, gateway, 503, "the log has not answered")
 
 	domain.Signal(syscall.SIGCONT)
 	if err := server.Start(ctx); err != nil {
@@ -88,8 +88,8 @@ func TestGatewayWithoutLogAndOwnersSendsSessionsAway(t *testing.T) {
 	readyz(t, gateway, 200, "ready")
 }
 
-// feeder is a domain node that executes nothing and publishes what a test gives
-// it.
+// feeder is a domain node that executes no commands and publishes the events of
+// a test.
 type feeder struct {
 	peer.UnimplementedPeerServer
 	*feed.Publisher
@@ -99,7 +99,7 @@ func (f feeder) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[pe
 	return f.Publisher.Feed(req, stream)
 }
 
-// join makes a feeder part of the cluster until the test ends.
+// join adds the feeder to the cluster until the test ends.
 func (f feeder) join(t *testing.T, cluster string, seeds []string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -130,10 +130,10 @@ func (f feeder) join(t *testing.T, cluster string, seeds []string) {
 	})
 }
 
-// TestHoleInTheFeedWithoutTheLogSendsSessionsAway pushes an event to a gateway
-// and never the one before it, while the database that has both is away. The
-// stream is healthy all the time.
-func TestHoleInTheFeedWithoutTheLogSendsSessionsAway(t *testing.T) {
+// TestFeedGapWithoutLogClosesSessions pushes an event to a gateway without the
+// one before it, while the database that has both is stopped. The stream itself
+// stays healthy.
+func TestFeedGapWithoutLogClosesSessions(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	server, err := postgrestest.StartServer(ctx, postgrestest.Options{})
@@ -146,7 +146,7 @@ func TestHoleInTheFeedWithoutTheLogSendsSessionsAway(t *testing.T) {
 	f := feeder{Publisher: feed.NewPublisher(feed.PublisherConfig{})}
 	f.join(t, "holes", c.seeds)
 	readyz(t, gateway, 200, "ready")
-	harness.Eventually(t, "the stream is not open", func() error {
+	harness.Eventually(t, "the feed has no subscriber", func() error {
 		if n := f.Stats().Subscribers; n != 1 {
 			return fmt.Errorf("%d subscribers", n)
 		}
@@ -173,7 +173,7 @@ func TestHoleInTheFeedWithoutTheLogSendsSessionsAway(t *testing.T) {
 }
 
 // TestGatewayWithoutDomainNodesIsNotReady kills the only domain node of a
-// cluster. No gateway is better off, so sessions stay.
+// cluster. Sessions stay open, since no other gateway could serve them.
 func TestGatewayWithoutDomainNodesIsNotReady(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -186,34 +186,34 @@ func TestGatewayWithoutDomainNodesIsNotReady(t *testing.T) {
 	defer s.Close()
 	c.members[0].Kill()
 	for _, m := range c.members[1:] {
-		readyz(t, m.URLs[0], 503, "no domain node")
+		readyz(t, m.URLs[0], 503, "no ready domain node")
 	}
 	c.start(0)
 	for _, m := range c.members[1:] {
 		readyz(t, m.URLs[0], 200, "ready")
 	}
 	if f, err := s.Call(ctx, map[string]any{"op": "ping"}); err != nil || f.Op != "pong" {
-		t.Errorf("the session that was open all the time answers %+v, %v", f, err)
+		t.Errorf("the session that stayed open replies %+v, %v", f, err)
 	}
 }
 
-// TestLoneGatewaySendsItsSessionsElsewhere starts a gateway with the name of
-// another cluster: it is alone, and another one probably is not.
-func TestLoneGatewaySendsItsSessionsElsewhere(t *testing.T) {
+// TestLoneGatewayClosesItsSessions starts a gateway with the name of another
+// cluster. It sees no other node, so other gateways may serve its sessions.
+func TestLoneGatewayClosesItsSessions(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, database(t), []string{"gateway"}, "--cluster", "misspelled")
 	gateway := c.members[0].URLs[0]
-	// On a slow machine the 5 s may be over before this session begins.
+	// On a slow machine the 5 s may pass before this session opens.
 	if s, err := harness.Dial(t.Context(), harness.WS(gateway), "ada", nil); err == nil {
 		defer s.Close()
 		closedWith(t, s, 4200)
 	}
-	readyz(t, gateway, 503, "no domain node")
+	readyz(t, gateway, 503, "no ready domain node")
 	if st, err := harness.Status(gateway); err != nil || !regexp.MustCompile(`in sight for \d+s`).MatchString(st.Problem) {
-		t.Errorf("it says that %q, %v, want for how many seconds it has seen no domain node", st.Problem, err)
+		t.Errorf("the problem is %q, %v, want the seconds without a domain node", st.Problem, err)
 	}
 	if s, err := harness.Dial(t.Context(), harness.WS(gateway), "ada", nil); err == nil {
 		s.Close()
-		t.Error("it still takes sessions")
+		t.Error("it still accepts sessions")
 	}
 }

@@ -28,10 +28,10 @@ type (
 
 var counters = ganglion.Type[counter, added]{Name: "counter"}
 
-// TestClientGo lets 50 clients of client/go talk to three nodes behind proxies
-// that misbehave: every subscription gets each event once and in order, each
-// command happens once, where its answer said, and those of one client to one
-// aggregate keep their order.
+// TestClientGo connects 50 clients of client/go to three nodes behind proxies
+// that misbehave. Every subscription receives each event once and in order. Each
+// command is executed once, at the position of its reply, and commands of one
+// client to one aggregate keep their order.
 func TestClientGo(t *testing.T) {
 	d := 6 * time.Second
 	if long {
@@ -49,7 +49,7 @@ func TestClientGo(t *testing.T) {
 	for i := range clients {
 		client, err := ganglion.Connect(ctx, ganglion.Options{
 			URLs: s.urls, ClientID: fmt.Sprint("client", i),
-			Random: func() float64 { return rand.Float64() / 3 }, // a minute of this is three of patience
+			Random: func() float64 { return rand.Float64() / 3 }, // shorter pauses, so more attempts per minute
 			OnError: func(e *ganglion.Error) {
 				if e.Retry == ganglion.RetryNo {
 					t.Errorf("client %d: %v", i, e)
@@ -106,7 +106,7 @@ func TestClientGo(t *testing.T) {
 		cancel()
 		t.Fatal(errors.Join(err, work.Wait()))
 	}
-	// Everything is answered. Who asks the log itself knows how far all must come.
+	// Every command has its reply. Strong reads return the final versions.
 	versions, total := map[string]uint64{}, uint64(0)
 	for n := range goCounters {
 		state, err := counters.Aggregate(clients[n%goClients], fmt.Sprint("c", n)).Get(ctx, ganglion.Strong())
@@ -122,7 +122,7 @@ func TestClientGo(t *testing.T) {
 			want = versions["counter/"+w.id]
 		}
 		if n := w.events.Load(); n != want {
-			return fmt.Errorf("%v has had %d events of %d", w, n, want)
+			return fmt.Errorf("%v has %d events of %d", w, n, want)
 		}
 		return nil
 	}
@@ -131,7 +131,7 @@ func TestClientGo(t *testing.T) {
 			select {
 			case <-time.After(20 * time.Millisecond):
 			case <-ctx.Done():
-				t.Fatalf("not everything arrived: %v", err)
+				t.Fatalf("events are missing: %v", err)
 			}
 		}
 	}
@@ -139,7 +139,7 @@ func TestClientGo(t *testing.T) {
 	if err := work.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	for _, w := range all { // and not more
+	for _, w := range all { // no event arrived twice
 		if err := had(w); err != nil {
 			t.Error(err)
 		}
@@ -151,8 +151,8 @@ func TestClientGo(t *testing.T) {
 	s.check(acknowledged)
 }
 
-// send sends until the time is over, a few commands at once, and returns when
-// all are answered.
+// send sends commands until end, 4 concurrently, and returns when all have their
+// replies.
 func send(ctx context.Context, client *ganglion.Client, i int, end time.Time, answered func(stream string, r ganglion.Result)) error {
 	work, ctx := errgroup.WithContext(ctx)
 	work.SetLimit(4)
@@ -176,16 +176,17 @@ func send(ctx context.Context, client *ganglion.Client, i int, end time.Time, an
 	return work.Wait()
 }
 
-// watched is what a subscription has had.
+// watched is a subscription and the number of its events.
 type watched struct {
 	client *ganglion.Client
-	i      int    // the client's number
-	id     string // of a counter; empty for all of them
+	i      int    // number of the client
+	id     string // of a counter; empty for the category
 	events atomic.Uint64
 }
 
-// buffer is how many events wait for a slow reader: few, so that it pauses all
-// the time, but each pause costs a round trip, and a category has many more.
+// buffer returns the number of events that are buffered for a slow reader. It is
+// small, so that the subscription pauses often. Each pause costs a round trip, so a
+// category, which has more events, has a larger buffer.
 func (w *watched) buffer() int {
 	if w.id == "" {
 		return 8 * goCounters
@@ -195,8 +196,8 @@ func (w *watched) buffer() int {
 
 func (w *watched) String() string { return fmt.Sprintf("client %d, counter/%s", w.i, w.id) }
 
-// watch reads in one of several ways until reading ends, and checks that each
-// stream's versions come from 1 on and positions rise.
+// watch reads in one of several ways until reading ends. It checks that the
+// versions of each stream start at 1 without gaps, and that positions rise.
 func (w *watched) watch(reading context.Context) error {
 	options := []ganglion.SubscribeOption{ganglion.FromStart()}
 	slow := w.i%3 == 1
@@ -232,7 +233,7 @@ func (w *watched) watch(reading context.Context) error {
 	return nil
 }
 
-// followed are the events of what Follow hands over.
+// followed returns the events among the items of a followed subscription.
 func followed(ctx context.Context, sub *ganglion.Subscription[counter, added]) iter.Seq2[ganglion.Event[added], error] {
 	return func(yield func(ganglion.Event[added], error) bool) {
 		defer sub.Close()

@@ -16,43 +16,15 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// TestClientJS lets 50 clients of client/js talk to three nodes, each behind a
-// proxy that cuts, delays, half-closes and swallows. The clients check that
-// every subscription gets each event once and in order; the log shows that
-// each command happened once, where its answer said, and that those of one
-// client to one aggregate kept their order.
+// TestClientJS connects 50 clients of client/js to three nodes, each behind a
+// proxy that cuts, delays, half-closes and drops. The clients check that every
+// subscription receives each event once and in order. The test checks in the
+// log that each command was executed once, at the position of its reply, and
+// that commands of one client to one aggregate kept their order.
 func TestClientJS(t *testing.T) {
-	program, err := filepath.Abs("../../client/js/build/test/soak.js")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("client/js is not built: run scripts/client-js.sh build (%v)", err)
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Fatalf("the clients need Node: scripts/client-js.sh installs it (%v)", err)
-	}
-	seconds := 8 * time.Second
-	if long {
-		seconds = time.Minute
-	}
+	seconds := siegeTime()
 	s := besiege(t, seconds)
-
-	ctx, cancel := context.WithTimeout(t.Context(), seconds+hungAfter)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, node, program)
-	cmd.Env = append(os.Environ(), "URLS="+strings.Join(s.urls, ","), "CLIENTS=50", "SECONDS="+strconv.Itoa(int(seconds/time.Second)))
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("the clients ended with %v: %s", err, complaints.String())
-	}
-
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	lines := strings.Split(strings.TrimSpace(s.run("soak.js", seconds)), "\n")
 	acknowledged := make([]acknowledgement, len(lines)-1)
 	for i, line := range lines[:len(lines)-1] {
 		if err := json.Unmarshal([]byte(line), &acknowledged[i]); err != nil {
@@ -63,12 +35,55 @@ func TestClientJS(t *testing.T) {
 	s.check(acknowledged)
 }
 
-// hungAfter is how long after their time clients may take to settle what is
-// left, on a machine that may be very busy, before something is taken to hang.
+// TestClientJSFollowsQueries follows live queries and aggregates with client/js,
+// behind the same proxies. The program checks that rows are in order and positions
+// never fall, and compares the last rows and states with reads.
+func TestClientJSFollowsQueries(t *testing.T) {
+	seconds := siegeTime()
+	s := besiege(t, seconds)
+	t.Log(strings.TrimSpace(s.run("soaklive.js", seconds)))
+	s.checkFaults()
+}
+
+func siegeTime() time.Duration {
+	if long {
+		return time.Minute
+	}
+	return 8 * time.Second
+}
+
+// run runs a test program of client/js, and returns its output.
+func (s *siege) run(name string, d time.Duration) string {
+	t := s.t
+	t.Helper()
+	program, err := filepath.Abs("../../client/js/build/test/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err != nil {
+		t.Fatalf("client/js is not built, run scripts/client-js.sh build: %v", err)
+	}
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Fatalf("Node is missing, scripts/client-js.sh installs it: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), d+hungAfter)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, node, program)
+	cmd.Env = append(os.Environ(), "URLS="+strings.Join(s.urls, ","), "CLIENTS=50", "SECONDS="+strconv.Itoa(int(d/time.Second)))
+	var out, complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("the clients failed: %v: %s", err, complaints.String())
+	}
+	return out.String()
+}
+
+// hungAfter bounds the time that clients on a busy machine need for their
+// pending commands and events after the end of the load.
 const hungAfter = 4 * time.Minute
 
-// siege is three nodes, each behind a proxy that cuts, delays, half-closes and
-// swallows, for a while and then no more.
+// siege has three nodes, each behind a proxy that misbehaves for a limited time.
 type siege struct {
 	t       *testing.T
 	store   string
@@ -88,51 +103,58 @@ func besiege(t *testing.T, d time.Duration) *siege {
 	}
 	calm := time.AfterFunc(d, func() {
 		for _, p := range s.proxies {
-			p.peace()
+			p.stopFaults()
 		}
 	})
 	t.Cleanup(func() { calm.Stop() })
 	return s
 }
 
-// acknowledgement is a command's answer.
+// acknowledgement is the reply to a command.
 type acknowledgement struct {
 	Stream, Key string
 	Position    uint64
 }
 
-// check checks that the log has each command once, where its answer said, and
-// those of one client to one aggregate in order, and that every kind of fault
-// has happened.
+// check checks that the log has each command once, at the position of its reply,
+// that commands of one client to one aggregate are in order, and that every
+// kind of fault occurred.
 func (s *siege) check(acknowledged []acknowledgement) {
 	t := s.t
 	t.Helper()
 	log := readLog(t, s.store)
 	for _, a := range acknowledged {
 		if at, ok := log.keys[a.Stream+" "+a.Key]; !ok || at != eventstore.Position(a.Position) {
-			t.Errorf("command %s to %s was acknowledged at %d; the log has it at %d (%v)", a.Key, a.Stream, a.Position, at, ok)
+			t.Errorf("command %s to %s was acknowledged at position %d; the log has it at %d (found: %v)", a.Key, a.Stream, a.Position, at, ok)
 		}
 	}
 	if n := len(acknowledged); log.events != n || n == 0 {
-		t.Errorf("%d commands were acknowledged and left %d events", n, log.events)
+		t.Errorf("%d commands were acknowledged, and the log has %d events", n, log.events)
 	}
 	checkOrder(t, log)
-	var cuts, halves, swallows int64
-	for _, p := range s.proxies {
-		cuts, halves, swallows = cuts+p.cuts.Load(), halves+p.halves.Load(), swallows+p.swallows.Load()
-	}
-	t.Logf("%d cuts, %d half-closes, %d ways swallowed", cuts, halves, swallows)
-	if cuts == 0 || halves == 0 || swallows == 0 {
-		t.Error("not every kind of fault happened")
-	}
+	s.checkFaults()
 	verified, err := exec.Command(binary, "verify", "--store", s.store).CombinedOutput()
 	if err != nil {
 		t.Errorf("verify: %v\n%s", err, verified)
 	}
 }
 
-// checkOrder checks that the commands of one client to one aggregate, whose
-// keys are the client and a number that rises, stand in the log in that order.
+// checkFaults checks that every kind of fault occurred.
+func (s *siege) checkFaults() {
+	t := s.t
+	t.Helper()
+	var cuts, halves, drops int64
+	for _, p := range s.proxies {
+		cuts, halves, drops = cuts+p.cuts.Load(), halves+p.halves.Load(), drops+p.drops.Load()
+	}
+	t.Logf("%d cuts, %d half-closes, %d dropped directions", cuts, halves, drops)
+	if cuts == 0 || halves == 0 || drops == 0 {
+		t.Error("a kind of fault did not occur")
+	}
+}
+
+// checkOrder checks that the log has the commands of one client to one aggregate
+// in the order of their keys, which are CLIENT-NUMBER.
 func checkOrder(t *testing.T, log contents) {
 	t.Helper()
 	type placed struct {
@@ -153,7 +175,7 @@ func checkOrder(t *testing.T, log contents) {
 		for _, a := range lane {
 			for _, b := range lane {
 				if a.number < b.number && a.at > b.at {
-					t.Errorf("%s: command %d is at %d, command %d before it, at %d", name, a.number, a.at, b.number, b.at)
+					t.Errorf("%s: command %d is at position %d, after command %d at %d", name, a.number, a.at, b.number, b.at)
 				}
 			}
 		}

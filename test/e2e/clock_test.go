@@ -14,9 +14,10 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestMembersNameTheNodeWithTheWrongClock sets one node's clock an hour ahead,
-// and right again: the other nodes' logs, ganglion members and the metrics name
-// that node and no other. Time goes on for an aggregate that it touched.
+// TestMembersNameTheNodeWithTheWrongClock sets the clock of one node an hour
+// ahead, and later right again. The logs of the nodes, `ganglion members` and the
+// metrics name only that node. Once its clock is right, events of its aggregates
+// get correct times.
 func TestMembersNameTheNodeWithTheWrongClock(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -67,7 +68,7 @@ func TestMembersNameTheNodeWithTheWrongClock(t *testing.T) {
 		}
 	}
 
-	// n2 touches its aggregate, and again when its clock is right.
+	// n2 executes a command of its aggregate, and another with a correct clock.
 	name := ownedBy("counter", "n2", 1)[0]
 	stream, err := eventstore.ParseStreamID(name)
 	if err != nil {
@@ -95,9 +96,9 @@ func TestMembersNameTheNodeWithTheWrongClock(t *testing.T) {
 		t.Fatalf("%d commits, %v", len(commits), err)
 	}
 	if off := time.Until(commits[0].At); off < 50*time.Minute {
-		t.Errorf("the first event is %v ahead: the test shows nothing", off)
+		t.Errorf("the first event is %v ahead, so the test shows nothing", off)
 	}
 	if off := time.Until(commits[1].At); off.Abs() > time.Minute {
-		t.Errorf("once the clock is right, an event is still dated %v ahead", off)
+		t.Errorf("with a correct clock, an event is dated %v ahead", off)
 	}
 }

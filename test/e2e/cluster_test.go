@@ -2,25 +2,18 @@ package e2e
 
 import (
 	"cmp"
-	"context"
 	"fmt"
-	"math/rand/v2"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/router/ring"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// cluster is some nodes on one PostgreSQL: n1, n2, …
+// cluster has nodes n1, n2, … on one PostgreSQL.
 type cluster struct {
 	t       *testing.T
 	store   string
@@ -31,13 +24,13 @@ type cluster struct {
 
 type member struct {
 	*harness.Node
-	roles  string // "" for all
-	binary string // "" for the one of the tests
-	listen string // the address for clients: any at first, then what it was
+	roles  string // "" means all; "processors" means none, with --processors-only
+	binary string // "" means that of all tests
+	listen string // address for clients; fixed after the first start
 }
 
-// startTrio starts three nodes with all roles and with extra flags, in which
-// {node} is the name of the node that gets them.
+// startTrio starts three nodes with all roles and with extra flags, in which {node}
+// stands for the name of the node.
 func startTrio(t *testing.T, store string, extra ...string) *cluster {
 	return startCluster(t, store, []string{"", "", ""}, extra...)
 }
@@ -55,14 +48,14 @@ func startCluster(t *testing.T, store string, roles []string, extra ...string) *
 	return c
 }
 
-// add makes room for a node that is not started yet, and returns its index.
+// add adds a node without starting it, and returns its index.
 func (c *cluster) add(roles string) int {
-	c.members = append(c.members, member{roles: roles, listen: "127.0.0.1:0"})
-	c.seeds = append(c.seeds, "127.0.0.1:"+strconv.Itoa(harness.FreePort(c.t)))
+	c.members = append(c.members, member{roles: roles, listen: harness.FreeAddress(c.t)})
+	c.seeds = append(c.seeds, harness.FreeAddress(c.t))
 	return len(c.members) - 1
 }
 
-// start starts node i, after it ended at the same address for clients.
+// start starts node i. A restarted node keeps its addresses.
 func (c *cluster) start(i int) {
 	m := &c.members[i]
 	name := "n" + strconv.Itoa(i+1)
@@ -71,7 +64,11 @@ func (c *cluster) start(i int) {
 		"--listen", m.listen, "--peer-listen", "127.0.0.1:0", "--gossip-listen", c.seeds[i],
 		"--join", strings.Join(c.seeds, ","),
 	}
-	if m.roles != "" {
+	switch m.roles {
+	case "":
+	case "processors":
+		args = append(args, "--processors-only")
+	default:
 		args = append(args, "--roles", m.roles)
 	}
 	for _, arg := range c.extra {
@@ -81,16 +78,16 @@ func (c *cluster) start(i int) {
 	m.listen = strings.TrimPrefix(m.URLs[0], "http://")
 }
 
-// leave stops node i with SIGTERM, which must go in good order.
+// leave stops node i with SIGTERM and checks its exit status.
 func (c *cluster) leave(i int) {
 	c.t.Helper()
 	c.members[i].Signal(syscall.SIGTERM)
 	if code := c.members[i].Wait(); code != 0 {
-		c.t.Errorf("n%d, drained, exits with %d", i+1, code)
+		c.t.Errorf("the drained n%d exits with status %d", i+1, code)
 	}
 }
 
-// urls are those of the nodes that run.
+// urls returns the URLs of the running nodes.
 func (c *cluster) urls() []string {
 	var urls []string
 	for _, m := range c.members {
@@ -101,28 +98,28 @@ func (c *cluster) urls() []string {
 	return urls
 }
 
-// wsURLs are those of the gateways, whether they run or not.
+// wsURLs returns the URLs of all gateways, running or not.
 func (c *cluster) wsURLs() []string {
 	var urls []string
 	for _, m := range c.members {
-		if m.roles != "domain" {
+		if m.roles != "domain" && m.roles != "processors" {
 			urls = append(urls, harness.WS(m.URLs[0]))
 		}
 	}
 	return urls
 }
 
-// settled waits until all nodes that run see each other, ready, and the same
+// settled waits until all running nodes see each other as ready, with the same
 // ring.
 func (c *cluster) settled() {
 	c.t.Helper()
 	owners := 0
 	for _, m := range c.members {
-		if m.Node != nil && m.Running() && m.roles != "gateway" {
+		if m.Node != nil && m.Running() && m.roles != "gateway" && m.roles != "processors" {
 			owners++
 		}
 	}
-	harness.Eventually(c.t, "the cluster does not settle", func() error {
+	harness.Eventually(c.t, "the nodes agree on members and ring", func() error {
 		for _, url := range c.urls() {
 			s, err := harness.Status(url)
 			if err != nil {
@@ -141,253 +138,11 @@ func (c *cluster) settled() {
 	})
 }
 
-// workload is what the tests below do to a cluster.
-type workload struct {
-	commands, counters, sessions int
-	followers                    int                // half of them keep moving between gateways
-	noErrors                     bool               // not even such as ask for a retry
-	during                       func(done float64) // called as the commands progress, with 0 … 1
-	steps                        []func()           // done one after another; commands go on until all are done
-}
-
-// load is how many commands a test of faults sends: half of them in its short form.
-func load(commands int) int {
-	if long {
-		return commands
-	}
-	return commands / 2
-}
-
-// sent is an acknowledged command.
-type sent struct {
-	stream, key       string
-	version, position uint64
-}
-
-// run drives a workload and then checks every promise against the log.
-func (c *cluster) run(w workload) {
-	t := c.t
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute) // machines are busy
-	defer cancel()
-	urls := c.wsURLs()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-
-	// Followers, from the beginning of the log, each with all its events.
-	type followed struct {
-		*harness.Follower
-		mu   sync.Mutex
-		seen []harness.Frame
-		move chan struct{}
-		done chan error
-	}
-	following, unfollow := context.WithCancel(ctx)
-	defer unfollow()
-	followers := make([]*followed, w.followers)
-	var mover sync.WaitGroup
-	for i := range followers {
-		f := &followed{move: make(chan struct{}), done: make(chan error, 1)}
-		target := map[string]any{"category": "counter"}
-		if i%4 != 0 {
-			target = map[string]any{"stream": fmt.Sprintf("counter/c%d", i%w.counters)}
-		}
-		from := append(append([]string{}, urls[i%len(urls):]...), urls[:i%len(urls)]...)
-		f.Follower = &harness.Follower{ID: "follower", URLs: from, Target: target, Each: func(e harness.Frame) {
-			f.mu.Lock()
-			f.seen = append(f.seen, e)
-			f.mu.Unlock()
-		}}
-		followers[i] = f
-		go func() { f.done <- f.Follow(following, f.move) }()
-		if i%2 == 0 {
-			mover.Go(func() {
-				r := rand.New(rand.NewPCG(seed, uint64(i)))
-				for {
-					select {
-					case <-time.After(time.Duration(20+r.IntN(300)) * time.Millisecond):
-					case <-following.Done():
-						return
-					}
-					select {
-					case f.move <- struct{}{}:
-					case <-following.Done():
-						return
-					}
-				}
-			})
-		}
-	}
-
-	// Commands, over all gateways at once.
-	var acked atomic.Int64
-	var stepsDone atomic.Bool
-	stepsDone.Store(len(w.steps) == 0)
-	results := make([][]sent, w.sessions)
-	failures := make(chan error, w.sessions)
-	var senders sync.WaitGroup
-	var retries, errorFrames atomic.Int64
-	for i := range w.sessions {
-		senders.Go(func() {
-			r := rand.New(rand.NewPCG(seed, uint64(1000+i)))
-			client := &harness.Client{ID: fmt.Sprintf("client%d", i), URLs: append(append([]string{}, urls[i%len(urls):]...), urls[:i%len(urls)]...)}
-			defer client.Leave()
-			for k := 0; k < w.commands/w.sessions || !stepsDone.Load(); k++ {
-				stream, key := fmt.Sprintf("counter/c%d", r.IntN(w.counters)), fmt.Sprintf("%d-%d", i, k)
-				f, err := client.Do(ctx, stream, "add", key, map[string]int{"by": 1 + r.IntN(9)})
-				if err != nil {
-					failures <- fmt.Errorf("command %s to %s: %w", key, stream, err)
-					return
-				}
-				results[i] = append(results[i], sent{stream, key, f.Version, f.Position})
-				acked.Add(1)
-			}
-			retries.Add(client.Retries.Load())
-			errorFrames.Add(client.Errors.Load())
-		})
-	}
-	finished := make(chan struct{})
-	go func() { senders.Wait(); close(finished) }()
-	total := w.commands / w.sessions * w.sessions
-	for _, step := range w.steps {
-		for from := acked.Load(); acked.Load() < from+int64(w.sessions); { // under load
-			if len(failures) > 0 || ctx.Err() != nil {
-				break
-			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		step()
-	}
-	stepsDone.Store(true)
-	for running := true; running; {
-		select {
-		case <-finished:
-			running = false
-		case <-time.After(10 * time.Millisecond):
-		}
-		if w.during != nil {
-			w.during(float64(acked.Load()) / float64(total))
-		}
-	}
-	close(failures)
-	for err := range failures {
-		t.Fatalf("%v; %d of %d commands were acknowledged", err, acked.Load(), total)
-	}
-
-	total = int(acked.Load())
-
-	if n := errorFrames.Load(); w.noErrors && n > 0 {
-		t.Errorf("%d commands were answered with an error that asks for a retry", n)
-	}
-
-	// The log: every acknowledged command once, where the reply said.
-	log := readLog(t, c.store)
-	perStream := map[string]int{}
-	for _, r := range results {
-		for _, s := range r {
-			at, ok := log.keys[s.stream+" "+s.key]
-			switch {
-			case !ok:
-				t.Errorf("command %s to %s was acknowledged and is not in the log", s.key, s.stream)
-			case at != eventstore.Position(s.position):
-				t.Errorf("command %s was acknowledged at %d and is at %d", s.key, s.position, at)
-			}
-		}
-	}
-	if log.events != total {
-		t.Errorf("%d commands left %d events", total, log.events)
-	}
-	for stream := range log.streams {
-		perStream[stream] = log.streams[stream]
-	}
-
-	// The followers: each matching event, exactly once, in order. Order and
-	// holes were checked on the way.
-	reconnects := 0
-	for i, f := range followers {
-		want := log.events
-		if stream, ok := f.Target["stream"].(string); ok {
-			want = perStream[stream]
-		}
-		harness.Eventually(t, fmt.Sprintf("follower %d of %v", i, f.Target), func() error {
-			select {
-			case err := <-f.done:
-				f.done <- err
-				t.Fatalf("follower %d of %v ended: %v", i, f.Target, err)
-			default:
-			}
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if len(f.seen) != want {
-				return fmt.Errorf("has %d of %d events", len(f.seen), want)
-			}
-			return nil
-		})
-	}
-	unfollow()
-	mover.Wait()
-	for i, f := range followers {
-		if err := <-f.done; err != nil {
-			t.Errorf("follower %d of %v: %v", i, f.Target, err)
-		}
-		reconnects += f.Reconnects
-		for _, e := range f.seen {
-			if log.keys[e.Stream+" "+e.Cause] != eventstore.Position(e.Position) {
-				t.Errorf("follower %d saw %s at %d, which is not where the log has it", i, e.Cause, e.Position)
-				break
-			}
-		}
-	}
-	t.Logf("%d commands in %d streams, %d retries; %d followers reconnected %d times", total, len(log.streams), retries.Load(), len(followers), reconnects)
-
-	out, err := exec.Command(binary, "verify", "--store", c.store).CombinedOutput()
-	if err != nil {
-		t.Errorf("verify: %v\n%s", err, out)
-	}
-	t.Logf("verify: %s", out)
-}
-
-// contents is what stands in a log.
-type contents struct {
-	keys    map[string]eventstore.Position // "stream key" to the position of the last event
-	streams map[string]int                 // events of each stream
-	events  int
-}
-
-func readLog(t *testing.T, url string) contents {
-	t.Helper()
-	ctx := t.Context()
-	store, err := node.OpenStore(ctx, node.StoreConfig{URL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	c := contents{keys: map[string]eventstore.Position{}, streams: map[string]int{}}
-	for after := eventstore.Position(0); ; {
-		commits, err := store.Read(ctx, after, 1000)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(commits) == 0 {
-			return c
-		}
-		for _, commit := range commits {
-			k := commit.Stream.String() + " " + commit.Key
-			if at, ok := c.keys[k]; ok {
-				t.Errorf("%s stands in the log twice, at %d and %d", k, at, commit.Position)
-			}
-			c.keys[k] = commit.Position
-			c.streams[commit.Stream.String()] += len(commit.Events)
-			c.events += len(commit.Events)
-			after = commit.Position
-		}
-	}
-}
-
-// TestThreeNodes sends 10,000 commands over three gateways while half of the
-// subscribers keep moving from gateway to gateway.
+// TestThreeNodes sends commands over three gateways while half of the followers
+// move from gateway to gateway.
 func TestThreeNodes(t *testing.T) {
 	c := startTrio(t, database(t))
-	c.run(workload{commands: 10_048, counters: 500, sessions: 64, followers: 40})
+	c.run(workload{commands: load(10_048), counters: 500, sessions: 64, followers: 40})
 
 	for _, url := range c.urls() {
 		s, err := harness.Status(url)
@@ -396,17 +151,17 @@ func TestThreeNodes(t *testing.T) {
 		}
 		for _, m := range s.Members {
 			if third := ring.Partitions / 3; m.Partitions < third*7/10 || m.Partitions > third*13/10 {
-				t.Errorf("%s owns %d of %d partitions, which is not about a third", m.ID, m.Partitions, ring.Partitions)
+				t.Errorf("%s owns %d of %d partitions, want about a third", m.ID, m.Partitions, ring.Partitions)
 			}
 		}
 		if s.Commands.Local == 0 || s.Commands.Forwarded == 0 || s.Commands.ExecutedForOthers == 0 {
-			t.Errorf("%s: local %d, forwarded %d, executed for others %d: each should have happened",
+			t.Errorf("%s: %d local commands, %d forwarded, %d executed for others: want some of each",
 				s.Node, s.Commands.Local, s.Commands.Forwarded, s.Commands.ExecutedForOthers)
 		}
 	}
 }
 
-// TestKilledNode kills a node with kill -9 in the middle and starts it again.
+// TestKilledNode kills a node with kill -9 under load and restarts it.
 //
 // protocol: rule Exactly once
 func TestKilledNode(t *testing.T) {
@@ -423,53 +178,54 @@ func TestKilledNode(t *testing.T) {
 	c.settled()
 }
 
-// TestFrozenNode stops a node with SIGSTOP in the middle and wakes it up later:
-// what it still had to do, others have done, and it does nothing of it again.
+// TestFrozenNode freezes a node with SIGSTOP under load and resumes it later. By
+// then other nodes have executed its pending commands, and it does not repeat them.
 func TestFrozenNode(t *testing.T) {
 	c := startTrio(t, database(t))
-	var frozen, woken sync.Once
+	var frozen, resumed sync.Once
 	c.run(workload{commands: load(10_000), counters: 200, sessions: 64, followers: 24, during: func(done float64) {
 		if done > 0.3 {
 			frozen.Do(func() { c.members[1].Signal(syscall.SIGSTOP) })
 		}
-		// A third of the sessions hang with their gateway, and are far from
-		// done when the others are.
+		// The sessions of the frozen gateway, a third, are still waiting when the
+		// others have finished.
 		if done > 0.6 {
-			woken.Do(func() { c.members[1].Signal(syscall.SIGCONT) })
+			resumed.Do(func() { c.members[1].Signal(syscall.SIGCONT) })
 		}
 	}})
-	woken.Do(func() { t.Error("the node was never woken") })
+	resumed.Do(func() { t.Error("the node was never resumed") })
 }
 
-// TestWithoutPush switches pushed events off: everything is still delivered.
-func TestWithoutPush(t *testing.T) {
+// TestEveryEventArrivesWithoutPush disables pushed events: gateways read all
+// events from the log.
+func TestEveryEventArrivesWithoutPush(t *testing.T) {
 	t.Setenv("GANGLION_TAIL_ONLY", "true")
 	c := startTrio(t, database(t))
-	c.run(workload{commands: 5_000, counters: 200, sessions: 32, followers: 24})
+	c.run(workload{commands: load(10_000), counters: 200, sessions: 32, followers: 24})
 	for _, url := range c.urls() {
 		s, err := harness.Status(url)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if s.Feed.Pushed != 0 || s.Feed.Read == 0 {
-			t.Errorf("%s: %d events came by push and %d from the log: all should have come from the log", s.Node, s.Feed.Pushed, s.Feed.Read)
+			t.Errorf("%s: %d events were pushed and %d read from the log, want all from the log", s.Node, s.Feed.Pushed, s.Feed.Read)
 		}
 	}
 }
 
-// TestRollingRestart stops and starts one node after another with SIGTERM
-// under load: each leaves in order, and no client gets an error.
+// TestRollingRestart restarts one node after another with SIGTERM under load.
+// Each node drains, and no client gets an error.
 func TestRollingRestart(t *testing.T) {
 	c := startTrio(t, database(t))
 	restart := func(i int) func() { return func() { c.leave(i); c.start(i); c.settled() } }
 	c.run(workload{commands: load(10_000), counters: 200, sessions: 32, followers: 24, noErrors: true, steps: []func(){restart(0), restart(1), restart(2)}})
 }
 
-// TestRollingRestartByRole lets two domain nodes come and go, both at once, and
-// restarts gateways that own nothing and a domain node that holds no sessions,
-// all under load and without an error.
+// TestRollingRestartByRole adds two domain nodes together and removes them together.
+// It restarts gateways without aggregates and a domain node without sessions. All
+// that happens under load, and no client gets an error.
 func TestRollingRestartByRole(t *testing.T) {
-	t.Setenv("GANGLION_SUSPECT", "5s") // seven processes on a busy machine: a silence is no failure here
+	t.Setenv("GANGLION_SUSPECT", "5s") // seven processes make the machine busy: a short silence is no failure
 	c := startCluster(t, database(t), []string{"gateway", "gateway", "domain", "domain", "domain"})
 	fourth, fifth := c.add("domain"), c.add("domain")
 	restart := func(i int) func() { return func() { c.leave(i); c.start(i); c.settled() } }
@@ -479,7 +235,7 @@ func TestRollingRestartByRole(t *testing.T) {
 			c.members[fourth].Signal(syscall.SIGTERM)
 			c.leave(fifth)
 			if code := c.members[fourth].Wait(); code != 0 {
-				t.Errorf("n%d, drained, exits with %d", fourth+1, code)
+				t.Errorf("the drained n%d exits with status %d", fourth+1, code)
 			}
 			c.settled()
 		},

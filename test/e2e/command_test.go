@@ -20,7 +20,8 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// call runs the binary to its end, however long a busy machine takes for that.
+// call runs a ganglion command to its end, without a time limit, since the
+// machine may be busy.
 func call(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), binary, args...)
@@ -34,9 +35,9 @@ func call(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// TestMistakes shows that whatever is wrong with a call or with what it finds
-// is said in one clear sentence on standard error.
-func TestMistakes(t *testing.T) {
+// TestMistakesAreReportedInOneLine runs commands with wrong arguments or in a
+// wrong environment. Each prints one clear sentence on standard error.
+func TestMistakesAreReportedInOneLine(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -50,7 +51,7 @@ func TestMistakes(t *testing.T) {
 	if err := os.WriteFile(key, []byte("too short"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const data = "DATA" // a folder of the case's own
+	const data = "DATA" // stands for a folder of the case
 	node := func(args ...string) []string {
 		return append([]string{"node", "--name", "n", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0"}, args...)
 	}
@@ -59,35 +60,35 @@ func TestMistakes(t *testing.T) {
 		name string
 		args []string
 		code int
-		says string
+		text string
 	}{
-		{"a flag that does not exist", []string{"dev", "--nodez", "3"}, 2, "--nodez"},
-		{"a command that does not exist", []string{"nodde"}, 2, "nodde"},
+		{"an unknown flag", []string{"dev", "--nodez", "3"}, 2, "--nodez"},
+		{"an unknown command", []string{"nodde"}, 2, "nodde"},
 		{"no command", nil, 2, "a command is missing"},
 		{"no store", node(), 2, "--store"},
-		{"a number that is none", []string{"dev", "--nodes", "three"}, 2, "nodes"},
+		{"nodes that are not a number", []string{"dev", "--nodes", "three"}, 2, "nodes"},
 		{"no nodes", []string{"dev", "--nodes", "0"}, 2, "--nodes"},
-		{"a role that does not exist", node("--store", data, "--roles", "leader"), 2, "roles"},
+		{"an unknown role", node("--store", data, "--roles", "leader"), 2, "roles"},
 		{"an unreachable database", node("--store-wait", "0", "--store", "postgres://u:"+secret+"@127.0.0.1:1/db"), 1, "database"},
-		{"a store of another kind", node("--store", "mysql://localhost/db"), 1, "neither a postgres:// URL nor a folder"},
+		{"an unknown kind of store", node("--store", "mysql://localhost/db"), 1, "neither a postgres:// URL nor a folder"},
 		{"a taken port for clients", []string{"dev", "--listen", taken.Addr().String(), "--data", data}, 1, "address already in use"},
 		{"a taken port for links", node("--store", data, "--peer-listen", taken.Addr().String()), 1, "address already in use"},
 		{"a taken port for gossip", node("--store", data, "--gossip-listen", taken.Addr().String()), 1, "address already in use"},
-		{"an address that is none", node("--store", data, "--listen", "here"), 2, "HOST:PORT"},
+		{"an invalid address", node("--store", data, "--listen", "here"), 2, "HOST:PORT"},
 		{"more nodes than ports", []string{"dev", "--listen", "127.0.0.1:65535", "--nodes", "2", "--data", data}, 2, "no ports for 2 nodes"},
-		{"a level that is none", []string{"dev", "--log-level", "loud", "--data", data}, 2, "debug"},
+		{"an invalid log level", []string{"dev", "--log-level", "loud", "--data", data}, 2, "debug"},
 		{"a schema from the future", node("--store", future), 1, "newer than this program"},
 		{"open links to the world", node("--store", data, "--peer-listen", ":0"), 2, "--insecure-peers"},
 		{"open gossip to the world", node("--store", data, "--gossip-listen", ":0"), 2, "--gossip-key-file, or --insecure-peers"},
 		{"half of a certificate", node("--store", data, "--peer-tls-ca", key), 2, "go together"},
-		{"a gossip key of the wrong size", node("--store", data, "--gossip-key-file", key), 2, "key: line 1 is no gossip key of 32 bytes"},
+		{"a gossip key of the wrong size", node("--store", data, "--gossip-key-file", key), 2, "key: line 1 is not a gossip key of 32 bytes"},
 		{"a missing key file", node("--store", data, "--gossip-key-file", key+"x"), 2, "can't read"},
-		{"an aggregate that is none", []string{"owner", "auction"}, 2, "type/id"},
-		{"a node that is not there", []string{"members", "--url", "http://127.0.0.1:1"}, 1, "no node answers at http://127.0.0.1:1: "},
-		{"a node that is not up", []string{"healthcheck", "--listen", "127.0.0.1:1"}, 1, "no node answers"},
-		{"a URL that is none", []string{"members", "--url", "127.0.0.1:8080"}, 2, "http://HOST:PORT"},
-		{"a gateway that is not there", []string{"events", "--stream", "counter/a", "--follow", "--url", "http://127.0.0.1:1"}, 1, "no node answers"},
-		{"events of nothing", []string{"events"}, 2, "--stream"},
+		{"an invalid aggregate id", []string{"owner", "auction"}, 2, "type/id"},
+		{"no node at the URL", []string{"members", "--url", "http://127.0.0.1:1"}, 1, "no node answers at http://127.0.0.1:1: "},
+		{"no node at the address", []string{"healthcheck", "--listen", "127.0.0.1:1"}, 1, "no node answers"},
+		{"an invalid URL", []string{"members", "--url", "127.0.0.1:8080"}, 2, "http://HOST:PORT"},
+		{"no gateway at the URL", []string{"events", "--stream", "counter/a", "--follow", "--url", "http://127.0.0.1:1"}, 1, "no node answers"},
+		{"events without a target", []string{"events"}, 2, "--stream"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -100,12 +101,12 @@ func TestMistakes(t *testing.T) {
 			if code != c.code {
 				t.Errorf("exit %d, want %d", code, c.code)
 			}
-			if said := strings.TrimSpace(errs); !strings.HasPrefix(said, "ganglion: ") || !strings.Contains(said, c.says) || strings.Contains(said, "\n") {
-				t.Errorf("says %q, which is not one line that tells of %q", said, c.says)
+			if line := strings.TrimSpace(errs); !strings.HasPrefix(line, "ganglion: ") || !strings.Contains(line, c.text) || strings.Contains(line, "\n") {
+				t.Errorf("prints %q, want one line with %q", line, c.text)
 			}
 			for _, never := range []string{"goroutine ", "panic:", ".go:", secret} {
 				if strings.Contains(out+errs, never) {
-					t.Errorf("output has %q:\n%s%s", never, out, errs)
+					t.Errorf("the output has %q:\n%s%s", never, out, errs)
 				}
 			}
 		})
@@ -117,7 +118,7 @@ func lastLine(s string) string {
 	return lines[len(lines)-1]
 }
 
-// fromTheFuture makes a database look as if a newer Ganglion had migrated it.
+// fromTheFuture gives a database the schema version of a newer Ganglion.
 func fromTheFuture(t *testing.T, url string) {
 	t.Helper()
 	ctx := t.Context()
@@ -131,16 +132,16 @@ func fromTheFuture(t *testing.T, url string) {
 	}
 }
 
-// TestOneProcessPerStore shows that one process at a time writes an embedded
-// store, and that operators' commands that only read work beside it.
+// TestOneProcessPerStore checks that only one process at a time can write an
+// embedded store, and that other processes can read it in the meantime.
 func TestOneProcessPerStore(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()
 	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data", data)
-	for _, writes := range [][]string{{"dev", "--listen", "127.0.0.1:0", "--data", data}, {"import", "--store", data, "-"}, {"log", "accept-loss", "--yes", "--store", data}} {
-		_, errs, code := call(t, writes...)
+	for _, writer := range [][]string{{"dev", "--listen", "127.0.0.1:0", "--data", data}, {"import", "--store", data, "-"}, {"log", "accept-loss", "--yes", "--store", data}} {
+		_, errs, code := call(t, writer...)
 		if code != 1 || !strings.Contains(errs, data) || !strings.Contains(errs, "another process") {
-			t.Errorf("%s beside the store's process: exit %d, %q", writes[0], code, errs)
+			t.Errorf("%s beside the store's process: exit %d, %q", writer[0], code, errs)
 		}
 	}
 
@@ -165,17 +166,17 @@ func TestOneProcessPerStore(t *testing.T) {
 		t.Errorf("events after 4 of 10: exit %d\n%s", code, events)
 	}
 
-	for says, reads := range map[string][]string{
+	for text, reader := range map[string][]string{
 		"10 events":     {"verify", "--store", data},
 		`"end":10`:      {"export", "--store", data},
 		`"position":10`: {"events", "--store", data},
 	} {
-		if out, errs := must(t, reads...); !strings.Contains(out, says) {
-			t.Errorf("%s beside the store's process says %q and %q", reads[0], out, errs)
+		if out, errs := must(t, reader...); !strings.Contains(out, text) {
+			t.Errorf("%s beside the store's process prints %q and %q", reader[0], out, errs)
 		}
 	}
 	if _, err := client.Do(ctx, "counter/a", "add", "after", map[string]int{"by": 1}); err != nil {
-		t.Errorf("after others have read the store: %v", err)
+		t.Errorf("after commands have read the store: %v", err)
 	}
 
 	dev.Signal(syscall.SIGTERM)
@@ -191,36 +192,37 @@ func TestOneProcessPerStore(t *testing.T) {
 		t.Errorf("events: exit %d\n%s%s", code, out, errs)
 	}
 	for _, past := range [][]string{{"--cursor", "12"}, {"--stream", "counter/a", "--after", "12"}} {
-		if _, errs, code = call(t, append([]string{"events", "--store", data}, past...)...); code != 1 || !strings.Contains(errs, "12 lies past") {
+		if _, errs, code = call(t, append([]string{"events", "--store", data}, past...)...); code != 1 || !strings.Contains(errs, "12 is past") {
 			t.Errorf("events %v of 11: exit %d, %q", past, code, errs)
 		}
 	}
 }
 
-// TestALogForOperators shows that a cluster's log tells of each node's start,
-// drain and end, that the warning which trust in everybody deserves is given
-// once, not by each node, and that an orderly stop looks like no failure.
-func TestALogForOperators(t *testing.T) {
+// TestNodesLogStartDrainAndStop checks the log of a cluster: it has the start, the
+// drain and the stop of each node, one warning of development authentication for
+// all nodes, and no failure for an orderly stop.
+func TestNodesLogStartDrainAndStop(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	dev.Signal(syscall.SIGTERM)
 	if code := dev.Wait(); code != 0 {
 		t.Errorf("after SIGTERM: exit %d", code)
 	}
-	for says, times := range map[string]int{"DEVELOPMENT AUTHENTICATION": 1, "msg=ready ": 3, "msg=draining ": 3, "msg=stopped ": 3} {
-		if got := strings.Count(dev.Output(), says); got != times {
-			t.Errorf("%q is said %d times, want %d:\n%s", says, got, times, dev.Output())
+	for text, times := range map[string]int{"DEVELOPMENT AUTHENTICATION": 1, "msg=ready ": 3, "msg=draining ": 3, "msg=stopped ": 3} {
+		if got := strings.Count(dev.Output(), text); got != times {
+			t.Errorf("%q is logged %d times, want %d:\n%s", text, got, times, dev.Output())
 		}
 	}
 	_, stop, _ := strings.Cut(dev.Output(), "msg=draining ")
-	// A probe that a busy machine answers too late is no part of the stop.
-	stop = regexp.MustCompile(`(?m)^.*UDP probes failed.*$`).ReplaceAllString(stop, "")
-	if failure := regexp.MustCompile(`(?m)^.*(level=WARN|level=ERROR|err(or)?=|without being sure|EOF).*$`).FindString(stop); failure != "" {
+	// A busy machine may let a probe fail, or a node pause for longer than its peers
+	// wait. Neither is part of the stop.
+	stop = regexp.MustCompile(`(?m)^.*(UDP probes failed|the peer was silent for too long).*$`).ReplaceAllString(stop, "")
+	if failure := regexp.MustCompile(`(?m)^.*(level=WARN|level=ERROR|err(or)?=|left without confirmation|EOF).*$`).FindString(stop); failure != "" {
 		t.Errorf("an orderly stop logs %q:\n%s", failure, dev.Output())
 	}
 }
 
-// scrape returns a node's metrics.
+// scrape returns the metrics of a node.
 func scrape(t *testing.T, url string) string {
 	t.Helper()
 	resp, err := harness.HTTP.Get(url + "/metrics")
@@ -235,7 +237,7 @@ func scrape(t *testing.T, url string) string {
 	return string(body)
 }
 
-// gauge reads a figure of /metrics.
+// gauge returns the value of a metric.
 func gauge(t *testing.T, url, name string) float64 {
 	t.Helper()
 	m := regexp.MustCompile("(?m)^" + regexp.QuoteMeta(name) + " (.*)$").FindStringSubmatch(scrape(t, url))
@@ -249,23 +251,26 @@ func gauge(t *testing.T, url, name string) float64 {
 	return v
 }
 
-// TestMetrics shows that a node's figures can be scraped and count, and that
-// docs/operations.md explains each of them, and none that there is not.
-func TestMetrics(t *testing.T) {
+// TestMetricsAreServedAndExplained checks the values of a node's metrics, and that
+// docs/observe.md explains exactly the metrics that exist.
+func TestMetricsAreServedAndExplained(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 2, "dev", "--nodes", "2", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
 	defer client.Leave()
-	for i := range 20 { // some of them for each node
+	for i := range 20 { // each node owns some
 		if _, err := client.Do(t.Context(), fmt.Sprint("counter/", i), "add", "k", map[string]int{"by": 1}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var body string
-	harness.Eventually(t, "the nodes agree on the ring", func() error {
+	harness.Eventually(t, "the nodes agree on the ring, and rows show the log", func() error {
 		body = scrape(t, dev.URLs[0])
 		if !regexp.MustCompile("(?m)^ganglion_cluster_ring_disagreements 0").MatchString(body) {
 			return errors.New("they do not")
+		}
+		if !regexp.MustCompile(`(?m)^ganglion_projection_position{projection="listings",state="active"} 20$`).MatchString(body) {
+			return errors.New("the rows of listings have not caught up")
 		}
 		return nil
 	})
@@ -275,44 +280,50 @@ func TestMetrics(t *testing.T) {
 		"ganglion_ring_changes_total [1-9]", `ganglion_link_up{member="[^"]+"} 1`, `ganglion_link_silence_seconds{member="[^"]+"} [0-9]`,
 		"ganglion_feed_position [1-9]", `ganglion_state{state="ready"} 1`, `ganglion_state{state="drained"} 0`, "ganglion_store_up 1",
 		`ganglion_limit{limit="sessions"} 65536`, "ganglion_connections [1-9]",
+		`ganglion_projection_builds{projection="listings",state="active"} 1`, `ganglion_projection_lag_events{projection="listings",state="active"} 0`,
 	} {
 		if !regexp.MustCompile("(?m)^" + want).MatchString(body) {
 			t.Errorf("/metrics has no %q", want)
 		}
 	}
 
-	docs, err := os.ReadFile("../../docs/operations.md")
+	docs, err := os.ReadFile("../../docs/observe.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, table, found := strings.Cut(string(docs), "\n## Metrics\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	if !found {
-		t.Fatal("docs/operations.md has no section 'Metrics'")
+		t.Fatal("docs/observe.md has no section 'Metrics'")
 	}
 	explained := regexp.MustCompile("`(ganglion_[a-z_]+)(\\{[a-z]+\\})?`").FindAllStringSubmatch(table, -1)
 	have := regexp.MustCompile(`(?m)^# HELP (ganglion_[a-z_]+) \S`).FindAllStringSubmatch(body, -1)
 	for _, metric := range have {
 		if !slices.ContainsFunc(explained, func(e []string) bool { return e[1] == metric[1] }) {
-			t.Errorf("docs/operations.md does not explain %s", metric[1])
+			t.Errorf("docs/observe.md does not explain %s", metric[1])
 		}
 	}
 	for _, metric := range explained {
 		switch metric[1] {
 		case "ganglion_certificate_expiry_timestamp_seconds", "ganglion_files_bad":
-			continue // of nodes with certificates and other secrets, which these have not
+			continue // only nodes with secret files, such as certificates, have it
+		case "ganglion_memory_projection_position", "ganglion_memory_projection_stopped":
+			continue // this catalog has no projection in memory
+		}
+		if strings.HasPrefix(metric[1], "ganglion_group_") {
+			continue // this catalog has no consumer group
 		}
 		if !slices.ContainsFunc(have, func(h []string) bool { return h[1] == metric[1] }) {
-			t.Errorf("docs/operations.md explains %s, which is not in /metrics", metric[1])
+			t.Errorf("docs/observe.md explains %s, which is not in /metrics", metric[1])
 		}
 	}
 }
 
-// TestFollow shows `events --follow` printing events as they happen, once
-// each, also past the restart of its gateway.
-func TestFollow(t *testing.T) {
+// TestFollowedEventsSurviveGatewayRestart checks that `events --follow` prints new
+// events once each, even after a restart of its gateway.
+func TestFollowedEventsSurviveGatewayRestart(t *testing.T) {
 	t.Parallel()
-	listen, data := fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t)), t.TempDir()
+	listen, data := harness.FreeAddress(t), t.TempDir()
 	start := func() *harness.Node {
 		return harness.Start(t, binary, 1, "dev", "--listen", listen, "--data", data)
 	}
@@ -358,14 +369,13 @@ func TestFollow(t *testing.T) {
 		t.Errorf("after SIGINT: exit %d", code)
 	}
 	if got := strings.Count(follow.Output(), "lost the gateway"); got != 1 {
-		t.Errorf("the loss of the gateway is told %d times:\n%s", got, follow.Output())
+		t.Errorf("the loss of the gateway is reported %d times:\n%s", got, follow.Output())
 	}
 }
 
-// TestTheContractOfARunningNode shows that what the commands write about a
-// gateway is what they write about the aggregates it was built with: the
-// documents of the repository.
-func TestTheContractOfARunningNode(t *testing.T) {
+// TestRunningNodeServesTheRepositoryContract checks that the documents that commands
+// generate from a running gateway equal those of the repository.
+func TestRunningNodeServesTheRepositoryContract(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	for document, args := range map[string][]string{
@@ -379,10 +389,10 @@ func TestTheContractOfARunningNode(t *testing.T) {
 		}
 		out, errs, code := call(t, append(args, "--url", dev.URLs[0])...)
 		if code != 0 || out != string(want) {
-			t.Errorf("%s: code %d, %s; what it writes is domain/api/%s: %v", strings.Join(args, " "), code, errs, document, out == string(want))
+			t.Errorf("%s: exit %d, %s; equal to domain/api/%s: %v", strings.Join(args, " "), code, errs, document, out == string(want))
 		}
 	}
 	if _, errs, code := call(t, "schema", "--url", dev.URLs[0]+"/elsewhere"); code != 1 || !strings.Contains(errs, "404") {
-		t.Errorf("where there is no gateway it ends with %d: %s", code, errs)
+		t.Errorf("without a gateway: exit %d, %s", code, errs)
 	}
 }

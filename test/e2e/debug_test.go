@@ -21,8 +21,8 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// archived returns the files of a .tar.gz below its one folder, those that are
-// compressed unpacked.
+// archived returns the files in the folder of a .tar.gz. It decompresses files that
+// are compressed.
 func archived(t *testing.T, name string) map[string]string {
 	t.Helper()
 	unzip := func(r io.Reader) io.Reader {
@@ -54,8 +54,8 @@ func archived(t *testing.T, name string) map[string]string {
 	}
 }
 
-// TestDebugGathersAllNodesWithoutSecrets pauses one node of three and kills
-// another. All of the cluster's secrets are recognisable.
+// TestDebugGathersAllNodesWithoutSecrets freezes one of three nodes and kills
+// another. It then searches the archive for the secrets of the cluster.
 func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -101,7 +101,7 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 		}
 		resp.Body.Close()
 	}
-	// What runs beside the node writes to the same log.
+	// Other tasks of the process write to the same log.
 	const beside = "the revocations of tokens can't be read"
 	write("revoked", "nonsense\n")
 	harness.Eventually(t, "n1 reads the revocations", func() error {
@@ -122,10 +122,10 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 	if code != 0 || strings.TrimSpace(out) != name || !strings.Contains(errs, "n2: ") || !strings.Contains(errs, "n3: ") {
 		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
-	if frozen, _, _ := strings.Cut(errs, "n3: "); !strings.Contains(errs, "takes connections and does not answer") || strings.Contains(errs, "--peer-tls-cert") {
-		t.Errorf("of a frozen node it says %s", frozen)
+	if frozen, _, _ := strings.Cut(errs, "n3: "); !strings.Contains(errs, "accepts connections but does not answer") || strings.Contains(errs, "--peer-tls-cert") {
+		t.Errorf("the message about a frozen node is %s", frozen)
 	}
-	if out, errs, code := call(t, "members", "--url", c.members[1].URLs[0]); code != 1 || !strings.Contains(errs, "frozen or paused") {
+	if out, errs, code := call(t, "members", "--url", c.members[1].URLs[0]); code != 1 || !strings.Contains(errs, "frozen, paused") {
 		t.Errorf("members of a frozen node: exit %d, %s%s", code, out, errs)
 	}
 	files := archived(t, name)
@@ -136,7 +136,7 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 	} {
 		content, there := files[file]
 		if !there || content == "" || !strings.Contains(content, has) {
-			t.Errorf("%s does not hold %q: %.300q", file, has, content)
+			t.Errorf("%s does not contain %q: %.300q", file, has, content)
 		}
 	}
 	var status node.ClusterStatus
@@ -159,7 +159,7 @@ func TestDebugGathersAllNodesWithoutSecrets(t *testing.T) {
 			}
 		}
 	}
-	if _, errs, code := call(t, args...); code != 2 || !strings.Contains(errs, "is there already") {
-		t.Errorf("over a file that is there: exit %d, %s", code, errs)
+	if _, errs, code := call(t, args...); code != 2 || !strings.Contains(errs, " exists: ") {
+		t.Errorf("with an existing file: exit %d, %s", code, errs)
 	}
 }

@@ -10,9 +10,10 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestANodeThatStopsPartsWithItsSessions stops a node that has sessions of
-// both kinds. All get what they are owed, goodbye, and an end in good order.
-func TestANodeThatStopsPartsWithItsSessions(t *testing.T) {
+// TestStoppedNodeSaysGoodbyeToItsSessions stops a node that has WebSocket sessions
+// and a stream of Server-Sent Events. All get their pending frames, goodbye, and
+// an orderly end.
+func TestStoppedNodeSaysGoodbyeToItsSessions(t *testing.T) {
 	t.Parallel()
 	node := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	url := node.URLs[0]
@@ -53,11 +54,11 @@ func TestANodeThatStopsPartsWithItsSessions(t *testing.T) {
 	for _, part := range []string{"id: 1\ndata: {\"stream\":\"counter/a\",", ": heartbeat\nid: 1\n\n", "retry: ", "event: goodbye\n", "event: close\ndata: {\"code\":1012,"} {
 		_, rest, ok := strings.Cut(string(body), part)
 		if !ok {
-			t.Errorf("%q does not come, or not in order, in\n%s", part, body)
+			t.Errorf("%q is missing or out of order in\n%s", part, body)
 		}
 		body = []byte(rest)
 	}
 	if code := node.Wait(); code != 0 {
-		t.Errorf("the node ended with %d", code)
+		t.Errorf("the node exits with status %d", code)
 	}
 }

@@ -11,10 +11,9 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestBadFilesOfSecretsShowUntilTheyAreGood spoils each file of secrets that a
-// running node reads again: its metrics and its log say so, and once the file is
-// good again they say that as well.
-func TestBadFilesOfSecretsShowUntilTheyAreGood(t *testing.T) {
+// TestBadSecretFilesAreReportedUntilRepaired spoils and repairs each secret file
+// that a running node reads again. Metrics and log report both.
+func TestBadSecretFilesAreReportedUntilRepaired(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	if _, errs, code := call(t, "certs", "--dir", dir, "--node", "n1"); code != 0 {
@@ -54,9 +53,9 @@ func TestBadFilesOfSecretsShowUntilTheyAreGood(t *testing.T) {
 		})
 	}
 	shown("")
-	for _, f := range []struct{ use, file, warning, mended string }{
-		{"peers", "n1.pem", "the changed peer certificates are not good", "the peer certificates are good again"},
-		{"gossip", "gossip", "the changed gossip keys are not good", "the gossip keys are good again"},
+	for _, f := range []struct{ use, file, warning, repaired string }{
+		{"peers", "n1.pem", "the changed peer certificates are invalid", "the peer certificates are valid again"},
+		{"gossip", "gossip", "the changed gossip keys are invalid", "the gossip keys are valid again"},
 		{"tokens", "secrets", "the keys that verify tokens can't be read", "the keys that verify tokens can be read again"},
 		{"revocations", "revoked", "the revocations of tokens can't be read", "the revocations of tokens can be read again"},
 	} {
@@ -77,10 +76,10 @@ func TestBadFilesOfSecretsShowUntilTheyAreGood(t *testing.T) {
 			write(f.file, string(good))
 			shown("")
 		}
-		for _, says := range []string{f.warning, f.mended} {
-			harness.Eventually(t, says, func() error {
-				if n := strings.Count(c.members[0].Output(), says); n != 2 {
-					return fmt.Errorf("%q is logged %d times, want 2:\n%s", says, n, c.members[0].Output())
+		for _, message := range []string{f.warning, f.repaired} {
+			harness.Eventually(t, message, func() error {
+				if n := strings.Count(c.members[0].Output(), message); n != 2 {
+					return fmt.Errorf("%q is logged %d times, want 2:\n%s", message, n, c.members[0].Output())
 				}
 				return nil
 			})

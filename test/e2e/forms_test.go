@@ -12,7 +12,7 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// Three releases of an application, whose event "noted" changed its form twice.
+// Three releases of an application, which changed the form of event "noted" twice.
 type (
 	diary   struct{ Lines []string }
 	noteOne struct {
@@ -64,7 +64,7 @@ func diaryRelease(t *testing.T, n int) *aggregate.Catalog {
 	return &catalog
 }
 
-// runRelease runs two nodes of a release until the end of use.
+// runRelease runs two nodes of a release while use runs.
 func runRelease(t *testing.T, store string, n int, use func(urls []string)) {
 	t.Helper()
 	catalog := diaryRelease(t, n)
@@ -78,9 +78,10 @@ func runRelease(t *testing.T, store string, n int, use func(urls []string)) {
 	use(urls)
 }
 
-// TestOldFormsReachClients shows that the third release shows its clients every
-// event in the third form, history as live, and a state made of all three.
-func TestOldFormsReachClients(t *testing.T) {
+// TestClientsReceiveOldEventsInNewestForm checks that clients of the third release
+// receive all events, old and live, in the third form, and a state computed from
+// all of them.
+func TestClientsReceiveOldEventsInNewestForm(t *testing.T) {
 	t.Parallel()
 	for name, store := range map[string]string{"sqlite": t.TempDir(), "postgres": database(t)} {
 		t.Run(name, func(t *testing.T) {
@@ -103,7 +104,7 @@ func TestOldFormsReachClients(t *testing.T) {
 			runRelease(t, store, 1, func(urls []string) { note(urls, 1) })
 			runRelease(t, store, 2, func(urls []string) { note(urls, 2) })
 			runRelease(t, store, 3, func(urls []string) {
-				for _, url := range urls { // the owner's gateway, and another one
+				for _, url := range urls { // the gateways of the owner and of another node
 					session, err := harness.Dial(ctx, url, "bob", nil)
 					if err != nil {
 						t.Fatal(err)
@@ -133,7 +134,7 @@ func TestOldFormsReachClients(t *testing.T) {
 							t.Fatal(err)
 						}
 						if want := []string{fmt.Sprint("line ", i)}; f.Version != uint64(i+1) || !slices.Equal(got.Lines, want) {
-							t.Errorf("version %d shows %s, want %q", f.Version, f.Data, want)
+							t.Errorf("version %d has %s, want %q", f.Version, f.Data, want)
 						}
 					}
 					state, err := session.Call(ctx, map[string]any{"op": "get", "aggregate": "diary/a"})
@@ -145,7 +146,7 @@ func TestOldFormsReachClients(t *testing.T) {
 						t.Fatal(err)
 					}
 					if len(shown.Lines) != written || shown.Lines[written-1] != fmt.Sprint("line ", written-1) {
-						t.Errorf("the state shows %s", state.Data)
+						t.Errorf("the state is %s", state.Data)
 					}
 				}
 			})

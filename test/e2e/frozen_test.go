@@ -20,18 +20,20 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestAFrozenOwnerWakesWithoutOldState stops an owner with SIGSTOP while
-// commands, strong gets and weak ones reach it over all gateways, its own
-// included, and wakes it up. GANGLION_FAULTS=long adds a freeze of 20 seconds.
+// TestFrozenOwnerWakesWithoutStaleState freezes an owner with SIGSTOP, and resumes
+// it. Meanwhile it is sent commands and strong and weak gets from all gateways,
+// including its own. GANGLION_FAULTS=long adds a freeze of 20 s.
 //
-//   - A strong get shows whatever was acknowledged before it was sent.
-//   - A writer that is alone on its stream and always says which version it
-//     expects never meets a conflict.
-//   - A command that was rejected is not in the log, one that was acknowledged
-//     is, where the reply said.
-//   - Weak gets that waited in the frozen process show what was acknowledged
-//     before it woke, if it was stopped for longer than others wait.
-func TestAFrozenOwnerWakesWithoutOldState(t *testing.T) {
+//   - A strong get returns at least the newest version acknowledged before it
+//     was sent.
+//   - The only writer of a stream, which always states the expected version,
+//     never gets a conflict.
+//   - A rejected command is not in the log; an acknowledged one is there, at the
+//     position of its reply.
+//   - Weak gets that waited in the frozen process return at least the newest
+//     version acknowledged before it resumed, if the freeze was longer than the
+//     silence that other nodes allow.
+func TestFrozenOwnerWakesWithoutStaleState(t *testing.T) {
 	freezes := []time.Duration{500 * time.Millisecond, 3 * time.Second}
 	if long {
 		freezes = append(freezes, 20*time.Second)
@@ -56,8 +58,8 @@ func TestAFrozenOwnerWakesWithoutOldState(t *testing.T) {
 		c.members[victim].Signal(syscall.SIGSTOP)
 		wake := time.After(d)
 		if d > time.Second {
-			// On a busy machine gossip may be the first to say so.
-			harness.Eventually(t, "n1 shows n2 as if it were well", func() error {
+			// On a busy machine gossip may notice the freeze before the link does.
+			harness.Eventually(t, "n1 shows n2 as unhealthy", func() error {
 				out, errs, code := call(t, "members", "--url", c.members[0].URLs[0])
 				if code != 0 || regexp.MustCompile(`(?m)^n2 .* (up|doubted) `).MatchString(out) {
 					return errors.New(out + errs)
@@ -67,7 +69,7 @@ func TestAFrozenOwnerWakesWithoutOldState(t *testing.T) {
 		}
 		<-wake
 		check := func() {}
-		if d > time.Second { // after less, a weak get promises nothing
+		if d > time.Second { // after a shorter freeze, a weak get promises nothing
 			check = w.askAsleep(sleeper)
 		}
 		c.members[victim].Signal(syscall.SIGCONT)
@@ -88,29 +90,29 @@ func TestAFrozenOwnerWakesWithoutOldState(t *testing.T) {
 	for _, s := range w.done {
 		at, ok := log.keys[s.stream+" "+s.key]
 		if s.rejected && ok {
-			t.Errorf("command %s to %s was rejected and stands in the log at %d", s.key, s.stream, at)
+			t.Errorf("command %s to %s was rejected, but the log has it at position %d", s.key, s.stream, at)
 		}
 		if !s.rejected && at != eventstore.Position(s.position) {
-			t.Errorf("command %s to %s was acknowledged at %d and is at %d", s.key, s.stream, s.position, at)
+			t.Errorf("command %s to %s was acknowledged at position %d, but is at %d", s.key, s.stream, s.position, at)
 		}
 	}
 	t.Logf("%d commands acknowledged, %d rejected, %d gets answered", w.acknowledged.Load(), w.rejected.Load(), w.gets.Load())
 	if w.acknowledged.Load() == 0 || w.rejected.Load() == 0 || w.gets.Load() == 0 {
-		t.Error("each should have happened")
+		t.Error("want some of each")
 	}
 	if out, err := exec.Command(binary, "verify", "--store", c.store).CombinedOutput(); err != nil {
 		t.Errorf("verify: %v\n%s", err, out)
 	}
 }
 
-// witnesses write to and read from streams, and know what they may see.
+// witnesses write to and read from streams, and check the versions that they read.
 type witnesses struct {
 	t       *testing.T
 	ctx     context.Context
 	stop    context.CancelFunc
 	urls    []string
 	streams []string
-	acked   []atomic.Uint64 // by stream: the newest version that was acknowledged
+	acked   []atomic.Uint64 // by stream: newest acknowledged version
 
 	acknowledged, rejected, gets atomic.Int64
 	ended                        atomic.Bool
@@ -127,7 +129,7 @@ type finished struct {
 	rejected    bool
 }
 
-// ownedBy returns streams that one of n1, n2 and n3 owns.
+// ownedBy returns n streams that a member of the cluster n1, n2, n3 owns.
 func ownedBy(typ, member string, n int) []string {
 	var streams []string
 	r := ring.New([]string{"n1", "n2", "n3"})
@@ -167,7 +169,7 @@ func (w *witnesses) end() {
 	w.running.Wait()
 }
 
-// client is one that begins at gateway g and moves on when it must.
+// client returns a client that starts at gateway g and then follows the others.
 func (w *witnesses) client(id string, g int) *harness.Client {
 	g %= len(w.urls)
 	return &harness.Client{ID: id, URLs: slices.Concat(w.urls[g:], w.urls[:g])}
@@ -177,7 +179,7 @@ func (w *witnesses) client(id string, g int) *harness.Client {
 func (w *witnesses) acks(n int64) {
 	w.t.Helper()
 	from := w.acknowledged.Load()
-	harness.Eventually(w.t, "the load stands still", func() error {
+	harness.Eventually(w.t, "more commands are acknowledged", func() error {
 		if got := w.acknowledged.Load() - from; got < n {
 			return fmt.Errorf("%d of %d commands were acknowledged", got, n)
 		}
@@ -185,8 +187,8 @@ func (w *witnesses) acks(n int64) {
 	})
 }
 
-// send sends a command until its outcome is known, and returns the result, or
-// nil if it was rejected or the test ends.
+// send sends a command until its outcome is known. It returns nil if the command
+// was rejected or the test ends.
 func (w *witnesses) send(client *harness.Client, i int, key string, frame map[string]any) *harness.Frame {
 	frame["aggregate"], frame["key"] = w.streams[i], key
 	f, err := client.DoFrame(w.ctx, frame)
@@ -222,7 +224,7 @@ func raise(v *atomic.Uint64, to uint64) {
 	}
 }
 
-// count is alone on its stream, and always says where that is.
+// count is the only writer of its stream, and always states the expected version.
 func (w *witnesses) count(i int) {
 	client := w.client(fmt.Sprintf("counter%d", i), i)
 	defer client.Leave()
@@ -236,7 +238,7 @@ func (w *witnesses) count(i int) {
 	}
 }
 
-// bid bids around the top, so that about every second bid is rejected.
+// bid bids around the highest bid, so about every second one is rejected.
 func (w *witnesses) bid(i, b int) {
 	client := w.client(fmt.Sprintf("bidder%d", b), b)
 	defer client.Leave()
@@ -246,7 +248,7 @@ func (w *witnesses) bid(i, b int) {
 	}
 }
 
-// read reads at one gateway, strongly.
+// read sends strong gets to one gateway.
 func (w *witnesses) read(i, g int) {
 	client := &harness.Client{ID: "reader", URLs: w.urls[g : g+1]}
 	defer client.Leave()
@@ -258,18 +260,18 @@ func (w *witnesses) read(i, g int) {
 		known := w.acked[i].Load()
 		f, err := s.Call(w.ctx, map[string]any{"op": "get", "aggregate": w.streams[i], "strong": true})
 		if err != nil || f.Op != "result" {
-			continue // it lost its session, or is told to ask again
+			continue // the session ended, or the reply asks for a retry
 		}
 		w.gets.Add(1)
 		if f.Version < known {
-			w.t.Errorf("%s: a strong get of %s was answered with version %d after version %d had been acknowledged", w.urls[g], w.streams[i], f.Version, known)
+			w.t.Errorf("%s: a strong get of %s returned version %d after version %d had been acknowledged", w.urls[g], w.streams[i], f.Version, known)
 		}
-		time.Sleep(5 * time.Millisecond) // the writers need the processor more
+		time.Sleep(5 * time.Millisecond) // leave the processor to the writers
 	}
 }
 
-// askAsleep sends weak gets into a frozen process, over a session that it had
-// before. What it returns waits for their answers, once the process was woken.
+// askAsleep sends weak gets to a frozen process, on a session that was open before.
+// The returned function checks their replies after the process was resumed.
 func (w *witnesses) askAsleep(s *harness.Session) (check func()) {
 	var known []uint64
 	var answers []<-chan harness.Frame
@@ -292,14 +294,14 @@ func (w *witnesses) askAsleep(s *harness.Session) (check func()) {
 				}
 				answered++
 				if f.Version < known[i] {
-					w.t.Errorf("a weak get of %s that waited in the frozen node was answered with version %d; %d had been acknowledged before it woke",
+					w.t.Errorf("a weak get of %s that waited in the frozen node returned version %d; %d had been acknowledged before it resumed",
 						w.streams[i], f.Version, known[i])
 				}
-			case <-s.Done(): // the gateway has noticed how far it is behind
+			case <-s.Done(): // the gateway closed it, since it is far behind
 			case <-w.ctx.Done():
-				w.t.Fatal("a get that waited in the frozen node is not answered")
+				w.t.Fatal("a get that waited in the frozen node has no reply")
 			}
 		}
-		w.t.Logf("%d of %d gets that waited in the frozen node were answered with a state", answered, len(answers))
+		w.t.Logf("%d of %d gets that waited in the frozen node returned a state", answered, len(answers))
 	}
 }

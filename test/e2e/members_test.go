@@ -13,10 +13,10 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestMembersShowLostNodesAndThoseThatDoNotServe kills the only domain node,
-// starts it again and stops it: ganglion members, the metrics and the log of a
-// gateway say each time how it went, and that the other gateway does not serve.
-func TestMembersShowLostNodesAndThoseThatDoNotServe(t *testing.T) {
+// TestMembersShowLostAndUnreadyNodes kills, restarts and stops the only domain
+// node. Each time ganglion members, the metrics and the log of a gateway show how
+// the node ended, and that the other gateway is not ready.
+func TestMembersShowLostAndUnreadyNodes(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, database(t), []string{"domain", "gateway", "gateway"})
 	gateway := c.members[1]
@@ -46,7 +46,7 @@ func TestMembersShowLostNodesAndThoseThatDoNotServe(t *testing.T) {
 	}
 
 	c.members[0].Kill()
-	shown("a lost owner", `n1 +lost +domain `, `n1 is lost: n2 last heard it `, `n2 +not-ready `,
+	shown("a lost owner", `n1 +lost +domain `, `n1 is lost: n2 last heard from it `, `n2 +not-ready `,
 		`n3 +not-ready `, `n3 is not ready: no ready domain node is in sight`)
 	lost(1)
 	if !regexp.MustCompile(`level=WARN msg="member gone".* member=n1 .*left=false`).MatchString(gateway.Output()) {

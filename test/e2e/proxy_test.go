@@ -12,20 +12,20 @@ import (
 	"time"
 )
 
-// proxy stands before a gateway and treats its connections badly: each is
-// delayed or not, lives for a while, and then ends in one of several ways.
+// proxy forwards connections to a gateway and disturbs them: some are delayed,
+// and each ends in one of several ways after a random time.
 type proxy struct {
 	url    string
 	target string
-	life   time.Duration // of a connection, on average
+	life   time.Duration // mean life of a connection
 	random func() float64
 
-	calm    chan struct{} // closed by peace
+	calm    chan struct{} // closed by stopFaults
 	serving sync.WaitGroup
 	mu      sync.Mutex
 	open    map[net.Conn]struct{}
 
-	cuts, halves, swallows atomic.Int64
+	cuts, halves, drops atomic.Int64
 }
 
 func newProxy(t *testing.T, url string, life time.Duration, seed uint64) *proxy {
@@ -62,10 +62,10 @@ func newProxy(t *testing.T, url string, life time.Duration, seed uint64) *proxy 
 	return p
 }
 
-// peace ends the bad treatment; connections that were treated so are cut.
-func (p *proxy) peace() { close(p.calm) }
+// stopFaults ends all faults, and cuts the connections that have one.
+func (p *proxy) stopFaults() { close(p.calm) }
 
-func (p *proxy) calmed() bool {
+func (p *proxy) isCalm() bool {
 	select {
 	case <-p.calm:
 		return true
@@ -99,18 +99,18 @@ func (p *proxy) serve(client *net.TCPConn) {
 	defer p.forget(server)
 
 	var delay time.Duration
-	if p.random() < 0.3 && !p.calmed() {
+	if p.random() < 0.3 && !p.isCalm() {
 		delay = time.Duration(p.random() * float64(60*time.Millisecond))
 	}
-	var up, down atomic.Bool // whether that way is swallowed
+	var dropUp, dropDown atomic.Bool // whether that direction is dropped
 	var copies sync.WaitGroup
 	done := make(chan struct{})
-	copies.Go(func() { p.copy(server, client, delay, &up); server.CloseWrite() })
-	copies.Go(func() { p.copy(client, server, delay, &down); client.CloseWrite() })
+	copies.Go(func() { p.copy(server, client, delay, &dropUp); server.CloseWrite() })
+	copies.Go(func() { p.copy(client, server, delay, &dropDown); client.CloseWrite() })
 	go func() { copies.Wait(); close(done) }()
 
 	cut := func() {
-		_ = client.SetLinger(0) // a reset: what is under way is lost
+		_ = client.SetLinger(0) // a reset, which loses data in transit
 		client.Close()
 		server.Close()
 	}
@@ -137,11 +137,11 @@ func (p *proxy) serve(client *net.TCPConn) {
 	case how < 0.85:
 		p.halves.Add(1)
 		_ = server.CloseWrite()
-	default: // one way or both are swallowed, and nobody is told
-		p.swallows.Add(1)
+	default: // one direction or both are dropped, while the connection stays open
+		p.drops.Add(1)
 		which := p.random()
-		up.Store(which < 0.7)
-		down.Store(which > 0.4)
+		dropUp.Store(which < 0.7)
+		dropDown.Store(which > 0.4)
 	}
 	select {
 	case <-done:
@@ -151,12 +151,12 @@ func (p *proxy) serve(client *net.TCPConn) {
 	}
 }
 
-// copy passes on what it reads, late, unless it is to swallow it.
-func (p *proxy) copy(to io.Writer, from io.Reader, delay time.Duration, swallow *atomic.Bool) {
+// copy forwards data after a delay, or drops it.
+func (p *proxy) copy(to io.Writer, from io.Reader, delay time.Duration, drop *atomic.Bool) {
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := from.Read(buf)
-		if n > 0 && !swallow.Load() {
+		if n > 0 && !drop.Load() {
 			if delay > 0 {
 				time.Sleep(delay)
 			}

@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,23 +14,23 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestFromGoInTheReadmeWorksWhenPasted makes a module of its own outside the
-// workspace, as "go get" would, of the program in the README's "From Go", and
-// runs it against a node.
-func TestFromGoInTheReadmeWorksWhenPasted(t *testing.T) {
+// TestReadmeProgramRunsOutsideTheWorkspace makes a module outside of the workspace
+// from the program in the README's "From Go", and runs it against a node.
+func TestReadmeProgramRunsOutsideTheWorkspace(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../client/go/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(readme), "\n## From Go\n")
+	_, section, _ := strings.Cut(string(readme), "\n## A first program\n")
 	program := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(section)
 	if program == nil {
-		t.Fatal("the README has no program under 'From Go'")
+		t.Fatal("client/go/README.md has no program under 'A first program'")
 	}
 	beside(t, section, program[1])
 	client, err := filepath.Abs("../../client/go")
@@ -76,19 +80,93 @@ func TestFromGoInTheReadmeWorksWhenPasted(t *testing.T) {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if line != "1 1\n" {
-		t.Errorf("it says %q (%v)", line, err)
+		t.Errorf("it prints %q (%v)", line, err)
 	}
-	_ = run.Process.Signal(syscall.SIGKILL) // it would go on
+	_ = run.Process.Signal(syscall.SIGKILL) // the program does not end by itself
 	_ = run.Wait()
 }
 
-// beside checks that where the README has the program saved, it is a package
-// of its own that stops nothing else from being built.
+// TestReadmeCommandsPrintWhatItSays runs the README's curl commands against three
+// nodes. The live ones run first, and print what the others change.
+func TestReadmeCommandsPrintWhatItSays(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := harness.FreePorts(t, 3)
+	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", fmt.Sprint("127.0.0.1:", first), "--data", t.TempDir())
+	harness.Eventually(t, "an answer about an empty log", func() error {
+		resp, err := harness.HTTP.Post(dev.URLs[1]+"/v1/queries/open_auctions", "application/json", nil)
+		if err == nil {
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				err = errors.New(resp.Status)
+			}
+		}
+		return err
+	})
+	ports := strings.NewReplacer(":8080", fmt.Sprint(":", first), ":8081", fmt.Sprint(":", first+1), ":8082", fmt.Sprint(":", first+2))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var once []string
+	var live []*bufio.Scanner
+	for _, command := range regexp.MustCompile(`(?m)^curl (.*\\\n)*.*$`).FindAllString(string(readme), -1) {
+		command = ports.Replace(command)
+		if !strings.Contains(command, "-N") {
+			once = append(once, command)
+			continue
+		}
+		cmd := exec.CommandContext(ctx, "bash", "-c", "exec "+command)
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			cancel()
+			_ = cmd.Wait() // killed
+		}()
+		lines := bufio.NewScanner(out)
+		wantLine(t, command, lines, "event: live")
+		live = append(live, lines)
+	}
+	if len(once) != 3 || len(live) != 2 {
+		t.Fatalf("the README has the commands %q and %d live ones", once, len(live))
+	}
+	prints := func(command, want string) {
+		t.Helper()
+		if out, err := exec.CommandContext(ctx, "bash", "-c", command).Output(); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s prints %s (%v), want %s", command, out, err, want)
+		}
+	}
+	prints(once[0], `"version":1`)
+	prints(once[1], `"version":2`)
+	wantLine(t, "the stream", live[0], `"amount":1500`)
+	wantLine(t, "the live query", live[1], `"price":1500`)
+	prints(once[2], `"price":1500`)
+}
+
+// wantLine reads lines up to one that contains a text.
+func wantLine(t *testing.T, command string, lines *bufio.Scanner, text string) {
+	t.Helper()
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), text) {
+			return
+		}
+	}
+	t.Fatalf("%s ends before it prints %s", command, text)
+}
+
+// beside checks that other packages still build after the program was saved in the
+// folder that the README names.
 func beside(t *testing.T, section, program string) {
 	t.Helper()
 	named := regexp.MustCompile("^\n*Save this as `([^`]+)`").FindStringSubmatch(section)
 	if named == nil {
-		t.Fatal("the README does not say where to save the program under 'From Go'")
+		t.Fatal("client/go/README.md does not say where to save its first program")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 )
 
 // TestSessionsMoveToANewGateway adds a gateway to a cluster whose links have
-// certificates, and has an operator spread the sessions and close one.
+// certificates. An operator then rebalances the sessions, and closes those of a
+// client.
 func TestSessionsMoveToANewGateway(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "certs")
@@ -53,16 +54,16 @@ func TestSessionsMoveToANewGateway(t *testing.T) {
 		})
 	}
 	operator := append(tlsOf("operator"), "--url", c.urls()[0])
-	if out, _ := must(t, append([]string{"rebalance-sessions"}, operator...)...); !strings.HasPrefix(out, "nobody needs to move") {
+	if out, _ := must(t, append([]string{"rebalance-sessions"}, operator...)...); !strings.HasPrefix(out, "no session needs to move") {
 		t.Errorf("with one gateway: %s", out)
 	}
 
 	c.start(c.add("gateway"))
 	c.settled()
-	// What this prints are the sessions that each member has, "-" while it has not said.
+	// members prints the sessions of each member, "-" while they are unknown.
 	spread := func(n1, n2 int) {
 		t.Helper()
-		harness.Eventually(t, "the sessions are not where they should be", func() error {
+		harness.Eventually(t, "the sessions are spread as expected", func() error {
 			out, _ := must(t, "members", "--url", c.urls()[1])
 			lines := strings.Split(out, "\n")
 			if len(lines) < 3 || !strings.Contains(lines[0], "SESSIONS") {
@@ -80,14 +81,14 @@ func TestSessionsMoveToANewGateway(t *testing.T) {
 
 	must(t, append([]string{"rebalance-sessions", "--dry-run"}, operator...)...)
 	spread(all, 0)
-	// Ten are more than n1's share, and a quarter of its twenty are five.
+	// n1 has ten sessions more than its share, but may move only 25 % of its twenty.
 	out, _ := must(t, append([]string{"rebalance-sessions", "--percent", "25"}, operator...)...)
 	if fields := strings.Fields(out); strings.Join(fields[len(fields)-6:], " ") != "n1 20 5 n2 0 0" {
-		t.Errorf("it says %s", out)
+		t.Errorf("it prints %s", out)
 	}
 	for range 5 {
 		if p := <-partings; p.goodbye != "rebalancing" || p.code != 1012 {
-			t.Errorf("a session parts with %+v, not with a goodbye for rebalancing and 1012", p)
+			t.Errorf("a session ended with %+v, want a goodbye for rebalancing and 1012", p)
 		}
 	}
 	var eve []*raw
@@ -107,7 +108,7 @@ func TestSessionsMoveToANewGateway(t *testing.T) {
 	}
 	spread(all-5, 0)
 	if out, _ := must(t, append([]string{"sessions", "--slow", "3"}, operator...)...); strings.Join(strings.Fields(out), " ") != "MEMBER SESSIONS SLOW n1 15 0 n2 0 0" {
-		t.Errorf("it counts\n%s", out)
+		t.Errorf("it prints\n%s", out)
 	}
 
 	other := filepath.Join(t.TempDir(), "certs")
@@ -115,9 +116,9 @@ func TestSessionsMoveToANewGateway(t *testing.T) {
 	stranger := []string{
 		"--peer-tls-cert", filepath.Join(other, "operator.pem"), "--peer-tls-key", filepath.Join(other, "operator.key"), "--peer-tls-ca", filepath.Join(other, "ca.pem"),
 	}
-	for who, flags := range map[string][]string{"a stranger": stranger, "nobody": nil} {
+	for who, flags := range map[string][]string{"an operator of another authority": stranger, "an operator without a certificate": nil} {
 		args := append([]string{"sessions", "--kick-client", "ada", "--url", c.urls()[0]}, flags...)
-		if out, errs, code := call(t, args...); code != 1 || !strings.Contains(errs, "want one of the same authority") {
+		if out, errs, code := call(t, args...); code != 1 || !strings.Contains(errs, "files of the same authority") {
 			t.Errorf("%s may ask (exit %d): %s%s", who, code, out, errs)
 		}
 	}

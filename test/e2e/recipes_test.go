@@ -20,15 +20,15 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// recipe returns the block of code in a language under a heading of
-// docs/operations.md, with each old text replaced by a new one. A text that the
-// recipe has not fails the test.
-func recipe(t *testing.T, heading, language string, replace map[string]string) string {
+// recipe returns the code block in a language under a heading of a
+// page of docs, with each old text replaced by a new one. The test fails
+// if the block does not contain an old text exactly once.
+func recipe(t *testing.T, page, heading, language string, replace map[string]string) string {
 	t.Helper()
-	_, section, found := strings.Cut(read(t, "../../docs/operations.md"), "\n"+heading+"\n")
+	_, section, found := strings.Cut(read(t, "../../docs/"+page), "\n"+heading+"\n")
 	block := regexp.MustCompile("(?s)```" + language + "\n(.*?)```").FindStringSubmatch(section)
 	if !found || block == nil {
-		t.Fatalf("docs/operations.md has no %s recipe under %q", language, heading)
+		t.Fatalf("docs/%s has no %s recipe under %q", page, language, heading)
 	}
 	text := block[1]
 	for old, replacement := range replace {
@@ -40,7 +40,7 @@ func recipe(t *testing.T, heading, language string, replace map[string]string) s
 	return text
 }
 
-// program returns the path of a program that scripts/test.sh installs.
+// program returns the path of a program, which scripts/test.sh installs.
 func program(t *testing.T, name, debianPackage string) string {
 	t.Helper()
 	for _, candidate := range []string{name, "/usr/sbin/" + name} {
@@ -52,8 +52,8 @@ func program(t *testing.T, name, debianPackage string) string {
 	return ""
 }
 
-// background runs a program until the end of the test, and shows what it wrote
-// if the test failed.
+// background runs a program until the end of the test, and logs its output if the
+// test failed.
 func background(t *testing.T, path string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(path, args...)
@@ -68,7 +68,7 @@ func background(t *testing.T, path string, args ...string) {
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		_ = cmd.Wait()                          // by the signal
+		_ = cmd.Wait()                          // the signal ended it
 		log.Close()
 		if t.Failed() {
 			t.Logf("%s wrote:\n%s", path, read(t, log.Name()))
@@ -76,7 +76,7 @@ func background(t *testing.T, path string, args ...string) {
 	})
 }
 
-// fetch returns an answer's status and body.
+// fetch returns the status and body of a response.
 func fetch(url string) (int, string, error) {
 	resp, err := harness.HTTP.Get(url)
 	if err != nil {
@@ -87,7 +87,7 @@ func fetch(url string) (int, string, error) {
 	return resp.StatusCode, string(body), err
 }
 
-// fromPage sends requests as a browser does from a page of an origin.
+// fromPage sends requests like a browser on a page of an origin.
 type fromPage struct{ origin string }
 
 func (p fromPage) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -97,9 +97,8 @@ func (p fromPage) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // TestNginxRecipeServesPagesAndWebSockets runs the nginx recipe of
-// docs/operations.md before a node and a gateway that is away: it loads a page,
-// and sends and subscribes as that page would, by WebSocket and by
-// Server-Sent Events.
+// docs/run.md in front of a node and a stopped gateway. It loads a page, and
+// sends and subscribes like that page, over WebSocket and Server-Sent Events.
 func TestNginxRecipeServesPagesAndWebSockets(t *testing.T) {
 	t.Parallel()
 	node := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
@@ -107,16 +106,16 @@ func TestNginxRecipeServesPagesAndWebSockets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := fmt.Sprint("127.0.0.1:", harness.FreePort(t))
+	address := harness.FreeAddress(t)
 	dir := t.TempDir()
-	site := recipe(t, "### nginx", "nginx", map[string]string{
+	site := recipe(t, "run.md", "### nginx", "nginx", map[string]string{
 		"n1.internal:8080": strings.TrimPrefix(node.URLs[0], "http://"),
-		"n2.internal:8080": fmt.Sprint("127.0.0.1:", harness.FreePort(t)),
+		"n2.internal:8080": harness.FreeAddress(t),
 		"listen 80;":       "listen " + address + ";",
 		"/var/www/app":     pages,
 	})
 	conf := "daemon off; pid nginx.pid; error_log stderr;\nevents {}\nhttp {\naccess_log off;\n"
-	if os.Getuid() == 0 { // workers read the test's own folders
+	if os.Getuid() == 0 { // workers read the folders of the test
 		conf = "user root;\n" + conf
 	}
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
@@ -136,7 +135,7 @@ func TestNginxRecipeServesPagesAndWebSockets(t *testing.T) {
 		return nil
 	})
 	for path, want := range map[string]int{"/readyz": 200, "/v1/openapi.yaml": 200, "/v1/cluster": 404, "/v1/cluster?aggregate=counter/a": 404, "/v1/%63luster": 404, "/metrics": 404} {
-		for range 4 { // each of the two gateways is tried
+		for range 4 { // nginx tries each of the two gateways
 			if status, _, err := fetch(origin + path); status != want {
 				t.Errorf("%s: status %d (%v), want %d", path, status, err, want)
 			}
@@ -166,7 +165,7 @@ func TestNginxRecipeServesPagesAndWebSockets(t *testing.T) {
 }
 
 // liveEvents reads a stream of Server-Sent Events up to its live event, which
-// arrives only if no proxy holds it back.
+// arrives only if the proxy does not buffer.
 func liveEvents(ctx context.Context, t *testing.T, browser *http.Client, url string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/v1/streams/counter/clicks/events", nil)
@@ -185,7 +184,7 @@ func liveEvents(ctx context.Context, t *testing.T, browser *http.Client, url str
 		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok && !got {
 			var event struct{ Version int }
 			if err := json.Unmarshal([]byte(data), &event); err != nil || event.Version != 1 {
-				t.Errorf("the stream begins with %s", data)
+				t.Errorf("the stream starts with %s", data)
 			}
 			got = true
 		}
@@ -196,9 +195,9 @@ func liveEvents(ctx context.Context, t *testing.T, browser *http.Client, url str
 	t.Errorf("the stream ended before it was live: %s, %v", resp.Status, lines.Err())
 }
 
-// TestPgbouncerRecipeServesACluster runs three nodes through a pooler with the
-// settings of docs/operations.md, but for addresses and passwords: a command at
-// each node, whose event arrives at another.
+// TestPgbouncerRecipeServesACluster connects three nodes to the database through
+// pgbouncer with the settings of docs/postgresql.md, except addresses and passwords.
+// Each node executes a command, and its event arrives at another node.
 func TestPgbouncerRecipeServesACluster(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -208,7 +207,7 @@ func TestPgbouncerRecipeServesACluster(t *testing.T) {
 	}
 	defer server.Close()
 	settings := map[string]string{}
-	_, section, _ := strings.Cut(recipe(t, "### pgbouncer", "ini", nil), "[pgbouncer]\n")
+	_, section, _ := strings.Cut(recipe(t, "postgresql.md", "### pgbouncer", "ini", nil), "[pgbouncer]\n")
 	for line := range strings.Lines(section) {
 		name, value, ok := strings.Cut(strings.TrimSpace(line), " = ")
 		if ok && !strings.HasPrefix(name, "listen_") && !strings.HasPrefix(name, "auth_") {

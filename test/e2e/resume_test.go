@@ -13,11 +13,11 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestResumeOnAnotherGateway cuts two clients at one gateway, one of a stream
-// and one of its category, stores events that they miss, and has them resume at
-// the other gateway with nothing but the cursor that the first one gave them.
-// Each gets every missed event once and in order, and then what is live. A
-// million missed events are for GANGLION_FAULTS=long.
+// TestResumeOnAnotherGateway cuts two clients of one gateway, one that follows a
+// stream and one that follows its category, and stores events that they miss.
+// With their cursors they resume on the other gateway. Each receives every
+// missed event once and in order, and then live events. GANGLION_FAULTS=long adds
+// a million missed events.
 func TestResumeOnAnotherGateway(t *testing.T) {
 	missed := []int{1, 1000}
 	if long {
@@ -42,12 +42,12 @@ func TestResumeOnAnotherGateway(t *testing.T) {
 			f.until(l.versions["a"], l.position)
 			f.conn.CloseNow()
 		}
-		for left := n; left > 0; left -= 100 { // some of another stream between them
+		for left := n; left > 0; left -= 100 { // with events of another stream between them
 			l.add("a", min(left, 100))
 			l.add("b", 1)
 		}
-		// One after the other: a client that waits for another one reads
-		// nothing, and a million events take longer than its silence may last.
+		// The clients resume one after the other. Otherwise one would not read while
+		// the other receives a million events, and the gateway would close it.
 		for _, f := range []*follower{stream, category} {
 			began := time.Now()
 			f.connect(there)
@@ -60,7 +60,7 @@ func TestResumeOnAnotherGateway(t *testing.T) {
 	}
 }
 
-// appender stores events of counters, as a node would.
+// appender stores events of counters, as a node does.
 type appender struct {
 	t        *testing.T
 	store    *postgres.Store
@@ -85,16 +85,16 @@ func (l *appender) add(counter string, events int) {
 	l.position = done.Commands[events-1].Position
 }
 
-// follower is a client without a library: it sends and reads plain frames,
-// keeps the cursor of the last event, and checks what comes.
+// follower is a client without a library. It keeps the cursor of the last event,
+// and checks the frames that it receives.
 type follower struct {
 	t         *testing.T
 	subscribe string
 	conn      *websocket.Conn
-	lines     [][]byte // read, and not yet looked at
+	lines     [][]byte // read and not yet parsed
 
 	cursor  eventstore.Position
-	version map[string]eventstore.Version // of each stream
+	version map[string]eventstore.Version // by stream
 }
 
 func (f *follower) connect(url string) {
@@ -115,8 +115,8 @@ func (f *follower) connect(url string) {
 	}
 }
 
-// until reads the events up to a version of counter/a, and for the category up
-// to a position, and no further.
+// until reads events up to a version of counter/a and, for the category, up to a
+// position. It fails if later events arrive.
 func (f *follower) until(version eventstore.Version, position eventstore.Position) {
 	f.t.Helper()
 	whole := f.subscribe == `"category":"counter"`
@@ -141,7 +141,7 @@ func (f *follower) until(version eventstore.Version, position eventstore.Positio
 		case frame.Event:
 			name := e.Stream.String()
 			if e.Version != f.version[name]+1 || whole && e.Position != f.cursor+1 || e.Position <= f.cursor {
-				f.t.Fatalf("after version %d of %s, and position %d, came version %d at %d", f.version[name], name, f.cursor, e.Version, e.Position)
+				f.t.Fatalf("version %d of %s and position %d are followed by version %d at %d", f.version[name], name, f.cursor, e.Version, e.Position)
 			}
 			f.version[name], f.cursor = e.Version, e.Position
 		}

@@ -17,7 +17,8 @@ type owners []struct {
 	Partitions int
 }
 
-// ringOf is what `ganglion ring` says, with what would move if flags ask.
+// ringOf returns the output of `ganglion ring`: the present owners, and the owners
+// of the plan that the flags describe.
 func ringOf(t *testing.T, url string, flags ...string) (now, then owners) {
 	t.Helper()
 	var report struct {
@@ -31,21 +32,21 @@ func ringOf(t *testing.T, url string, flags ...string) (now, then owners) {
 	return report.Owners, report.Plan.Owners
 }
 
-// TestTheRingIsForetoldAndANodeIsDrained has an operator foresee what a join
-// and a leave move, has a node join, and has another leave.
-func TestTheRingIsForetoldAndANodeIsDrained(t *testing.T) {
+// TestRingPlanMatchesJoinAndDrain compares the planned rings of a join and of a
+// leave with the rings after a node has joined and another was drained.
+func TestRingPlanMatchesJoinAndDrain(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, database(t), []string{"", ""})
 	url := c.urls()[0]
-	_, foretold := ringOf(t, url, "--join", "n3")
+	_, planned := ringOf(t, url, "--join", "n3")
 	c.start(c.add(""))
 	c.settled()
-	three, foretoldLeave := ringOf(t, url, "--leave", "n2")
-	if !slices.Equal(three, foretold) {
-		t.Errorf("with n3 the ring is %v, foretold was %v", three, foretold)
+	three, plannedLeave := ringOf(t, url, "--leave", "n2")
+	if !slices.Equal(three, planned) {
+		t.Errorf("with n3 the ring is %v, planned was %v", three, planned)
 	}
 	if out, _ := must(t, "ring", "--url", url, "--leave", "n2"); !strings.Contains(out, "between members that stay") {
-		t.Errorf("the table says\n%s", out)
+		t.Errorf("the table is\n%s", out)
 	}
 
 	s := dial(t, c.urls()[1])
@@ -55,7 +56,7 @@ func TestTheRingIsForetoldAndANodeIsDrained(t *testing.T) {
 	defer client.Leave()
 	add := func(i int) {
 		t.Helper()
-		for k := range 12 { // some for each node
+		for k := range 12 { // each node owns some
 			if _, err := client.Do(t.Context(), fmt.Sprint("counter/", k), "add", fmt.Sprint("k", i), map[string]int{"by": 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -64,7 +65,7 @@ func TestTheRingIsForetoldAndANodeIsDrained(t *testing.T) {
 	add(1)
 	out, errs := must(t, "drain", "n2", "--url", url)
 	if !strings.HasPrefix(out, "n2: has left;") || !strings.Contains(errs, "n2: draining: ") {
-		t.Errorf("drain says %q and %q", out, errs)
+		t.Errorf("drain prints %q and %q", out, errs)
 	}
 	for s.next().Op != "goodbye" {
 	}
@@ -73,13 +74,13 @@ func TestTheRingIsForetoldAndANodeIsDrained(t *testing.T) {
 	}
 	add(2)
 	harness.Eventually(t, "the ring without n2", func() error {
-		if now, _ := ringOf(t, url); !slices.Equal(now, foretoldLeave) {
-			return fmt.Errorf("is %v, foretold was %v", now, foretoldLeave)
+		if now, _ := ringOf(t, url); !slices.Equal(now, plannedLeave) {
+			return fmt.Errorf("is %v, planned was %v", now, plannedLeave)
 		}
 		return nil
 	})
 
-	// The process stays, and serves nothing.
+	// The process continues to run, but serves nothing.
 	drained := c.members[1]
 	for path, want := range map[string]int{
 		"/healthz": http.StatusOK, "/readyz": http.StatusServiceUnavailable, "/v1/cluster": http.StatusOK,
@@ -96,10 +97,10 @@ func TestTheRingIsForetoldAndANodeIsDrained(t *testing.T) {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != want {
-			t.Errorf("drained, %s answers %d, want %d", path, resp.StatusCode, want)
+			t.Errorf("drained, %s returns %d, want %d", path, resp.StatusCode, want)
 		}
 	}
-	if _, errs, code := call(t, "drain", "n2", "--url", url); code != 2 || !strings.Contains(errs, "no member") {
+	if _, errs, code := call(t, "drain", "n2", "--url", url); code != 2 || !strings.Contains(errs, "not a member") {
 		t.Errorf("drained again: exit %d, %s", code, errs)
 	}
 	drained.Signal(syscall.SIGTERM)

@@ -14,7 +14,7 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// raw is a connection on which the test says exactly what it means.
+// raw is a WebSocket connection on which a test sends exact frames.
 type raw struct {
 	t    *testing.T
 	conn *websocket.Conn
@@ -42,8 +42,10 @@ func (r *raw) send(frames ...string) {
 // next returns the next frame.
 func (r *raw) next() harness.Frame {
 	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), hungAfter)
+	defer cancel()
 	for len(r.rest) == 0 {
-		_, message, err := r.conn.Read(r.t.Context())
+		_, message, err := r.conn.Read(ctx)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -81,9 +83,9 @@ func (r *raw) closed() websocket.StatusCode {
 	}
 }
 
-// TestAuction is the README's session: an auction is opened and bid on, and
-// both arrive on another connection over another node; a low bid is refused;
-// a client that was away resumes from its cursor and misses nothing.
+// TestAuction plays the session of the README. A client opens an auction and
+// another bids; both events arrive on a connection of a third node. A low bid is
+// refused, and a client that reconnects resumes from its cursor.
 func TestAuction(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 3, "dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data", t.TempDir())
@@ -108,11 +110,11 @@ func TestAuction(t *testing.T) {
 	}
 
 	if f := bob.until("event"); f.Event != "opened" || f.Version != 1 {
-		t.Errorf("first came %s, version %d", f.Event, f.Version)
+		t.Errorf("the first event is %s, version %d", f.Event, f.Version)
 	}
 	seen := bob.until("event")
 	if seen.Event != "bid_placed" || seen.Version != 2 || seen.Stream != "auction/42" {
-		t.Errorf("then came %s of %s, version %d", seen.Event, seen.Stream, seen.Version)
+		t.Errorf("the second event is %s of %s, version %d", seen.Event, seen.Stream, seen.Version)
 	}
 	bob.conn.CloseNow()
 
@@ -121,10 +123,10 @@ func TestAuction(t *testing.T) {
 	back := dial(t, dev.URLs[0])
 	back.send(fmt.Sprintf(`{"op":"hello","id":"1","client":"bob","subscriptions":[{"id":"2","stream":"auction/42","cursor":"%d"}]}`, seen.Position))
 	if f := back.until("event"); f.Version != 3 {
-		t.Errorf("after resuming came version %d, not 3", f.Version)
+		t.Errorf("after resuming the first event is version %d, want 3", f.Version)
 	}
 
-	// The same without WebSocket.
+	// The same over HTTP.
 	body := post(t, dev.URLs[1], "bob", `{"id":"1","aggregate":"auction/42","command":"bid","data":{"amount":2500}}`, 200)
 	if !strings.Contains(body, `"version":4`) {
 		t.Errorf("a bid over HTTP: %s", body)
@@ -133,9 +135,16 @@ func TestAuction(t *testing.T) {
 	if !strings.Contains(body, `"own_auction"`) {
 		t.Errorf("the seller's bid over HTTP: %s", body)
 	}
+
+	// Bob has outbid Eve, so the process manager outbid tells her.
+	told := dial(t, dev.URLs[2])
+	told.send(`{"op":"hello","id":"1","client":"eve","subscriptions":[{"id":"2","stream":"client/eve","after":0}]}`)
+	if f := told.skipTo("event"); f.Event != "notified" || string(f.Data) != `{"from":"~outbid","text":"you were outbid in auction 42"}` {
+		t.Errorf("eve is told %s %s", f.Event, f.Data)
+	}
 }
 
-// skipTo returns the next frame with an op, whatever comes before it.
+// skipTo returns the next frame with an op, and ignores the frames before it.
 func (r *raw) skipTo(op string) harness.Frame {
 	r.t.Helper()
 	for {
@@ -162,13 +171,14 @@ func post(t *testing.T, url, client, body string, want int) string {
 		t.Fatal(err)
 	}
 	if resp.StatusCode != want {
-		t.Errorf("POST answered %s, want %d: %s", resp.Status, want, text)
+		t.Errorf("POST returned %s, want %d: %s", resp.Status, want, text)
 	}
 	return string(text)
 }
 
-// TestBadInput sends a real node everything that is wrong, and sees it go on.
-func TestBadInput(t *testing.T) {
+// TestBadInputIsRefusedAndNodeContinues sends wrong frames of all kinds to a node,
+// which refuses each and continues.
+func TestBadInputIsRefusedAndNodeContinues(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	hello := `{"op":"hello","id":"h","client":"ada"}`
@@ -176,7 +186,7 @@ func TestBadInput(t *testing.T) {
 	session := dial(t, dev.URLs[0])
 	session.send(hello)
 	session.until("welcome")
-	for _, c := range []struct{ name, frame, code, says string }{
+	for _, c := range []struct{ name, frame, code, text string }{
 		{"NUL in data", `{"op":"command","id":"1","aggregate":"client/bob","command":"notify","data":{"text":"a\u0000b"}}`, "bad_request", "U+0000"},
 		{"a key of 65 bytes", `{"op":"command","id":"1","aggregate":"counter/a","command":"add","data":{"by":1},"key":"` + strings.Repeat("k", 65) + `"}`, "bad_request", "key"},
 		{"an unknown member of data", `{"op":"command","id":"1","aggregate":"auction/1","command":"bid","data":{"ammount":5}}`, "bad_request", "ammount"},
@@ -194,7 +204,7 @@ func TestBadInput(t *testing.T) {
 	} {
 		session.send(c.frame)
 		f := session.skipTo("error")
-		if c.code != "" && f.Code != c.code || !strings.Contains(f.Message+f.Field, c.says) {
+		if c.code != "" && f.Code != c.code || !strings.Contains(f.Message+f.Field, c.text) {
 			t.Errorf("%s: %s (field %q): %s", c.name, f.Code, f.Field, f.Message)
 		}
 	}
@@ -202,7 +212,7 @@ func TestBadInput(t *testing.T) {
 	session.until("subscribed")
 	session.send(`{"op":"ping","id":"dup"}`)
 	if f := session.skipTo("error"); f.ID != "" || !strings.Contains(f.Message, "dup") {
-		t.Errorf("a duplicate id is answered with id %q: %s", f.ID, f.Message)
+		t.Errorf("the error for a duplicate id has id %q: %s", f.ID, f.Message)
 	}
 
 	for _, c := range []struct {
@@ -215,7 +225,7 @@ func TestBadInput(t *testing.T) {
 		r := dial(t, dev.URLs[0])
 		r.send(hello)
 		r.until("welcome")
-		_ = r.conn.Write(context.Background(), websocket.MessageText, []byte(c.frame)) // the node may close before it has read all
+		_ = r.conn.Write(context.Background(), websocket.MessageText, []byte(c.frame)) // the node may close the connection before it has read everything
 		if code := r.closed(); code != c.code {
 			t.Errorf("%s: closed with %d, want %d", c.name, code, c.code)
 		}
@@ -223,13 +233,13 @@ func TestBadInput(t *testing.T) {
 
 	session.send(`{"op":"command","id":"last","aggregate":"counter/a","command":"add","data":{"by":1}}`)
 	if f := session.until("result"); f.Version != 1 {
-		t.Errorf("after all that the first command is version %d", f.Version)
+		t.Errorf("after the wrong frames, the first command is version %d", f.Version)
 	}
 }
 
-// TestDevelopersPages lets pages of this machine talk to a cluster that runs
-// for development, and no other ones.
-func TestDevelopersPages(t *testing.T) {
+// TestDevelopmentNodeAcceptsOnlyLocalOrigins connects to a development node from
+// pages of this machine, which it accepts, and of others, which it refuses.
+func TestDevelopmentNodeAcceptsOnlyLocalOrigins(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 1, "dev", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	for origin, want := range map[string]int{

@@ -16,7 +16,7 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// filled makes an embedded log of so many commits, and returns its folder.
+// filled makes an embedded log with a number of commits, and returns its folder.
 func filled(t *testing.T, commits int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -45,7 +45,7 @@ func filled(t *testing.T, commits int) string {
 	return dir
 }
 
-// must runs a command that is to succeed.
+// must runs a command that must succeed.
 func must(t *testing.T, args ...string) (out, errs string) {
 	t.Helper()
 	out, errs, code := call(t, args...)
@@ -64,52 +64,52 @@ func read(t *testing.T, file string) string {
 	return string(b)
 }
 
-// TestMoveALog moves a log from SQLite to PostgreSQL and back. It arrives as
-// it was, to the byte.
-func TestMoveALog(t *testing.T) {
+// TestLogMovesBetweenStoresUnchanged exports and imports a log from SQLite to
+// PostgreSQL and back. The exports are equal to the byte.
+func TestLogMovesBetweenStoresUnchanged(t *testing.T) {
 	t.Parallel()
 	first, second, third := filled(t, 1500), database(t), filepath.Join(t.TempDir(), "new")
 	file := filepath.Join(t.TempDir(), "log.jsonl")
 	out, errs := must(t, "export", "--store", first, file)
 	if !strings.Contains(out, "3000 events in 1500 commits") || !strings.Contains(errs, "100 %") {
-		t.Errorf("export says %q, %q", out, errs)
+		t.Errorf("export prints %q, %q", out, errs)
 	}
 	out, errs = must(t, "import", "--store", second, "--keep-id", file)
 	if !strings.Contains(out, "3000 events in 1500 commits, up to position 3000") || !strings.Contains(errs, "100 %") {
-		t.Errorf("import says %q, %q", out, errs)
+		t.Errorf("import prints %q, %q", out, errs)
 	}
 	again, _ := must(t, "export", "--store", second)
 	if again != read(t, file) {
-		t.Error("what PostgreSQL exports is not what SQLite exported")
+		t.Error("the export of PostgreSQL differs from that of SQLite")
 	}
 	must(t, "import", "--store", third, "--keep-id", file)
 	if again, _ = must(t, "export", "--store", third); again != read(t, file) {
-		t.Error("what came back is not what left")
+		t.Error("the export of the last log differs from the first")
 	}
 	for _, store := range []string{first, second, third} {
 		if out, errs := must(t, "verify", "--store", store); !strings.Contains(out, "3000 events") || !strings.Contains(errs, "verify keys") {
-			t.Errorf("verify says %q, %q", out, errs)
+			t.Errorf("verify prints %q, %q", out, errs)
 		}
 	}
 
 	_, errs, code := call(t, "export", "--store", first, file)
 	if code != 2 || !strings.Contains(errs, "--resume") {
-		t.Errorf("a file that is there: exit %d, %q", code, errs)
+		t.Errorf("an existing file: exit %d, %q", code, errs)
 	}
 	if err := os.Truncate(file, 100_000); err != nil {
 		t.Fatal(err)
 	}
 	must(t, "export", "--store", first, "--resume", file)
 	if read(t, file) != again {
-		t.Error("the file that was continued is another one")
+		t.Error("the resumed file differs")
 	}
 	if part, _ := must(t, "export", "--store", first, "--after", "2990"); strings.Count(part, "\n") != 7 {
-		t.Errorf("after 2990 there are\n%s", part)
+		t.Errorf("after 2990 the export is\n%s", part)
 	}
 }
 
-// TestImportIsInterrupted kills an import in the middle, and starts it again.
-func TestImportIsInterrupted(t *testing.T) {
+// TestInterruptedImportResumes kills an import, and starts it again.
+func TestInterruptedImportResumes(t *testing.T) {
 	t.Parallel()
 	whole, _ := must(t, "export", "--store", filled(t, 5_000))
 	file := filepath.Join(t.TempDir(), "log.jsonl")
@@ -125,7 +125,7 @@ func TestImportIsInterrupted(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// A pipe takes 64 KiB more than was read.
+		// A pipe buffers 64 KiB that were not read.
 		if _, err := in.Write([]byte(whole[:len(whole)*2/3])); err != nil {
 			t.Fatal(err)
 		}
@@ -137,22 +137,22 @@ func TestImportIsInterrupted(t *testing.T) {
 		}
 		out, _ := must(t, "verify", "--store", store)
 		if strings.Contains(out, " 0 events") || strings.Contains(out, "10000 events") {
-			t.Errorf("%s: the import was not cut in the middle: %s", name, out)
+			t.Errorf("%s: the import was not cut in between: %s", name, out)
 		}
 		out, _ = must(t, "import", "--store", store, file)
 		if strings.Contains(out, "5000 commits") || !strings.Contains(out, "up to position 10000") {
-			t.Errorf("%s: it began anew: %s", name, out)
+			t.Errorf("%s: it started from the beginning: %s", name, out)
 		}
 		again, _ := must(t, "export", "--store", store)
 		if _, body, _ := strings.Cut(again, "\n"); !strings.HasSuffix(whole, body) || len(again) != len(whole) {
-			t.Errorf("%s: the log is not what the file says", name)
+			t.Errorf("%s: the log differs from the file", name)
 		}
 	}
 }
 
-// TestImportRefuses shows that nothing comes of a file that is wrong, but what
-// is right in it, and that what is wrong is said.
-func TestImportRefuses(t *testing.T) {
+// TestImportRefusesWrongFiles imports wrong files. The import stores their correct
+// beginning and names the error.
+func TestImportRefusesWrongFiles(t *testing.T) {
 	t.Parallel()
 	whole, _ := must(t, "export", "--store", filled(t, 30))
 	lines := strings.SplitAfter(whole, "\n")
@@ -167,16 +167,16 @@ func TestImportRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, file, store string
 		code              int
-		says              string
-		left              string // what verify says of the log then
+		text              string
+		verified          string // what verify prints of the log afterwards
 	}{
-		{"no file", filepath.Join(t.TempDir(), "none"), t.TempDir(), 2, "can't read", "there is no log"},
+		{"no file", filepath.Join(t.TempDir(), "none"), t.TempDir(), 2, "can't read", "no log exists"},
 		{"another file", write("position,stream\n1,counter/a\n"), t.TempDir(), 1, "line 1: this is not an exported log", "0 commits"},
 		{"a line cut off", write(strings.Join(lines[:11], "") + lines[11][:20]), t.TempDir(), 1, "cut off after position 20", "10 commits"},
-		{"a line that is none", write(strings.Join(lines[:11], "") + "{\n" + lines[11]), t.TempDir(), 1, "line 12: not a commit", "10 commits"},
+		{"an invalid line", write(strings.Join(lines[:11], "") + "{\n" + lines[11]), t.TempDir(), 1, "line 12: not a commit", "10 commits"},
 		{"a line left out", write(strings.Join(lines[:5], "") + strings.Join(lines[6:], "")), t.TempDir(), 1, "line 6: position 11 follows position 8", "4 commits"},
-		{"a log that holds something else", write(strings.ReplaceAll(whole, "ada", "eve")), other, 1, "not an earlier part", "3 commits"},
-		{"a log that holds more", write(strings.Join(lines[:3], "") + `{"end":4,"commits":2}` + "\n"), other, 1, "goes on to position 6", "3 commits"},
+		{"a log that holds something else", write(strings.ReplaceAll(whole, "ada", "eve")), other, 1, "not a prefix", "3 commits"},
+		{"a log that holds more", write(strings.Join(lines[:3], "") + `{"end":4,"commits":2}` + "\n"), other, 1, "continues to position 6", "3 commits"},
 		{"an id for a log with events", write(whole), other, 1, "keeps that id", "3 commits"},
 	} {
 		args := []string{"import", "--store", c.store, c.file}
@@ -184,17 +184,17 @@ func TestImportRefuses(t *testing.T) {
 			args = append(args, "--keep-id")
 		}
 		_, errs, code := call(t, args...)
-		if last := lastLine(errs); code != c.code || !strings.HasPrefix(last, "ganglion: ") || !strings.Contains(last, c.says) {
-			t.Errorf("%s: exit %d, %q; want %d and %q", c.name, code, last, c.code, c.says)
+		if last := lastLine(errs); code != c.code || !strings.HasPrefix(last, "ganglion: ") || !strings.Contains(last, c.text) {
+			t.Errorf("%s: exit %d, %q; want %d and %q", c.name, code, last, c.code, c.text)
 		}
-		if out, errs, _ := call(t, "verify", "--store", c.store); !strings.Contains(out+errs, c.left) {
-			t.Errorf("%s: verify says %s%s, want %s", c.name, out, errs, c.left)
+		if out, errs, _ := call(t, "verify", "--store", c.store); !strings.Contains(out+errs, c.verified) {
+			t.Errorf("%s: verify prints %s%s, want %s", c.name, out, errs, c.verified)
 		}
 	}
 }
 
-// TestVerifyFails shows what an operator sees of a damaged log.
-func TestVerifyFails(t *testing.T) {
+// TestVerifyReportsDamagedLog verifies a damaged log and an unreachable database.
+func TestVerifyReportsDamagedLog(t *testing.T) {
 	t.Parallel()
 	whole, _ := must(t, "export", "--store", filled(t, 30))
 	dir := t.TempDir()
@@ -209,15 +209,15 @@ func TestVerifyFails(t *testing.T) {
 		t.Errorf("exit %d, %q", code, out)
 	}
 	if last := lastLine(errs); !strings.Contains(last, "damaged, first at position 7") {
-		t.Errorf("it says %q", last)
+		t.Errorf("it prints %q", last)
 	}
-	away := fmt.Sprintf("postgres://nobody@127.0.0.1:%d/none?connect_timeout=5", harness.FreePort(t))
+	away := fmt.Sprintf("postgres://reader@%s/none?connect_timeout=5", harness.FreeAddress(t))
 	if out, errs, code := call(t, "verify", "--store", away); code != 1 || strings.Count(errs, "connection refused") != 1 {
-		t.Errorf("a database that is away: exit %d, %s%s", code, out, errs)
+		t.Errorf("an unreachable database: exit %d, %s%s", code, out, errs)
 	}
 }
 
-// damage changes an embedded log behind the store's back.
+// damage changes an embedded log without its store.
 func damage(t *testing.T, dir, statement string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", filepath.Join(dir, "log.db"))

@@ -6,13 +6,13 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// TestRollingUpgrade replaces the nodes of a cluster under load, one by one,
-// with those of a build that stands for the next version: it speaks a further
-// version of links, and says more in its gossip and on its links than this one
-// knows. Then one goes back. No client gets an error.
+// TestRollingUpgrade upgrades the nodes of a cluster under load, one by one, to a
+// build that stands for the next release, and then downgrades one of them. The next
+// release speaks one more version of the protocol between nodes, and sends unknown
+// fields in gossip and on links. No client gets an error.
 func TestRollingUpgrade(t *testing.T) {
 	if !long {
-		t.Skip("builds a second binary: GANGLION_FAULTS=long; what nodes agree on is tested in router/link, what they ignore in router/cluster and router/feed")
+		t.Skip("runs with GANGLION_FAULTS=long, since it builds a second binary; router/link, router/cluster and router/feed test the versions too")
 	}
 	next, err := harness.Build(t.TempDir(), true, "ganglionnext")
 	if err != nil {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"net"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -10,10 +9,10 @@ import (
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-// startAlone starts a node that may not become ready, and returns its URL.
+// startAlone starts a node without waiting until it is ready, and returns its URL.
 func startAlone(t *testing.T, store string, extra ...string) (*harness.Node, string) {
 	t.Helper()
-	listen := "127.0.0.1:" + strconv.Itoa(harness.FreePort(t))
+	listen := harness.FreeAddress(t)
 	return harness.Spawn(t, binary, append([]string{
 		"node", "--name", "n1", "--store", store, "--listen", listen, "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
 	}, extra...)...), "http://" + listen
@@ -40,7 +39,7 @@ func TestStartingNodeWaitsForItsDatabase(t *testing.T) {
 	}
 	resp.Body.Close()
 	if resp.StatusCode != 200 {
-		t.Errorf("healthz of a node that waits answers %s", resp.Status)
+		t.Errorf("healthz of a waiting node returns %s", resp.Status)
 	}
 	if err := server.Start(ctx); err != nil {
 		t.Fatal(err)
@@ -51,8 +50,8 @@ func TestStartingNodeWaitsForItsDatabase(t *testing.T) {
 	}
 }
 
-// TestStartingNodeGivesUpAfterStoreWait starts a node whose database resets
-// every connection.
+// TestStartingNodeGivesUpAfterStoreWait starts a node whose database resets every
+// connection. With --store-wait 10s it exits.
 func TestStartingNodeGivesUpAfterStoreWait(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,16 +72,16 @@ func TestStartingNodeGivesUpAfterStoreWait(t *testing.T) {
 	n, url := startAlone(t, "postgres://u@"+l.Addr().String()+"/db?sslmode=disable", "--store-wait", "10s")
 	readyz(t, url, 503, "waiting for the database")
 	if code := n.Wait(); code != 1 {
-		t.Errorf("the node exits with %d, want 1", code)
+		t.Errorf("the node exits with status %d, want 1", code)
 	}
-	if out := n.Output(); !strings.Contains(out, "gave up the database after 10s") {
-		t.Errorf("the node does not say why it exits: %s", out)
+	if out := n.Output(); !strings.Contains(out, "the database could not be opened within 10s") {
+		t.Errorf("the log lacks the reason for the exit: %s", out)
 	}
 }
 
 // TestStartingNodeReportsMisconfigurationPromptly starts nodes whose database
-// is there and refuses them. With the default of --store-wait they would wait
-// for five minutes.
+// server runs and refuses them. They exit instead of waiting for the 5 minutes of
+// --store-wait.
 func TestStartingNodeReportsMisconfigurationPromptly(t *testing.T) {
 	t.Parallel()
 	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{})
@@ -90,16 +89,16 @@ func TestStartingNodeReportsMisconfigurationPromptly(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	for what, c := range map[string]struct{ store, says string }{
+	for what, c := range map[string]struct{ store, text string }{
 		"a database that does not exist": {server.URL("missing"), "create the database"},
-		"a role that does not exist":     {strings.Replace(server.URL("postgres"), "postgres@", "nobody@", 1), "check the role"},
+		"a role that does not exist":     {strings.Replace(server.URL("postgres"), "postgres@", "stranger@", 1), "check the role"},
 	} {
 		n, _ := startAlone(t, c.store)
 		if code := n.Wait(); code != 1 {
-			t.Errorf("%s: the node exits with %d, want 1", what, code)
+			t.Errorf("%s: the node exits with status %d, want 1", what, code)
 		}
-		if out := n.Output(); !strings.Contains(out, c.says) {
-			t.Errorf("%s: the node does not say %q: %s", what, c.says, out)
+		if out := n.Output(); !strings.Contains(out, c.text) {
+			t.Errorf("%s: the log lacks %q: %s", what, c.text, out)
 		}
 	}
 }

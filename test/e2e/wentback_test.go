@@ -17,9 +17,9 @@ import (
 )
 
 // TestImmediatelyAcceptedLossClosesEverySession restores an older copy of the log
-// and accepts the loss before any node has noticed. The new history then grows
-// past the lost one. No session may be left that was on the lost history and
-// gets events of the new one.
+// and accepts the loss before any node has noticed it. The new history then grows
+// longer than the lost one. Sessions that had events of the lost history must not
+// receive events of the new one.
 func TestImmediatelyAcceptedLossClosesEverySession(t *testing.T) {
 	t.Parallel()
 	server, err := postgrestest.StartServer(t.Context(), postgrestest.Options{Durable: true})
@@ -68,11 +68,11 @@ func loseAndAccept(t *testing.T, c *cluster, server *postgrestest.Server, stream
 
 	type watcher struct {
 		*harness.Session
-		after []harness.Frame // what came behind the lost history; the reader's own until the end
+		after []harness.Frame // events after the lost history; owned by the reader until the session ends
 	}
 	watchers := make([]*watcher, len(c.members))
 	for i, url := range c.wsURLs() {
-		harness.Eventually(t, "no session on "+url, func() error {
+		harness.Eventually(t, "a session on "+url, func() error {
 			s, err := harness.Dial(ctx, url, "eve", nil)
 			if err == nil {
 				watchers[i] = &watcher{Session: s}
@@ -129,10 +129,10 @@ func loseAndAccept(t *testing.T, c *cluster, server *postgrestest.Server, stream
 	}
 }
 
-// TestLogWentBack sets the log back to an older copy under running gateways.
-// They notice, say so and send their sessions away; nothing is served until an
-// operator has accepted the loss, and then clients that knew more are told.
-func TestLogWentBack(t *testing.T) {
+// TestLogThatWentBackIsNotServed replaces the log with an older copy under running
+// gateways. They log it and close their sessions. They serve nothing until an
+// operator has accepted the loss; then clients with newer cursors get an error.
+func TestLogThatWentBackIsNotServed(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	server, err := postgrestest.StartServer(ctx, postgrestest.Options{Durable: true})
@@ -140,7 +140,7 @@ func TestLogWentBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	// TCP on a fixed port, so that nodes find the server after its restart.
+	// The URL has a fixed TCP port, on which nodes find the restarted server.
 	store := server.URL("postgres")
 	c := startTrio(t, store)
 
@@ -167,7 +167,7 @@ func TestLogWentBack(t *testing.T) {
 	}
 	lost := add(10, 20)
 
-	// A follower that has seen all twenty.
+	// A follower that has received all twenty events.
 	seen := make(chan struct{})
 	follower := &harness.Follower{ID: "bob", URLs: c.wsURLs(), Target: map[string]any{"stream": "counter/a"}}
 	follower.Each = func(f harness.Frame) {
@@ -200,59 +200,59 @@ func TestLogWentBack(t *testing.T) {
 		t.Errorf("the session was closed with %d, want 4200", code)
 	}
 	for i, n := range c.members {
-		harness.Eventually(t, fmt.Sprintf("node %d serves a log that went back", i+1), func() error {
+		harness.Eventually(t, fmt.Sprintf("node %d notices that the log went back", i+1), func() error {
 			resp, err := harness.HTTP.Get(n.URLs[0] + "/readyz")
 			if err != nil {
 				return err
 			}
 			defer resp.Body.Close()
 			if resp.StatusCode != 503 {
-				return fmt.Errorf("readyz answers %s", resp.Status)
+				return fmt.Errorf("readyz returns %s", resp.Status)
 			}
 			if !strings.Contains(n.Output(), "the log went back") {
-				return fmt.Errorf("its log does not say so")
+				return fmt.Errorf("its log has no message")
 			}
 			return nil
 		})
-		told := regexp.MustCompile(`(?m)^.*level=ERROR.*went back.*$`).FindAllString(n.Output(), -1)
-		if len(told) != 1 || !regexp.MustCompile(`the log went back.* seen=20 seen_at=\S+ head=10 head_at=\S+ lost=10$`).MatchString(told[0]) {
-			t.Errorf("node %d does not say in one line what is lost: %q", i+1, told)
+		lines := regexp.MustCompile(`(?m)^.*level=ERROR.*went back.*$`).FindAllString(n.Output(), -1)
+		if len(lines) != 1 || !regexp.MustCompile(`the log went back.* seen=20 seen_at=\S+ head=10 head_at=\S+ lost=10$`).MatchString(lines[0]) {
+			t.Errorf("node %d does not log the loss in one line: %q", i+1, lines)
 		}
 	}
 
 	_, errs, code := call(t, "log", "accept-loss", "--store", store)
 	if code != 2 || !strings.Contains(errs, "ends at position 10") || !strings.Contains(errs, "cursor_ahead") || !strings.Contains(errs, "--yes") {
-		t.Errorf("accept-loss without a yes: exit %d, %s", code, errs)
+		t.Errorf("accept-loss without --yes: exit %d, %s", code, errs)
 	}
 	out, errs, code := call(t, "log", "accept-loss", "--yes", "--store", store)
 	if code != 0 || !strings.Contains(out, "ends at position 10") {
 		t.Fatalf("accept-loss: exit %d, %s%s", code, out, errs)
 	}
 	for _, url := range c.urls() {
-		harness.Eventually(t, url+" does not serve the accepted log", func() error {
+		harness.Eventually(t, url+" serves the accepted log", func() error {
 			resp, err := harness.HTTP.Get(url + "/readyz")
 			if err != nil {
 				return err
 			}
 			defer resp.Body.Close()
 			if resp.StatusCode != 200 {
-				return fmt.Errorf("readyz answers %s", resp.Status)
+				return fmt.Errorf("readyz returns %s", resp.Status)
 			}
 			return nil
 		})
 	}
 
-	// The follower comes back with a cursor and a log id that are no more.
+	// The follower reconnects with a cursor and a log id that no longer exist.
 	err = <-ended
 	refused, ok := err.(*harness.ErrRefused)
 	if !ok || refused.Frame.Code != "cursor_ahead" {
 		t.Errorf("the follower ended with %v, want cursor_ahead", err)
 	}
-	// The log goes on where it is: what was lost can be sent again.
+	// Lost commands can be sent again.
 	if f := add(10, 20); f.Version != 20 || f.Replayed {
 		t.Errorf("sent again: version %d, replayed %v", f.Version, f.Replayed)
 	}
-	// A client that never knew the old log reads all of the new one.
+	// A client without an old cursor reads all of the new log.
 	var got int
 	done := make(chan struct{})
 	fresh := &harness.Follower{ID: "bob", URLs: c.wsURLs(), Target: map[string]any{"stream": "counter/a"}, Each: func(harness.Frame) {

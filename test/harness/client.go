@@ -39,25 +39,39 @@ type Frame struct {
 	Field    string          `json:"field"`
 	AfterMS  int             `json:"after_ms"`
 	Data     json.RawMessage `json:"data"`
-	// Behind are a heartbeat's subscriptions that still catch up.
+	Rows     []Row           `json:"rows"`
+	Rank     string          `json:"rank"`
+	Gone     bool            `json:"gone"`
+	Segment  string          `json:"segment"`
+	Epoch    uint64          `json:"epoch"`
+	Keys     []string        `json:"keys"`
+	// Behind, in a heartbeat, has the subscriptions that are still catching up.
 	Behind []struct {
 		Sub    string `json:"sub"`
 		Cursor string `json:"cursor"`
 	} `json:"behind"`
 }
 
-// Session is one WebSocket connection that speaks ganglion.v1. It is safe for
-// concurrent use.
+// Row is a row of an answer to a query.
+type Row struct {
+	Key      string          `json:"key"`
+	Rank     string          `json:"rank"`
+	Position uint64          `json:"position"`
+	Data     json.RawMessage `json:"data"`
+}
+
+// Session is a WebSocket connection with the protocol ganglion.v1. It is safe
+// for concurrent use.
 type Session struct {
 	Welcome Frame
 
 	conn *websocket.Conn
-	bye  atomic.Bool   // a goodbye has come
-	done chan struct{} // closed when the reader ended
-	err  error         // why, once done is closed
+	bye  atomic.Bool   // after a goodbye frame
+	done chan struct{} // closed when the connection has ended
+	err  error         // the reason, after done is closed
 
 	mu      sync.Mutex
-	waiting map[string]chan Frame // by id: replies
+	waiting map[string]chan Frame // by request id: gets the reply
 	subs    map[string]func(Frame)
 	next    int
 }
@@ -80,7 +94,7 @@ func Dial(ctx context.Context, url, client string, hello map[string]any) (*Sessi
 	}
 	if s.Welcome.Op != "welcome" {
 		s.Close()
-		return nil, fmt.Errorf("hello was answered by %s %s: %s", s.Welcome.Op, s.Welcome.Code, s.Welcome.Message)
+		return nil, fmt.Errorf("the reply to hello is %s %s: %s", s.Welcome.Op, s.Welcome.Code, s.Welcome.Message)
 	}
 	return s, nil
 }
@@ -92,20 +106,21 @@ func merge(a, b map[string]any) map[string]any {
 	return a
 }
 
-// Close cuts the connection and waits for the reader.
+// Close cuts the connection and waits until the reader has ended.
 func (s *Session) Close() {
 	s.conn.CloseNow()
 	<-s.done
 }
 
-// Done is closed when the connection has ended; Err then says why.
+// Done returns a channel that is closed when the connection has ended. [Session.Err]
+// then returns the reason.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
-// Leaving tells whether the gateway has said goodbye: it answers what it has,
-// and new requests go elsewhere.
+// Leaving reports whether the gateway has sent goodbye. It still replies to open
+// requests; send new ones to another gateway.
 func (s *Session) Leaving() bool { return s.bye.Load() }
 
-// Err is why the connection ended.
+// Err waits for the end of the connection and returns its reason.
 func (s *Session) Err() error { <-s.done; return s.err }
 
 func (s *Session) read() {
@@ -119,7 +134,7 @@ func (s *Session) read() {
 		for text := range bytes.SplitSeq(message, []byte("\n")) {
 			var f Frame
 			if err := json.Unmarshal(text, &f); err != nil {
-				s.err = fmt.Errorf("a frame is no JSON: %q: %w", text, err)
+				s.err = fmt.Errorf("a frame is not JSON: %q: %w", text, err)
 				s.conn.CloseNow()
 				return
 			}
@@ -139,7 +154,7 @@ func (s *Session) dispatch(f Frame) {
 		handler = nil
 		for id, h := range s.subs {
 			g := f
-			for _, b := range f.Behind { // not everything was sent to this one
+			for _, b := range f.Behind { // its events up to f.Cursor are not all sent
 				if b.Sub == id {
 					g.Cursor = b.Cursor
 				}
@@ -156,7 +171,7 @@ func (s *Session) dispatch(f Frame) {
 	}
 }
 
-// Start sends a request and returns where its reply will arrive.
+// Start sends a request and returns a channel that gets its reply.
 func (s *Session) Start(ctx context.Context, frame map[string]any) (<-chan Frame, error) {
 	reply := make(chan Frame, 1)
 	s.mu.Lock()
@@ -169,7 +184,7 @@ func (s *Session) Start(ctx context.Context, frame map[string]any) (<-chan Frame
 	s.waiting[id] = reply
 	text, err := json.Marshal(frame)
 	if err == nil {
-		err = s.conn.Write(ctx, websocket.MessageText, text) // under the lock: requests leave in the order of the calls
+		err = s.conn.Write(ctx, websocket.MessageText, text) // under the lock, so that requests are sent in the order of calls
 	}
 	s.mu.Unlock()
 	return reply, err
@@ -196,7 +211,27 @@ func (s *Session) Call(ctx context.Context, frame map[string]any) (Frame, error)
 	}
 }
 
-// Subscribe begins a subscription; handler gets its frames, on the reader.
+// Send sends a frame that has no reply.
+func (s *Session) Send(ctx context.Context, frame map[string]any) error {
+	text, err := json.Marshal(frame)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn.Write(ctx, websocket.MessageText, text)
+}
+
+// Consume makes the session a member of a consumer group. The reader calls handler with
+// its frames.
+func (s *Session) Consume(ctx context.Context, id, group, member string, window int, handler func(Frame)) (Frame, error) {
+	s.mu.Lock()
+	s.subs[id] = handler
+	s.mu.Unlock()
+	return s.Call(ctx, map[string]any{"op": "consume", "id": id, "group": group, "member": member, "window": window})
+}
+
+// Subscribe starts a subscription. The reader calls handler with its frames.
 func (s *Session) Subscribe(ctx context.Context, id string, frame map[string]any, handler func(Frame)) (Frame, error) {
 	s.mu.Lock()
 	s.subs[id] = handler
@@ -204,14 +239,14 @@ func (s *Session) Subscribe(ctx context.Context, id string, frame map[string]any
 	return s.Call(ctx, merge(map[string]any{"op": "subscribe", "id": id}, frame))
 }
 
-// Client follows the protocol across gateways: what a client library does
-// about lost connections and unknown outcomes.
+// Client uses several gateways as the protocol describes. Like a client library,
+// it handles lost connections and unknown outcomes.
 type Client struct {
 	ID   string
 	URLs []string
 
-	// Retries counts commands that were sent again, Errors the answers that
-	// asked for it.
+	// Retries counts repeated commands. Errors counts the replies that asked for
+	// a repetition.
 	Retries, Errors atomic.Int64
 
 	mu      sync.Mutex
@@ -219,7 +254,7 @@ type Client struct {
 	at      int
 }
 
-// Connected returns a session, dialling the next gateway if there is none.
+// Connected returns the open session, or connects to the next gateway.
 func (c *Client) Connected(ctx context.Context) (*Session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -242,7 +277,7 @@ func (c *Client) Connected(ctx context.Context) (*Session, error) {
 			return s, nil
 		}
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("no gateway: %w", err)
+			return nil, fmt.Errorf("no gateway accepts a session: %w", err)
 		}
 		if err := pause(ctx, 10*time.Millisecond); err != nil {
 			return nil, err
@@ -250,7 +285,7 @@ func (c *Client) Connected(ctx context.Context) (*Session, error) {
 	}
 }
 
-// Leave cuts the current session; the next command connects elsewhere.
+// Leave cuts the current session. The next command connects to another gateway.
 func (c *Client) Leave() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,7 +295,7 @@ func (c *Client) Leave() {
 	}
 }
 
-// leave cuts a session, if it is still the current one.
+// leave cuts a session, and forgets it if it is the current one.
 func (c *Client) leave(s *Session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -270,28 +305,28 @@ func (c *Client) leave(s *Session) {
 	s.Close()
 }
 
-// answerWithin is how long a client waits for an answer before it takes its
-// gateway for dead: longer than a command may take by default.
-const answerWithin = 7 * time.Second
+// replyWithin is the time without a reply after which a client leaves its gateway:
+// longer than the default timeout of commands.
+const replyWithin = 7 * time.Second
 
-// ErrRefused is an answer that no retry changes.
+// ErrRefused is an error reply for which a retry is useless.
 type ErrRefused struct{ Frame Frame }
 
 func (e *ErrRefused) Error() string {
 	return fmt.Sprintf("%s %s: %s", e.Frame.Code, e.Frame.Reason, e.Frame.Message)
 }
 
-// Do sends a command until its outcome is known, always with the same key, as
-// the protocol says: after a lost connection or retry "same_key" at once,
-// after "later" a moment later.
+// Do sends a command with the same key until its outcome is known. It retries
+// immediately after a lost connection or retry "same_key", and after 5 ms for
+// retry "later".
 func (c *Client) Do(ctx context.Context, aggregate, command, key string, data any) (Frame, error) {
 	return c.DoFrame(ctx, map[string]any{"aggregate": aggregate, "command": command, "key": key, "data": data})
 }
 
-// DoFrame does what Do does with a command frame that says more; op and id are
-// set here.
+// DoFrame is like [Client.Do] for a command frame with more fields. It sets op and
+// id.
 func (c *Client) DoFrame(ctx context.Context, frame map[string]any) (Frame, error) {
-	var last error // why the attempt before failed
+	var last error // of the previous attempt
 	for attempt := 0; ; attempt++ {
 		if attempt > 0 {
 			c.Retries.Add(1)
@@ -300,11 +335,11 @@ func (c *Client) DoFrame(ctx context.Context, frame map[string]any) (Frame, erro
 		if err != nil {
 			return Frame{}, errors.Join(err, last)
 		}
-		attempt, cancel := context.WithTimeout(ctx, answerWithin)
+		attempt, cancel := context.WithTimeout(ctx, replyWithin)
 		f, err := s.Call(attempt, merge(map[string]any{"op": "command"}, frame))
 		cancel()
 		if err != nil {
-			c.leave(s) // it may be a gateway that hangs
+			c.leave(s) // the gateway may hang
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -338,8 +373,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Follower is a subscription that survives its gateways: it resumes from its
-// last cursor, and checks what it is given.
+// Follower is a subscription that continues on other gateways: it resumes from its
+// last cursor. It checks the order of the events that it receives.
 type Follower struct {
 	ID     string
 	URLs   []string
@@ -350,16 +385,16 @@ type Follower struct {
 	Log string
 	// Reconnects counts connections after the first.
 	Reconnects int
-	// Cursor is the last one that the follower was given.
+	// Cursor is the last received cursor.
 	Cursor string
 
-	live     bool // the subscription of this connection is
+	live     bool // the subscription of this connection is live
 	position uint64
 	versions map[string]uint64
 }
 
-// Follow runs until ctx ends or the subscription is refused. A value on move
-// makes it leave for the next gateway.
+// Follow receives events until ctx ends, the subscription is refused or a promise
+// is broken. A value on move makes it connect to the next gateway.
 func (f *Follower) Follow(ctx context.Context, move <-chan struct{}) error {
 	if f.Cursor == "" {
 		f.Cursor = "0"
@@ -405,7 +440,7 @@ func (f *Follower) once(ctx context.Context, url string, move <-chan struct{}) e
 	}
 	failed := make(chan error, 1)
 	handler := func(frame Frame) {
-		if err := f.take(frame); err != nil {
+		if err := f.check(frame); err != nil {
 			select {
 			case failed <- err:
 			default:
@@ -419,7 +454,7 @@ func (f *Follower) once(ctx context.Context, url string, move <-chan struct{}) e
 	case answer.Op == "error" && answer.Retry == "no":
 		return &ErrRefused{answer}
 	case answer.Op != "subscribed":
-		return fmt.Errorf("subscribe was answered by %s %s: %s", answer.Op, answer.Code, answer.Message)
+		return fmt.Errorf("the reply to subscribe is %s %s: %s", answer.Op, answer.Code, answer.Message)
 	}
 	select {
 	case err := <-failed:
@@ -427,21 +462,21 @@ func (f *Follower) once(ctx context.Context, url string, move <-chan struct{}) e
 	case <-s.Done():
 		return s.Err()
 	case <-move:
-		return errors.New("moving on")
+		return errors.New("moved to the next gateway")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// take checks one frame against what came before: positions rise, versions
-// have no hole, nothing comes twice.
-func (f *Follower) take(frame Frame) error {
+// check checks a frame against the previous ones: positions increase, and the
+// versions of a stream have no gaps and no repeats.
+func (f *Follower) check(frame Frame) error {
 	switch frame.Op {
 	case "live":
 		f.Cursor, f.live = frame.Cursor, true
 		return nil
 	case "heartbeat":
-		if f.live { // else it does not vouch for this subscription
+		if f.live { // an earlier heartbeat does not cover this subscription
 			f.Cursor = frame.Cursor
 		}
 		return nil
@@ -452,10 +487,10 @@ func (f *Follower) take(frame Frame) error {
 		return nil
 	}
 	if frame.Position <= f.position {
-		return &Violation{fmt.Sprintf("position %d came after %d", frame.Position, f.position)}
+		return &Violation{fmt.Sprintf("position %d follows %d", frame.Position, f.position)}
 	}
 	if last := f.versions[frame.Stream]; frame.Version != last+1 {
-		return &Violation{fmt.Sprintf("%s: version %d came after %d", frame.Stream, frame.Version, last)}
+		return &Violation{fmt.Sprintf("%s: version %d follows %d", frame.Stream, frame.Version, last)}
 	}
 	f.position, f.versions[frame.Stream] = frame.Position, frame.Version
 	f.Cursor = strconv.FormatUint(frame.Position, 10)
@@ -463,5 +498,5 @@ func (f *Follower) take(frame Frame) error {
 	return nil
 }
 
-// WS makes the WebSocket URL of a node's URL.
+// WS returns the WebSocket URL for the URL of a node.
 func WS(url string) string { return "ws" + strings.TrimPrefix(url, "http") }

@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// Serve runs nodes in this process until stop, or the end of the test, and
-// returns their URLs once all of them are ready. That run fails fails the test.
+// Serve runs nodes in this process until stop is called or the test ends. It
+// returns their URLs when all nodes are ready. If run returns an error, the test
+// fails.
 func Serve(t *testing.T, nodes int, run func(ctx context.Context, ready func(url string)) error) (urls []string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -1,5 +1,5 @@
-// Package harness runs real Ganglion processes for tests and benchmarks, and
-// talks to them as a client does that follows the protocol.
+// Package harness runs Ganglion processes for tests and benchmarks, and has a
+// client that follows the protocol.
 package harness
 
 import (
@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,23 +18,35 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 	"github.com/ganglion-es/ganglion/node"
 )
 
-// readyWithin is how long a process has until its ready line; a fresh one
-// takes well under a second, but machines are busy.
+// readyWithin bounds the time until a process prints its ready line. A process
+// needs less than a second, unless the machine is busy.
 const readyWithin = 60 * time.Second
 
-// Build builds the binary into a folder of the test process's own; with the
-// race detector when race is set.
-// Tags are those of the build.
+// RaceOptions is the value of GORACE for processes with the race detector: they
+// end at the first data race, and do not sleep for 1 s before they exit with 0.
+const RaceOptions = "halt_on_error=1 atexit_sleep_ms=0"
+
+// Build builds the ganglion binary in dir with the given build tags, and with
+// the race detector if race is set.
 func Build(dir string, race bool, tags ...string) (string, error) {
+	const module = "github.com/ganglion-es/ganglion"
+	// Build in the root module. A caller outside the workspace, such as bench,
+	// requires other versions.
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return "", fmt.Errorf("go list -m %s: %w", module, err)
+	}
 	binary := filepath.Join(dir, strings.Join(append([]string{"ganglion"}, tags...), "-"))
 	args := []string{"build", "-o", binary, "-tags", strings.Join(tags, ",")}
 	if race {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "github.com/ganglion-es/ganglion/cmd/ganglion")...)
+	cmd := exec.Command("go", append(args, "./cmd/ganglion")...)
+	cmd.Dir = strings.TrimSpace(string(root))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -53,7 +64,7 @@ type Node struct {
 	err  error
 }
 
-// output keeps what a process wrote.
+// output keeps the output of a process.
 type output struct {
 	mu    sync.Mutex
 	buf   bytes.Buffer
@@ -72,9 +83,8 @@ func (o *output) String() string {
 	return o.buf.String()
 }
 
-// Start runs the binary and waits for as many ready lines as there are nodes
-// in it. The process is killed at the end of the test, and its output shown
-// when the test failed.
+// Start runs the binary and waits for the ready lines of its nodes. The process is
+// killed at the end of the test, which logs its output if it failed.
 func Start(t testing.TB, binary string, nodes int, args ...string) *Node {
 	t.Helper()
 	n := Spawn(t, binary, args...)
@@ -94,12 +104,12 @@ func Start(t testing.TB, binary string, nodes int, args ...string) *Node {
 	return n
 }
 
-// Spawn runs the binary and waits for nothing.
+// Spawn runs the binary without waiting for a ready line.
 func Spawn(t testing.TB, binary string, args ...string) *Node {
 	t.Helper()
 	n := &Node{t: t, out: &output{lines: make(chan string, 1024)}, done: make(chan struct{})}
 	n.cmd = exec.Command(binary, args...)
-	n.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	n.cmd.Env = append(os.Environ(), "GORACE="+RaceOptions)
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	n.cmd.Stderr = n.out
 	stdout, err := n.cmd.StdoutPipe()
@@ -109,9 +119,12 @@ func Spawn(t testing.TB, binary string, args ...string) *Node {
 	started := make(chan error, 1)
 	go func() {
 		defer close(n.done)
-		// The death signal follows the thread that started the process, so
-		// this goroutine keeps its thread for as long as the process lives.
+		// The kernel sends Pdeathsig when the thread that started the process ends,
+		// so this goroutine keeps its thread during the life of the process. It
+		// unlocks the thread at the end, because a goroutine that ends locked ends
+		// its thread, which may have started other programs.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		err := n.cmd.Start()
 		started <- err
 		if err != nil {
@@ -122,7 +135,7 @@ func Spawn(t testing.TB, binary string, args ...string) *Node {
 			fmt.Fprintln(n.out, lines.Text())
 			select {
 			case n.out.lines <- lines.Text():
-			default: // nobody waits for more
+			default: // Start has returned
 			}
 		}
 		n.err = n.cmd.Wait()
@@ -133,7 +146,7 @@ func Spawn(t testing.TB, binary string, args ...string) *Node {
 	t.Cleanup(func() {
 		n.Kill()
 		out := n.out.String()
-		if strings.Contains(out, "DATA RACE") || strings.Contains(out, "panic:") {
+		if strings.Contains(out, "DATA RACE") || strings.Contains("\n"+out, "\npanic:") {
 			t.Errorf("ganglion %s:\n%s", strings.Join(args, " "), out)
 		} else if t.Failed() {
 			t.Logf("ganglion %s:\n%s", strings.Join(args, " "), tail(out, 60))
@@ -147,9 +160,9 @@ func tail(s string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// Kill ends the process at once, as kill -9 does, and waits for its end.
+// Kill ends the process with SIGKILL and waits until it has ended.
 func (n *Node) Kill() {
-	_ = n.cmd.Process.Kill() // it may have ended
+	_ = n.cmd.Process.Kill() // it may have ended already
 	<-n.done
 }
 
@@ -161,7 +174,7 @@ func (n *Node) Signal(s syscall.Signal) {
 	}
 }
 
-// Wait waits for the end of the process and returns its exit code.
+// Wait waits until the process has ended and returns its exit status.
 func (n *Node) Wait() int {
 	n.t.Helper()
 	select {
@@ -172,10 +185,10 @@ func (n *Node) Wait() int {
 	return n.cmd.ProcessState.ExitCode()
 }
 
-// Output is everything the process has written so far.
+// Output returns the output of the process so far.
 func (n *Node) Output() string { return n.out.String() }
 
-// Running tells whether the process still runs.
+// Running reports whether the process is running.
 func (n *Node) Running() bool {
 	select {
 	case <-n.done:
@@ -185,10 +198,10 @@ func (n *Node) Running() bool {
 	}
 }
 
-// HTTP is a client that leaves no connection behind.
+// HTTP is a client that keeps no idle connections.
 var HTTP = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// Status asks a node for its view of the cluster.
+// Status returns a node's view of the cluster.
 func Status(url string) (node.ClusterStatus, error) {
 	var s node.ClusterStatus
 	resp, err := HTTP.Get(url + "/v1/cluster")
@@ -199,9 +212,9 @@ func Status(url string) (node.ClusterStatus, error) {
 	return s, json.NewDecoder(resp.Body).Decode(&s)
 }
 
-// Eventually waits until condition holds, asking again and again; when it
-// still does not after a minute, the test ends with what it said last. On a
-// machine that is so busy that it was hardly asked by then, it is asked on.
+// Eventually calls condition every 20 ms until it returns nil. The test fails
+// with the last error after a minute and at least 100 calls, which take longer
+// than a minute on a busy machine.
 func Eventually(t testing.TB, what string, condition func() error) {
 	t.Helper()
 	const atLeast = 100 // times
@@ -218,13 +231,20 @@ func Eventually(t testing.TB, what string, condition func() error) {
 	t.Fatalf("%s: %v", what, err)
 }
 
-// FreePort returns a TCP port that was free a moment ago.
-func FreePort(t testing.TB) int {
+// FreePorts returns the first of n consecutive ports of 127.0.0.1, for servers that
+// must know their port before they start, or keep it when they start again. No
+// other test gets them.
+func FreePorts(t testing.TB, n int) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	first, err := ports.Reserve(n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return first
+}
+
+// FreeAddress returns 127.0.0.1 with a port of FreePorts.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	return fmt.Sprint("127.0.0.1:", FreePorts(t, 1))
 }

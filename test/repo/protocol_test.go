@@ -6,7 +6,6 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,25 +13,20 @@ import (
 	"testing"
 )
 
-// TestEveryRowOfTheProtocolHasATest reads docs/protocol.md, and the comments
-// of tests. A test names the rows that it shows in its comment, on lines of
-// the form
+// TestEveryRowOfTheProtocolHasATest compares docs/protocol.md with the comments of
+// tests. A test names rows of the page in lines of its doc comment:
 //
 //	// protocol: client hello, gateway welcome, error forbidden, close 4001
 //	// protocol: http POST /v1/commands, status 409
 //	// protocol: rule Exactly once
 //
-// where a rule is the beginning of a list item. A row without a test fails,
-// and so does a name without a row.
+// A rule is the start of a list item. The test fails if a row has no test, or if a
+// comment names a row that the page does not have.
 func TestEveryRowOfTheProtocolHasATest(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("docs/protocol.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := protocolRows(string(page))
+	rows := protocolRows(readText(t, "docs/protocol.md"))
 	if len(rows) < 60 {
-		t.Fatalf("only %d rows were found: %q", len(rows), rows)
+		t.Fatalf("found only %d rows: %q", len(rows), rows)
 	}
 	shown := map[string]bool{}
 	for name, by := range namedRows(t) {
@@ -43,12 +37,12 @@ func TestEveryRowOfTheProtocolHasATest(t *testing.T) {
 			}
 		}
 		if !found {
-			t.Errorf("%s names %q, which docs/protocol.md does not have", by, name)
+			t.Errorf("%s names %q, which is not in docs/protocol.md", by, name)
 		}
 	}
 	for _, row := range rows {
 		if !shown[row] {
-			t.Errorf("no test names '%.60s'", row)
+			t.Errorf("no test names '%.60s': add a comment '// protocol: …' to a test", row)
 		}
 	}
 }
@@ -57,41 +51,30 @@ var (
 	quoted    = regexp.MustCompile("`([^`]+)`")
 	number    = regexp.MustCompile(`\b[0-9]{3,4}\b`)
 	endpoint  = regexp.MustCompile("`((?:GET|POST) /v1/[^`?]*)")
-	aside     = regexp.MustCompile(`\([^)]*\)`)
 	statusRow = regexp.MustCompile(`(?s)Statuses: (.*?)\.\n`)
 )
 
-// protocolRows finds what the page promises: rows of its tables, codes, list
-// items, endpoints and statuses.
+// protocolRows returns the rows of the page: table rows, codes, list items,
+// endpoints and statuses.
 func protocolRows(page string) []string {
 	rows := map[string]bool{}
 	for _, section := range strings.Split(page, "\n## ") {
 		title, text, _ := strings.Cut(section, "\n")
-		side := map[string]string{"Client to gateway": "client ", "Gateway to client": "gateway "}[title]
+		side := map[string]string{
+			"Client to gateway": "client ", "Gateway to client": "gateway ",
+			"Codes of `error`": "error ", "Close codes": "close ",
+		}[title]
 		for line := range strings.Lines(text) {
 			cells := strings.Split(line, "|")
 			if side == "" || len(cells) < 3 {
 				continue
 			}
-			for _, op := range quoted.FindAllStringSubmatch(cells[1], -1) {
-				rows[side+op[1]] = true
+			for _, name := range quoted.FindAllStringSubmatch(cells[1], -1) {
+				rows[side+name[1]] = true
 			}
 		}
 		for _, item := range strings.Split("\n"+text, "\n- ")[1:] {
 			rows["rule "+strings.NewReplacer("*", "", "`", "", "\n", " ").Replace(item)] = true
-		}
-		for paragraph := range strings.SplitSeq(text, "\n\n") {
-			paragraph = strings.TrimSpace(paragraph)
-			if codes, ok := strings.CutPrefix(paragraph, "Codes of `error`:"); ok {
-				for _, code := range quoted.FindAllStringSubmatch(aside.ReplaceAllString(codes, ""), -1) {
-					rows["error "+code[1]] = true
-				}
-			}
-			if codes, ok := strings.CutPrefix(paragraph, "Close codes:"); ok {
-				for _, code := range number.FindAllString(codes, -1) {
-					rows["close "+code] = true
-				}
-			}
 		}
 		for _, e := range endpoint.FindAllStringSubmatch(text, -1) {
 			rows["http "+e[1]] = true
@@ -105,7 +88,7 @@ func protocolRows(page string) []string {
 	return slices.Sorted(maps.Keys(rows))
 }
 
-// namedRows are the rows that tests say they show, and one test for each.
+// namedRows returns the rows that tests name, each with the name of one test.
 func namedRows(t *testing.T) map[string]string {
 	named := map[string]string{}
 	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
@@ -131,7 +114,7 @@ func namedRows(t *testing.T) map[string]string {
 				if !ok {
 					continue
 				}
-				if strings.HasPrefix(names, "rule ") { // may have commas of its own
+				if strings.HasPrefix(names, "rule ") { // a rule may contain commas
 					named[names] = f.Name.Name
 					continue
 				}

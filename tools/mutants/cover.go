@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// lines holds, by file name, the lines that tests reach.
+// lines has the numbers of the lines that tests reach, by file name.
 type lines map[string]map[int]bool
 
 func (l lines) has(file string, line int) bool { return l[file][line] }
 
-// readCover reads the lines of pkg that a coverage profile shows as reached.
+// readCover returns the lines of pkg that a coverage profile shows as reached.
 func readCover(profile, pkg string) (lines, error) {
 	text, err := os.ReadFile(profile)
 	if err != nil {

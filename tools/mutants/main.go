@@ -1,16 +1,15 @@
-// Command mutants measures how well the tests of a package find faults. It
-// plants one small fault at a time (a negated condition, a bound off by one, a
-// dropped statement), runs the package's own tests against it, and lists the
-// faults that no test noticed.
+// Command mutants measures how well the tests of a package find faults. It plants
+// one small fault at a time (a negated condition, an off-by-one bound, a dropped
+// statement), runs the tests of the package, and lists the faults that they miss.
 //
 // Usage: go run ./tools/mutants -pkg ./router [-n 40] [-seed 1] [-limit 10m] [-run REGEXP]
 //
-// The working tree stays as it is: a mutated file reaches the compiler through
-// -overlay. Each mutant costs one compilation of the package and one run of
-// its tests, so a run takes a random sample and ends at -limit. The race
+// It does not change the working tree: the compiler reads a mutated file through
+// -overlay. Each mutant costs one compilation of the package and one run of its
+// tests, so the command tests a random sample and stops at -limit. The race
 // detector and go vet are off. Survivors need judgement: many are equivalent to
-// the original or touch only log lines. The exit status is 0 whatever survives,
-// 1 if nothing could be measured.
+// the original or affect only log lines. The exit status is 1 if the package could
+// not be measured, and otherwise 0, with or without survivors.
 package main
 
 import (
@@ -33,7 +32,7 @@ import (
 
 type options struct {
 	pkg, run string
-	n        int
+	n        int // number of mutants to run
 	seed     uint64
 	limit    time.Duration
 }
@@ -41,13 +40,13 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.pkg, "pkg", "", "package to mutate, such as ./router")
-	flag.StringVar(&o.run, "run", "", "run only tests that match this regular expression")
+	flag.StringVar(&o.run, "run", "", "run only tests that match this regular `expression`")
 	flag.IntVar(&o.n, "n", 40, "number of mutants to run")
-	flag.Uint64Var(&o.seed, "seed", 1, "seed of the sample: the same seed draws the same mutants from the same code")
+	flag.Uint64Var(&o.seed, "seed", 1, "`seed` of the sample: the same seed selects the same mutants of the same code")
 	flag.DurationVar(&o.limit, "limit", 10*time.Minute, "time after which no further mutant is run")
 	flag.Parse()
 	if o.pkg == "" || flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "mutants: name one package: -pkg ./router")
+		fmt.Fprintln(os.Stderr, "mutants: name one package, such as -pkg ./router")
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -64,7 +63,7 @@ type source struct {
 	GoFiles         []string
 }
 
-// measure runs a sample of the package's mutants and reports on out.
+// measure runs a sample of the package's mutants and writes a report to out.
 func measure(ctx context.Context, o options, out io.Writer) error {
 	src, err := load(ctx, o.pkg)
 	if err != nil {
@@ -95,7 +94,7 @@ func measure(ctx context.Context, o options, out io.Writer) error {
 	unreached -= len(all)
 	rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 
-	fmt.Fprintf(out, "%s: %d possible mutants, %d more on lines that its own tests do not reach; running up to %d within %v\n",
+	fmt.Fprintf(out, "%s: %d possible mutants, %d more on lines that its tests do not reach; running up to %d within %v\n",
 		o.pkg, len(all), unreached, o.n, o.limit)
 	end := began.Add(o.limit)
 	counts := map[verdict]int{}
@@ -124,7 +123,7 @@ func measure(ctx context.Context, o options, out io.Writer) error {
 	return nil
 }
 
-// load asks the go command which files the package has.
+// load finds the files of the package.
 func load(ctx context.Context, pkg string) (source, error) {
 	var src source
 	cmd := exec.CommandContext(ctx, "go", "list", "-json=ImportPath,Dir,GoFiles", pkg)
@@ -138,26 +137,26 @@ func load(ctx context.Context, pkg string) (source, error) {
 		return src, err
 	}
 	if decoder.More() {
-		return src, fmt.Errorf("%s names several packages: name one", pkg)
+		return src, fmt.Errorf("%s matches several packages: give one", pkg)
 	}
 	return src, nil
 }
 
-// goTest runs tests with the flags that all runs share.
+// goTest runs go test with the flags that all runs share.
 func goTest(ctx context.Context, o options, args ...string) (string, error) {
 	all := append([]string{"test", "-count=1", "-vet=off", "-failfast", "-run=" + cmp.Or(o.run, ".")}, args...)
 	cmd := exec.CommandContext(ctx, "go", all...)
-	cmd.WaitDelay = time.Second // a server that a test left behind may hold the pipe
+	cmd.WaitDelay = time.Second // a process that a test left behind may keep the pipe open
 	text, err := cmd.CombinedOutput()
 	return string(text), err
 }
 
-// verdict is what the tests made of a mutant.
+// verdict is the result of the tests with a mutant.
 type verdict int
 
 const (
 	killed   verdict = iota // a test failed
-	hung                    // the tests passed their time limit
+	hung                    // the tests exceeded their time limit
 	survived                // all tests passed
 	invalid                 // the mutant does not compile
 )

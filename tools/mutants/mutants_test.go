@@ -9,8 +9,8 @@ import (
 
 const goMod = "module example.com/limit\n\ngo 1.26\n"
 
-// program has a function that its test checks, one whose test ignores the
-// result, and one that no test calls.
+// program has three functions: the test of the first checks the result, the test
+// of the second ignores it, and the third has no test.
 const program = `package limit
 
 func Within(n, most int) bool { return n <= most }
@@ -50,7 +50,7 @@ func inModule(t *testing.T, files map[string]string) {
 	}
 }
 
-func TestSurvivorsAreListedAndTheTreeStays(t *testing.T) {
+func TestSurvivorsAreListedAndSourceIsUnchanged(t *testing.T) {
 	inModule(t, map[string]string{"go.mod": goMod, "limit.go": program, "limit_test.go": programTest})
 	var out strings.Builder
 	if err := measure(t.Context(), options{pkg: ".", n: 100, limit: time.Hour}, &out); err != nil {
@@ -58,7 +58,7 @@ func TestSurvivorsAreListedAndTheTreeStays(t *testing.T) {
 	}
 	got := out.String()
 	for _, line := range []string{
-		".: 3 possible mutants, 1 more on lines that its own tests do not reach",
+		".: 3 possible mutants, 1 more on lines that its tests do not reach",
 		"survived  limit.go:6: column 5: n > most became !(n > most)",
 		"survived  limit.go:6: column 7: > became >=",
 		"1 killed, 0 timed out, 2 survived",

@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// mutant is one file with one fault.
+// mutant is a source file with one fault.
 type mutant struct {
 	file, what string
 	line       int
 	text       []byte
 }
 
-// swapped has the operators that take each other's place.
+// swapped has a replacement for each operator.
 var swapped = map[token.Token]token.Token{
 	token.EQL: token.NEQ, token.NEQ: token.EQL,
 	token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
@@ -27,8 +27,7 @@ var swapped = map[token.Token]token.Token{
 	token.INC: token.DEC, token.DEC: token.INC,
 }
 
-// mutants returns every fault that can be planted in the package. Generated
-// files are left out.
+// mutants returns all mutants of the package, except those of generated files.
 func (src source) mutants() ([]mutant, error) {
 	var all []mutant
 	for _, name := range src.GoFiles {
@@ -59,7 +58,7 @@ type planter struct {
 	mutants []mutant
 }
 
-// visit plants the faults of one node.
+// visit adds the mutants of one node.
 func (p *planter) visit(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.BinaryExpr:
@@ -90,7 +89,8 @@ func (p *planter) visit(n ast.Node) bool {
 	return true
 }
 
-// drop plants a missing statement for each call, defer and assignment in list.
+// drop adds a mutant without the statement for each call, defer, send and
+// assignment in list.
 func (p *planter) drop(list []ast.Stmt) {
 	for _, s := range list {
 		switch s := s.(type) {
@@ -104,7 +104,7 @@ func (p *planter) drop(list []ast.Stmt) {
 	}
 }
 
-// hideError makes a returned error nil.
+// hideError adds a mutant that returns nil instead of err.
 func (p *planter) hideError(n *ast.ReturnStmt) {
 	if len(n.Results) == 0 {
 		return
@@ -118,7 +118,7 @@ func (p *planter) source(n ast.Node) string {
 	return string(p.text[p.set.Position(n.Pos()).Offset:p.set.Position(n.End()).Offset])
 }
 
-// replace adds the mutant that has with in place of the text from..to.
+// replace adds a mutant in which the text between from and to is replaced by with.
 func (p *planter) replace(from, to token.Pos, with string) {
 	start, end := p.set.Position(from), p.set.Position(to)
 	text := string(p.text[:start.Offset]) + with + string(p.text[end.Offset:])

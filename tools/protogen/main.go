@@ -1,7 +1,7 @@
-// Command protogen turns .proto files into Go, in pure Go: protocompile parses
-// them, and the pinned protoc-gen-go and protoc-gen-go-grpc write the code
-// beside them. It stands in for protoc, which a machine with Go and make does
-// not have.
+// Command protogen generates Go from .proto files. It replaces protoc, so that
+// generating code needs only Go and make. The package protocompile parses the
+// files, and the pinned protoc-gen-go and protoc-gen-go-grpc generate the code,
+// which protogen writes into the folder of the .proto file.
 //
 // Usage: go tool protogen FILE.proto …
 package main

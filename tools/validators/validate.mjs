@@ -1,9 +1,9 @@
-// Checks what Ganglion publishes with the tools of those who will read it.
+// Checks the published documents and the client package with public tools.
 //
-//   node validate.mjs PACKED.tgz    PACKED.tgz is the package that scripts/client-js.sh packs
+//   node validate.mjs PACKED.tgz    PACKED.tgz is made by scripts/client-js.sh pack
 //
-// Each check prints what is wrong; the exit code is 1 if any did. A warning is
-// a fault too.
+// Each check prints its faults. A warning is a fault too. The exit status is 1 if there
+// is a fault.
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -59,7 +59,7 @@ await check("ajv, domain/api/schema.json", () => {
   const Ajv = require("ajv/dist/2020").default;
   const ajv = new Ajv({ strict: true, allErrors: true });
   require("ajv-formats").default(ajv);
-  ajv.addKeyword({ keyword: "aggregates", schemaType: "object" }); // says what there is; it validates nothing
+  for (const keyword of ["aggregates", "queries"]) ajv.addKeyword({ keyword, schemaType: "object" }); // lists, which validate nothing
   const schema = JSON.parse(readFileSync(join(root, "domain/api/schema.json")));
   ajv.addSchema(schema, "application");
   const wrong = [];
@@ -82,7 +82,7 @@ await check("@arethetypeswrong/cli, client/js", () => {
   return [];
 });
 
-// Code that public generators make of the documents compiles.
+// The code that public generators create from the documents must compile.
 const generated = [];
 await check("openapi-typescript, proto/openapi.yaml", () => {
   const file = join(out, "openapi.ts");
@@ -90,7 +90,7 @@ await check("openapi-typescript, proto/openapi.yaml", () => {
   generated.push(file);
   return [];
 });
-const application = "domain/api/asyncapi.yaml"; // it has all of proto/asyncapi.yaml
+const application = "domain/api/asyncapi.yaml"; // includes proto/asyncapi.yaml
 await check(`@asyncapi/modelina, ${application}`, async () => {
   const { TypeScriptGenerator } = require("@asyncapi/modelina");
   const generator = new TypeScriptGenerator({ modelType: "interface" });
@@ -102,7 +102,7 @@ await check(`@asyncapi/modelina, ${application}`, async () => {
   }
   return models.length > 10 ? [] : [`only ${models.length} models were generated`];
 });
-await check("tsc, what was generated", () => {
+await check("tsc, generated code", () => {
   const compilerOptions = { noEmit: true, strict: true, skipLibCheck: true, types: [], lib: ["es2022"], target: "es2022", module: "esnext", moduleResolution: "bundler" };
   writeFileSync(join(out, "tsconfig.json"), JSON.stringify({ compilerOptions, files: generated }));
   bin("tsc", "-p", out);

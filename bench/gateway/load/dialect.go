@@ -6,32 +6,34 @@ import (
 	"strconv"
 )
 
-// A Dialect is how one server is spoken to.
+// A Dialect is the protocol of one server.
 type Dialect struct {
-	// Path is where its WebSocket is.
+	// Path is the path of its WebSocket.
 	Path string
-	// Greeting is what a session says first, "" if nothing.
+	// Greeting is the first message of a session; nil if there is none.
 	Greeting func(session int) string
-	// Subscribe asks for what a topic gets from now on, or for what came
-	// after a version when resume is set.
+	// Subscribe asks for the new events of a topic or, to resume, for the events
+	// after a version.
 	Subscribe func(slot int, topic string, resume bool, after uint64) string
-	// Subscribed is in the answer to Subscribe, and in nothing else that comes
-	// before it.
+	// Subscribed is a part of the reply to Subscribe, and of no earlier message.
 	Subscribed []byte
-	// An event has Mark in it, once, and its version follows Before, which
-	// comes after Mark.
+	// An event contains Mark once. Its version follows Mark or, if Before is not
+	// nil, the next Before after Mark.
 	Mark, Before []byte
-	// Publish appends the request to publish n events to a topic; id is a
-	// number that was not used before on this connection.
+	// Skips is true if a version may follow an older one than its predecessor, since
+	// it replaces those between.
+	Skips bool
+	// Publish appends the request to publish n events to a topic. The id is
+	// unique on the connection.
 	Publish func(dst []byte, id uint64, topic string, n int) []byte
-	// Answers is in the answer to each Publish; nil when there are none and
-	// Publish goes over a bare connection.
-	Answers []byte
-	// Refused is in a message that says no.
+	// Replied is a part of the reply to each Publish. If it is nil there are no
+	// replies, and Publish uses a plain TCP connection.
+	Replied []byte
+	// Refused is a part of error replies.
 	Refused []byte
 }
 
-// Dialects are the servers that there are.
+// Dialects has the protocols of all servers by name.
 var Dialects = map[string]*Dialect{
 	"ganglion": {
 		Path: "/v1/ws",
@@ -59,7 +61,7 @@ var Dialects = map[string]*Dialect{
 			dst = strconv.AppendInt(dst, int64(n), 10)
 			return append(dst, `},"timeout_ms":30000}`...)
 		},
-		Answers: []byte(`"op":"result"`),
+		Replied: []byte(`"op":"result"`),
 		Refused: []byte(`"op":"error"`),
 	},
 	"centrifuge": {
@@ -93,10 +95,24 @@ var Dialects = map[string]*Dialect{
 	},
 }
 
-// payload is what is published: as many bytes as the gateway's own event.
+// live is the dialect of ganglion with a live query instead of a stream. The
+// sessions of a topic ask the same question, whose row has the version as n.
+func live() *Dialect {
+	d := *Dialects["ganglion"]
+	d.Subscribe = func(slot int, topic string, _ bool, _ uint64) string {
+		return fmt.Sprintf(`{"op":"subscribe","id":"s%d","query":"tallies_of","data":{"name":%q}}`, slot, topic)
+	}
+	d.Mark, d.Before, d.Skips = []byte(`"op":"update"`), []byte(`"n":`), true
+	return &d
+}
+
+func init() { Dialects["live"] = live() }
+
+// payload is a published event, as long as an event of the gateway.
 const payload = `{"event":"added","data":{"by":1},"time":"2026-01-02T15:04:05.123456Z","cause":{"key":"0199b9a0-5c11-7cc3-98c4-dc0c0c07398f"}}`
 
-// appendPublish is the rivals' own way: a line that says what, and the data.
+// appendPublish appends a request in the rivals' form: a line with topic,
+// number and data.
 func appendPublish(dst []byte, _ uint64, topic string, n int) []byte {
 	dst = append(dst, topic...)
 	dst = append(dst, ' ')
@@ -106,9 +122,9 @@ func appendPublish(dst []byte, _ uint64, topic string, n int) []byte {
 	return append(dst, '\n')
 }
 
-// next finds the next event in what is left of a message: its version, and how
-// much of text it takes. It returns 0 when there is none, or when it is not
-// all there.
+// next finds the next event in text. It returns the event's version and the
+// number of bytes up to the end of the version, or zeros if text has no complete
+// event.
 func (d *Dialect) next(text []byte) (version uint64, n int) {
 	i := bytes.Index(text, d.Mark)
 	if i < 0 {

@@ -1,7 +1,7 @@
-// Package load is the client side of the gateway benchmark: many thousand
-// sessions in one process and one thread, on bare sockets, so that the clients
-// take little beside the server that they measure. Every session checks that
-// its versions have neither a hole nor a repeat.
+// Package load is the client side of the gateway benchmark: thousands of sessions
+// in one process and one thread, on plain sockets, so that clients need little
+// processor time compared with the measured server. Every session checks that its
+// versions have neither holes nor repeats.
 package load
 
 import (
@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loop waits for the sockets of all sessions and lets each read in turn. It is
-// used by one goroutine.
+// loop waits for the sockets of all sessions and reads from the ready ones. One goroutine uses it.
 type loop struct {
 	dialect *Dialect
 	server  unix.SockaddrInet4
@@ -23,12 +22,12 @@ type loop struct {
 	dialled int
 	buf     []byte
 	events  []unix.EpollEvent
-	now     time.Time // when the last wait ended
+	now     time.Time // the end of the last wait
 
-	slow    []*session // read in turns, not when there is something to read
-	next    int        // of slow
-	sip     time.Duration
-	sipFrom time.Time // when the next one is due
+	slow      []*session    // read in turns, not when data arrives
+	next      int           // index in slow
+	slowEvery time.Duration // between two reads of slow sessions
+	slowNext  time.Time     // time of the next read
 }
 
 func newLoop(d *Dialect, server unix.SockaddrInet4) (*loop, error) {
@@ -50,7 +49,7 @@ func (l *loop) add(s *session) error {
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)})
 }
 
-// watch waits for room to write too, or no more.
+// watch sets whether the loop also waits for room to write.
 func (l *loop) watch(s *session, room bool) error {
 	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}
 	if room {
@@ -59,7 +58,7 @@ func (l *loop) watch(s *session, room bool) error {
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_MOD, s.fd, &e)
 }
 
-// cut ends sessions without a word.
+// cut closes sessions without a close frame.
 func (l *loop) cut(list []*session) {
 	for _, s := range list {
 		_ = unix.Close(s.fd)
@@ -68,11 +67,11 @@ func (l *loop) cut(list []*session) {
 	l.slow = slices.DeleteFunc(l.slow, func(s *session) bool { return l.byFD[s.fd] != s })
 }
 
-// step waits at most so long for anything to read, and reads it.
+// step waits until a session has data to read, or for wait, and reads it.
 func (l *loop) step(wait time.Duration) error {
 	if len(l.slow) > 0 {
 		wait = min(wait, 5*time.Millisecond)
-		if err := l.sipAll(); err != nil {
+		if err := l.readSlow(); err != nil {
 			return err
 		}
 	}

@@ -11,32 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// session is one client: a socket and where it stands in what it reads. It
-// parses the least that tells events apart, without keeping messages, so that
-// ten thousand of them take little of a processor.
+// session is one client: a socket and the state of its parser. To make 10,000
+// sessions cheap, it keeps no messages and parses only versions of events.
 type session struct {
 	loop  *loop
 	fd    int
 	index int // in its group
 	group *group
 
-	open    bool   // the handshake is over
-	hello   []byte // the first message, sent as soon as it is
-	waiting int    // messages that Subscribed is still expected in
+	open    bool   // after the handshake
+	hello   []byte // the first message, sent after the handshake
+	waiting int    // expected messages that contain Subscribed
 
 	// The message that is being read.
-	left uint64 // bytes of the frame that are still to come
-	kept []byte // read, but not yet understood
+	left uint64 // unread bytes of the frame
+	kept []byte // read and not yet parsed
 
-	slot    int       // whose events come
-	seen    [2]uint64 // the newest version of each slot
-	answers int       // of a publisher: answers that are still to come
-	out     []byte    // of a publisher: what the socket had no room for
+	slot           int       // of the measured subscription
+	seen           [2]uint64 // the newest version of each slot
+	pendingReplies int       // pending replies of a publisher
+	out            []byte    // unsent bytes of a publisher
 }
 
-// dial opens a connection from one of many addresses of this machine, each of
-// which has its own ports. buffer is the kernel's for what arrives, in bytes, 0
-// being as much as it likes.
+// dial opens a connection from one of many addresses of this machine, since
+// each has its own ports. buffer is the size of the kernel's receive buffer in
+// bytes; 0 leaves it to the kernel.
 func dial(to unix.SockaddrInet4, from, buffer int) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -51,7 +50,7 @@ func dial(to unix.SockaddrInet4, from, buffer int) (fd int, err error) {
 	if err := errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
-		// A cut session leaves nothing behind that keeps its port.
+		// A cut session frees its port immediately.
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}),
 		unix.Bind(fd, &source),
 	); err != nil {
@@ -71,11 +70,11 @@ func dial(to unix.SockaddrInet4, from, buffer int) (fd int, err error) {
 const handshake = "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// connect begins a session. What it says first follows on the handshake.
+// connect opens a session. The first messages follow the handshake.
 func (l *loop) connect(g *group, index int, first ...string) (*session, error) {
 	buffer := 0
 	if g.trickles {
-		buffer = 2 * sipBytes
+		buffer = 2 * slowReadBytes
 	}
 	fd, err := dial(l.server, l.dialled, buffer)
 	if err != nil {
@@ -93,8 +92,8 @@ func (l *loop) connect(g *group, index int, first ...string) (*session, error) {
 	return s, s.write(fmt.Appendf(nil, handshake, l.dialect.Path, l.server.Port))
 }
 
-// appendText appends a text message as a client sends it. Its mask is zero: it
-// costs neither side anything, as the payload stays what it is.
+// appendText appends a text message of a client. Its mask is zero, which leaves
+// the payload as it is and costs neither side time.
 func appendText(dst, payload []byte) []byte { return appendFrame(dst, 0x81, payload) }
 
 func appendFrame(dst []byte, first byte, payload []byte) []byte {
@@ -112,7 +111,7 @@ func appendFrame(dst []byte, first byte, payload []byte) []byte {
 	return append(dst, payload...)
 }
 
-// write sends bytes; what finds no room waits for it.
+// write sends b, and keeps the rest if the socket has no room.
 func (s *session) write(b []byte) error {
 	if len(s.out) == 0 {
 		n, err := unix.Write(s.fd, b)
@@ -128,7 +127,7 @@ func (s *session) write(b []byte) error {
 	return s.loop.watch(s, true)
 }
 
-// flush sends what waits, now that there is room.
+// flush sends the kept bytes now that the socket has room.
 func (s *session) flush() error {
 	b := s.out
 	s.out = nil
@@ -140,10 +139,10 @@ func (s *session) flush() error {
 
 func (s *session) say(text string) error { return s.write(appendText(nil, []byte(text))) }
 
-// read reads once, as much as there is.
+// read reads once, up to the size of the buffer.
 func (s *session) read() error { return s.readUpTo(len(s.loop.buf)) }
 
-// readUpTo reads so many bytes at most, and understands what it can.
+// readUpTo reads at most the given number of bytes and parses them.
 func (s *session) readUpTo(most int) error {
 	buf := s.loop.buf
 	kept := copy(buf, s.kept)
@@ -157,7 +156,7 @@ func (s *session) readUpTo(most int) error {
 		return fmt.Errorf("session %d of %s was cut by the server", s.index, s.group.name)
 	}
 	s.group.bytes += n
-	used, err := s.take(buf[:kept+n])
+	used, err := s.parse(buf[:kept+n])
 	if err != nil {
 		return fmt.Errorf("session %d of %s: %w", s.index, s.group.name, err)
 	}
@@ -168,15 +167,15 @@ func (s *session) readUpTo(most int) error {
 	return nil
 }
 
-// lookahead is more than there is between the beginning of an event's mark and
-// the end of its version.
+// lookahead is longer than the text from the start of an event's mark to the
+// end of its version.
 const lookahead = 160
 
-// take understands what it can of what was read, and returns how much that is.
-func (s *session) take(b []byte) (used int, err error) {
+// parse parses b as far as possible and returns the number of parsed bytes.
+func (s *session) parse(b []byte) (used int, err error) {
 	if !s.open {
 		if s.group.raw {
-			s.answers -= bytes.Count(b, []byte("\n"))
+			s.pendingReplies -= bytes.Count(b, []byte("\n"))
 			return len(b), nil
 		}
 		end := bytes.Index(b, []byte("\r\n\r\n"))
@@ -207,7 +206,7 @@ func (s *session) take(b []byte) (used int, err error) {
 		}
 		part := rest[:min(uint64(len(rest)), s.left)]
 		whole := uint64(len(part)) == s.left
-		n, err := s.understand(part, whole)
+		n, err := s.events(part, whole)
 		if err != nil {
 			return used, err
 		}
@@ -219,8 +218,8 @@ func (s *session) take(b []byte) (used int, err error) {
 	}
 }
 
-// header reads a frame's header, and the whole of a control frame. It returns
-// 0 when not enough is there.
+// header parses the header of a frame, or a whole control frame. It returns 0
+// if b is too short.
 func (s *session) header(b []byte) (n int, err error) {
 	if len(b) < 2 {
 		return 0, nil
@@ -240,6 +239,7 @@ func (s *session) header(b []byte) (n int, err error) {
 		size = binary.BigEndian.Uint64(b[2:])
 	}
 	if opcode < 8 {
+		s.group.messages++
 		s.left = size
 		return n, nil
 	}
@@ -260,17 +260,17 @@ func (s *session) header(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// understand looks for events in a part of a message.
-func (s *session) understand(b []byte, whole bool) (used int, err error) {
+// events finds the events in a part of a message.
+func (s *session) events(b []byte, whole bool) (used int, err error) {
 	d := s.loop.dialect
 	if (s.waiting > 0 || s.group.publishes) && !whole {
-		return 0, nil // answers are small: wait for the whole
+		return 0, nil // replies are short: wait for the whole message
 	}
 	if whole && len(b) < 1<<10 && bytes.Contains(b, d.Refused) {
 		return 0, fmt.Errorf("refused: %s", b)
 	}
 	if s.group.publishes {
-		s.answers -= bytes.Count(b, d.Answers)
+		s.pendingReplies -= bytes.Count(b, d.Replied)
 		return len(b), nil
 	}
 	if s.waiting > 0 && bytes.Contains(b, d.Subscribed) {
@@ -293,15 +293,17 @@ func (s *session) understand(b []byte, whole bool) (used int, err error) {
 	return max(used, len(b)-lookahead), nil
 }
 
-// event checks that a version follows on the one before, and notes how long
-// ago it was published.
+// event checks that a version follows the previous one, and records the time
+// since its publication, and since that of the versions that it replaces.
 func (s *session) event(version uint64) error {
 	g := s.group
-	if last := s.seen[s.slot]; version != last+1 {
-		return fmt.Errorf("version %d came after %d", version, last)
+	last := s.seen[s.slot]
+	if version != last+1 && (!s.loop.dialect.Skips || version <= last) {
+		return fmt.Errorf("version %d follows %d", version, last)
 	}
 	s.seen[s.slot] = version
-	g.delivered++
+	g.delivered += int(version - last)
+	g.skipped += int(version - last - 1)
 	if !g.timing && !g.resuming {
 		return nil
 	}
@@ -312,8 +314,10 @@ func (s *session) event(version uint64) error {
 		}
 		return nil
 	}
-	if i := int(version-t.first) - 1; version > t.first && i < len(t.at) {
-		g.latency = append(g.latency, s.loop.now.Sub(t.at[i]))
+	for v := max(last, t.first) + 1; v <= version; v++ {
+		if i := int(v-t.first) - 1; i < len(t.at) {
+			g.latency = append(g.latency, s.loop.now.Sub(t.at[i]))
+		}
 	}
 	return nil
 }

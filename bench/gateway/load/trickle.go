@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sipBytes is what a slow session reads at once. Its socket takes little more
-// than twice that, so that what it has not read is the server's burden.
-const sipBytes = 1 << 10
+// slowReadBytes is the size of one read of a slow session. Its socket has room for
+// little more than twice that, so the server must hold the rest.
+const slowReadBytes = 1 << 10
 
-// openTrickle opens sessions that want all of their topics and read so many
-// bytes a second, whatever there is to read. It returns when each has seen
-// something. There is one such group at a time.
+// openTrickle opens sessions that subscribe to all events of their topics and
+// read Rate bytes per second. It returns when each has received an event. Only
+// one such group can exist at a time.
 func (w *worker) openTrickle(o Order) (Report, error) {
 	g := &group{name: o.Group, trickles: true}
 	w.groups[o.Group] = g
-	w.sip = time.Second * sipBytes / time.Duration(o.Rate) / time.Duration(o.Sessions)
+	w.slowEvery = time.Second * slowReadBytes / time.Duration(o.Rate) / time.Duration(o.Sessions)
 	start := time.Now()
 	for i := range o.Sessions {
 		t := w.topic(o.Topics[i%len(o.Topics)])
@@ -34,10 +34,10 @@ func (w *worker) openTrickle(o Order) (Report, error) {
 	return Report{Elapsed: time.Since(start)}, err
 }
 
-// slowDown has a session read in turns from now on.
+// slowDown makes a session read in turns from now on.
 func (l *loop) slowDown(s *session) error {
 	if len(l.slow) == 0 {
-		l.sipFrom = time.Now()
+		l.slowNext = time.Now()
 	}
 	l.slow = append(l.slow, s)
 	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil); err != nil {
@@ -46,11 +46,11 @@ func (l *loop) slowDown(s *session) error {
 	return nil
 }
 
-// sipAll lets the slow sessions read whose turn has come.
-func (l *loop) sipAll() error {
-	for now := time.Now(); now.After(l.sipFrom) && len(l.slow) > 0; l.sipFrom = l.sipFrom.Add(l.sip) {
+// readSlow reads from the slow sessions that are due.
+func (l *loop) readSlow() error {
+	for now := time.Now(); now.After(l.slowNext) && len(l.slow) > 0; l.slowNext = l.slowNext.Add(l.slowEvery) {
 		l.next %= len(l.slow)
-		if err := l.slow[l.next].readUpTo(sipBytes); err != nil {
+		if err := l.slow[l.next].readUpTo(slowReadBytes); err != nil {
 			return err
 		}
 		l.next++

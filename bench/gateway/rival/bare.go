@@ -11,14 +11,14 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Bare is the limit: what coder/websocket alone costs. It is the chat of that
-// library's examples (a goroutine and a channel for each subscriber; who is too
-// slow is closed) with three things that a broadcaster of events needs: an
-// event's frame is made once, what waits for a socket is written together, and
-// the last events of a topic are kept to resume from. It knows no users, no
-// limits, no heartbeats, no slow clients and no log.
+// Bare serves with coder/websocket and little else. It shows the minimum cost of
+// a server that uses this library. It is the chat of the library's examples (one
+// goroutine and one channel per subscriber; a slow subscriber is closed) with
+// three additions for events: an event's frame is encoded once, waiting frames
+// are written together, and the last events of a topic are kept for clients that
+// resume. It has no users, limits, heartbeats, slow clients or log.
 //
-// It returns when the publisher has gone.
+// It returns when the publisher disconnects.
 func Bare() error {
 	b := &bare{topics: map[string]*bareTopic{}}
 	mux := http.NewServeMux()
@@ -27,7 +27,7 @@ func Bare() error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = http.Serve(clients, mux) }() // ends with the process
+	go func() { _ = http.Serve(clients, mux) }() // until the process ends
 	return servePublish(publisher, b.publish)
 }
 
@@ -43,7 +43,7 @@ type bareTopic struct {
 	subscribers []*bareSubscriber
 }
 
-// waitingFrames is what may wait for one socket.
+// waitingFrames bounds the frames that wait for one socket.
 const waitingFrames = 1024
 
 type bareSubscriber struct {
@@ -81,8 +81,8 @@ func (b *bare) publish(topic string, data []byte) error {
 	return nil
 }
 
-// serve serves one client: each message of it subscribes to a topic, from now
-// on or after a version.
+// serve serves one client. Each message subscribes to a topic, either to new
+// events or to those after a version.
 func (b *bare) serve(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
@@ -140,12 +140,12 @@ func (t *bareTopic) leave(s *bareSubscriber) {
 	}
 }
 
-// messageBytes is where a message ends and the next begins.
+// messageBytes is the size at which a message is complete.
 const messageBytes = 32 << 10
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, messageBytes+4<<10); return &b }}
 
-// writeTogether writes frames, several in one message.
+// writeTogether writes several frames per message.
 func writeTogether(ctx context.Context, conn *websocket.Conn, frames [][]byte) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -162,8 +162,8 @@ func writeTogether(ctx context.Context, conn *websocket.Conn, frames [][]byte) e
 	return nil
 }
 
-// write writes what comes until ctx ends: a single frame as it is, several
-// that wait in one message.
+// write writes frames until ctx ends: a single frame as it is, several waiting
+// frames in one message.
 func (s *bareSubscriber) write(ctx context.Context, conn *websocket.Conn) {
 	var waiting [][]byte
 	for {

@@ -1,4 +1,4 @@
-// Package rival has the servers that the gateway is measured beside.
+// Package rival has the servers with which the gateway is compared.
 package rival
 
 import (
@@ -11,9 +11,9 @@ import (
 	"strconv"
 )
 
-// servePublish takes one publisher: lines of a topic, how many events to
-// publish to it, and their data. The line "sync" is answered by one of its own
-// once all before it was published.
+// servePublish serves one publisher. Each line has a topic, a number of events,
+// and their data. It replies to the line "sync" after it has published all
+// earlier lines.
 func servePublish(l net.Listener, publish func(topic string, data []byte) error) error {
 	conn, err := l.Accept()
 	if err != nil {
@@ -50,7 +50,7 @@ func servePublish(l net.Listener, publish func(topic string, data []byte) error)
 	}
 }
 
-// listen opens the two ports of a rival and says where they are.
+// listen opens the two ports of a rival and prints their addresses.
 func listen() (clients, publisher net.Listener, err error) {
 	if clients, err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
 		return nil, nil, err

@@ -1,26 +1,30 @@
-import type { Aggregate, Category, CategoryOptions, Client, GetOptions, Options, SendOptions, Sending, Status, SubscribeOptions } from "./api.js";
+import type { Aggregate, Category, CategoryOptions, Client, ConsumeOptions, GetOptions, HandleOptions, LiveOptions, Options, Page, QueryOptions, SendOptions, Sending, Status, SubscribeOptions } from "./api.js";
 import { realClock, uuidv7 } from "./clock.js";
 import { Connection } from "./connection.js";
-import { errorOf, type GanglionError } from "./errors.js";
-import { exact, type Start } from "./frames.js";
+import { Consumer } from "./consumer.js";
+import { errorOf, type GanglionError, RejectedError } from "./errors.js";
+import { Follower } from "./follower.js";
+import { exact, type Start, type Topic } from "./frames.js";
+import { Handling } from "./handling.js";
+import { QueryStore, StateStore } from "./live.js";
 import { Requests } from "./requests.js";
 import type { AnySchema, Schema } from "./schema.js";
 import type { SocketClass } from "./socket.js";
 import { Subscriptions } from "./subscriptions.js";
 
-/** What console.error gets of errors that no listener hears, at most. */
-const linesPerMinute = 10;
+/** Bounds the lines on console.error for errors without a listener. */
+const maxLinesPerMinute = 10;
 
-/** Opens a client. It connects at once, and again whenever it has to. */
+/** Opens a client. It connects immediately and reconnects automatically. */
 export function connect<S extends Schema<S> = AnySchema>(options: Options = {}): Client<S> {
   const clock = options.clock ?? realClock;
   const socketClass = options.WebSocket ?? (globalThis.WebSocket as SocketClass | undefined);
   if (!socketClass) {
-    throw new TypeError('there is no global WebSocket: install the package ws, and connect({ WebSocket: (await import("ws")).WebSocket, … })');
+    throw new TypeError('no global WebSocket: install the package ws, and connect({ WebSocket: (await import("ws")).WebSocket, … })');
   }
-  const most = options.queue ?? 1_000;
-  if (!(most > 0)) throw new TypeError("the option queue must be above 0");
-  if (options.token && options.client !== undefined) throw new TypeError("give a token or a client id, not both: the token names the client");
+  const queueLimit = options.queue ?? 1_000;
+  if (!(queueLimit > 0)) throw new TypeError(`queue is ${queueLimit}: it must be positive`);
+  if (options.token && options.client !== undefined) throw new TypeError("set token or client, not both: a token names its client");
 
   const listeners = { status: new Set<(s: Status) => void>(), error: new Set<(e: GanglionError) => void>() };
   let lines = 0;
@@ -28,7 +32,7 @@ export function connect<S extends Schema<S> = AnySchema>(options: Options = {}):
   const report = (error: GanglionError) => {
     const now = Math.floor(clock.now() / 60_000);
     if (now !== minute) (minute = now), (lines = 0);
-    if (listeners.error.size === 0 && lines++ < linesPerMinute) console.error("ganglion:", error);
+    if (listeners.error.size === 0 && lines++ < maxLinesPerMinute) console.error("ganglion:", error);
     for (const f of [...listeners.error]) f(error);
   };
   let resolveClosed!: (error: GanglionError) => void;
@@ -36,37 +40,47 @@ export function connect<S extends Schema<S> = AnySchema>(options: Options = {}):
 
   const connection = new Connection(options, addresses(options), socketClass, clock, {
     hello: () => subscriptions.hello(),
-    opened() {
-      subscriptions.opened();
-      requests.opened();
+    onWelcome() {
+      subscriptions.onWelcome();
+      requests.onWelcome();
     },
-    frame(f) {
+    onFrame(f) {
       const id = "id" in f ? f.id : undefined;
-      if ((f.op === "result" || f.op === "error") && id !== undefined && requests.answer(f)) return;
-      if (!subscriptions.frame(f) && f.op === "error") report(errorOf(f));
+      if ((f.op === "result" || f.op === "error") && id !== undefined && requests.onAnswer(f)) return;
+      if (!subscriptions.onFrame(f) && f.op === "error") report(errorOf(f));
     },
-    otherLog: (log) => subscriptions.otherLog(log),
-    lost() {
-      subscriptions.lost();
-      requests.lost();
+    onOtherLog: (log) => subscriptions.onOtherLog(log),
+    onDisconnect() {
+      subscriptions.onDisconnect();
+      requests.onDisconnect();
     },
-    behind: () => subscriptions.behind,
-    status(status) {
+    isCatchingUp: () => subscriptions.isCatchingUp,
+    onStatus(status) {
       for (const f of [...listeners.status]) f(status);
     },
     report,
-    closed(error) {
+    onClosed(error) {
       unwatch();
-      requests.closed(error);
-      subscriptions.closed(error.code === "closed" ? undefined : error); // else the application wanted it
+      requests.onClosed(error);
+      subscriptions.onClosed(error.code === "closed" ? undefined : error); // without an error if the application closed it
       resolveClosed(error);
     },
   });
-  const requests = new Requests(connection, clock, most, report);
+  const requests = new Requests(connection, clock, queueLimit, report);
   const subscriptions = new Subscriptions(connection, clock, report);
 
+  const follow = (topic: Topic, start: Start, options: SubscribeOptions<any, any>) =>
+    subscriptions.add(new Follower(subscriptions, topic, start, options), options.signal);
+
+  const consume = (group: string, options: ConsumeOptions, isHandler = false) =>
+    subscriptions.add(new Consumer(subscriptions, group, options, isHandler), options.signal);
+  const handle = async (group: string, handler: (event: any) => unknown, { signal, concurrency = 16, ...options }: HandleOptions = {}) => {
+    if (!(concurrency > 0)) throw new TypeError(`concurrency is ${concurrency}: it must be positive`);
+    if (!signal?.aborted) await new Handling(consume(group, options, true), handler, concurrency, signal).ended;
+  };
+
   const wake = () => connection.wake();
-  const unwatch = watchOutside(wake);
+  const unwatch = watchBrowser(wake);
   const close = () => connection.close(errorOf({ code: "closed", message: "the client was closed" }));
   const { signal } = options;
   if (signal?.aborted) close();
@@ -90,11 +104,13 @@ export function connect<S extends Schema<S> = AnySchema>(options: Options = {}):
       return () => void listeners[what].delete(f);
     },
     statuses: ({ signal } = {}) => statuses(connection, listeners.status, signal),
-    aggregate(type: string, id: string): Aggregate<any> {
-      const stream = `${type}/${id}`;
+    aggregate(type: string, id?: string): Aggregate<any> {
+      const stream = id === undefined ? type : `${type}/${id}`;
+      const slash = stream.indexOf("/");
+      if (slash < 0) throw new TypeError(`aggregate is ${JSON.stringify(stream)}: pass a type and an id, or both as "type/id"`);
       return {
-        type,
-        id,
+        type: stream.slice(0, slash),
+        id: stream.slice(slash + 1),
         send(command: string, data: unknown = {}, options: SendOptions = {}): Sending {
           const key = options.key ?? uuidv7(clock.now());
           const frame = {
@@ -107,29 +123,43 @@ export function connect<S extends Schema<S> = AnySchema>(options: Options = {}):
           const id = connection.id();
           return requests.send(id, { op: "get", id, aggregate: stream, at_least: atLeast, strong } as { id: string }, signal);
         },
-        subscribe: (options: SubscribeOptions<any, any> = {}) => subscriptions.add({ stream }, startOf(options, { after: 0 }), options),
+        live: ({ signal } = {}) => subscriptions.add(new StateStore(subscriptions, stream, signal), signal),
+        rejected: (e): e is RejectedError<any> => e instanceof RejectedError,
+        subscribe: (options: SubscribeOptions<any, any> = {}) => follow({ stream }, startOf(options, { after: 0 }), options),
       };
     },
     category(type: string): Category<any> {
       return {
         type,
-        subscribe: (options: CategoryOptions<any> = {}) => subscriptions.add({ category: type }, startOf(options, { cursor: "0" }), options),
+        subscribe: (options: CategoryOptions<any> = {}) => follow({ category: type }, startOf(options, { cursor: "0" }), options),
       };
     },
+    async query(query: string, data: unknown = {}, { atLeast, after, timeoutMs, signal }: QueryOptions = {}): Promise<any> {
+      const id = connection.id();
+      const frame = { op: "query", id, query, data, at_least: atLeast, after, timeout_ms: timeoutMs };
+      const { position, data: page } = await requests.send(id, frame, signal);
+      // Code answers with any JSON; else the data is a page.
+      const { rows, next, blocked = 0 } = (page ?? {}) as Page<any>;
+      return { rows: Object.freeze(rows), next, position, blocked, answer: page };
+    },
+    live: (query: string, data: unknown = {}, options: LiveOptions = {}) =>
+      subscriptions.add(new QueryStore(subscriptions, query, data, options), options.signal),
+    consume: (group: string, options: ConsumeOptions = {}) => consume(group, options),
+    handle,
   } as Client<S>;
 }
 
-/** Where a subscription begins, on the wire. */
+/** Returns where a subscription begins, as the members of its frame. */
 function startOf({ from = "now", state }: SubscribeOptions<any, any>, first: Start): Start {
-  if (state) {
-    if (from !== "now") throw new TypeError("a subscription begins with the state or from somewhere, not both");
-    return { state: true };
+  if (state === true) {
+    if (from !== "now") throw new TypeError("set state or from, not both");
+    return { state };
   }
   JSON.stringify(from, exact);
-  return from === "now" ? {} : from === "start" ? first : { ...from };
+  return { ...(from === "start" ? first : from !== "now" && from), ...(state && { state }) };
 }
 
-/** The WebSocket URLs of the gateways. */
+/** Returns the WebSocket URLs of the gateways. */
 function addresses({ url, urls }: Options): string[] {
   const page = (globalThis as { location?: { href: string } }).location?.href;
   const given = urls ?? (url !== undefined ? [url] : page ? [page] : []);
@@ -139,13 +169,13 @@ function addresses({ url, urls }: Options): string[] {
     u.protocol = u.protocol.replace("http", "ws");
     if (url === undefined && urls === undefined) u.pathname = "/", u.search = "";
     if (u.pathname === "/") u.pathname = "/v1/ws";
-    u.hash = ""; // which a WebSocket refuses
+    u.hash = ""; // a WebSocket refuses fragments
     return u.href;
   });
 }
 
-/** Calls f when the network or the tab comes or goes, where there are such things. */
-function watchOutside(f: () => void): () => void {
+/** In browsers, calls f when the network changes or the tab wakes up. The returned function stops that. */
+function watchBrowser(f: () => void): () => void {
   const page = globalThis as Partial<EventTarget> & { document?: Document };
   const visible = () => page.document!.visibilityState === "visible" && f();
   const watched: [Partial<EventTarget> | undefined, string, () => void][] = [

@@ -1,4 +1,4 @@
-/** Time and chance. Tests bring their own; everybody else leaves it alone. */
+/** The time, timers and random numbers. Tests replace it. */
 export interface Clock {
   /** Milliseconds since 1970. */
   now(): number;
@@ -16,14 +16,14 @@ export const realClock: Clock = {
 };
 
 /**
- * Full jitter: anything from nothing up to a bound that doubles with each
- * attempt (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+ * Returns a pause with full jitter: a random time below a bound that doubles
+ * with each attempt (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
  */
 export function backoff(clock: Clock, attempt: number, first = 500, most = 20_000): number {
   return clock.random() * Math.min(most, first * 2 ** attempt);
 }
 
-/** A UUIDv7 (RFC 9562): ordered by time, which is kind to the server's index. */
+/** Returns a UUIDv7 (RFC 9562). Such keys ascend with time, so the server adds them at the end of its index. */
 export function uuidv7(now: number): string {
   const bytes = crypto.getRandomValues(new Uint8Array(10));
   bytes[0] = 0x70 | (bytes[0]! & 0x0f);

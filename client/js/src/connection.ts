@@ -1,75 +1,76 @@
 import type { Options, Status } from "./api.js";
 import { backoff, type Clock } from "./clock.js";
 import { errorOf, GanglionError, type Fault } from "./errors.js";
-import type { Answer, Welcome } from "./frames.js";
+import type { GatewayFrame, Welcome } from "./frames.js";
 import type { Socket, SocketClass } from "./socket.js";
 
-/** What stands on a connection. */
-export interface Owner {
-  /** The subscriptions that hello asks for, as frames. */
+/** The callbacks of a connection, for requests and subscriptions. */
+export interface Hooks {
+  /** Returns the subscribe frames for hello. */
   hello(): object[];
-  /** Welcomed: requests may be sent. */
-  opened(): void;
-  frame(frame: Answer): void;
-  /** The log is another one than the client knew; a new connection follows. */
-  otherLog(log: string): void;
-  lost(): void;
-  behind(): boolean;
-  status(status: Status): void;
+  /** The session was welcomed: requests may be sent. */
+  onWelcome(): void;
+  onFrame(frame: GatewayFrame): void;
+  /** The gateway's log is not the one that the client knows. The client then connects again. */
+  onOtherLog(log: string): void;
+  onDisconnect(): void;
+  isCatchingUp(): boolean;
+  onStatus(status: Status): void;
   report(error: GanglionError): void;
-  /** It is over for good. */
-  closed(error: GanglionError): void;
+  /** The client is closed permanently. */
+  onClosed(error: GanglionError): void;
 }
 
-/** A session that lasted this long, in ms, begins the backoff anew. */
-const settledAfter = 5_000;
-/** How long a socket may take until welcome, and a silent one to answer a ping, in ms. */
-const connectWithin = 10_000;
-const pongWithin = 5_000;
-/** Messages end at about this many characters, and sooner if the gateway takes less than three bytes each. */
-const messageChars = 24_000;
-/** The least that a gateway takes in a message, in bytes. */
-const leastMessage = 32 << 10;
-/** No server may keep a client away for longer than this, in ms. */
-const longestAway = 120_000;
-/** A session that lasted this long, in ms, begins the pauses before moves anew. */
-const calmAfter = 2 * longestAway;
-/** How many other gateways are asked for a name that one does not know, if there are not more URLs. */
-const leastAsked = 3;
-/** How many times in a row a token that was good before is tried although gateways refuse it. */
-const mostStale = 5;
+/** The age of a session that resets the backoff, in ms. */
+const backoffResetAfter = 5_000;
+/** Bounds an attempt, in ms: fetching the token, connecting and waiting for welcome. */
+const welcomeTimeout = 10_000;
+/** Bounds the wait for the answer to a ping, in ms. */
+const pongTimeout = 5_000;
+/** Bounds the characters of a message of several frames. Each may need three bytes, so frame_bytes / 3 bounds them too. */
+const maxMessageChars = 24_000;
+/** The bytes that every gateway accepts in a message. */
+const minFrameBytes = 32 << 10;
+/** Bounds the pause in a gateway's goodbye, and the pauses before moves to another gateway, in ms. */
+const maxAway = 120_000;
+/** The age of a session that resets the pauses before moves, in ms. */
+const moveResetAfter = 2 * maxAway;
+/** The number of other gateways that the client asks for an unknown name, unless it has more URLs. */
+const minGatewaysAsked = 3;
+/** Bounds consecutive refusals of tokens that were accepted before. */
+const maxStaleRefusals = 5;
 
-/** Keeps one socket to one of the gateways open, with a session that was welcomed. */
+/** Keeps a session with one of the gateways open. */
 export class Connection {
   status: Status = "connecting";
   welcome: Welcome | undefined;
   log: string | undefined;
 
   #socket: Socket | undefined;
-  #turn = 0; // counts the sockets: what belongs to an earlier one comes too late
+  #generation = 0; // counts the sockets, so that callbacks of earlier ones are ignored
   #url: number;
-  #attempt = 0;
-  #timer: unknown; // of the connection: until welcome, until the next ping, until the next attempt
-  #told = false; // a server said how long to stay away: nothing shortens it
-  #away: number | undefined; // for how long, from goodbye
+  #attempts = 0;
+  #timer: unknown; // until welcome, the next ping or the next attempt
+  #waitIsFixed = false; // a server set the wait, so wake() does not shorten it
+  #reconnectIn: number | undefined; // from goodbye
   #lastSeen = 0;
-  #since = 0; // when welcome came
+  #welcomedAt = 0; // when welcome arrived
   #probing = false;
   #token: string | undefined;
-  #fresh = false; // the token was not used before
-  #spent: string | undefined; // the token before it, which a gateway refused
-  #stale = 0; // refusals in a row of tokens that were used before
-  #fetched = 0; // when the token function was last called
-  #renewal: unknown; // the timer of the next renewal
+  #tokenIsFresh = false; // the token was not used before
+  #refusedToken: string | undefined; // the previous token, which a gateway refused
+  #staleRefusals = 0; // consecutive refusals of tokens that were accepted before
+  #tokenFetched = 0; // when the token function was last called
+  #renewalTimer: unknown; // until the next renewal
   #renewing = false; // a token is being fetched for this connection
-  #expires = 0;
-  #failures = 0; // renewals in a row that failed
-  #auth: string | undefined; // the id of the renewal that is not answered
-  #moving: unknown; // the timer of a move to another gateway
-  #moves = 0; // since the last calm session
-  #unknown = 0; // of those, moves for a name that the gateway does not know
-  #refusal: Fault | undefined; // why hello was refused
-  #bare = false; // hello has no subscriptions, perhaps the one before had too many; they follow welcome
+  #tokenExpires = 0;
+  #renewalFailures = 0; // consecutive
+  #authId: string | undefined; // id of the pending renewal
+  #moveTimer: unknown; // until the move to another gateway
+  #moveCount = 0; // since a session that lasted moveResetAfter
+  #unknownMoves = 0; // moves because of an unknown name
+  #refusal: Fault | undefined; // the error frame that refused hello
+  #bareHello = false; // the last hello was refused, perhaps for its subscriptions: they follow the next welcome
   #out: string[] = [];
   #ids = 0;
 
@@ -78,7 +79,7 @@ export class Connection {
     private readonly urls: string[],
     private readonly socketClass: SocketClass,
     private readonly clock: Clock,
-    private readonly owner: Owner,
+    private readonly hooks: Hooks,
   ) {
     this.log = options.log;
     this.#url = Math.floor(clock.random() * urls.length);
@@ -88,17 +89,17 @@ export class Connection {
     return String(++this.#ids);
   }
 
-  /** Queues a frame for the socket; frames of one turn of the event loop share a message. */
-  say(text: string): void {
+  /** Queues a frame. Frames that are queued in one turn of the event loop share messages. */
+  enqueue(text: string): void {
     if (this.#out.push(text) === 1) {
-      const turn = this.#turn;
-      queueMicrotask(() => turn === this.#turn && this.#flush());
+      const generation = this.#generation;
+      queueMicrotask(() => generation === this.#generation && this.#flush());
     }
   }
 
   #flush(): void {
     const out = this.#out;
-    const most = Math.min(messageChars, (this.welcome?.limits.frame_bytes ?? leastMessage) / 3);
+    const most = Math.min(maxMessageChars, (this.welcome?.limits.frame_bytes ?? minFrameBytes) / 3);
     this.#out = [];
     for (let from = 0; from < out.length; ) {
       let to = from + 1;
@@ -108,29 +109,29 @@ export class Connection {
     }
   }
 
-  /** Connects, unless it was closed. */
+  /** Makes a connection. */
   async dial(): Promise<void> {
-    const turn = ++this.#turn;
-    const { clock, options, owner } = this;
-    this.#told = false;
+    const generation = ++this.#generation;
+    const { clock, options, hooks } = this;
+    this.#waitIsFixed = false;
     this.#refusal = undefined;
-    this.#set("connecting");
-    this.#arm(connectWithin, () => this.drop());
+    this.#setStatus("connecting");
+    this.#armTimer(welcomeTimeout, () => this.drop());
     try {
       if (options.token && this.#token === undefined) {
-        this.#fetched = clock.now();
+        this.#tokenFetched = clock.now();
         const token = await options.token();
-        if (turn !== this.#turn) return;
+        if (generation !== this.#generation) return;
         this.#token = token;
-        this.#fresh = token !== this.#spent;
+        this.#tokenIsFresh = token !== this.#refusedToken;
       }
       const socket = new this.socketClass(this.urls[this.#url % this.urls.length]!, "ganglion.v1");
       this.#socket = socket;
       socket.onopen = () => {
-        if (turn !== this.#turn) return;
+        if (generation !== this.#generation) return;
         this.#lastSeen = clock.now();
-        const subscriptions = this.#bare ? [] : owner.hello();
-        this.say(
+        const subscriptions = this.#bareHello ? [] : hooks.hello();
+        this.enqueue(
           JSON.stringify({
             op: "hello",
             id: this.id(),
@@ -142,42 +143,42 @@ export class Connection {
         );
       };
       socket.onmessage = (event) => {
-        if (turn !== this.#turn) return;
+        if (generation !== this.#generation) return;
         this.#lastSeen = clock.now();
         this.#probing = false;
         const text = event.data as string;
-        for (let from = 0; from < text.length && turn === this.#turn; ) {
+        for (let from = 0; from < text.length && generation === this.#generation; ) {
           let to = text.indexOf("\n", from);
           if (to < 0) to = text.length;
           if (to > from) this.#receive(text.slice(from, to));
           from = to + 1;
         }
       };
-      socket.onerror = () => {}; // what happened comes with onclose
-      socket.onclose = (event) => turn === this.#turn && this.#lost(event.code, event.reason);
+      socket.onerror = () => {}; // onclose follows and has the reason
+      socket.onclose = (event) => generation === this.#generation && this.#onDisconnect(event.code, event.reason);
     } catch (cause) {
-      if (turn !== this.#turn) return;
-      owner.report(errorOf({ code: "unavailable", message: "can't connect: " + String(cause), retry: "later" }, { cause }));
-      this.#lost(1006);
+      if (generation !== this.#generation) return;
+      hooks.report(errorOf({ code: "unavailable", message: "can't connect: " + String(cause), retry: "later" }, { cause }));
+      this.#onDisconnect(1006);
     }
   }
 
   #receive(line: string): void {
-    let frame: Answer;
+    let frame: GatewayFrame;
     try {
       frame = JSON.parse(line);
     } catch (cause) {
-      this.owner.report(errorOf({ code: "protocol", message: "the server sent what is not JSON", retry: "later" }, { cause }));
+      this.hooks.report(errorOf({ code: "protocol", message: "the server sent an invalid frame", retry: "later" }, { cause }));
       return this.drop();
     }
     switch (frame.op) {
       case "welcome":
-        return this.#opened(frame);
+        return this.#onWelcome(frame);
       case "expiring":
-        this.#expires = this.clock.now() + frame.in_ms;
-        return this.#renewIn(this.#fetched + frame.in_ms / 2 - this.clock.now());
+        this.#tokenExpires = this.clock.now() + frame.in_ms;
+        return this.#scheduleRenewal(this.#tokenFetched + frame.in_ms / 2 - this.clock.now());
       case "goodbye":
-        this.#away = Math.min(frame.reconnect_in_ms, longestAway);
+        this.#reconnectIn = Math.min(frame.reconnect_in_ms, maxAway);
         return;
       case "error":
         if (!this.welcome) {
@@ -185,155 +186,156 @@ export class Connection {
           return;
         }
     }
-    if ("id" in frame && frame.id !== undefined && frame.id === this.#auth) {
-      this.#auth = undefined;
-      if (frame.op === "error") return this.#notRenewed(frame);
-      this.#failures = 0;
+    if ("id" in frame && frame.id !== undefined && frame.id === this.#authId) {
+      this.#authId = undefined;
+      if (frame.op === "error") return this.#renewalFailed(frame);
+      this.#renewalFailures = 0;
     }
-    this.owner.frame(frame);
+    this.hooks.onFrame(frame);
   }
 
-  #opened(welcome: Welcome): void {
+  #onWelcome(welcome: Welcome): void {
     const known = this.log;
     this.log = welcome.log;
     if (known !== undefined && known !== welcome.log) {
-      // The gateway refuses all that resumes, for as long as this session lasts.
-      this.owner.otherLog(welcome.log);
+      // This session sent the old log id, so the gateway refuses its cursors.
+      this.hooks.onOtherLog(welcome.log);
       return this.drop(true);
     }
     this.welcome = welcome;
-    this.#fresh = false;
-    this.#stale = 0;
-    this.#since = this.clock.now();
-    this.#watch();
-    this.owner.opened();
-    this.settle();
+    this.#tokenIsFresh = false;
+    this.#staleRefusals = 0;
+    this.#welcomedAt = this.clock.now();
+    this.#watchSilence();
+    this.hooks.onWelcome();
+    this.updateStatus();
   }
 
-  /** Finds the status anew. */
-  settle(): void {
-    if (this.welcome) this.#set(this.owner.behind() ? "catching-up" : "live");
+  /** Sets the status of a welcomed connection. */
+  updateStatus(): void {
+    if (this.welcome) this.#setStatus(this.hooks.isCatchingUp() ? "catching-up" : "live");
   }
 
-  #set(status: Status): void {
+  #setStatus(status: Status): void {
     if (this.status === status || this.status === "closed") return;
     this.status = status;
-    this.owner.status(status);
+    this.hooks.onStatus(status);
   }
 
-  #arm(ms: number, f: () => void): void {
+  #armTimer(ms: number, f: () => void): void {
     this.clock.clearTimeout(this.#timer);
     this.#timer = this.clock.setTimeout(f, ms);
   }
 
-  /** Waits for silence, which a heartbeat should have broken. A machine that slept finds it at once. */
-  #watch(): void {
+  /** Pings the gateway after one and a half heartbeats of silence, or immediately after the machine has slept longer than that. */
+  #watchSilence(): void {
     const allowed = this.welcome!.heartbeat_ms * 1.5;
     const left = Math.min(allowed, this.#lastSeen + allowed - this.clock.now());
-    if (left > 0) this.#arm(left, () => this.#watch());
+    if (left > 0) this.#armTimer(left, () => this.#watchSilence());
     else this.#probe();
   }
 
   #probe(): void {
     if (this.#probing) return;
     this.#probing = true;
-    this.say(JSON.stringify({ op: "ping", id: this.id() }));
-    this.#arm(pongWithin, () => (this.#probing ? this.drop() : this.#watch()));
+    this.enqueue(JSON.stringify({ op: "ping", id: this.id() }));
+    this.#armTimer(pongTimeout, () => (this.#probing ? this.drop() : this.#watchSilence()));
   }
 
-  /** Something changed outside: the network came or went, a tab woke up. */
+  /** Connects immediately or checks the connection, after the network changed or a tab woke up. */
   wake(): void {
     if (this.welcome) this.#probe();
-    else if (this.status === "offline" && !this.#told) void this.dial();
+    else if (this.status === "offline" && !this.#waitIsFixed) void this.dial();
   }
 
-  /** Renews the token after a while, if that is in time: else the gateway will close, and a new session gets a new one. */
-  #renewIn(ms: number): void {
-    if (!this.options.token || this.#renewing || this.#expires - this.clock.now() < ms + 1_000) return;
-    this.clock.clearTimeout(this.#renewal);
-    if (ms > 0) this.#renewal = this.clock.setTimeout(() => void this.#renew(), ms);
-    else void this.#renew();
+  /** Renews the token after ms, if that is at least a second before it expires. Otherwise the client lets the gateway close the session, and begins the next one with a new token. */
+  #scheduleRenewal(ms: number): void {
+    if (!this.options.token || this.#renewing || this.#tokenExpires - this.clock.now() < ms + 1_000) return;
+    this.clock.clearTimeout(this.#renewalTimer);
+    if (ms > 0) this.#renewalTimer = this.clock.setTimeout(() => void this.#renewToken(), ms);
+    else void this.#renewToken();
   }
 
-  async #renew(): Promise<void> {
+  async #renewToken(): Promise<void> {
     const { clock } = this;
-    const turn = this.#turn;
+    const generation = this.#generation;
     this.#renewing = true;
-    this.#fetched = clock.now();
+    this.#tokenFetched = clock.now();
     try {
       const token = await this.options.token!();
-      if (turn !== this.#turn) return;
+      if (generation !== this.#generation) return;
       this.#renewing = false;
-      // The same one, perhaps of a cache: half of what is left of it later there may be another.
-      if (token === this.#token) return this.#renewIn((this.#expires - clock.now()) / 2);
+      // A cache may return the same token. Ask again after half of the remaining time.
+      if (token === this.#token) return this.#scheduleRenewal((this.#tokenExpires - clock.now()) / 2);
       this.#token = token;
-      this.say(JSON.stringify({ op: "auth", id: (this.#auth = this.id()), token }));
+      this.enqueue(JSON.stringify({ op: "auth", id: (this.#authId = this.id()), token }));
     } catch (cause) {
-      if (turn !== this.#turn) return;
+      if (generation !== this.#generation) return;
       this.#renewing = false;
-      this.#notRenewed({ code: "unauthenticated", message: String(cause) }, { cause });
+      this.#renewalFailed({ code: "unauthenticated", message: String(cause) }, { cause });
     }
   }
 
-  /** The token could not be fetched, or was refused. */
-  #notRenewed(fault: Fault, options?: ErrorOptions): void {
-    this.owner.report(errorOf({ ...fault, message: "can't renew the token: " + fault.message, retry: "later" }, options));
-    this.#renewIn(Math.min(backoff(this.clock, this.#failures++, 10_000), (this.#expires - this.clock.now()) / 2));
+  /** Reports a token that could not be fetched or was refused, and schedules the next renewal. */
+  #renewalFailed(fault: Fault, options?: ErrorOptions): void {
+    this.hooks.report(errorOf({ ...fault, message: "can't renew the token: " + fault.message, retry: "later" }, options));
+    this.#scheduleRenewal(Math.min(backoff(this.clock, this.#renewalFailures++, 10_000), (this.#tokenExpires - this.clock.now()) / 2));
   }
 
   /**
-   * Moves to another gateway, after a pause that grows with each move: this
-   * one can't serve something that others may. It returns false if others
-   * were asked for unknown names and did not know them either.
+   * Moves to another gateway, which may know a name or show an event that this
+   * one can't, after a pause that grows with each move. unknown means that the
+   * gateway does not know a name. scheduleMove then returns false if enough
+   * other gateways have been asked.
    */
-  elsewhere(unknown: boolean): boolean {
+  scheduleMove(unknown: boolean): boolean {
     const { clock } = this;
-    if (this.#moving === undefined) {
-      if (clock.now() - this.#since >= calmAfter) this.#moves = this.#unknown = 0;
-      if (unknown && this.#unknown++ >= Math.max(leastAsked, this.urls.length - 1)) return false;
-      this.#moving = clock.setTimeout(() => this.#lost(0), backoff(clock, this.#moves++, 500, longestAway));
+    if (this.#moveTimer === undefined) {
+      if (clock.now() - this.#welcomedAt >= moveResetAfter) this.#moveCount = this.#unknownMoves = 0;
+      if (unknown && this.#unknownMoves++ >= Math.max(minGatewaysAsked, this.urls.length - 1)) return false;
+      this.#moveTimer = clock.setTimeout(() => this.#onDisconnect(0), backoff(clock, this.#moveCount++, 500, maxAway));
     }
     return true;
   }
 
-  /** Gives the socket up, and connects anew: at once if asked to. */
-  drop(atOnce = false): void {
-    this.#lost(atOnce ? 4200 : 1006);
+  /** Gives up the socket and reconnects, without a pause if immediately is set. */
+  drop(immediately = false): void {
+    this.#onDisconnect(immediately ? 4200 : 1006);
   }
 
-  #release(code?: number): void {
-    this.#turn++;
-    for (const timer of [this.#timer, this.#renewal, this.#moving]) this.clock.clearTimeout(timer);
-    this.#renewal = this.#moving = this.#auth = undefined;
+  #releaseSocket(code?: number): void {
+    this.#generation++;
+    for (const timer of [this.#timer, this.#renewalTimer, this.#moveTimer]) this.clock.clearTimeout(timer);
+    this.#renewalTimer = this.#moveTimer = this.#authId = undefined;
     this.#renewing = false;
-    this.#failures = 0;
+    this.#renewalFailures = 0;
     this.#out = [];
     const socket = this.#socket;
     this.#socket = undefined;
     if (!socket) return;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.onerror = () => {}; // the package ws throws what nobody listens to
+    socket.onerror = () => {}; // the package ws throws an error that has no listener
     socket.close(code);
   }
 
-  /** The connection has ended: with a gateway's close code, 1006 for none, 0 to move to another gateway. */
-  #lost(code: number, reason?: string): void {
+  /** Handles the end of a connection. code is the gateway's close code, 1006 without one, or 0 to move to another gateway. */
+  #onDisconnect(code: number, reason?: string): void {
     if (this.status === "closed") return;
     const { clock } = this;
     const welcomed = this.welcome !== undefined;
-    this.#release();
+    this.#releaseSocket();
     this.welcome = undefined;
     this.#probing = false;
-    if (welcomed && clock.now() - this.#since >= settledAfter) this.#attempt = 0;
+    if (welcomed && clock.now() - this.#welcomedAt >= backoffResetAfter) this.#attempts = 0;
     this.#url++;
-    this.owner.lost();
+    this.hooks.onDisconnect();
 
     const band = Math.floor(code / 100);
     let wait: number | undefined;
-    if (code === 4001 && this.options.token && (welcomed || (!this.#fresh && this.#stale++ < mostStale))) {
-      this.#spent = this.#token; // it has expired: a new one may do
+    if (code === 4001 && this.options.token && (welcomed || (!this.#tokenIsFresh && this.#staleRefusals++ < maxStaleRefusals))) {
+      this.#refusedToken = this.#token; // expired: a new token may be accepted
       this.#token = undefined;
-      if (this.#attempt === 0) wait = 0;
+      if (this.#attempts === 0) wait = 0;
     } else if (band === 40 || code === 1009) {
       return this.close(
         errorOf({
@@ -343,32 +345,32 @@ export class Connection {
           retry: "no",
         }),
       );
-    } else if (this.#away !== undefined) {
-      wait = this.#away;
-      this.#told = true;
+    } else if (this.#reconnectIn !== undefined) {
+      wait = this.#reconnectIn;
+      this.#waitIsFixed = true;
     } else if (band === 41) {
-      this.#attempt = Math.max(this.#attempt, 4);
-      this.#told = true;
-    } else if (code === 0 || (band === 42 && this.#attempt === 0)) {
+      this.#attempts = Math.max(this.#attempts, 4);
+      this.#waitIsFixed = true;
+    } else if (code === 0 || (band === 42 && this.#attempts === 0)) {
       wait = 0;
     }
     if (this.#refusal || band === 41) {
-      this.owner.report(errorOf({ code: "unavailable", message: reason || `closed with ${code}`, ...this.#refusal, retry: "later" }));
+      this.hooks.report(errorOf({ code: "unavailable", message: reason || `closed with ${code}`, ...this.#refusal, retry: "later" }));
     }
-    this.#bare = !!this.#refusal;
-    this.#refusal = this.#away = undefined;
-    wait ??= backoff(clock, this.#attempt);
-    this.#attempt++;
+    this.#bareHello = !!this.#refusal;
+    this.#refusal = this.#reconnectIn = undefined;
+    wait ??= backoff(clock, this.#attempts);
+    this.#attempts++;
     if (wait === 0) return void this.dial();
-    this.#set("offline");
-    this.#arm(wait, () => void this.dial());
+    this.#setStatus("offline");
+    this.#armTimer(wait, () => void this.dial());
   }
 
   close(error: GanglionError): void {
     if (this.status === "closed") return;
-    this.#release(1000);
+    this.#releaseSocket(1000);
     this.welcome = undefined;
-    this.#set("closed");
-    this.owner.closed(error);
+    this.#setStatus("closed");
+    this.hooks.onClosed(error);
   }
 }

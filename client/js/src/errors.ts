@@ -1,12 +1,13 @@
 /**
- * What to do about a failure: nothing (`no`: it would fail again), send it
- * again with the same key (`same_key`: whether it happened is unknown), or
- * try again (`later`: it did not happen). The client does the last two by
- * itself; they reach you only with what it had to give up.
+ * What is known about the outcome of a failed request: `no` (not executed, and
+ * would fail again), `same_key` (perhaps executed: send it again with the same
+ * key) or `later` (not executed: send it again later). The client itself
+ * retries after the last two; an application sees them only if the client gave
+ * up the request.
  */
 export type Retry = "no" | "same_key" | "later";
 
-/** The codes of the protocol, and below them those of this client. */
+/** The codes of the protocol, and then those of this client. */
 export type Code =
   | "bad_request"
   | "unsupported"
@@ -23,12 +24,14 @@ export type Code =
   | "unavailable"
   | "timeout"
   | "internal"
+  | "replaced"
   | "closed"
   | "queue_full"
   | "gap"
-  | "protocol";
+  | "protocol"
+  | "handler";
 
-/** An error frame, or what this client says in the form of one. */
+/** An error frame, or an error of this client in that form. */
 export interface Fault {
   code: Code | (string & {});
   message?: string;
@@ -37,25 +40,28 @@ export interface Fault {
   key?: string;
   field?: string;
   version?: number;
+  position?: number;
   after_ms?: number;
   replayed?: boolean;
 }
 
-/** Every error of a server, and of this client. */
+/** An error of a server or of this client. */
 export class GanglionError extends Error {
   override name = "GanglionError";
-  /** What kind of failure it is. */
+  /** The kind of failure. */
   readonly code: Fault["code"];
   readonly retry: Retry;
-  /** The domain's own code, of a rejection. */
+  /** The aggregate's own code, for a rejection. */
   readonly reason: string | undefined;
-  /** The command's key. */
+  /** The key of the command. */
   readonly key: string | undefined;
-  /** The member that is wrong. */
+  /** The invalid member of the request. */
   readonly field: string | undefined;
-  /** The stream's version, of a conflict. */
+  /** The stream's version for a conflict, and the missing version for a gap. */
   readonly version: number | undefined;
-  /** This command had been refused before, and this is its first answer. */
+  /** The position that the rows show, if a query did not reach `atLeast`. */
+  readonly position: number | undefined;
+  /** An earlier command with this key was rejected, and this is its error. */
   readonly replayed: boolean;
 
   constructor(fault: Fault, options?: ErrorOptions) {
@@ -66,52 +72,59 @@ export class GanglionError extends Error {
     this.key = fault.key;
     this.field = fault.field;
     this.version = fault.version;
+    this.position = fault.position;
     this.replayed = fault.replayed === true;
   }
 }
 
-/** A business rule said no; `reason` is the domain's code. */
-export class RejectedError extends GanglionError {
+/** A business rule rejected the command; `reason` is the aggregate's code. `aggregate.rejected(e)` knows which codes there are. */
+export class RejectedError<R extends string = string> extends GanglionError {
   override name = "RejectedError";
+  declare readonly reason: R | undefined;
 }
 
-/** The stream was not at the version that was expected; `version` says where it is. */
+/** The stream was not at the expected version; `version` is its version. */
 export class ConflictError extends GanglionError {
   override name = "ConflictError";
 }
 
-/** There is no valid token. */
+/** The client has no valid token. */
 export class UnauthenticatedError extends GanglionError {
   override name = "UnauthenticatedError";
 }
 
-/** The access rules say no. */
+/** An access rule denied the request. */
 export class ForbiddenError extends GanglionError {
   override name = "ForbiddenError";
 }
 
-/** What you know was lost in the log: throw it away and start again. */
+/** The server lost events that the application received: discard the application's copy and start again. */
 export class CursorAheadError extends GanglionError {
   override name = "CursorAheadError";
 }
 
 /**
- * The client was closed, by you or by a server that wants no more of it. The
- * `retry` of a command says whether it may have happened: `same_key` if it
- * was sent, `later` if not.
+ * The client was closed, by the application or by a server that refused it
+ * permanently. The `retry` of a command is `same_key` if it was sent and may
+ * have been executed, and `later` if not.
  */
 export class ClosedError extends GanglionError {
   override name = "ClosedError";
 }
 
-/** Too many commands wait for their answer. This one was not sent. */
+/** Too many requests are pending. This one was not sent. */
 export class QueueFullError extends GanglionError {
   override name = "QueueFullError";
 }
 
-/** The server left something out. The subscription has ended; nothing after the gap was delivered. */
+/** The server left out an event. The subscription has ended; no event after the gap was delivered. */
 export class GapError extends GanglionError {
   override name = "GapError";
+}
+
+/** Throw it in the handler of a consumer group to park the event: no retry can succeed, and an operator must decide. The operator sees the message. */
+export class Park extends Error {
+  override name = "Park";
 }
 
 const classes: Record<string, typeof GanglionError> = {
@@ -125,7 +138,7 @@ const classes: Record<string, typeof GanglionError> = {
   gap: GapError,
 };
 
-/** The error of a fault's code. */
+/** Returns the error for a fault, of the class of its code. */
 export function errorOf(fault: Fault, options?: ErrorOptions): GanglionError {
   return new (classes[fault.code] ?? GanglionError)(fault, options);
 }

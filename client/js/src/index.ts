@@ -10,6 +10,7 @@ export {
   ForbiddenError,
   GanglionError,
   GapError,
+  Park,
   QueueFullError,
   RejectedError,
   UnauthenticatedError,

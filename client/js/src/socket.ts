@@ -1,4 +1,4 @@
-/** What this client needs of a WebSocket: the browser's, Node's, or that of the package `ws`. */
+/** The part of a WebSocket that this client needs: a browser's, Node's, or that of the package `ws`. */
 export interface Socket {
   onopen: ((event: any) => void) | null;
   onmessage: ((event: any) => void) | null;

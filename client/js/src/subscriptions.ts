@@ -1,28 +1,21 @@
-import type { Subscription, SubscribeOptions } from "./api.js";
 import { backoff, type Clock } from "./clock.js";
 import type { Connection } from "./connection.js";
 import { errorOf, type Fault, type GanglionError } from "./errors.js";
-import { type Answer, bytes, type EventFrame, type Start, type StateFrame, type Topic } from "./frames.js";
+import { bytes, type GatewayFrame, type SubscriptionFrame } from "./frames.js";
 
-/** Where a subscription reads no more until its application has caught up: events, and characters of their data. */
-const bufferEvents = 1_000;
-/** How many streams of a category are checked for holes; past it the ones unheard of for longest are not. */
-const watchedStreams = 10_000;
 /**
- * How many bytes of hello are subscriptions; the others follow welcome. With a
- * token of 8 KiB hello stays below 32 KiB, the least that a gateway takes.
+ * Bounds the bytes of the subscriptions in hello. The others follow welcome.
+ * With a token of 8 KiB hello stays below 32 KiB, which every gateway accepts.
  */
-const helloBytes = 16_000;
-/** The timer of a subscription that waits for another connection. */
-const elsewhere = {};
-
-type Item = Record<string, unknown> & { kind: "event" | "state" | "live"; cursor: string; position?: number };
-type Handlers = SubscribeOptions<any, any>;
+const maxHelloBytes = 16_000;
+/** The retry timer of a subscription that waits for the next connection. */
+const nextConnection = {};
 
 /** All subscriptions of a client. */
 export class Subscriptions {
-  readonly #all = new Set<Feed>();
-  readonly #byId = new Map<string, Feed>();
+  readonly #all = new Set<Subscriber>();
+  readonly #byId = new Map<string, Subscriber>();
+  readonly #answers = new Map<string, (f: GatewayFrame) => void>(); // of requests that are not retried, by id
 
   constructor(
     readonly connection: Connection,
@@ -30,32 +23,35 @@ export class Subscriptions {
     readonly report: (error: GanglionError) => void,
   ) {}
 
-  add(topic: Topic, start: Start, options: Handlers): Feed {
-    const feed = new Feed(this, topic, start, options);
+  add<T extends Subscriber>(subscriber: T, signal: AbortSignal | undefined): T {
     if (this.connection.status === "closed") {
-      feed.end(errorOf({ code: "closed", message: "the client is closed" }));
-      return feed;
+      subscriber.endWith(errorOf({ code: "closed", message: "the client is closed" }));
+      return subscriber;
     }
-    if (options.signal?.aborted) {
-      feed.end();
-      return feed;
+    if (signal?.aborted) {
+      subscriber.endWith();
+      return subscriber;
     }
-    this.#all.add(feed);
-    if (this.connection.welcome) this.begin(feed);
-    this.connection.settle();
-    return feed;
+    this.#all.add(subscriber);
+    if (this.connection.welcome) this.sendSubscribe(subscriber);
+    this.connection.updateStatus();
+    return subscriber;
   }
 
-  /** The subscriptions that fit into hello. */
+  /** Returns the subscribe frames that fit into hello. */
   hello(): object[] {
     const frames: object[] = [];
     let size = 0;
-    for (const feed of this.#all) {
-      if (!feed.wanted) continue;
-      const frame = this.#frame(feed);
+    for (const subscriber of this.#all) {
+      if (!subscriber.wantsSubscribe) continue;
+      const frame = this.#subscribeFrame(subscriber);
+      if (frame.op !== "subscribe") {
+        this.unregister(subscriber); // follows welcome
+        continue;
+      }
       size += bytes(JSON.stringify(frame));
-      if (size > helloBytes) {
-        this.forget(feed);
+      if (size > maxHelloBytes) {
+        this.unregister(subscriber);
         break;
       }
       frames.push(frame);
@@ -63,380 +59,194 @@ export class Subscriptions {
     return frames;
   }
 
-  opened(): void {
-    for (const feed of this.#all) if (feed.wanted) this.begin(feed);
+  onWelcome(): void {
+    for (const subscriber of this.#all) if (subscriber.wantsSubscribe) this.sendSubscribe(subscriber);
   }
 
-  begin(feed: Feed): void {
-    if (this.connection.welcome) this.connection.say(JSON.stringify(this.#frame(feed)));
+  sendSubscribe(subscriber: Subscriber): void {
+    if (this.connection.welcome) this.connection.enqueue(JSON.stringify(this.#subscribeFrame(subscriber)));
   }
 
-  #frame(feed: Feed): object {
-    feed.id = this.connection.id();
-    this.#byId.set(feed.id, feed);
-    return { op: "subscribe", id: feed.id, ...feed.topic, ...feed.where() };
+  /** Sends a frame, on this connection only. onAnswer gets its result or error. */
+  ask(frame: object, onAnswer: (f: GatewayFrame) => void): void {
+    const id = this.connection.id();
+    this.#answers.set(id, onAnswer);
+    this.connection.enqueue(JSON.stringify({ ...frame, id }));
+  }
+
+  #subscribeFrame(subscriber: Subscriber): { op: string; id: string } {
+    subscriber.id = this.connection.id();
+    this.#byId.set(subscriber.id, subscriber);
+    return { op: "subscribe", id: subscriber.id, ...subscriber.begin() };
   }
 
   /** Stops the frames of a subscription. */
-  stop(feed: Feed): void {
-    if (feed.id !== undefined && this.connection.welcome) {
-      this.connection.say(JSON.stringify({ op: "unsubscribe", id: this.connection.id(), sub: feed.id }));
+  unsubscribe(subscriber: Subscriber): void {
+    if (subscriber.id !== undefined && this.connection.welcome) {
+      this.connection.enqueue(JSON.stringify({ op: "unsubscribe", id: this.connection.id(), sub: subscriber.id }));
     }
-    this.forget(feed);
-    this.connection.settle();
+    this.unregister(subscriber);
+    this.connection.updateStatus();
   }
 
-  forget(feed: Feed): void {
-    if (feed.id !== undefined) this.#byId.delete(feed.id);
-    feed.id = undefined;
-    feed.live = false;
+  unregister(subscriber: Subscriber): void {
+    if (subscriber.id !== undefined) this.#byId.delete(subscriber.id);
+    subscriber.id = undefined;
+    subscriber.live = false;
   }
 
-  remove(feed: Feed): void {
-    this.#all.delete(feed);
-    this.connection.settle();
+  remove(subscriber: Subscriber): void {
+    this.#all.delete(subscriber);
+    this.connection.updateStatus();
   }
 
-  frame(f: Answer): boolean {
+  onFrame(f: GatewayFrame): boolean {
+    if (f.op === "result" || f.op === "error") {
+      const onAnswer = this.#answers.get(f.id!);
+      onAnswer?.(f);
+      if (this.#answers.delete(f.id!)) return true;
+    }
     switch (f.op) {
       case "event":
-        this.#byId.get(f.sub)?.event(f);
-        return true; // the events of one that was stopped may still arrive
       case "state":
-        this.#byId.get(f.sub)?.state(f);
-        return true;
       case "live":
-        this.#byId.get(f.sub)?.caughtUp(f);
-        this.connection.settle();
-        return true;
+      case "update":
+      case "keys":
+      case "synced":
+      case "reset":
+      case "assigned":
+      case "revoking":
+      case "revoked":
+        this.#byId.get(f.sub)?.onFrame(f);
+        if (f.op === "live" || f.op === "synced" || f.op === "reset") this.connection.updateStatus();
+        return true; // frames may still arrive after unsubscribe
       case "heartbeat": {
         const behind = new Map(f.behind?.map((b) => [b.sub, b.cursor]));
-        for (const feed of this.#byId.values()) feed.heartbeat(f.cursor, behind.get(feed.id!));
-        if (behind.size) this.connection.settle();
+        for (const subscriber of this.#byId.values()) subscriber.onHeartbeat(f.cursor, behind.get(subscriber.id!));
+        this.connection.updateStatus();
         return true;
       }
       case "subscribed":
-        this.#byId.get(f.id)?.begun(f.cursor);
+      case "consuming":
+        this.#byId.get(f.id)?.onSubscribed(f as { cursor: string });
         return true;
       case "unsubscribed":
-        if (f.id === undefined) this.#byId.get(f.sub)?.unsubscribed(f.code ?? "protocol", f.message, f.cursor);
+        if (f.id === undefined) this.#byId.get(f.sub)?.onUnsubscribed(f.code ?? "protocol", f.message, f.cursor);
         return true;
       case "error": {
-        const feed = this.#byId.get(f.id!);
-        feed?.refused(f, f.code === "not_found");
-        return feed !== undefined;
+        const subscriber = this.#byId.get(f.id!);
+        subscriber?.onRefusal(f, f.code === "not_found");
+        return subscriber !== undefined;
       }
     }
     return false;
   }
 
-  get behind(): boolean {
-    for (const feed of this.#all) if (!feed.live) return true;
+  get isCatchingUp(): boolean {
+    for (const subscriber of this.#all) if (!subscriber.live) return true;
     return false;
   }
 
-  lost(): void {
-    for (const feed of this.#all) feed.lost();
+  onDisconnect(): void {
     this.#byId.clear();
+    this.#answers.clear();
+    for (const subscriber of this.#all) subscriber.onDisconnect();
   }
 
-  /** The log is another one: what refers to the one before can't go on. */
-  otherLog(log: string): void {
-    for (const feed of [...this.#all]) {
-      if (feed.resumes) {
-        feed.end(
-          errorOf({ code: "cursor_ahead", message: `the cursor belongs to another log than ${log}: what you know was lost here; start again` }),
+  /** Ends the subscriptions that refer to another log and can't continue in this one. */
+  onOtherLog(log: string): void {
+    for (const subscriber of [...this.#all]) {
+      if (subscriber.isResuming) {
+        subscriber.endWith(
+          errorOf({ code: "cursor_ahead", message: `the cursor belongs to another log than ${log}, which lacks events that you know: discard your copy and start again` }),
         );
       }
     }
   }
 
-  closed(error: GanglionError | undefined): void {
-    for (const feed of [...this.#all]) feed.end(error);
+  onClosed(error: GanglionError | undefined): void {
+    for (const subscriber of [...this.#all]) subscriber.endWith(error);
   }
 }
 
-/** One subscription: what has come, what the application has had, and where to go on. */
-export class Feed implements Subscription<any> {
-  id: string | undefined; // on the current connection
+/** What all kinds of subscriptions have in common: how they begin, are refused and end. */
+export abstract class Subscriber {
+  id: string | undefined; // on the current connection; undefined if not subscribed there
   live = false;
 
-  #received: string | undefined; // the cursor of what has come
-  #delivered: string | undefined; // that of what the application has had
-  #start: Start;
-  #position = 0; // of the last event that came
-  #version: number | undefined; // of a stream: that of the last event that came
-  #versions: Map<string, number> | undefined; // of a category, by stream
-  #whole: boolean; // a category from its beginning: streams begin at version 1
-  #buffer: Item[] = [];
-  #paused = false;
-  #retry: unknown; // the timer of the next attempt
-  #attempt = 0;
-  #busy = false; // a handler is at work
-  #over = false;
-  #error: GanglionError | undefined;
-  #finished = false; // and has said so
-  #waiting: { resolve(r: IteratorResult<any>): void; reject(e: unknown): void }[] = [];
-  readonly #calls: boolean; // handlers, else an iterator
-  readonly #marks: boolean; // "live" is an item
-  readonly #most: number;
-  readonly #abort: (() => void) | undefined;
+  protected ended = false;
+  #retryTimer: unknown; // until the next attempt
+  #attempts = 0;
+  readonly #signal: AbortSignal | undefined;
+  readonly #onAbort = () => this.close();
 
   constructor(
-    private readonly all: Subscriptions,
-    readonly topic: Topic,
-    start: Start,
-    private readonly options: Handlers,
+    protected readonly all: Subscriptions,
+    signal: AbortSignal | undefined,
   ) {
-    this.#start = start;
-    this.#received = this.#delivered = start.cursor;
-    this.#version = start.after;
-    this.#whole = start.cursor === "0";
-    if ("category" in topic) this.#versions = new Map();
-    this.#most = options.buffer ?? bufferEvents;
-    const { signal, onEvent, onState, onLive, onEnd } = options;
-    this.#calls = !!(onEvent || onState || onLive || onEnd);
-    this.#marks = !!(options.live || onLive);
-    if (signal) {
-      this.#abort = () => this.close();
-      signal.addEventListener("abort", this.#abort, { once: true });
-    }
+    this.#signal = signal;
+    signal?.addEventListener("abort", this.#onAbort, { once: true });
   }
 
-  /** Whether a connection is to have it. */
-  get wanted(): boolean {
-    return this.id === undefined && !this.#paused && this.#retry === undefined && !this.#over;
+  /** Whether a welcomed connection must send its subscribe frame. */
+  get wantsSubscribe(): boolean {
+    return this.id === undefined && this.#retryTimer === undefined && !this.ended;
   }
 
-  /** Whether it goes on from something known of the log. */
-  get resumes(): boolean {
-    const { after, cursor } = this.where();
-    return !!after || (cursor !== undefined && cursor !== "0");
+  /** Whether the next subscribe can be served in one log only. */
+  abstract get isResuming(): boolean;
+  /** Returns the members of the next subscribe frame. Another op replaces subscribe. */
+  abstract begin(): object;
+  abstract onFrame(f: SubscriptionFrame): void;
+  /** behind is the cursor of a subscription that is behind. */
+  abstract onHeartbeat(cursor: string, behind: string | undefined): void;
+  abstract close(): void;
+  protected abstract onEnd(error: GanglionError | undefined): void;
+
+  onSubscribed(_f: { cursor: string }): void {
+    this.#attempts = 0;
   }
 
-  where(): Start {
-    return this.#received === undefined ? this.#start : { cursor: this.#received };
+  onUnsubscribed(code: string, message: string | undefined, _cursor: string | undefined): void {
+    this.onRefusal({ code, message: message ?? code }, code === "unavailable");
   }
 
-  get cursor(): string | undefined {
-    return this.#buffer.length ? this.#delivered : this.#received;
-  }
-
-  begun(cursor: string): void {
-    this.#attempt = 0;
-    const { after, last, state } = this.#start;
-    if (after === undefined && last === undefined && !state) this.#received ??= cursor;
-  }
-
-  state(f: StateFrame): void {
-    const stream = (this.topic as { stream: string }).stream;
-    this.#version = f.version;
-    this.#position = f.position;
-    this.#push({ kind: "state", stream, id: idOf(stream), version: f.version, position: f.position, cursor: String(f.position), data: f.data });
-  }
-
-  event(f: EventFrame): void {
-    const { stream, version, position } = f;
-    const known = this.#versions ? (this.#versions.get(stream) ?? (this.#whole ? 0 : undefined)) : this.#version;
-    if (position <= this.#position || (known !== undefined && version <= known)) {
-      this.all.report(errorOf({ code: "protocol", message: `version ${version} of ${stream}, position ${position}, came again: left out`, version }));
-      return;
-    }
-    if (known !== undefined && version !== known + 1) return this.#gap(stream, known + 1, version);
-    if (this.#versions) {
-      this.#versions.delete(stream);
-      this.#versions.set(stream, version);
-      if (this.#versions.size > watchedStreams) {
-        this.#versions.delete(this.#versions.keys().next().value!);
-        this.#whole = false;
-      }
-    } else {
-      this.#version = version;
-    }
-    this.#position = position;
-    const item: Item = {
-      kind: "event", event: f.event, data: f.data, stream, id: idOf(stream), version, position,
-      cursor: String(position), time: f.time, cause: f.cause,
-    };
-    if (f.by !== undefined) item.by = f.by;
-    this.#push(item);
-  }
-
-  #gap(stream: string, expected: number, got: number): void {
-    this.all.stop(this);
-    this.end(
-      errorOf({
-        code: "gap",
-        message: `the server left out version ${expected} of ${stream} before version ${got}: subscribe again from the cursor ${this.#received}`,
-        version: expected,
-      }),
-    );
-  }
-
-  caughtUp(f: { version?: number; cursor: string }): void {
-    if (f.version !== undefined && !this.#versions) {
-      if (this.#version !== undefined && f.version !== this.#version) {
-        return this.#gap((this.topic as { stream: string }).stream, this.#version + 1, f.version + 1);
-      }
-      this.#version = f.version;
-    }
-    this.live = true;
-    if (this.#marks) this.#push({ kind: "live", cursor: f.cursor });
-    else this.#received = f.cursor;
-  }
-
-  heartbeat(cursor: string, behind: string | undefined): void {
-    if (behind !== undefined) this.live = false;
-    if (behind !== undefined || this.live) this.#received = behind ?? cursor;
-  }
-
-  unsubscribed(code: string, message: string | undefined, cursor: string | undefined): void {
-    this.#received = cursor ?? this.#received;
-    this.refused({ code, message: message ?? code }, code === "unavailable");
-  }
-
-  /** The server does not serve it: for good, for now, or as long as it is this server. */
-  refused(fault: Fault, away: boolean): void {
+  /** Handles a subscription that the server does not serve: it ends permanently or tries again later. If movable is set, another gateway may serve it, and the client moves. */
+  onRefusal(fault: Fault, movable: boolean): void {
     const { clock, connection } = this.all;
-    this.all.forget(this);
-    away &&= connection.elsewhere(fault.code === "not_found");
-    const error = errorOf(away ? { ...fault, retry: "later" } : fault);
-    if (error.retry === "no") return this.end(error);
+    this.all.unregister(this);
+    const moves = movable && connection.scheduleMove(fault.code === "not_found");
+    const error = errorOf(moves ? { ...fault, retry: "later" } : fault);
+    if (error.retry === "no") return this.endWith(error);
     this.all.report(error);
-    const again = () => {
-      this.#retry = undefined;
-      if (this.wanted) this.all.begin(this);
+    const resubscribe = () => {
+      this.#retryTimer = undefined;
+      if (this.wantsSubscribe) this.all.sendSubscribe(this);
     };
-    this.#retry = away ? elsewhere : clock.setTimeout(again, fault.after_ms ?? backoff(clock, this.#attempt++));
-    connection.settle();
+    this.#retryTimer = moves ? nextConnection : clock.setTimeout(resubscribe, fault.after_ms ?? backoff(clock, this.#attempts++));
+    connection.updateStatus();
   }
 
-  /** The connection is lost. */
-  lost(): void {
+  /** Handles the end of the connection. */
+  onDisconnect(): void {
     this.id = undefined;
     this.live = false;
-    if (this.#retry === elsewhere) this.#retry = undefined;
+    if (this.#retryTimer === nextConnection) this.#retryTimer = undefined;
   }
 
-  #push(item: Item): void {
-    if (item.position! > Number.MAX_SAFE_INTEGER) {
-      this.all.stop(this);
-      return this.end(errorOf({ code: "protocol", message: `position ${item.position} may have been rounded` }));
-    }
-    this.#received = item.cursor;
-    const waiting = this.#waiting.shift();
-    if (waiting) {
-      this.#delivered = item.cursor;
-      waiting.resolve({ value: item, done: false });
-      return;
-    }
-    this.#buffer.push(item);
-    if (this.#calls) this.#pump();
-    if (this.#buffer.length >= this.#most && !this.#paused && !this.#over) {
-      // A browser can't stop reading a socket: the events that follow come
-      // again from the cursor.
-      this.#paused = true;
-      this.all.stop(this);
-    }
-  }
-
-  #take(): Item | undefined {
-    const item = this.#buffer.shift();
-    if (!item) return;
-    this.#delivered = item.cursor;
-    if (this.#paused && this.#buffer.length <= this.#most / 2) {
-      this.#paused = false;
-      if (this.wanted) this.all.begin(this);
-    }
-    return item;
-  }
-
-  /** Calls the handlers. One that returns a promise is waited for. */
-  #pump(): void {
-    while (!this.#busy && this.#buffer.length) {
-      const item = this.#take()!;
-      const { onEvent, onState, onLive } = this.options;
-      const call: ((item: any) => unknown) | undefined = item.kind === "event" ? onEvent : item.kind === "state" ? onState : onLive;
-      this.#busy = true;
-      let done: unknown;
-      try {
-        done = call?.(item);
-      } catch (e) {
-        failed(e);
-      }
-      if (typeof (done as PromiseLike<unknown> | undefined)?.then === "function") {
-        void Promise.resolve(done)
-          .catch(failed)
-          .then(() => {
-            this.#busy = false;
-            this.#pump();
-          });
-        return;
-      }
-      this.#busy = false;
-    }
-    this.#finish();
-  }
-
-  /** Ends it; what has come before is still delivered. */
-  end(error?: GanglionError): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#error = error;
-    this.all.clock.clearTimeout(this.#retry);
-    this.all.forget(this);
+  endWith(error?: GanglionError): void {
+    if (this.ended) return;
+    this.ended = true;
+    this.all.clock.clearTimeout(this.#retryTimer);
+    this.all.unregister(this);
     this.all.remove(this);
-    if (this.#abort) this.options.signal!.removeEventListener("abort", this.#abort);
-    this.#finish();
-  }
-
-  #finish(): void {
-    if (!this.#over || this.#buffer.length || this.#busy) return;
-    if (this.#calls && !this.#finished) {
-      this.#finished = true;
-      const error = this.#error;
-      if (this.options.onEnd) this.options.onEnd(error);
-      else if (error) this.all.report(error);
-    }
-    for (const w of this.#waiting.splice(0)) this.#last(w);
-  }
-
-  #last(w: { resolve(r: IteratorResult<any>): void; reject(e: unknown): void }): void {
-    const error = this.#error;
-    this.#error = undefined;
-    if (error) w.reject(error);
-    else w.resolve({ value: undefined, done: true });
-  }
-
-  close(): void {
-    if (this.#buffer.length) this.#received = this.#delivered; // the application has not had these
-    this.#buffer = [];
-    if (!this.#over) this.all.stop(this);
-    this.end();
-  }
-
-  [Symbol.asyncIterator](): AsyncIterator<any> {
-    if (this.#calls) throw new TypeError("this subscription calls its handlers: leave them out to iterate");
-    return {
-      next: () =>
-        new Promise((resolve, reject) => {
-          const item = this.#take();
-          if (item) resolve({ value: item, done: false });
-          else if (this.#over) this.#last({ resolve, reject });
-          else this.#waiting.push({ resolve, reject });
-        }),
-      return: async () => {
-        this.close();
-        return { value: undefined, done: true };
-      },
-    };
+    this.#signal?.removeEventListener("abort", this.#onAbort);
+    this.onEnd(error);
   }
 }
 
-const idOf = (stream: string): string => stream.slice(stream.indexOf("/") + 1);
-
-/** An error of the application's handler is the application's: it goes where uncaught ones go. */
-function failed(e: unknown): void {
+/** Throws an error of an application's function as an uncaught error. */
+export function throwUncaught(e: unknown): void {
   queueMicrotask(() => {
     throw e;
   });

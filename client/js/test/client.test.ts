@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ClosedError, connect, GanglionError, type Options, RejectedError } from "../src/index.js";
-import { FakeClock, settle } from "./fakes.js";
+import { FakeClock, idle } from "./fakes.js";
 import { MemorySocket, welcomed } from "./memory.js";
 
 const base: Options = { client: "ada", WebSocket: MemorySocket };
@@ -9,8 +9,8 @@ const event = (sub: string, version: number, position = version, stream = "count
   op: "event", sub, stream, version, position, event: "added", data: { by: 1 }, time: "2026-11-22T12:00:00Z", cause: "k",
 });
 
-test("options that can't work are refused with what to do", () => {
-  for (const [options, says] of [
+test("errors about invalid options say what to do", () => {
+  for (const [options, want] of [
     [{}, /url is missing/],
     [{ url: "ws://x", token: async () => "t" }, /not both/],
     [{ url: "ws://x", queue: 0 }, /queue/],
@@ -20,33 +20,33 @@ test("options that can't work are refused with what to do", () => {
     const global = globalThis.WebSocket;
     (globalThis as any).WebSocket = undefined; // Node 22 has one
     try {
-      assert.throws(() => connect({ ...base, ...options }), says);
+      assert.throws(() => connect({ ...base, ...options }), want);
     } finally {
       (globalThis as any).WebSocket = global;
     }
   }
 });
 
-test("urls are those of gateways, whatever way they are written", async () => {
+test("urls are completed to WebSocket addresses", async () => {
   for (const [given, want] of [
     ["http://gw", "ws://gw/v1/ws"],
     ["https://gw/", "wss://gw/v1/ws"],
     ["wss://gw/proxied/v1/ws#there", "wss://gw/proxied/v1/ws"],
   ] as const) {
     const client = connect({ ...base, url: given });
-    await settle();
+    await idle();
     assert.equal(MemorySocket.last.url, want);
     assert.equal(MemorySocket.last.protocols, "ganglion.v1");
     client.close();
   }
 });
 
-test("of several gateways each attempt takes the next", async () => {
+test("each attempt uses the next gateway", async () => {
   const clock = new FakeClock();
   const client = connect({ ...base, urls: ["ws://a", "ws://b", "ws://c"], clock });
   const seen = [];
   for (let i = 0; i < 4; i++) {
-    await settle();
+    await idle();
     seen.push(MemorySocket.last.url);
     const { all } = MemorySocket;
     MemorySocket.last.onclose!({ code: 1006 });
@@ -56,65 +56,65 @@ test("of several gateways each attempt takes the next", async () => {
   assert.deepEqual(seen, ["ws://b/v1/ws", "ws://c/v1/ws", "ws://a/v1/ws", "ws://b/v1/ws"]);
 });
 
-test("the key of a command is known before its result", async () => {
+test("a command's key is known before its result", async () => {
   const { client, socket } = await welcomed();
   const sending = client.aggregate("counter", "a").send("add", { by: 1 });
   assert.match(sending.key, /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
-  await settle();
-  assert.equal(socket.said[1].key, sending.key);
+  await idle();
+  assert.equal(socket.received[1].key, sending.key);
   assert.equal(parseInt(sending.key.replaceAll("-", "").slice(0, 12), 16), Date.UTC(2026, 10, 22, 12));
-  socket.tell({ op: "error", id: socket.said[1].id, key: sending.key, code: "rejected", reason: "zero", message: "no", retry: "no" });
+  socket.deliver({ op: "error", id: socket.received[1].id, key: sending.key, code: "rejected", reason: "zero", message: "no", retry: "no" });
   await assert.rejects(sending, (e) => e instanceof RejectedError && e instanceof GanglionError && e.name === "RejectedError" && e.reason === "zero");
   client.close();
 });
 
-test("frames of one turn share messages, which stay small", async () => {
+test("frames of one turn of the event loop share small messages", async () => {
   const { client, socket } = await welcomed();
   const many = Array.from({ length: 200 }, () => client.aggregate("client", "bob").send("notify", { text: "ä".repeat(500) }));
-  await settle();
-  assert.equal(socket.said.length, 201);
+  await idle();
+  assert.equal(socket.received.length, 201);
   assert.ok(socket.messages.length < 10, `${socket.messages.length} messages`);
   for (const m of socket.messages) assert.ok(new TextEncoder().encode(m).length < 98_304);
   client.close();
   for (const r of await Promise.allSettled(many)) assert.equal(r.status, "rejected");
 });
 
-test("a thousand subscriptions resume, and hello stays small", async () => {
+test("a thousand subscriptions resume with a small hello", async () => {
   const { client, socket, clock } = await welcomed();
   for (let i = 0; i < 1000; i++) client.aggregate("counter", "x".repeat(100) + i).subscribe({ onEvent() {} });
-  await settle();
-  for (const { op, id } of socket.said) if (op === "subscribe") socket.tell({ op: "subscribed", id, cursor: "100" });
+  await idle();
+  for (const { op, id } of socket.received) if (op === "subscribe") socket.deliver({ op: "subscribed", id, cursor: "100" });
   socket.onclose!({ code: 1006 });
   await clock.advance(500);
   const next = MemorySocket.last;
   assert.notEqual(next, socket);
   await next.welcome();
-  const inHello = next.said[0].subscriptions;
-  const after = next.said.slice(1);
+  const inHello = next.received[0].subscriptions;
+  const after = next.received.slice(1);
   assert.ok(next.messages[0]!.length < 20_000 && inHello.length > 50, `${inHello.length} in hello`);
   assert.equal(new Set([...inHello, ...after].map((f) => f.stream)).size, 1000);
   for (const f of [...inHello, ...after]) assert.deepEqual([f.op, f.cursor], ["subscribe", "100"]);
   client.close();
 });
 
-test("hello with long names and a long token fits into the smallest gateway's messages", async () => {
+test("hello with long names and a long token fits into the smallest frame limit", async () => {
   const { client, socket, clock } = await welcomed({ client: undefined, token: async () => "t".repeat(8_192) } as any, { frame_bytes: 32_768 });
   for (let i = 0; i < 300; i++) client.aggregate("counter", "語".repeat(60) + i).subscribe({ onEvent() {} });
-  await settle();
+  await idle();
   socket.onclose!({ code: 1006 });
   await clock.advance(500);
   await MemorySocket.last.welcome({ frame_bytes: 32_768 });
-  const { messages, said } = MemorySocket.last;
+  const { messages, received } = MemorySocket.last;
   for (const m of messages) assert.ok(new TextEncoder().encode(m).length <= 32_768, `a message of ${new TextEncoder().encode(m).length} bytes`);
-  assert.equal(new Set([...said[0].subscriptions, ...said.slice(1)].map((f) => f.stream)).size, 300);
+  assert.equal(new Set([...received[0].subscriptions, ...received.slice(1)].map((f) => f.stream)).size, 300);
   client.close();
 });
 
-test("messages are no larger than the gateway takes", async () => {
+test("messages are no larger than the gateway accepts", async () => {
   const { client, socket } = await welcomed({}, { frame_bytes: 32_768 });
   const many = Array.from({ length: 100 }, () => client.aggregate("client", "bob").send("notify", { text: "語".repeat(300) }));
-  await settle();
-  assert.equal(socket.said.length, 101);
+  await idle();
+  assert.equal(socket.received.length, 101);
   for (const m of socket.messages) assert.ok(new TextEncoder().encode(m).length <= 32_768);
   assert.ok(socket.messages.length < 20, `${socket.messages.length} messages`);
   client.close();
@@ -130,10 +130,10 @@ test("numbers that may have been rounded are refused before they are sent", asyn
   await assert.rejects(counter.send("add", {}, { expect: 2 ** 53 }), { code: "bad_request", field: "expect" });
   await assert.rejects(counter.get({ atLeast: 2 ** 53 }), { code: "bad_request", field: "at_least" });
   assert.throws(() => counter.subscribe({ from: { after: 2 ** 53 } }), { code: "bad_request", field: "after" });
-  assert.equal(socket.said.length, 1);
+  assert.equal(socket.received.length, 1);
   void counter.send("add", { by: 2 ** 53 - 1, text: "9007199254740993" }).catch(() => {});
-  await settle();
-  assert.deepEqual(socket.said[1].data, { by: 2 ** 53 - 1, text: "9007199254740993" });
+  await idle();
+  assert.deepEqual(socket.received[1].data, { by: 2 ** 53 - 1, text: "9007199254740993" });
   client.close();
 });
 
@@ -141,37 +141,37 @@ test("an event whose position was rounded ends its subscription", async () => {
   const { client, socket } = await welcomed();
   const seen: unknown[] = [];
   client.category("counter").subscribe({ onEvent: (e) => seen.push(e.version), onEnd: (e) => seen.push(e?.code) });
-  await settle();
-  const { id } = socket.said[1];
-  socket.tell(event(id, 1, 2 ** 53 - 1), event(id, 2, 2 ** 53));
+  await idle();
+  const { id } = socket.received[1];
+  socket.deliver(event(id, 1, 2 ** 53 - 1), event(id, 2, 2 ** 53));
   assert.deepEqual(seen, [1, "protocol"]);
   client.close();
 });
 
-test("errors that no listener hears write a bounded number of lines", async (t) => {
+test("errors without a listener write a bounded number of lines", async (t) => {
   const lines = t.mock.method(console, "error", () => {});
   const clock = new FakeClock();
   const client = connect({ ...base, url: "ws://gateway", clock });
-  await settle();
+  await idle();
   const socket = MemorySocket.last;
   await socket.welcome();
-  for (let i = 0; i < 1000; i++) socket.tell({ op: "error", code: "bad_request", message: `${i}`, retry: "no" });
+  for (let i = 0; i < 1000; i++) socket.deliver({ op: "error", code: "bad_request", message: `${i}`, retry: "no" });
   assert.equal(lines.mock.callCount(), 10);
   clock.sleep(60_000);
-  socket.tell({ op: "error", code: "bad_request", message: "again", retry: "no" });
+  socket.deliver({ op: "error", code: "bad_request", message: "again", retry: "no" });
   assert.equal(lines.mock.callCount(), 11);
   client.close();
 });
 
-test("the token function is called a handful of times for a token from a cache", async () => {
+test("a token from a cache needs a handful of calls", async () => {
   let calls = 0;
   const clock = new FakeClock();
   const client = connect({ url: "ws://gateway", token: async () => `t${(calls++, Math.floor((clock.now() + 5_000) / 60_000))}`, clock, WebSocket: MemorySocket });
-  await settle();
+  await idle();
   const socket = MemorySocket.last;
   await socket.welcome();
-  for (let i = 0; i < 20; i++) { // as a gateway does that warns at each renewal
-    socket.tell({ op: "expiring", in_ms: 60_000 - (clock.now() % 60_000) });
+  for (let i = 0; i < 20; i++) { // a gateway that warns at each renewal
+    socket.deliver({ op: "expiring", in_ms: 60_000 - (clock.now() % 60_000) });
     await clock.advance(1_000);
   }
   await clock.advance(10_000);
@@ -179,7 +179,7 @@ test("the token function is called a handful of times for a token from a cache",
   client.close();
 });
 
-test("the bytes of what waits are bounded as well", async () => {
+test("the bytes of pending requests are bounded", async () => {
   const { client } = await welcomed();
   const notify = () => client.aggregate("client", "bob").send("notify", { text: "x".repeat(60_000) });
   const waiting = Array.from({ length: 69 }, notify);
@@ -188,16 +188,16 @@ test("the bytes of what waits are bounded as well", async () => {
   await Promise.allSettled(waiting);
 });
 
-test("data that is no JSON rejects its command alone", async () => {
+test("data that is not JSON rejects its command alone", async () => {
   const { client, socket } = await welcomed();
   await assert.rejects(client.aggregate("counter", "a").send("add", { by: 1n }), TypeError);
   void client.aggregate("counter", "a").send("add", { by: 1 }).catch(() => {});
-  await settle();
-  assert.deepEqual(socket.said[1].data, { by: 1 });
+  await idle();
+  assert.deepEqual(socket.received[1].data, { by: 1 });
   client.close();
 });
 
-test("a handler that returns a promise is waited for, and pauses the subscription", async () => {
+test("a handler's promise pauses the subscription", async () => {
   const { client, socket } = await welcomed();
   const seen: number[] = [];
   let release = () => {};
@@ -209,21 +209,21 @@ test("a handler that returns a promise is waited for, and pauses the subscriptio
       return new Promise<void>((resolve) => (release = resolve));
     },
   });
-  await settle();
-  let { id } = socket.said[1];
-  socket.tell({ op: "subscribed", id, cursor: "100" }, ...[1, 2, 3, 4, 5, 6].map((v) => event(id, v)));
-  await settle();
+  await idle();
+  let { id } = socket.received[1];
+  socket.deliver({ op: "subscribed", id, cursor: "100" }, ...[1, 2, 3, 4, 5, 6].map((v) => event(id, v)));
+  await idle();
   assert.deepEqual(seen, [1]);
-  assert.deepEqual([socket.said[2].op, socket.said[2].sub], ["unsubscribe", id]);
+  assert.deepEqual([socket.received[2].op, socket.received[2].sub], ["unsubscribe", id]);
   for (let i = 0; i < 4; i++) {
     release();
-    await settle();
+    await idle();
   }
-  ({ id } = socket.said[3]);
-  assert.deepEqual(socket.said[3], { op: "subscribe", id, stream: "counter/a", cursor: "5" });
-  socket.tell(event(id, 6));
+  ({ id } = socket.received[3]);
+  assert.deepEqual(socket.received[3], { op: "subscribe", id, stream: "counter/a", cursor: "5" });
+  socket.deliver(event(id, 6));
   release();
-  await settle();
+  await idle();
   assert.deepEqual(seen, [1, 2, 3, 4, 5, 6]);
   client.close();
 });
@@ -240,23 +240,23 @@ test("a handler may close its subscription and the client", async () => {
     onEnd: (e) => seen.push(e),
   });
   const other = client.aggregate("counter", "b").subscribe({ onEvent: () => client.close(), onEnd: (e) => seen.push(e) });
-  await settle();
-  const [a, b] = [socket.said[1].id, socket.said[2].id];
-  socket.tell(...[1, 2, 3].map((v) => event(a, v)));
+  await idle();
+  const [a, b] = [socket.received[1].id, socket.received[2].id];
+  socket.deliver(...[1, 2, 3].map((v) => event(a, v)));
   assert.deepEqual(seen, [1, 2, undefined]);
-  socket.tell(event(b, 1, 4, "counter/b"), event(b, 2, 5, "counter/b"));
+  socket.deliver(event(b, 1, 4, "counter/b"), event(b, 2, 5, "counter/b"));
   assert.deepEqual(seen, [1, 2, undefined, undefined]);
   assert.equal((await client.closed) instanceof ClosedError, true);
   assert.equal(socket.closed, 1000);
   assert.equal(other.cursor, "4");
 });
 
-test("an iterator hands over what came before the end, then throws once", async () => {
+test("an iterator yields the items before the end, then throws once", async () => {
   const { client, socket } = await welcomed();
   const iterator = client.aggregate("counter", "a").subscribe({ from: "start" })[Symbol.asyncIterator]();
-  await settle();
-  const { id } = socket.said[1];
-  socket.tell(event(id, 1), event(id, 2), { op: "unsubscribed", sub: id, code: "forbidden", message: "no more", cursor: "2" });
+  await idle();
+  const { id } = socket.received[1];
+  socket.deliver(event(id, 1), event(id, 2), { op: "unsubscribed", sub: id, code: "forbidden", message: "no more", cursor: "2" });
   assert.equal((await iterator.next()).value.version, 1);
   assert.equal((await iterator.next()).value.version, 2);
   await assert.rejects(iterator.next(), { code: "forbidden" });
@@ -269,17 +269,17 @@ test("leaving a loop unsubscribes", async () => {
   const done = (async () => {
     for await (const e of client.category("counter").subscribe()) return e.stream;
   })();
-  await settle();
-  const { id } = socket.said[1];
-  socket.tell({ op: "subscribed", id, cursor: "100" }, event(id, 7, 101, "counter/ä/b"));
+  await idle();
+  const { id } = socket.received[1];
+  socket.deliver({ op: "subscribed", id, cursor: "100" }, event(id, 7, 101, "counter/ä/b"));
   assert.equal(await done, "counter/ä/b");
-  await settle();
-  assert.deepEqual([socket.said[2].op, socket.said[2].sub], ["unsubscribe", id]);
+  await idle();
+  assert.deepEqual([socket.received[2].op, socket.received[2].sub], ["unsubscribe", id]);
   assert.equal(client.status, "live");
   client.close();
 });
 
-test("statuses begin with the present one, and end with the client", async () => {
+test("statuses begin with the present one and end with the client", async () => {
   const { client, socket, clock } = await welcomed();
   const seen: string[] = [];
   const done = (async () => {
@@ -289,11 +289,11 @@ test("statuses begin with the present one, and end with the client", async () =>
   const stopped = (async () => {
     for await (const _ of client.statuses({ signal: stop.signal }));
   })();
-  await settle();
+  await idle();
   stop.abort();
   await stopped;
   socket.onclose!({ code: 1006 });
-  await settle();
+  await idle();
   await clock.advance(250);
   await MemorySocket.last.welcome();
   client.close();
@@ -305,7 +305,7 @@ test("a signal closes the client", async () => {
   const stop = new AbortController();
   const { client, socket } = await welcomed({ signal: stop.signal });
   const sending = client.aggregate("counter", "a").send("add", { by: 1 });
-  await settle();
+  await idle();
   stop.abort();
   await assert.rejects(sending, { code: "closed", retry: "same_key" });
   assert.equal(socket.closed, 1000);
@@ -314,20 +314,20 @@ test("a signal closes the client", async () => {
   await assert.rejects(aborted.aggregate("counter", "a").get(), { code: "closed" });
 });
 
-test("an error that names no request is reported", async () => {
+test("an error without a request is reported", async () => {
   const { client, socket, errors } = await welcomed();
-  socket.tell({ op: "error", code: "bad_request", field: "id", message: "id is missing", retry: "no" });
+  socket.deliver({ op: "error", code: "bad_request", field: "id", message: "id is missing", retry: "no" });
   assert.deepEqual(errors.map((e) => [e.code, e.field]), [["bad_request", "id"]]);
   client.close();
 });
 
-test("what comes from a socket that was given up is not heard", async () => {
+test("frames of an abandoned socket are ignored", async () => {
   const { client, socket, clock } = await welcomed();
   const seen: number[] = [];
   client.aggregate("counter", "a").subscribe({ from: "start", onEvent: (e) => seen.push(e.version) });
-  await settle();
-  const { id } = socket.said[1];
-  socket.tell(event(id, 1));
+  await idle();
+  const { id } = socket.received[1];
+  socket.deliver(event(id, 1));
   const { onmessage, onclose } = socket;
   client.wake();
   await clock.advance(5_000);
@@ -337,8 +337,8 @@ test("what comes from a socket that was given up is not heard", async () => {
   await clock.advance(250);
   const next = MemorySocket.last;
   await next.welcome();
-  assert.equal(next.said[0].subscriptions[0].cursor, "1");
-  next.tell(event(next.said[0].subscriptions[0].id, 2));
+  assert.equal(next.received[0].subscriptions[0].cursor, "1");
+  next.deliver(event(next.received[0].subscriptions[0].id, 2));
   assert.deepEqual(seen, [1, 2]);
   client.close();
 });

@@ -1,16 +1,16 @@
 import type { Clock } from "../src/index.js";
 
-/** A clock that moves when it is told to. */
+/** A clock that only moves by advance and sleep. */
 export class FakeClock implements Clock {
   #now = Date.UTC(2026, 10, 22, 12);
   #timers = new Map<number, { at: number; f: () => void }>();
   #next = 1;
 
-  /** What chance always says. */
-  constructor(private readonly chance = 0.5) {}
+  /** value is every random number. */
+  constructor(private readonly value = 0.5) {}
 
   now = () => this.#now;
-  random = () => this.chance;
+  random = () => this.value;
 
   setTimeout = (f: () => void, ms: number): number => {
     this.#timers.set(this.#next, { at: this.#now + ms, f });
@@ -21,7 +21,7 @@ export class FakeClock implements Clock {
     this.#timers.delete(timer as number);
   };
 
-  /** Runs what is due in the next ms milliseconds, in order. */
+  /** Runs the timers of the next ms milliseconds, in order. */
   async advance(ms: number): Promise<void> {
     for (const end = this.#now + ms; ; ) {
       let due: [number, { at: number; f: () => void }] | undefined;
@@ -33,17 +33,17 @@ export class FakeClock implements Clock {
       this.#timers.delete(due[0]);
       this.#now = Math.max(this.#now, due[1].at);
       due[1].f();
-      await settle();
+      await idle();
     }
   }
 
-  /** The machine sleeps: time passes, and what was due happens afterwards. */
+  /** Lets the machine sleep: time passes, and no timer runs. */
   sleep(ms: number): void {
     this.#now += ms;
   }
 }
 
-/** Lets everything happen that waits for nothing. */
-export async function settle(): Promise<void> {
+/** Waits until all pending callbacks have run. */
+export async function idle(): Promise<void> {
   for (let i = 0; i < 3; i++) await new Promise((resolve) => setImmediate(resolve));
 }

@@ -1,7 +1,7 @@
 import { type Client, connect, type GanglionError, type Options } from "../src/index.js";
-import { FakeClock, settle } from "./fakes.js";
+import { FakeClock, idle } from "./fakes.js";
 
-/** A socket without a network: what a client says is there to be seen, and what it is told comes at once. */
+/** A socket without a network. It records the client's frames, and delivers frames to the client immediately. */
 export class MemorySocket {
   static all: MemorySocket[] = [];
 
@@ -10,7 +10,7 @@ export class MemorySocket {
   onclose: ((e: any) => void) | null = null;
   onerror: ((e: any) => void) | null = null;
   closed: number | undefined;
-  readonly said: any[] = [];
+  readonly received: any[] = [];
   readonly messages: string[] = [];
 
   constructor(readonly url: string, readonly protocols?: string | string[]) {
@@ -23,25 +23,25 @@ export class MemorySocket {
 
   send(text: string): void {
     this.messages.push(text);
-    for (const line of text.split("\n")) this.said.push(JSON.parse(line));
+    for (const line of text.split("\n")) this.received.push(JSON.parse(line));
   }
 
   close(code = 1005): void {
     this.closed = code;
   }
 
-  tell(...frames: object[]): void {
+  deliver(...frames: object[]): void {
     this.onmessage?.({ data: frames.map((f) => JSON.stringify(f)).join("\n") });
   }
 
   async welcome(limits: object = {}): Promise<void> {
     this.onopen!({});
-    await settle();
-    this.tell({
-      op: "welcome", id: this.said[0].id, session: "s", client: "ada", node: "n1", server: "test", log: "log-1", cursor: "100", heartbeat_ms: 25_000,
+    await idle();
+    this.deliver({
+      op: "welcome", id: this.received[0].id, session: "s", client: "ada", node: "n1", server: "test", log: "log-1", cursor: "100", heartbeat_ms: 25_000,
       limits: { frame_bytes: 98_304, open_requests: 256, subscriptions: 1_000, ...limits },
     });
-    await settle();
+    await idle();
   }
 }
 
@@ -52,13 +52,13 @@ export interface Opened {
   errors: GanglionError[];
 }
 
-/** A client that was welcomed. */
+/** Opens a client and welcomes it. */
 export async function welcomed(options: Options = {}, limits: object = {}): Promise<Opened> {
   const clock = new FakeClock();
   const client = connect({ url: "ws://gateway", client: "ada", clock, WebSocket: MemorySocket, ...options });
   const errors: GanglionError[] = [];
   client.on("error", (e) => errors.push(e));
-  await settle();
+  await idle();
   const socket = MemorySocket.last;
   await socket.welcome(limits);
   return { client, clock, socket, errors };

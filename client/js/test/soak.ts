@@ -1,11 +1,11 @@
-// A crowd of clients that lose their connections all the time: what
-// test/e2e runs against a real cluster behind proxies that misbehave.
+// This program runs many clients that lose their connections again and again.
+// test/e2e runs it against a real cluster behind faulty proxies.
 //
-// URLS are the gateways, CLIENTS how many there are, SECONDS how long they
-// send. Time runs at triple speed for the clients, so that a backoff or a
-// silence is over sooner. Every command that was acknowledged goes to
-// standard output as one JSON object a line, and at the end what happened.
-// What should not happen ends the program with a message and code 1.
+// URLS lists the gateways, CLIENTS is the number of clients, and SECONDS the time
+// for which they send. The clients' clock runs at triple speed, which shortens
+// backoff and timeouts. The program prints each acknowledged command as one JSON
+// object a line, and a summary at the end. If a client breaks a promise, the
+// program exits with a message and status 1.
 import { WebSocket } from "ws";
 import { type Client, connect, type Subscription } from "../src/index.js";
 
@@ -22,12 +22,12 @@ const clock = {
   random: Math.random,
 };
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
-const fail = (why: string): never => {
-  process.stderr.write(why + "\n");
+const fail = (problem: string): never => {
+  process.stderr.write(problem + "\n");
   process.exit(1);
 };
 
-/** A subscription's events, which must be each stream's versions from 1 on, and rising positions. */
+/** Checks a subscription's events: the versions of each stream from 1 on, and ascending positions. */
 class Seen {
   readonly versions = new Map<string, number>();
   position = 0;
@@ -35,10 +35,10 @@ class Seen {
 
   constructor(readonly name: string) {}
 
-  take(e: { stream: string; version: number; position: number }): void {
+  check(e: { stream: string; version: number; position: number }): void {
     const last = this.versions.get(e.stream) ?? 0;
-    if (e.version !== last + 1) fail(`${this.name}: version ${e.version} of ${e.stream} came after ${last}`);
-    if (e.position <= this.position) fail(`${this.name}: position ${e.position} came after ${this.position}`);
+    if (e.version !== last + 1) fail(`${this.name}: version ${e.version} of ${e.stream} arrived after ${last}`);
+    if (e.position <= this.position) fail(`${this.name}: position ${e.position} arrived after ${this.position}`);
     this.versions.set(e.stream, e.version);
     this.position = e.position;
     this.events++;
@@ -50,22 +50,22 @@ let sessions = 0;
 let replays = 0;
 let commands = 0;
 
-/** Reads with handlers, with a loop, or with a loop that is too slow. */
+/** Subscribes with handlers, with a loop, or with a slow loop. */
 function follow(client: Client, i: number, target: { stream?: string }): Seen {
   const seen = new Seen(`client ${i}, ${target.stream ?? "all"}`);
   watched.push(seen);
   const begin = (options: object): Subscription<any> =>
     target.stream ? client.aggregate("counter", target.stream).subscribe({ from: "start", ...options }) : client.category("counter").subscribe({ from: "start", ...options });
   if (i % 3 === 0) {
-    begin({ onEvent: (e: any) => seen.take(e), onEnd: (e: unknown) => e && fail(`${seen.name}: ${e}`) });
+    begin({ onEvent: (e: any) => seen.check(e), onEnd: (e: unknown) => e && fail(`${seen.name}: ${e}`) });
     return seen;
   }
   const slow = i % 3 === 1;
   void (async () => {
     try {
-      // Few, so that it pauses all the time; but each pause costs a round trip, and a category has many more.
+      // A small buffer makes the subscription pause often. A category has more events, so its buffer is larger.
       for await (const e of begin(slow ? { buffer: target.stream ? 8 : 8 * counters } : {})) {
-        seen.take(e);
+        seen.check(e);
         if (slow && seen.events % 4 === 0) await sleep(1);
       }
     } catch (e) {
@@ -75,7 +75,7 @@ function follow(client: Client, i: number, target: { stream?: string }): Seen {
   return seen;
 }
 
-/** Sends until the time is over, a few commands at once, and returns when all are answered. */
+/** Sends commands until end, up to 4 concurrently, and returns when all are answered. */
 async function send(client: Client, i: number, end: number): Promise<void> {
   const open = new Set<Promise<void>>();
   for (let k = 0; performance.now() < end; k++) {
@@ -112,7 +112,7 @@ clients.forEach((client, i) => {
 const end = performance.now() + seconds * 1000;
 await Promise.all(clients.map((client, i) => send(client, i, end)));
 
-// Everything is answered. Who asks the log itself knows how far all must come.
+// All commands are answered. Strong reads give the number of events that each subscription must receive.
 const heads = new Map<string, number>();
 for (let n = 0; n < counters; n++) heads.set(`counter/c${n}`, (await clients[n % count]!.aggregate("counter", `c${n}`).get({ strong: true })).version);
 const total = [...heads.values()].reduce((a, b) => a + b, 0);
@@ -120,7 +120,7 @@ if (total !== commands) fail(`${commands} commands were acknowledged, and left $
 for (const seen of watched) {
   const stream = /c\d+$/.exec(seen.name)?.[0];
   const want = stream ? heads.get(`counter/${stream}`)! : total;
-  while (seen.events < want) await sleep(10); // whoever started this bounds the wait
+  while (seen.events < want) await sleep(10); // test/e2e bounds the wait
   if (seen.events > want) fail(`${seen.name}: ${seen.events} events, ${want} in the log`);
 }
 for (const client of clients) client.close();

@@ -1,7 +1,7 @@
-// Nothing here runs: the compiler checks what an application's types allow.
+// The compiler checks this file; nothing here runs.
 import type { Client, RejectedError } from "../src/index.js";
 
-// As `ganglion gen ts` writes it.
+// A contract in the form that `ganglion gen ts` generates.
 interface Auctions {
   auction: {
     state: { item: string; top: { bidder: string; amount: number } | null };
@@ -39,7 +39,7 @@ export async function typed(client: Client<Auctions>): Promise<void> {
         break;
       case "opened":
         e.data.item.trim();
-        // @ts-expect-error: this one has none
+        // @ts-expect-error: opened has no amount
         e.data.amount;
         break;
       case "closed":
@@ -60,6 +60,20 @@ export async function typed(client: Client<Auctions>): Promise<void> {
     onEnd: (e) => e?.code === "gap",
   });
   for await (const e of client.category("counter").subscribe()) e.data.by.toFixed();
+  await client.handle("mailer", async (e) => {
+    if (e.event === "bid_placed") e.data.bidder.trim() + e.commandKey(0) + e.log + e.attempt.toFixed() + e.signal.aborted;
+    // @ts-expect-error: the client acknowledges the event
+    e.ack();
+  }, { concurrency: 4 });
+  for await (const e of client.consume("mailer", { window: 10 })) {
+    if (e.event === "added") e.data.by.toFixed();
+    else e.park(e.stream);
+    e.ack();
+    // @ts-expect-error: there is no such event
+    if (e.event === "launched") return;
+  }
+  // @ts-expect-error: a loop has no calls
+  client.consume("mailer", { concurrency: 4 });
   // @ts-expect-error: a category has no state
   client.category("counter").subscribe({ state: true });
 }
@@ -68,4 +82,5 @@ export function untyped(client: Client, e: RejectedError): void {
   void client.aggregate("anything", "1").send("whatever", { x: 1 });
   client.aggregate("anything", "1").subscribe({ onEvent: (e) => e.data.x.y });
   e.reason?.trim();
+  void client.handle("mailer", (e) => e.data.x.y + e.group);
 }

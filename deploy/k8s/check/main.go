@@ -1,7 +1,7 @@
-// Command check checks Kubernetes objects against the types of Kubernetes
-// itself and of the Prometheus operator: fields that don't exist, stand in the wrong place or hold the wrong
-// kind of value. It asks no cluster. check.sh runs it; it is a module of its
-// own, so that nobody else has to build Kubernetes' types.
+// Command check checks Kubernetes objects against the types of Kubernetes and of
+// the Prometheus operator. It finds fields that don't exist, are in the wrong
+// place, or have the wrong kind of value. It needs no cluster. check.sh runs it.
+// It is a separate module because Kubernetes has large dependencies.
 package main
 
 import (
@@ -24,7 +24,7 @@ import (
 	strict "sigs.k8s.io/yaml"
 )
 
-// kinds are those that the base uses; another one is an error until it is
+// kinds are the kinds that the base uses. Any other kind is an error until it is
 // added here.
 var kinds = map[string]func() any{
 	"v1/Namespace":                       func() any { return new(corev1.Namespace) },
@@ -52,13 +52,13 @@ func main() {
 		}
 	}
 	if err == nil && objects == 0 {
-		err = errors.New("nothing was checked: name the files")
+		err = errors.New("no objects in the given files")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "check:", err)
 		os.Exit(1)
 	}
-	fmt.Printf("check: %d objects are good\n", objects)
+	fmt.Printf("check: %d objects are valid\n", objects)
 }
 
 func check(file string) (objects int, err error) {
@@ -81,7 +81,7 @@ func check(file string) (objects int, err error) {
 		}
 		kind, ok := kinds[of.APIVersion+"/"+of.Kind]
 		if !ok {
-			err = errors.Join(err, fmt.Errorf("%s %s is none that is known", of.APIVersion, of.Kind))
+			err = errors.Join(err, fmt.Errorf("unknown kind %s %s: add it to the kinds in deploy/k8s/check/main.go", of.APIVersion, of.Kind))
 			continue
 		}
 		objects++

@@ -1,13 +1,15 @@
-// Package guard notices a log that went back: one that was restored from an
-// older copy, or continued on a standby that lagged, under a running program.
+// Package guard detects a log that went back under a running program: it was
+// restored from an older copy, or a standby that lagged was promoted.
 //
-// A Guard remembers the newest commit that its store has seen, written or
-// heard of. Whoever opens a connection, or asks for the head, compares the
-// log with it. A log without that commit, or with another in its place, or
-// with another incarnation, went back. From then on Err says so until Resume:
-// only the caller that has let go of the lost history may go on with the log,
-// so no other part of a program reads the new history too early. A Guard is
-// safe for concurrent use.
+// A [Guard] remembers the newest commit that its store has read or written, or
+// that another node has reported. The store compares the log with that commit on
+// every new connection, in every append and in every read of the head. A log went
+// back if it lacks the commit, has another one in its place, or has another
+// incarnation. [Guard.Err] then returns an error until [Guard.Resume]. Only a
+// caller that has dropped everything it knew of the lost history calls Resume, so
+// no other part of the program reads the new history too early.
+//
+// A Guard is safe for concurrent use.
 package guard
 
 import (
@@ -17,29 +19,55 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// Commit identifies a commit. Keys are unique per stream only, and a client
-// sends a key again after a failover, so position and key alone can be those of
-// another commit. The zero Commit stands for none.
+// Commit identifies a commit. Position and key do not suffice: keys are unique
+// per stream only, and a client resends a key after a failover. The zero Commit
+// means none.
 type Commit struct {
 	Position eventstore.Position
 	Stream   eventstore.StreamID
 	Version  eventstore.Version
 	Key      string
-	Micros   int64 // when it was decided, in microseconds since 1970
+	Micros   int64 // time of the decision, in microseconds since 1970
 }
 
-// Of returns what identifies c.
+// Of returns the identity of c.
 func Of(c *eventstore.Commit) Commit {
 	return Commit{Position: c.Position, Stream: c.Stream, Version: c.Version, Key: c.Key, Micros: c.At.UnixMicro()}
 }
 
-// Mark is the newest commit that was seen, and the log it was seen in.
+// Row is a row of the table commit, or no row.
+type Row struct {
+	position, version, micros *int64
+	typ, id, key              *string
+}
+
+// Columns returns the destinations of a scan: position, type, id, version, key,
+// and microseconds since 1970.
+func (r *Row) Columns() []any {
+	return []any{&r.position, &r.typ, &r.id, &r.version, &r.key, &r.micros}
+}
+
+// Commit returns the identity of the row's commit.
+func (r *Row) Commit() Commit {
+	if r.position == nil {
+		return Commit{}
+	}
+	return Commit{
+		Position: eventstore.Position(*r.position),
+		Stream:   eventstore.StreamID{Type: *r.typ, ID: *r.id},
+		Version:  eventstore.Version(*r.version),
+		Key:      *r.key,
+		Micros:   *r.micros,
+	}
+}
+
+// Mark is the newest known commit and the incarnation of its log.
 type Mark struct {
 	LogID  string
 	Newest Commit
 }
 
-// Log is what a log says about itself when it is compared with a Mark.
+// Log is what a database reports for the comparison with a Mark.
 type Log struct {
 	ID     string
 	AtMark Commit // the commit at the mark's position
@@ -50,26 +78,26 @@ func (l Log) holds(m Mark) bool {
 	return l.ID == m.LogID && l.AtMark == m.Newest
 }
 
-// Guard is the memory of a store. Use New.
+// Guard remembers the newest commit of a store. Use New.
 type Guard struct {
 	mu   sync.Mutex
 	mark Mark
 	lost bool
 }
 
-// New begins with the log as it is.
+// New returns a Guard that trusts the log as it is.
 func New(l Log) *Guard {
 	return &Guard{mark: Mark{LogID: l.ID, Newest: l.Head}}
 }
 
-// Mark returns what a log must hold.
+// Mark returns the commit that the log must hold.
 func (g *Guard) Mark() Mark {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.mark
 }
 
-// Err returns eventstore.ErrWentBack while the log is known to have gone back.
+// Err returns eventstore.ErrWentBack if the log is known to have gone back.
 func (g *Guard) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -83,8 +111,8 @@ func (g *Guard) err() error {
 	return nil
 }
 
-// Saw tells the guard of a commit that the incarnation log holds. Another
-// commit in the mark's place is a log that went back.
+// Saw reports a commit that the incarnation named log holds. If another commit
+// has the position of the mark, the log went back.
 func (g *Guard) Saw(log string, c Commit) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -98,8 +126,8 @@ func (g *Guard) Saw(log string, c Commit) error {
 	return g.err()
 }
 
-// Witness tells the guard of a commit that the incarnation log must hold, by
-// the word of another node. It reports whether that is possible.
+// Witness reports a commit that another node has seen in the incarnation named
+// log. It returns false if the log cannot hold that commit.
 func (g *Guard) Witness(log string, c Commit) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -110,7 +138,7 @@ func (g *Guard) Witness(log string, c Commit) bool {
 	return !g.lost
 }
 
-// WentBack records what a database has found out by itself.
+// WentBack records that the database itself has detected the loss.
 func (g *Guard) WentBack() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -118,19 +146,19 @@ func (g *Guard) WentBack() error {
 	return g.err()
 }
 
-// Compare records what a log says about m, a mark taken before it was asked,
-// and reports whether the log is sound. Err is for telling a caller.
+// Compare compares the log with m, a mark that was taken before the database
+// was asked, and reports whether the log is sound. Err has the error.
 func (g *Guard) Compare(m Mark, l Log) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	// A mark of an incarnation that was given up meanwhile says nothing.
+	// A mark of an earlier incarnation proves nothing.
 	if m.LogID == g.mark.LogID && !l.holds(m) {
 		g.lost = true
 	}
 	return !g.lost
 }
 
-// Check is Compare with an error that says how much is lost.
+// Check is Compare with an error that states the loss.
 func (g *Guard) Check(m Mark, l Log) error {
 	if g.Compare(m, l) {
 		return nil
@@ -141,9 +169,9 @@ func (g *Guard) Check(m Mark, l Log) error {
 	}
 }
 
-// Resume begins again with a log that went back, if it holds the mark after
-// all or has a new incarnation, and returns ErrWentBack otherwise. m is a mark
-// taken before the log was asked. The caller has let go of everything that it
+// Resume trusts a log that went back if it has a new incarnation or holds the
+// mark after all, and returns ErrWentBack otherwise. m is a mark that was taken
+// before the database was asked. The caller must have dropped everything that it
 // knew of the lost history.
 func (g *Guard) Resume(m Mark, l Log) error {
 	g.mu.Lock()
@@ -152,22 +180,22 @@ func (g *Guard) Resume(m Mark, l Log) error {
 	case !g.lost:
 		g.lost = m.LogID == g.mark.LogID && !l.holds(m)
 	case l.ID != g.mark.LogID:
-		g.take(l)
+		g.trust(l)
 	case m == g.mark && l.holds(m):
 		g.lost = false
 	}
 	return g.err()
 }
 
-// Take begins anew with a log as it is: the operator has accepted the loss
-// through this very store.
-func (g *Guard) Take(l Log) {
+// Trust trusts the log as it is: an operator has accepted the loss through
+// this store.
+func (g *Guard) Trust(l Log) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.take(l)
+	g.trust(l)
 }
 
-func (g *Guard) take(l Log) {
+func (g *Guard) trust(l Log) {
 	g.mark = Mark{LogID: l.ID, Newest: l.Head}
 	g.lost = false
 }

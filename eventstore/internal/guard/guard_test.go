@@ -19,10 +19,10 @@ func commit(p eventstore.Position, key string) Commit {
 	return Commit{Position: p, Stream: eventstore.StreamID{Type: "counter", ID: "a"}, Version: eventstore.Version(p), Key: key, Micros: int64(p)}
 }
 
-func TestGuard(t *testing.T) {
+func TestGuardReportsLossUntilResume(t *testing.T) {
 	t.Parallel()
 	g := New(Log{ID: "one", Head: commit(5, "e")})
-	wantLost(t, "a commit that is older", g.Saw("one", commit(3, "c")), false)
+	wantLost(t, "an older commit", g.Saw("one", commit(3, "c")), false)
 	wantLost(t, "the newest again", g.Saw("one", commit(5, "e")), false)
 	wantLost(t, "a newer one", g.Saw("one", commit(7, "g")), false)
 	m := g.Mark()
@@ -30,44 +30,44 @@ func TestGuard(t *testing.T) {
 		t.Fatalf("the mark is %v", m)
 	}
 	if !g.Compare(m, Log{ID: "one", AtMark: commit(7, "g"), Head: commit(9, "i")}) {
-		t.Error("a log that holds the mark was taken for lost")
+		t.Error("a log with the mark counts as lost")
 	}
 	if g.Compare(m, Log{ID: "one", Head: commit(5, "e")}) {
-		t.Error("a log without the mark was taken for sound")
+		t.Error("a log without the mark counts as sound")
 	}
-	wantLost(t, "once it went back", g.Saw("one", commit(8, "h")), true)
+	wantLost(t, "after it went back", g.Saw("one", commit(8, "h")), true)
 	wantLost(t, "without a new incarnation", g.Resume(m, Log{ID: "one", Head: commit(5, "e")}), true)
 	wantLost(t, "the events are back", g.Resume(m, Log{ID: "one", AtMark: commit(7, "g"), Head: commit(7, "g")}), false)
 
-	// A loss lasts until Resume, though an operator has accepted it.
+	// A loss lasts until Resume, even after an operator has accepted it.
 	g.Compare(m, Log{ID: "two", Head: commit(5, "e")})
 	if g.Compare(m, Log{ID: "two", Head: commit(5, "e")}) {
-		t.Error("a new incarnation was taken without Resume")
+		t.Error("a new incarnation was accepted without Resume")
 	}
 	wantLost(t, "until Resume", g.Err(), true)
 	wantLost(t, "Resume", g.Resume(m, Log{ID: "two", Head: commit(5, "e")}), false)
 	wantLost(t, "Resume of a sound log", g.Resume(g.Mark(), Log{ID: "two", AtMark: commit(5, "e"), Head: commit(6, "f")}), false)
-	// What arrives late from the lost incarnation changes nothing.
+	// Late news of the lost incarnation has no effect.
 	wantLost(t, "a commit of the lost history", g.Saw("one", commit(5, "lost")), false)
 	if !g.Witness("one", commit(9, "lost")) {
-		t.Error("a witness of the lost history was believed")
+		t.Error("a witness of the lost history counts as a loss")
 	}
 	if got := g.Mark(); got != (Mark{"two", commit(5, "e")}) {
 		t.Errorf("the mark is %v", got)
 	}
-	// What a slow connection says of the former incarnation is old news.
+	// A slow connection may report the former incarnation.
 	if !g.Compare(m, Log{ID: "one", Head: commit(3, "c")}) {
-		t.Error("old news was taken for a loss")
+		t.Error("the former incarnation counts as a loss")
 	}
 	if g.Witness("two", commit(5, "other")) {
-		t.Error("another commit in the mark's place was believed")
+		t.Error("another commit at the mark was accepted")
 	}
-	wantLost(t, "the log still holds its own", g.Resume(g.Mark(), Log{ID: "two", AtMark: commit(5, "e"), Head: commit(5, "e")}), true)
+	wantLost(t, "the log still has its own commit", g.Resume(g.Mark(), Log{ID: "two", AtMark: commit(5, "e"), Head: commit(5, "e")}), true)
 }
 
-// TestGuardComparesMoreThanPositionAndKey replaces the commit at the mark by
-// others that have its position and its key.
-func TestGuardComparesMoreThanPositionAndKey(t *testing.T) {
+// TestGuardComparesStreamVersionAndTime replaces the commit at the mark with
+// others that have the same position and key.
+func TestGuardComparesStreamVersionAndTime(t *testing.T) {
 	t.Parallel()
 	own := commit(5, "open")
 	for what, change := range map[string]func(*Commit){
@@ -82,60 +82,60 @@ func TestGuardComparesMoreThanPositionAndKey(t *testing.T) {
 		g := fresh()
 		wantLost(t, what+": Saw", g.Saw("one", other), true)
 		if g := fresh(); g.Witness("one", other) {
-			t.Errorf("%s: Witness finds nothing wrong", what)
+			t.Errorf("%s: Witness accepts it", what)
 		}
 		if g := fresh(); g.Compare(g.Mark(), Log{ID: "one", AtMark: other, Head: other}) {
-			t.Errorf("%s: Compare finds nothing wrong", what)
+			t.Errorf("%s: Compare accepts it", what)
 		}
 	}
 }
 
-func TestWitnessOfALaterCommitRaisesTheMark(t *testing.T) {
+func TestWitnessOfLaterCommitRaisesMark(t *testing.T) {
 	t.Parallel()
 	g := New(Log{ID: "one", Head: commit(5, "e")})
 	for _, c := range []Commit{commit(3, "c"), commit(5, "e"), commit(8, "h")} {
 		if !g.Witness("one", c) {
-			t.Errorf("a witness of %v was taken for a loss", c)
+			t.Errorf("a witness of %v counts as a loss", c)
 		}
 	}
 	m := g.Mark()
 	if m.Newest != commit(8, "h") {
-		t.Errorf("the mark is %v, want what was witnessed last", m)
+		t.Errorf("the mark is %v, want the last witnessed commit", m)
 	}
 	if g.Compare(m, Log{ID: "one", Head: commit(7, "g")}) {
-		t.Error("a log without what was witnessed was taken for sound")
+		t.Error("a log without the witnessed commit counts as sound")
 	}
 }
 
-func TestResumeFindsALossThatWasNotNoticed(t *testing.T) {
+func TestResumeDetectsUnnoticedLoss(t *testing.T) {
 	t.Parallel()
 	lost := Log{ID: "one", AtMark: commit(5, "other"), Head: commit(6, "f")}
 	g := New(Log{ID: "one", Head: commit(5, "e")})
 	wantLost(t, "Resume of a log without the mark", g.Resume(g.Mark(), lost), true)
-	wantLost(t, "from then on", g.Err(), true)
+	wantLost(t, "after that", g.Err(), true)
 
 	g = New(Log{ID: "two", Head: commit(5, "e")})
 	old := Mark{"one", commit(9, "i")}
 	wantLost(t, "Resume with a mark of the former incarnation", g.Resume(old, lost), false)
 }
 
-// TestResumeNeedsTheMarkOfNow resumes a log that held the mark when it was
-// asked, while another node has seen a newer commit since.
-func TestResumeNeedsTheMarkOfNow(t *testing.T) {
+// TestResumeNeedsCurrentMark resumes a log that had the mark when the
+// database was asked; another node has seen a newer commit since.
+func TestResumeNeedsCurrentMark(t *testing.T) {
 	t.Parallel()
 	g := New(Log{ID: "one", Head: commit(5, "e")})
 	asked := g.Mark()
 	g.Witness("one", commit(7, "g"))
 	wantLost(t, "WentBack", g.WentBack(), true)
-	wantLost(t, "Resume by an older mark", g.Resume(asked, Log{ID: "one", AtMark: commit(5, "e"), Head: commit(5, "e")}), true)
+	wantLost(t, "Resume with an older mark", g.Resume(asked, Log{ID: "one", AtMark: commit(5, "e"), Head: commit(5, "e")}), true)
 	wantLost(t, "a new incarnation", g.Resume(asked, Log{ID: "two", Head: commit(5, "e")}), false)
 }
 
-func TestCheckSaysHowMuchIsLost(t *testing.T) {
+func TestCheckStatesTheLoss(t *testing.T) {
 	t.Parallel()
 	g := New(Log{ID: "one", Head: commit(7, "g")})
 	if err := g.Check(g.Mark(), Log{ID: "one", AtMark: commit(7, "g"), Head: commit(9, "i")}); err != nil {
-		t.Errorf("a log that holds the mark: %v", err)
+		t.Errorf("a log with the mark: %v", err)
 	}
 	err := g.Check(g.Mark(), Log{ID: "one", Head: commit(5, "e")})
 	wantLost(t, "a log that ends earlier", err, true)

@@ -6,7 +6,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// Dense reports a hole in a page of the log that was read after a position.
+// Dense returns an error if a page of the log, read after a position, has a hole.
 func Dense(page []eventstore.Commit, after eventstore.Position) error {
 	for i := range page {
 		c := &page[i]
@@ -17,14 +17,15 @@ func Dense(page []eventstore.Commit, after eventstore.Position) error {
 		}
 		reason := fmt.Sprintf("positions %d to %d are missing", after+1, first-1)
 		if first <= after {
-			reason = fmt.Sprintf("positions %d to %d are there twice", first, after)
+			reason = fmt.Sprintf("positions %d to %d exist twice", first, after)
 		}
 		return &eventstore.DamagedError{Position: after + 1, Reason: reason}
 	}
 	return nil
 }
 
-// Contiguous reports a hole in a page of a stream that was read after a version.
+// Contiguous returns an error if a page of a stream, read after a version, has a
+// hole.
 func Contiguous(page []eventstore.Commit, after eventstore.Version) error {
 	for i := range page {
 		c := &page[i]
@@ -35,29 +36,35 @@ func Contiguous(page []eventstore.Commit, after eventstore.Version) error {
 		}
 		reason := fmt.Sprintf("versions %d to %d of %s are missing", after+1, first-1, c.Stream)
 		if first <= after {
-			reason = fmt.Sprintf("versions %d to %d of %s are there twice", first, after, c.Stream)
+			reason = fmt.Sprintf("versions %d to %d of %s exist twice", first, after, c.Stream)
 		}
 		return &eventstore.DamagedError{Position: c.First(), Reason: reason}
 	}
 	return nil
 }
 
-// Fields are the columns of a commit as they come from a table.
+// Fields are the columns of a commit, as a database returns them.
 type Fields struct {
 	Position, N, Version int64
 	Type, ID, Key        string
 	Micros               int64
-	Meta, Events         []byte // not shared with anybody else
+	Meta, Events         []byte // owned by the Fields
 }
 
-// Commit makes a commit of a row. What the program can't have written is
-// reported as damage.
+// Columns returns the destinations of a scan: position, number of events, type,
+// id, version, key, microseconds since 1970, meta data and events.
+func (f *Fields) Columns() []any {
+	return []any{&f.Position, &f.N, &f.Type, &f.ID, &f.Version, &f.Key, &f.Micros, &f.Meta, &f.Events}
+}
+
+// Commit decodes a row. The error is an *eventstore.DamagedError for a row that
+// this program cannot have written.
 func (f *Fields) Commit() (eventstore.Commit, error) {
 	damaged := func(reason string) (eventstore.Commit, error) {
 		return eventstore.Commit{}, &eventstore.DamagedError{Position: eventstore.Position(max(f.Position, 0)), Reason: reason}
 	}
 	if f.N < 1 || f.Position < f.N || f.Version < f.N {
-		return damaged(fmt.Sprintf("a row of %d events says position %d and version %d", f.N, f.Position, f.Version))
+		return damaged(fmt.Sprintf("a row of %d events has position %d and version %d", f.N, f.Position, f.Version))
 	}
 	events, err := DecodeEvents(f.Events, int(f.N))
 	if err != nil {
@@ -78,19 +85,19 @@ func (f *Fields) Commit() (eventstore.Commit, error) {
 	}, nil
 }
 
-// Page gathers a page for Load, row by row: perhaps a snapshot, as a row of no
-// events whose key is the fingerprint, then commits after it. Rows past
-// eventstore.LoadBytes are left out; their events may be null.
+// Page builds a page for Load from rows. A first row without events is a
+// snapshot, and its key is the fingerprint. The other rows are the commits after
+// it. Rows past eventstore.LoadBytes are omitted; their events may be null.
 type Page struct {
 	eventstore.Loaded
 	bytes int
 }
 
-// Full reports whether the page takes no more rows: the caller need not copy
-// or read them.
+// Full reports whether the page is full, so that the caller need not read further
+// rows.
 func (l *Page) Full() bool { return l.bytes >= eventstore.LoadBytes }
 
-// Add takes the next row.
+// Add adds the next row.
 func (l *Page) Add(f *Fields) error {
 	if f.N == 0 && l.Snapshot == nil && len(l.Commits) == 0 {
 		l.Snapshot = &eventstore.Snapshot{
@@ -110,7 +117,7 @@ func (l *Page) Add(f *Fields) error {
 	return err
 }
 
-// Check ends the page of a request. It reports a hole, as Contiguous does.
+// Check completes the page of a request. It returns the errors of Contiguous.
 func (l *Page) Check(r eventstore.LoadRequest) (eventstore.Loaded, error) {
 	l.More = l.More || len(l.Commits) == r.Limit
 	if l.Snapshot == nil {
@@ -119,19 +126,20 @@ func (l *Page) Check(r eventstore.LoadRequest) (eventstore.Loaded, error) {
 	return l.Loaded, Contiguous(l.Commits, l.Snapshot.Version)
 }
 
-// Window reports a hole in a range of positions that was only counted: rows
-// whose first event follows first and whose last is at upTo, with sum events.
+// Window returns an error if a range of rows that was counted but not read has a
+// hole. first is the position before the first event, upTo the position of the
+// last, and sum the number of events.
 func Window(after eventstore.Position, first, upTo, sum int64) error {
 	if first >= 0 && eventstore.Position(first) <= after && sum == upTo-first {
 		return nil
 	}
 	return &eventstore.DamagedError{
 		Position: after + 1,
-		Reason:   fmt.Sprintf("positions are missing or doubled among %d to %d", after+1, upTo),
+		Reason:   fmt.Sprintf("positions from %d to %d are missing or exist twice", after+1, upTo),
 	}
 }
 
-// CheckLoad reports what is wrong with a request, before a database sees it.
+// CheckLoad returns an error if a request is invalid.
 func CheckLoad(r eventstore.LoadRequest) error {
 	err := r.Stream.Validate()
 	if err == nil && r.Fingerprint != "" {
@@ -143,7 +151,7 @@ func CheckLoad(r eventstore.LoadRequest) error {
 	return nil
 }
 
-// CheckSnapshot reports what keeps a snapshot from being stored.
+// CheckSnapshot returns an error if a snapshot cannot be stored.
 func CheckSnapshot(s eventstore.Snapshot) error {
 	err := s.Stream.Validate()
 	if err == nil {
@@ -157,3 +165,6 @@ func CheckSnapshot(s eventstore.Snapshot) error {
 	}
 	return nil
 }
+
+// Signed converts a position or a version to SQL's integers, which end at 2^63-1.
+func Signed[T ~uint64](n T) int64 { return int64(min(uint64(n), 1<<63-1)) }

@@ -4,26 +4,38 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
 // MaxRestore bounds the commits of one Restore.
 const MaxRestore = 10_000
 
-// Restored is a commit of another log that was checked and encoded.
+// Restored is a checked and encoded commit of another log.
 type Restored struct {
 	Row
 	Stream   eventstore.StreamID
 	Position eventstore.Position
 }
 
-// PrepareRestore checks all that needs no database: every commit is one that
-// Append would take, positions are dense from the first one on, and within the
-// list each stream's versions are contiguous. The error is an
-// *eventstore.RestoreError.
+// Before returns the version of the stream before the commit.
+func (r Restored) Before() int64 { return int64(r.Version) - int64(r.N) }
+
+// Discontinued returns the error for a commit whose stream is at another version.
+func (r Restored) Discontinued(actual int64) error {
+	return &eventstore.RestoreError{
+		Position: r.Position,
+		Reason:   fmt.Sprintf("the commit continues version %d of %s, which is at version %d", r.Before(), r.Stream, actual),
+	}
+}
+
+// PrepareRestore makes all checks that need no database: Append would accept
+// every commit, the positions in the list have no hole, and neither have the
+// versions of each stream. The error is an *eventstore.RestoreError.
 func PrepareRestore(records []eventstore.Record) ([]Restored, error) {
 	if len(records) > MaxRestore {
-		return nil, &eventstore.RestoreError{Reason: fmt.Sprintf("%d commits at once, at most %d are allowed", len(records), MaxRestore)}
+		return nil, &eventstore.RestoreError{Reason: fmt.Sprintf("%d commits together, at most %d are allowed", len(records), MaxRestore)}
 	}
 	versions := make(map[eventstore.StreamID]eventstore.Version)
 	list := make([]Restored, len(records))
@@ -34,7 +46,7 @@ func PrepareRestore(records []eventstore.Record) ([]Restored, error) {
 		}
 		n := len(r.Events)
 		if n == 0 || r.Version < eventstore.Version(n) || r.Position < eventstore.Position(n) || r.Position > 1<<62 {
-			return wrong("a commit of %d events says version %d", n, r.Version)
+			return wrong("a commit of %d events has version %d", n, r.Version)
 		}
 		if i > 0 && r.First() != records[i-1].Position+1 {
 			return wrong("it begins at %d and follows %d", r.First(), records[i-1].Position)
@@ -59,7 +71,7 @@ func PrepareRestore(records []eventstore.Record) ([]Restored, error) {
 	return list, nil
 }
 
-// NotNext reports commits that don't begin where a log ends.
+// NotNext returns an error if a commit does not follow the head of the log.
 func NotNext(first *Restored, head eventstore.Position) error {
 	if begin := first.Position - eventstore.Position(first.N) + 1; begin != head+1 {
 		return &eventstore.RestoreError{
@@ -70,39 +82,36 @@ func NotNext(first *Restored, head eventstore.Position) error {
 	return nil
 }
 
-// NotAdopted reports a log that already has a history of its own.
+// NotAdopted returns the error for a log that has events and therefore keeps its
+// own id.
 func NotAdopted(id string, head eventstore.Position) error {
 	return &eventstore.RestoreError{
-		Reason: fmt.Sprintf("the log already holds positions up to %d as log %s, and keeps that id", head, id),
+		Reason: fmt.Sprintf("the log already has positions up to %d as log %s, and keeps that id", head, id),
 	}
 }
 
-// Record makes a record of a row and its hash.
-func (f *Fields) Record(hash []byte) (eventstore.Record, error) {
-	c, err := f.Commit()
-	if err != nil {
-		return eventstore.Record{}, err
+// ScanRecord reads a row: the columns of Fields in their order, and the hash.
+func ScanRecord(scan func(...any) error) (r eventstore.Record, err error) {
+	var (
+		f    Fields
+		hash []byte
+	)
+	if err := scan(append(f.Columns(), &hash)...); err != nil {
+		return r, err
 	}
-	r := eventstore.Record{Commit: c}
+	if r.Commit, err = f.Commit(); err != nil {
+		return r, err
+	}
 	if len(hash) != len(r.Hash) {
-		return eventstore.Record{}, &eventstore.DamagedError{
-			Position: c.Position, Reason: fmt.Sprintf("the hash has %d bytes, not %d", len(hash), len(r.Hash)),
+		return r, &eventstore.DamagedError{
+			Position: r.Position, Reason: fmt.Sprintf("the hash has %d bytes, not %d", len(hash), len(r.Hash)),
 		}
 	}
 	copy(r.Hash[:], hash)
 	return r, nil
 }
 
-// DenseRecords is Dense for records.
-func DenseRecords(page []eventstore.Record, after eventstore.Position) error {
-	commits := make([]eventstore.Commit, len(page))
-	for i := range page {
-		commits[i] = page[i].Commit
-	}
-	return Dense(commits, after)
-}
-
-// Texts returns the JSON texts that a log keeps of a record.
+// Texts returns the JSON texts that a log stores for a record.
 func Texts(r *eventstore.Record) (meta, events []byte, err error) {
 	if meta, err = encodeMeta(r.Meta); err != nil {
 		return nil, nil, fmt.Errorf("the meta data %w", err)
@@ -111,18 +120,10 @@ func Texts(r *eventstore.Record) (meta, events []byte, err error) {
 	return meta, events, err
 }
 
-// CheckLogID reports what is no incarnation of a log.
+// CheckLogID returns an error if id is not the incarnation of a log.
 func CheckLogID(id string) error {
-	ok := len(id) == 36
-	for i := 0; ok && i < len(id); i++ {
-		if i == 8 || i == 13 || i == 18 || i == 23 {
-			ok = id[i] == '-'
-		} else {
-			ok = '0' <= id[i] && id[i] <= '9' || 'a' <= id[i] && id[i] <= 'f'
-		}
-	}
-	if !ok {
-		return &eventstore.RestoreError{Reason: fmt.Sprintf("%.64q is no log's id: it is a UUID in lower case", id)}
+	if parsed, err := uuid.Parse(id); err != nil || parsed.String() != id {
+		return &eventstore.RestoreError{Reason: fmt.Sprintf("%.64q is not a log's id: it is a UUID in lower case", id)}
 	}
 	return nil
 }

@@ -1,22 +1,21 @@
-// Package stored is the form in which both stores keep what they are given:
-// the JSON texts of a commit's events and meta data, and the rows that a unit
-// becomes. Prepare does all the checking and encoding that needs no database,
-// in the goroutine of whoever appends, so that the one goroutine that talks
-// to the database has nothing left to do but send.
+// Package stored defines the form in which both stores keep a log: the JSON texts
+// of a commit's events and meta data, and the rows of a unit. [Prepare] makes all
+// checks and encodings that need no database, in the goroutine of the caller. The
+// single goroutine that talks to the database then only has to send.
 //
-// Everything here is pure and safe for concurrent use.
+// All functions are pure and safe for concurrent use.
 package stored
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// Bounds of what one unit may hold. They are far above what a host sends (256
-// commands of at most 192 KiB) and keep one caller from filling a batch for
-// good.
+// Bounds of a unit. A host sends far less, 256 commands of at most 192 KiB. The
+// bounds keep one caller from filling all batches.
 const (
 	MaxUnitCommands = 1_000
 	MaxUnitBytes    = 64 << 20
@@ -25,42 +24,41 @@ const (
 	MaxKeyBytes     = 200
 	MaxNameBytes    = 200
 
-	// MaxDepth is how deep a JSON document may be nested. SQLite's functions read
-	// 1,000 levels, and one event past that would break every query of the
-	// view "event".
+	// MaxDepth bounds the nesting of a JSON document. SQLite's functions read
+	// 1,000 levels, and one deeper event would break every query of the view
+	// "event".
 	MaxDepth = 500
 )
 
-// Unit is a unit that was checked and encoded.
+// Unit is a checked and encoded unit.
 type Unit struct {
 	eventstore.Unit
 	// Rows has one element per command.
 	Rows []Row
-	// Bytes is about what the unit weighs in memory and on the wire.
+	// Bytes is the approximate size in memory and on the wire.
 	Bytes int
-	// Events counts the events of all commands.
+	// Events is the number of events of all commands.
 	Events int
 }
 
-// Row is one command on its way into a table.
+// Row is a command as a row of a table.
 type Row struct {
 	Key     string
 	Hash    eventstore.Hash
-	Version eventstore.Version // of the command's last event; without events, the version it was decided at
-	N       int                // events; 0 for an outcome without events
+	Version eventstore.Version // of the last event; without events, that of the decision
+	N       int                // number of events; 0 for an outcome
 	At      time.Time          // UTC, whole microseconds
 	Meta    []byte
 	Events  []byte
-	Answer  []byte // of an outcome without events, nil for none
-	Keep    bool
+	Answer  []byte // of an outcome; may be nil
+	Keep    bool   // the outcome is stored
 }
 
-// Leaves reports whether the command leaves something in the database when
-// its unit is stored.
+// Leaves reports whether storing the command leaves a row.
 func (r *Row) Leaves() bool { return r.N > 0 || r.Keep }
 
-// Prepare checks and encodes a unit. The error is an *eventstore.InvalidError
-// that names the first thing that is wrong.
+// Prepare checks and encodes a unit. The error is an *eventstore.InvalidError for
+// the first violation.
 func Prepare(u eventstore.Unit) (*Unit, error) {
 	invalid := func(format string, args ...any) (*Unit, error) {
 		return nil, &eventstore.InvalidError{Stream: u.Stream, Reason: fmt.Sprintf(format, args...)}
@@ -69,7 +67,7 @@ func Prepare(u eventstore.Unit) (*Unit, error) {
 		return invalid("%v", err)
 	}
 	if n := len(u.Commands); n == 0 || n > MaxUnitCommands {
-		return invalid("the unit has %d commands: it has 1 to %d", n, MaxUnitCommands)
+		return invalid("the unit has %d commands: 1 to %d are allowed", n, MaxUnitCommands)
 	}
 	if u.Expected > 1<<62 {
 		return invalid("the expected version %d is out of range", u.Expected)
@@ -77,41 +75,12 @@ func Prepare(u eventstore.Unit) (*Unit, error) {
 	p := &Unit{Unit: u, Rows: make([]Row, len(u.Commands))}
 	version := u.Expected
 	for i := range u.Commands {
-		c := &u.Commands[i]
-		if err := checkText(c.Key, MaxKeyBytes); err != nil {
-			return invalid("the key of command %d %v", i, err)
+		row, err := prepareRow(&u.Commands[i], i)
+		if err != nil {
+			return invalid("%v", err)
 		}
-		version += eventstore.Version(len(c.Events))
-		row := Row{Key: c.Key, Hash: c.Hash, Version: version, N: len(c.Events), At: Micros(c.At)}
-		if y := row.At.Year(); y < 1 || y > 9999 {
-			return invalid("the time of command %d is in the year %d: use 1 to 9999", i, y)
-		}
-		var err error
-		switch {
-		case len(c.Events) > MaxCommitEvents:
-			return invalid("command %d has %d events, at most %d are allowed", i, len(c.Events), MaxCommitEvents)
-		case len(c.Events) > 0:
-			if row.Events, err = encodeEvents(c.Events); err != nil {
-				return invalid("command %d: %v", i, err)
-			}
-			if len(row.Events) > MaxCommitBytes {
-				return invalid("the events of command %d have %d bytes, at most %d are allowed", i, len(row.Events), MaxCommitBytes)
-			}
-			if row.Meta, err = encodeMeta(c.Meta); err != nil {
-				return invalid("the meta data of command %d %v", i, err)
-			}
-		case c.Keep:
-			row.Keep = true
-			if len(c.Answer) > MaxCommitBytes {
-				return invalid("the answer of command %d has %d bytes, at most %d are allowed", i, len(c.Answer), MaxCommitBytes)
-			}
-			if c.Answer != nil {
-				if err := checkJSON(c.Answer); err != nil {
-					return invalid("the answer of command %d %v", i, err)
-				}
-				row.Answer = c.Answer
-			}
-		}
+		version += eventstore.Version(row.N)
+		row.Version = version
 		p.Rows[i] = row
 		p.Events += row.N
 		p.Bytes += 200 + len(row.Key) + len(row.Events) + len(row.Meta) + len(row.Answer) + len(u.Stream.ID)
@@ -120,13 +89,49 @@ func Prepare(u eventstore.Unit) (*Unit, error) {
 		return invalid("the unit has %d bytes, at most %d are allowed", p.Bytes, MaxUnitBytes)
 	}
 	if i, j, twice := sameKey(u.Commands); twice {
-		return invalid("commands %d and %d have the same key: answer the second with the outcome of the first", i, j)
+		return invalid("commands %d and %d have the same key: reply to the second with the outcome of the first", i, j)
 	}
 	return p, nil
 }
 
-// sameKey finds two commands with one key. A unit is decided by one host,
-// which sees both and answers the second itself.
+// prepareRow checks and encodes command i. The caller sets the row's version.
+func prepareRow(c *eventstore.Command, i int) (row Row, err error) {
+	if err := checkText(c.Key, MaxKeyBytes); err != nil {
+		return row, fmt.Errorf("the key of command %d %w", i, err)
+	}
+	row = Row{Key: c.Key, Hash: c.Hash, N: len(c.Events), At: Micros(c.At)}
+	if y := row.At.Year(); y < 1 || y > 9999 {
+		return row, fmt.Errorf("the time of command %d is in the year %d: 1 to 9999 are allowed", i, y)
+	}
+	switch {
+	case row.N > MaxCommitEvents:
+		return row, fmt.Errorf("command %d has %d events, at most %d are allowed", i, row.N, MaxCommitEvents)
+	case row.N > 0:
+		if row.Events, err = encodeEvents(c.Events); err != nil {
+			return row, fmt.Errorf("command %d: %w", i, err)
+		}
+		if len(row.Events) > MaxCommitBytes {
+			return row, fmt.Errorf("the events of command %d have %d bytes, at most %d are allowed", i, len(row.Events), MaxCommitBytes)
+		}
+		if row.Meta, err = encodeMeta(c.Meta); err != nil {
+			return row, fmt.Errorf("the meta data of command %d %w", i, err)
+		}
+	case c.Keep:
+		row.Keep, row.Answer = true, c.Answer
+		if len(c.Answer) > MaxCommitBytes {
+			return row, fmt.Errorf("the answer of command %d has %d bytes, at most %d are allowed", i, len(c.Answer), MaxCommitBytes)
+		}
+		if c.Answer != nil {
+			if err := checkJSON(c.Answer); err != nil {
+				return row, fmt.Errorf("the answer of command %d %w", i, err)
+			}
+		}
+	}
+	return row, nil
+}
+
+// sameKey finds two commands with one key. The host that decides a unit sees both,
+// and must reply to the second itself.
 func sameKey(commands []eventstore.Command) (int, int, bool) {
 	if len(commands) == 1 {
 		return 0, 0, false
@@ -141,15 +146,14 @@ func sameKey(commands []eventstore.Command) (int, int, bool) {
 	return 0, 0, false
 }
 
-// Micros returns a time as the stores keep it.
+// Micros truncates a time to the precision of the stores, in UTC.
 func Micros(t time.Time) time.Time { return FromMicros(t.UnixMicro()) }
 
-// FromMicros returns the time at so many microseconds since 1970.
+// FromMicros returns the time of microseconds since 1970, in UTC.
 func FromMicros(us int64) time.Time { return time.UnixMicro(us).UTC() }
 
-// Appended says where the unit's commands are when the unit's first event
-// follows the position base, or, if the unit has no events, that they are
-// nowhere.
+// Appended returns the places of the commands if the unit's first event follows
+// the position base.
 func (u *Unit) Appended(base eventstore.Position) eventstore.Appended {
 	a := eventstore.Appended{Commands: make([]eventstore.Place, len(u.Rows))}
 	var last eventstore.Position
@@ -163,7 +167,7 @@ func (u *Unit) Appended(base eventstore.Position) eventstore.Appended {
 	return a
 }
 
-// Commits appends the commits that the unit became to list.
+// Commits appends the commits of a stored unit to list.
 func (u *Unit) Commits(list []eventstore.Commit, a eventstore.Appended) []eventstore.Commit {
 	for i := range u.Rows {
 		r := &u.Rows[i]
@@ -181,4 +185,16 @@ func (u *Unit) Commits(list []eventstore.Commit, a eventstore.Appended) []events
 		})
 	}
 	return list
+}
+
+// maxNote bounds a text that Clean returns, in bytes.
+const maxNote = 1 << 10
+
+// Clean returns a text that both stores can keep: valid UTF-8 without U+0000, of at
+// most 1 KiB.
+func Clean(s string) string {
+	if len(s) > maxNote {
+		s = s[:maxNote]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -11,9 +11,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// FuzzDecodeEvents checks that the scanner which reads what this program
-// writes never contradicts encoding/json: it gives the same events or leaves
-// the text to it.
+// FuzzDecodeEvents checks that the scanner never contradicts encoding/json: it gives
+// the same events or none.
 func FuzzDecodeEvents(f *testing.F) {
 	for _, seed := range []string{
 		`[{"t":"added","d":{"by":1}}]`,
@@ -61,7 +60,7 @@ func FuzzDecodeEvents(f *testing.F) {
 	})
 }
 
-// FuzzRoundTrip checks that whatever Prepare accepts is read back as it was.
+// FuzzRoundTrip checks that data which Prepare accepts is decoded unchanged.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add("added", 1, []byte(`{"by":1}`), "k", "ada")
 	f.Add(`odd "<name>\`, 7, []byte(` [1, "\u00e9\ud83d\ude00"] `), "k", "日本")
@@ -80,26 +79,26 @@ func FuzzRoundTrip(f *testing.F) {
 		}
 		row := u.Rows[0]
 		if !json.Valid(row.Events) || !json.Valid(row.Meta) {
-			t.Fatalf("wrote %q and %q, which is no JSON", row.Events, row.Meta)
+			t.Fatalf("encoded %q and %q, which is not JSON", row.Events, row.Meta)
 		}
 		got, err := DecodeEvents(row.Events, 2)
 		if err != nil {
-			t.Fatalf("wrote %q and can't read it: %v", row.Events, err)
+			t.Fatalf("encoded %q, which is not decoded: %v", row.Events, err)
 		}
 		want, err1 := value(data)
 		read, err2 := value(got[0].Data)
 		if err1 != nil || err2 != nil || !reflect.DeepEqual(want, read) ||
 			got[0].Type != name || got[0].Form != max(form, 1) || got[1].Type != "last" || got[1].Form != 1 {
-			t.Fatalf("wrote %q and read %v", row.Events, got)
+			t.Fatalf("encoded %q and decoded %v", row.Events, got)
 		}
 		meta, err := DecodeMeta(row.Meta)
 		if err != nil || meta.Client != client {
-			t.Fatalf("wrote %q and read %v, %v", row.Meta, meta, err)
+			t.Fatalf("encoded %q and decoded %v, %v", row.Meta, meta, err)
 		}
 	})
 }
 
-// value is what a JSON document means; numbers keep all their digits.
+// value decodes a JSON document. Numbers keep all digits.
 func value(document []byte) (v any, err error) {
 	d := json.NewDecoder(bytes.NewReader(document))
 	d.UseNumber()
@@ -113,6 +112,9 @@ func FuzzDecodeMeta(f *testing.F) {
 		`{}`, `{"client":"ada"}`, `{"client":"ada","trace":"00-ab-cd-01"}`, `{"trace":"00"}`, `{"client":"a\u0062"}`,
 		`{"client":"","trace":""}`, `{"client":"a","client":"b"}`, `{"client":"a","trace":"b","x":"c"}`, `{"client":"a","trace":"b"`, `{"}`, ``,
 		`{"client":"a","trace":"b","trace":"c"}`,
+		`{"client":"a","depth":7}`, `{"client":"a","trace":"b","depth":7,"wake":[1700000000000000,3]}`, `{"client":"a","wake":[0,0]}`,
+		`{"client":"a","wake":[1]}`, `{"client":"a","wake":[01,2]}`, `{"client":"a","depth":-1}`, `{"client":"a","depth":99999999999}`,
+		`{"client":"a","wake":[1,-2]}`, `{"client":"a","wake":[1,2],"depth":3}`, `{"client":"a","wake":null}`,
 	} {
 		f.Add([]byte(seed))
 	}
@@ -142,19 +144,19 @@ func BenchmarkDecode(b *testing.B) {
 	}
 }
 
-func TestDecodeEventsRefuses(t *testing.T) {
+func TestDecodeEventsRefusesInvalidText(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		``, `{}`, `null`, `[]`, `[{}]`, `[{"t":"a"}]`, `[{"d":1}]`, `[{"t":"","d":1}]`, `[{"t":"a","v":0,"d":1}]`,
 		`[{"t":"a","v":-1,"d":1}]`, `[{"t":1,"d":1}]`, `[{"t":"a","d":1},{"t":"a","d":1}]`, `[{"t":"a","d":1`,
 	} {
 		if got, err := DecodeEvents([]byte(text), 1); err == nil {
-			t.Errorf("%s: read as %v, want an error", text, got)
+			t.Errorf("%s: decoded as %v, want an error", text, got)
 		}
 	}
 }
 
-func TestDense(t *testing.T) {
+func TestHolesInPagesAreReported(t *testing.T) {
 	t.Parallel()
 	commit := func(pos, n int) eventstore.Commit {
 		return eventstore.Commit{Position: eventstore.Position(pos), Version: eventstore.Version(pos), At: time.Time{}, Events: make([]eventstore.Event, n)}
@@ -172,10 +174,10 @@ func TestDense(t *testing.T) {
 		"one twice":            {5, []eventstore.Commit{commit(6, 1), commit(6, 1)}, false},
 	} {
 		if err := Dense(test.page, test.after); (err == nil) != test.sound {
-			t.Errorf("%s: Dense says %v", name, err)
+			t.Errorf("%s: Dense returns %v", name, err)
 		}
 		if err := Contiguous(test.page, eventstore.Version(test.after)); (err == nil) != test.sound {
-			t.Errorf("%s: Contiguous says %v", name, err)
+			t.Errorf("%s: Contiguous returns %v", name, err)
 		}
 	}
 }

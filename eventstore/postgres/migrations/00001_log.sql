@@ -1,12 +1,12 @@
 -- +goose Up
 
--- One row per command. pos and version are those of its last event; its n
--- events hold the positions pos-n+1 … pos and the versions version-n+1 … version.
--- json and not jsonb: nothing here looks inside on the way in, and it costs
--- less on the server and on the disk. Collation "C": names are compared, not
--- sorted for people, and no upgrade of the operating system can reorder them.
--- The key comes first in its index: keys that rise with time, as our clients
--- make them, then fill one page after another; see
+-- One row per command. pos and version are those of its last event. Its n events
+-- have the positions pos-n+1 … pos and the versions version-n+1 … version. The
+-- type is json, not jsonb: an insert needs no parsed value, and text costs less
+-- on the server and on disk. The collation is "C": names are compared, not sorted
+-- for people, and no upgrade of the operating system can reorder them. The key is
+-- the first column of its index, so keys that increase with time, as our clients
+-- make them, fill one page after another; see
 -- docs/decisions/0001-idempotency-keys.md.
 create table commit (
   pos      bigint      not null,
@@ -25,8 +25,8 @@ create table commit (
   constraint commit_events  check (n > 0 and pos >= n and version >= n)
 );
 
--- Commits are for ever. The owner of a table can give these rights back to
--- himself, and a superuser needs none; the trigger stops both from a slip, and
+-- Commits are permanent. The owner of a table can grant these rights again,
+-- and a superuser needs none. The trigger protects against mistakes of both, and
 -- costs an insert nothing.
 revoke update, delete, truncate on commit from public, current_user;
 -- +goose StatementBegin
@@ -53,25 +53,27 @@ select c.pos - c.n + e.i                  as pos,
        c.pos                              as commit_pos
 from commit c, json_array_elements(c.events) with ordinality e (event, i);
 
--- Answers without events that are final: kept a day.
+-- Kept outcomes of commands without events. They are final for a day.
 create table outcome (
   agg_id   text        collate "C" not null,
   agg_type text        collate "C" not null,
   key      text        collate "C" not null,
   hash     bytea       not null,
-  version  bigint      not null, -- that it was decided at
+  version  bigint      not null, -- of the decision
   at       timestamptz not null,
   answer   json,
   stored   timestamptz not null default now(),
   primary key (agg_id, agg_type, key)
 );
 create index outcome_stored on outcome (stored);
--- Every row is deleted after a day. Vacuum by a number of rows, not by a share
--- of the table, or a share of a busy table stays as dead rows.
+-- Every row is deleted after a day. Vacuum runs after a fixed number of rows:
+-- with a share of the table as threshold, a busy table would keep that share as
+-- dead rows.
 alter table outcome set (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000);
 
--- A cache: safe to delete. Each version of the program has its own row of a
--- stream; a save keeps the newest of the others and deletes the rest.
+-- A cache that can be deleted. Each version of the program has its own row for a
+-- stream. A save keeps the newest of the other versions' rows and deletes the
+-- rest.
 create table snapshot (
   agg_id      text        collate "C" not null,
   agg_type    text        collate "C" not null,
@@ -91,18 +93,17 @@ create table log (
 );
 insert into log (id) values (gen_random_uuid());
 
--- Which programs work with a schema: those that know at least the schema
--- "oldest". Every migration inserts its own row, so that a crash can't part them.
+-- A program works with "schema" if it knows at least the schema "oldest". Every
+-- migration inserts its own row, so a crash cannot separate the two.
 create table compatible (
   schema integer primary key,
   oldest integer not null
 );
 insert into compatible values (1, 1);
 
--- lock_log makes appends to this log wait for each other until the
--- transaction ends. The key holds the table's oid, so that two logs in one
--- database do not wait for each other; 1195461199 is "GANG" and says whose
--- lock it is in pg_locks.
+-- lock_log makes appends to this log wait for each other until the transaction
+-- ends. The key has the table's oid, so two logs in one database do not wait for
+-- each other. 1195461199 is "GANG", which names the owner of the lock in pg_locks.
 -- +goose StatementBegin
 create function lock_log() returns void language plpgsql set search_path from current as $$
 begin
@@ -113,39 +114,40 @@ end $$;
 -- append stores one batch.
 --
 -- A batch has units (u_…: stream and expected version), their commands with
--- events (c_…), and their commands without (o_…); c_unit and o_unit are
+-- events (c_…), and their commands without events (o_…). c_unit and o_unit are
 -- indexes into u_…, from 1. c_off is the position of a command's last event,
--- counted from the batch's first. The caller has seen the commit w_… in the
--- incarnation w_log.
+-- counted from the first event of the batch. The caller has seen the commit w_…
+-- in the incarnation w_log. again means that an earlier attempt may have stored
+-- the batch.
 --
--- Units of known keys and units whose stream has moved are refused, and
--- reported; all others are stored after the position base, in order.
+-- The function refuses units with known keys and units whose stream has moved,
+-- and reports them. It stores all other units after the position base, in order.
 --
--- Each statement of a function has a snapshot of its own under read
--- committed: what follows the lock sees every earlier append.
+-- Under read committed, each statement of a function has its own snapshot: the
+-- statements after the lock see every earlier append.
 --
--- Nearly always nothing speaks against a batch. So it is first stored on the
--- word of the versions alone, and the unique index on keys, which every row
--- enters anyway, is the check: that costs nothing, where looking each key up
--- first costs a sixth of the server's time. A known key is then a unique
--- violation: the transaction is rolled back, and the caller sends the batch
--- again with careful set, so that keys are looked up first. A caller that
--- expects known keys sets it at once, because the undone rows are work for
--- vacuum. An exception block here would spare the second call, and cost every
+-- Nearly every batch has only new keys. The function therefore checks only the
+-- versions before it inserts. The unique index on keys, which every row enters
+-- anyway, checks the keys. That costs nothing, while a look-up of each key would
+-- cost a sixth of the server's time. A known key is then a unique violation: the
+-- transaction is rolled back, and the caller sends the batch again with careful
+-- set, so that keys are looked up first. A caller that expects known keys sets
+-- careful in its first call, because rows that were rolled back are work for
+-- vacuum. An exception block here would save the second call, but cost every
 -- append a second transaction id.
 --
--- A key is looked up by a range of one index, in its order, and with a limit.
--- Only that index can serve the range, so no statistics can lead the planner to
--- read a whole stream instead. The range also ends at the key: rows behind it
--- that are deleted, but not yet removed, are not read.
+-- A key is looked up as a range of one index, in its order, and with a limit.
+-- Only that index can serve the range, so no statistics can make the planner read
+-- a whole stream instead. Because the range ends at the key, the scan skips the
+-- deleted rows after it that vacuum has not yet removed.
 --
--- The look-ups are scalar subqueries, which the planner can't turn into joins,
--- and the session makes it use indexes: a plan is kept for the life of the
--- connection, and the first one is made when the table is empty. unnest is
--- called in the select list and not in the from clause, where each array
--- would be written to a store of tuples and read from it again. The function
--- sets no search_path and no other option, which would cost a third of a lone
--- append: the store does it when it connects.
+-- The look-ups are scalar subqueries, which the planner cannot turn into joins,
+-- and the session's settings make it use indexes: a plan lives as long as the
+-- connection, and the first one is made when the table is empty. unnest is called
+-- in the select list, because in the from clause each array would be written to a
+-- tuple store and read again. The function sets no search_path and no other
+-- option, because that would add a third to the time of a lone append. The store
+-- sets them when it connects.
 -- +goose StatementBegin
 create function append(
   w_log uuid, w_pos bigint, w_type text, w_id text, w_version bigint, w_key text, w_at timestamptz, again boolean, careful boolean,
@@ -157,9 +159,9 @@ create function append(
   out base bigint, out moved_unit integer[], out moved_version bigint[], out known_unit integer[]
 ) language plpgsql as $$
 declare
-  sound   boolean; -- what the caller has seen is there
-  smooth  boolean; -- nothing but a known key can speak against the batch
-  kept    boolean; -- there may be outcomes
+  sound   boolean; -- the log has the commit that the caller has seen
+  smooth  boolean; -- only a known key can prevent the batch
+  kept    boolean; -- the table outcome may have rows
   refused integer[];
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
@@ -176,7 +178,7 @@ begin
       select from (select unnest(u_id) as id, unnest(u_type) as type, unnest(u_version) as expected) u
       where u.expected <> coalesce((
         select c.version from commit c where c.agg_id = u.id and c.agg_type = u.type order by c.version desc limit 1), 0)),
-    pg_relation_size('outcome') > 0 -- not "exists": that would read what expired and was not yet removed
+    pg_relation_size('outcome') > 0 -- not "exists": that would read expired rows that are not yet removed
   into base, sound, smooth, kept;
   if not sound then
     raise exception 'the log went back' using errcode = 'GA001';
@@ -241,9 +243,9 @@ begin
     b (unit, type, id, key, hash, version, at, answer, keep)
   where b.keep and b.unit <> all (refused);
 
-  -- What an earlier attempt has committed may not have reached the
-  -- synchronous standby yet. A commit of our own, behind it in the
-  -- write-ahead log, waits until both have.
+  -- The commit of an earlier attempt may not have reached the synchronous standby
+  -- yet. Our own commit follows it in the write-ahead log, and waits until the
+  -- standby has both.
   if again or known_unit is not null then
     perform pg_logical_emit_message(true, 'ganglion', '');
   end if;

@@ -1,7 +1,6 @@
-// Package postgrestest gives tests a real PostgreSQL: the one that
-// DATABASE_URL names, or a throw-away cluster made from the server binaries on
-// the machine. A test is never skipped: without either it fails, and says what
-// to install.
+// Package postgrestest gives tests a real PostgreSQL: the server of DATABASE_URL, or
+// a temporary cluster of the server binaries on the machine. It never skips a test.
+// Without either, the test fails and names the package to install.
 //
 //	func TestMain(m *testing.M) { postgrestest.Main(m) }
 //
@@ -10,10 +9,10 @@
 //		…
 //	}
 //
-// URL gives each test a database of its own, which has the log's tables and
-// is dropped at the test's end. Tests that stop, crash or restore a server
-// start one for themselves with StartServer.
+// URL gives each test its own database, with the log's tables, and drops it at the
+// end of the test. A test that stops, crashes or restores a server starts its own
+// with StartServer.
 //
-// The throw-away cluster does not wait for the disk (fsync off): it is gone
-// after the tests anyhow. Server.Options.Durable turns that on.
+// The temporary cluster does not wait for the disk (fsync off), since its data is
+// removed after the tests. Options.Durable turns fsync on.
 package postgrestest

@@ -4,6 +4,6 @@ package postgrestest
 
 import "syscall"
 
-// dieWithParent does nothing: only Linux can. A server outlives tests that are
-// killed, and has to be ended by hand.
+// dieWithParent does nothing: only Linux can end the server with its parent. If
+// the tests are killed, end the server by hand.
 func dieWithParent(*syscall.SysProcAttr) {}

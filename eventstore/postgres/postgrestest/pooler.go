@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 )
 
 // Pooler is a pgbouncer in front of a Server.
@@ -18,11 +20,11 @@ type Pooler struct {
 	addr string
 	dir  string
 	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	done chan struct{} // closed when the process has ended
 }
 
-// StartPooler starts a pgbouncer with settings of its section [pgbouncer], and
-// waits until it takes connections. Close ends it.
+// StartPooler starts a pgbouncer with settings for its section [pgbouncer], and waits
+// until it accepts connections. Close ends it.
 func StartPooler(ctx context.Context, s *Server, settings map[string]string) (*Pooler, error) {
 	bin, err := exec.LookPath("pgbouncer")
 	if err != nil {
@@ -31,7 +33,7 @@ func StartPooler(ctx context.Context, s *Server, settings map[string]string) (*P
 		}
 		bin = "/usr/sbin/pgbouncer"
 	}
-	port, err := freePort(ctx)
+	port, err := ports.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +54,7 @@ func StartPooler(ctx context.Context, s *Server, settings map[string]string) (*P
 	if err := s.own(p.dir); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.Command(bin, "-q", config) //nolint:noctx // it ends with Close
+	p.cmd = exec.Command(bin, "-q", config) //nolint:noctx // Close ends it
 	p.cmd.Dir = p.dir
 	s.asServer(p.cmd)
 	if err := p.cmd.Start(); err != nil {
@@ -80,7 +82,7 @@ func StartPooler(ctx context.Context, s *Server, settings map[string]string) (*P
 	}
 }
 
-// Addr is where the pooler listens.
+// Addr is the address of the pooler.
 func (p *Pooler) Addr() string { return p.addr }
 
 // Close ends the pooler.

@@ -17,14 +17,13 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
 )
 
-// Main is the TestMain of a package: it runs the tests, removes what they
-// needed, and fails if a goroutine is left behind.
+// Main is the TestMain of a package. It runs the tests, removes the shared server,
+// and fails if a goroutine is left.
 func Main(m *testing.M, options ...goleak.Option) {
 	goleak.VerifyTestMain(runner{m}, options...)
 }
 
-// runner stops the shared server between the tests and the search for
-// goroutines.
+// runner stops the shared server before goleak looks for goroutines.
 type runner struct{ m *testing.M }
 
 func (r runner) Run() int {
@@ -36,13 +35,13 @@ func (r runner) Run() int {
 	return code
 }
 
-// shared is the server of this process's tests, started by the first of them.
+// shared is the server of the tests of this process. The first test starts it.
 var shared cluster
 
 type cluster struct {
 	once     sync.Once
 	err      error
-	server   *Server // nil when DATABASE_URL names one
+	server   *Server // nil if DATABASE_URL names one
 	admin    string
 	template string
 }
@@ -97,7 +96,7 @@ func (c *cluster) exec(ctx context.Context, sql string) error {
 	return nil
 }
 
-// url names another database of the same server.
+// url returns the URL of another database of the server.
 func (c *cluster) url(database string) string {
 	u, err := url.Parse(c.admin)
 	if err != nil {
@@ -111,8 +110,7 @@ func newName(kind string) string {
 	return "ganglion_" + kind + "_" + strings.ToLower(rand.Text()[:16])
 }
 
-// URL names a new database for a test, which has an empty log and is dropped
-// at the test's end.
+// URL creates a database with an empty log, and drops it at the end of the test.
 func URL(t testing.TB) string {
 	t.Helper()
 	u := create(t, true)
@@ -121,14 +119,14 @@ func URL(t testing.TB) string {
 		t.Fatalf("postgrestest: %v", err)
 	}
 	defer conn.Close(t.Context())
-	// A log's incarnation is its own, also when the log was copied.
+	// The database is a copy of the template. Its log needs its own incarnation.
 	if _, err := conn.Exec(t.Context(), "update log set id = gen_random_uuid()"); err != nil {
 		t.Fatalf("postgrestest: %v", err)
 	}
 	return u
 }
 
-// EmptyURL names a new database for a test, without the log's tables.
+// EmptyURL is URL without the log's tables.
 func EmptyURL(t testing.TB) string {
 	t.Helper()
 	return create(t, false)
@@ -155,7 +153,7 @@ func create(t testing.TB, migrated bool) string {
 	return shared.url(name)
 }
 
-// New opens a store on a new database, and closes it at the test's end.
+// New opens a store on a new database, and closes it at the end of the test.
 func New(t testing.TB) *postgres.Store {
 	t.Helper()
 	s, err := postgres.Open(t.Context(), postgres.Config{URL: URL(t)})

@@ -16,9 +16,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 )
 
-// ErrNotFound says that the machine has no server binaries, and what to do.
+// ErrNotFound reports that the machine has no server binaries.
 var ErrNotFound = errors.New(`no PostgreSQL found for the tests. Do one of:
   apt-get install -y --no-install-recommends postgresql     (Debian, Ubuntu)
   brew install postgresql@17                                (macOS)
@@ -27,23 +29,22 @@ var ErrNotFound = errors.New(`no PostgreSQL found for the tests. Do one of:
 
 // Options configure a Server.
 type Options struct {
-	// Durable makes the server wait for the disk, for tests and benchmarks
-	// that crash it or measure it.
+	// Durable makes the server wait for the disk. Tests that crash it and
+	// benchmarks need that.
 	Durable bool
-	// Settings are further settings of postgresql.conf.
+	// Settings are additional settings of postgresql.conf.
 	Settings map[string]string
-	// SegmentMiB is the size of a file of the write-ahead log, a power of 2;
-	// 0 is the server's default, 16. Full disks are full sooner with 1.
+	// SegmentMiB is the size of a file of the write-ahead log, a power of 2. 0
+	// means the server's default, 16. With 1, a small disk fills sooner.
 	SegmentMiB int
 }
 
-// Server is a throw-away cluster. It listens on a Unix socket and, for proxies
-// between it and its clients, on a free port of 127.0.0.1. Its methods are for
-// one goroutine at a time.
+// Server is a temporary cluster. It listens on a Unix socket and, for proxies, on
+// a free port of 127.0.0.1. Only one goroutine at a time may call its methods.
 type Server struct {
 	opts Options
 	bin  string
-	dir  string // holds data, the socket and the log
+	dir  string // with data, socket and log
 	port int
 	run  *process // nil while stopped
 
@@ -96,7 +97,8 @@ func (s *Server) init(ctx context.Context) error {
 
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }
 
-// command prepares one of the server's programs, as a user whom it accepts.
+// command prepares a program of the server. It runs as a user that the program
+// accepts.
 func (s *Server) command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.bin, name), args...)
 	cmd.Dir = s.dir
@@ -105,29 +107,28 @@ func (s *Server) command(ctx context.Context, name string, args ...string) *exec
 	return cmd
 }
 
-// URL names a database of the server, over its Unix socket.
+// URL returns the URL of a database, over the Unix socket.
 func (s *Server) URL(database string) string {
 	return "postgres://postgres@/" + url.PathEscape(database) + "?host=" + url.QueryEscape(s.path("socket")) + "&port=" + strconv.Itoa(s.port)
 }
 
-// Addr is where the server listens for TCP. It and the URLs stay the same, so
-// that clients find the server again after a restart.
+// Addr is the TCP address of the server. The address and the URLs stay the same
+// after a restart.
 func (s *Server) Addr() string { return "127.0.0.1:" + strconv.Itoa(s.port) }
 
-// URLAt names a database of the server, reached at another address, such as a
-// proxy's.
+// URLAt returns the URL of a database at another address, such as that of a proxy.
 func (s *Server) URLAt(addr, database string) string {
 	return "postgres://postgres@" + addr + "/" + url.PathEscape(database) + "?sslmode=disable"
 }
 
-// Start starts the server, after Stop, Crash or Replace again, and waits until
-// it answers. After a crash that includes its recovery.
+// Start starts the server, for the first time or after Stop, Crash or Replace,
+// and waits until it answers, which after a crash includes the recovery.
 func (s *Server) Start(ctx context.Context) error {
 	if s.run != nil {
-		return errors.New("the server runs already")
+		return errors.New("the server is already running")
 	}
 	if s.port == 0 {
-		port, err := freePort(ctx)
+		port, err := ports.Reserve(1)
 		if err != nil {
 			return err
 		}
@@ -177,8 +178,8 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 }
 
-// startMost is how long a server that runs may take until it answers: on a busy
-// machine longer than any test would like.
+// startMost bounds the time until a started server answers. Busy machines need
+// minutes.
 const startMost = 5 * time.Minute
 
 func (s *Server) launch(args []string) error {
@@ -196,9 +197,12 @@ func (s *Server) launch(args []string) error {
 	run := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// The server is to die with the tests, and the system ties that to
-		// the thread which started it.
+		// The server must end when the tests are killed. Linux sends the signal
+		// when the thread that started the server ends, so this goroutine keeps
+		// its thread. It unlocks the thread at the end, because a goroutine that
+		// ends locked ends its thread, which may have started other programs.
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		defer log.Close()
 		err := cmd.Start()
 		started <- err
@@ -214,7 +218,7 @@ func (s *Server) launch(args []string) error {
 	return nil
 }
 
-// PID returns the process that started all others of the running server.
+// PID returns the id of the running server's main process.
 func (s *Server) PID() int { return s.run.cmd.Process.Pid }
 
 func (s *Server) log() string {
@@ -222,12 +226,11 @@ func (s *Server) log() string {
 	return string(b[max(0, len(b)-4000):])
 }
 
-// Stop shuts the server down in order: open transactions are rolled back,
-// connections are closed, everything is written.
+// Stop shuts the server down cleanly: the server rolls back open transactions,
+// closes connections and writes all data to disk.
 func (s *Server) Stop() error { return s.end(os.Interrupt) }
 
-// Crash stops the server at once; Start then recovers from the write-ahead
-// log.
+// Crash stops the server immediately. Start then recovers from the write-ahead log.
 func (s *Server) Crash() error { return s.end(quit) }
 
 func (s *Server) end(signal os.Signal) error {
@@ -250,15 +253,15 @@ func (s *Server) end(signal os.Signal) error {
 // Copy copies the data of the stopped server to a new directory, for Replace.
 func (s *Server) Copy(dir string) error {
 	if s.run != nil {
-		return errors.New("stop the server before its data is copied")
+		return errors.New("stop the server before you copy its data")
 	}
 	return os.CopyFS(dir, os.DirFS(s.path("data")))
 }
 
-// Replace sets the stopped server back to a copy of its data.
+// Replace restores a copy of the data to the stopped server.
 func (s *Server) Replace(dir string) error {
 	if s.run != nil {
-		return errors.New("stop the server before its data is replaced")
+		return errors.New("stop the server before you replace its data")
 	}
 	if err := os.RemoveAll(s.path("data")); err != nil {
 		return err
@@ -266,7 +269,7 @@ func (s *Server) Replace(dir string) error {
 	if err := os.CopyFS(s.path("data"), os.DirFS(dir)); err != nil {
 		return err
 	}
-	// The server refuses a data directory that others may read.
+	// The server refuses a data directory that other users may read.
 	if err := os.Chmod(s.path("data"), 0o700); err != nil {
 		return err
 	}
@@ -276,8 +279,8 @@ func (s *Server) Replace(dir string) error {
 // Close stops the server and removes its files.
 func (s *Server) Close() error { return errors.Join(s.Crash(), os.RemoveAll(s.dir)) }
 
-// binaries finds the directory of initdb and postgres: PG_BIN, else the newest
-// of the usual places, else the path.
+// binaries finds the directory of initdb and postgres: PG_BIN, or the newest of the
+// usual directories, or the path.
 func binaries() (string, error) {
 	complete := func(dir string) bool {
 		for _, name := range []string{"initdb", "postgres"} {
@@ -289,7 +292,7 @@ func binaries() (string, error) {
 	}
 	if dir := os.Getenv("PG_BIN"); dir != "" {
 		if !complete(dir) {
-			return "", fmt.Errorf("PG_BIN=%s holds no initdb and postgres", dir)
+			return "", fmt.Errorf("PG_BIN=%s has no initdb and postgres", dir)
 		}
 		return dir, nil
 	}
@@ -315,7 +318,7 @@ func binaries() (string, error) {
 	return "", ErrNotFound
 }
 
-// major reads the version out of a directory such as /usr/lib/postgresql/17/bin.
+// major returns the version in a directory such as /usr/lib/postgresql/17/bin.
 func major(dir string) int {
 	name := filepath.Base(filepath.Dir(dir))
 	n, _ := strconv.Atoi(name[strings.LastIndexAny(name, "@-")+1:])

@@ -10,10 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// StartStandby makes a copy of the running server and starts it as a standby
-// that follows it. The standby reaches the server at an address, Addr or that
-// of a proxy before it, and is called name in synchronous_standby_names.
-// Close removes it.
+// StartStandby starts a copy of the running server as its standby. The standby
+// connects to the address at, which is Addr or that of a proxy. name is its name
+// in synchronous_standby_names. Close removes it.
 func (s *Server) StartStandby(ctx context.Context, name, at string) (*Server, error) {
 	host, port, err := net.SplitHostPort(at)
 	if err != nil {
@@ -25,7 +24,7 @@ func (s *Server) StartStandby(ctx context.Context, name, at string) (*Server, er
 	}
 	standby := &Server{opts: Options{Durable: s.opts.Durable, Settings: map[string]string{
 		"primary_conninfo": fmt.Sprintf("host=%s port=%s user=postgres sslmode=disable gssencmode=disable application_name=%s", host, port, name),
-		// A cut connection is tried again soon; the server's default is 5 s.
+		// The time between attempts to reconnect; the server's default is 5 s.
 		"wal_retrieve_retry_interval": "100ms",
 	}}, bin: s.bin, dir: dir}
 	for k, v := range s.opts.Settings {
@@ -58,7 +57,7 @@ func (s *Server) copyFrom(ctx context.Context, primary *Server) error {
 	return s.own(s.path("data"))
 }
 
-// Promote makes a primary of the standby, and waits until it is one.
+// Promote promotes the standby, and waits until it is the primary.
 func (s *Server) Promote(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))
 	if err != nil {
@@ -75,13 +74,12 @@ func (s *Server) Promote(ctx context.Context) error {
 	return nil
 }
 
-// Dir is the directory that holds all of the server's files. What else is put
-// there is removed with them.
+// Dir is the directory of all files of the server. Close removes it.
 func (s *Server) Dir() string { return s.dir }
 
-// Own gives a directory and all in it to the user who runs the server.
+// Own gives a directory and all its files to the user who runs the server.
 func (s *Server) Own(dir string) error { return s.own(dir) }
 
-// LimitFiles lets the server, when it is started next, write no file larger
-// than so many bytes, rounded down to 512; 0 is no limit.
+// LimitFiles bounds the size of each file that the server writes after its next
+// start, rounded down to a multiple of 512 bytes. 0 means no limit.
 func (s *Server) LimitFiles(bytes int64) { s.fileBlocks = bytes / 512 }

@@ -13,19 +13,19 @@ import (
 	"syscall"
 )
 
-// quit makes the server end at once, as after a crash.
+// quit makes the server end immediately, as in a crash.
 const quit = syscall.SIGQUIT
 
-// serverUser is who runs the server: initdb refuses root. nil for the user who
-// runs the tests.
+// serverUser returns the user that runs the server, because initdb refuses root.
+// nil means the user that runs the tests.
 func serverUser() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
 	u, err := user.Lookup("postgres")
 	if err != nil {
-		if u, err = user.Lookup("nobody"); err != nil {
-			return nil, fmt.Errorf("PostgreSQL refuses to run as root, and there is no user postgres or nobody: %w", err)
+		if u, err = user.Lookup(`nobody`); err != nil {
+			return nil, fmt.Errorf("PostgreSQL refuses to run as root, and the users `postgres` and `nobody` do not exist: %w", err)
 		}
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
@@ -39,7 +39,7 @@ func serverUser() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 }
 
-// own gives a directory and all in it to the server's user.
+// own gives a directory and all its files to the server's user.
 func (s *Server) own(dir string) error {
 	u, err := serverUser()
 	if err != nil || u == nil {

@@ -1,7 +1,7 @@
 -- +goose Up
 
--- One row per command. pos and version are those of its last event; its n
--- events hold the positions pos-n+1 … pos and the versions version-n+1 … version.
+-- One row per command. pos and version are those of its last event. Its n events
+-- have the positions pos-n+1 … pos and the versions version-n+1 … version.
 create table "commit" (
   pos      integer primary key check (pos >= n),
   n        integer not null check (n > 0),
@@ -43,13 +43,13 @@ select c.pos - c.n + 1 + e.key                as pos,
        c.pos                                  as commit_pos
 from "commit" c, json_each(c.events) e;
 
--- Answers without events that are final: kept a day.
+-- Kept outcomes of commands without events. They are final for a day.
 create table outcome (
   agg_id   text    not null,
   agg_type text    not null,
   key      text    not null,
   hash     blob    not null check (length(hash) = 16),
-  version  integer not null, -- that it was decided at
+  version  integer not null, -- of the decision
   at       integer not null,
   answer   text,
   stored   integer not null, -- microseconds since 1970, by this machine's clock
@@ -57,8 +57,9 @@ create table outcome (
 ) strict, without rowid;
 create index outcome_stored on outcome (stored);
 
--- A cache: safe to delete. Each version of the program has its own row of a
--- stream; a save keeps the newest of the others and deletes the rest.
+-- A cache that can be deleted. Each version of the program has its own row for a
+-- stream. A save keeps the newest of the other versions' rows and deletes the
+-- rest.
 create table snapshot (
   agg_id      text    not null,
   agg_type    text    not null,
@@ -77,8 +78,8 @@ create table log (
   id  text not null
 ) strict;
 
--- Which programs work with a schema: those that know at least the schema
--- "oldest". Every migration inserts its own row, so that a crash can't part them.
+-- A program works with "schema" if it knows at least the schema "oldest". Every
+-- migration inserts its own row, so a crash cannot separate the two.
 create table compatible (
   schema integer primary key,
   oldest integer not null

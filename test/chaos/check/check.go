@@ -16,7 +16,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// The promises, as anomalies name them.
+// The names of the promises in anomalies.
 const (
 	Dense        = "positions are dense"
 	Contiguous   = "versions are contiguous"
@@ -25,7 +25,7 @@ const (
 	NotStored    = "rejected commands are not stored"
 	Ours         = "events are those of commands"
 	Linearizable = "commands and strong reads are linearizable"
-	Real         = "reads show a state that was"
+	Real         = "reads show a state that existed"
 	ReadYours    = "a client reads its writes"
 	Lanes        = "pipelined commands keep their order"
 	Ordered      = "subscriptions are ordered"
@@ -35,26 +35,27 @@ const (
 )
 
 const (
-	// perPromise bounds the anomalies that are reported of one kind.
+	// perPromise bounds the reported anomalies of one promise.
 	perPromise = 20
-	// patience bounds the search for an order of one aggregate's operations.
-	// With at most 100 of them it takes well under a millisecond.
+	// patience bounds the search for an order of the operations on one aggregate. With
+	// at most 100 operations it needs less than a millisecond.
 	patience = 10 * time.Second
 )
 
-// Result is what Run found.
+// Result is the result of Run.
 type Result struct {
 	Anomalies []Anomaly
-	// Commands, Reads and Events are how many were checked; Ordered is how
-	// many of the commands and reads stood in the search for an order, over
-	// Aggregates.
+	// Commands, Reads and Events count what was checked. Ordered counts the commands
+	// and reads for which an order was searched, on Aggregates aggregates.
 	Commands, Reads, Events, Ordered, Aggregates int
-	// Settled counts commands whose outcome no client knew: those that the
-	// log shows to have been executed, and those that it shows not to.
-	SettledDone, SettledNot int
+	// Answers and Snapshots count answers to queries, and batches of live queries.
+	Answers, Snapshots int
+	// FoundDone and FoundNotDone count commands with an unknown outcome that are, or
+	// are not, in the log.
+	FoundDone, FoundNotDone int
 }
 
-// checker gathers what is found about one history.
+// checker collects the anomalies of one history.
 type checker struct {
 	h Result
 
@@ -64,7 +65,7 @@ type checker struct {
 	history History
 	commits map[string]*eventstore.Commit // by stream and key
 	events  []Seen                        // of the log, in order
-	streams map[string][]Seen             // the same, by stream
+	streams map[string][]Seen             // events by stream
 	states  map[string][]State            // by stream, after 0, 1, 2, … events
 }
 
@@ -86,6 +87,8 @@ func Run(h History) Result {
 	for i := range h.Subscriptions {
 		c.subscription(&h.Subscriptions[i])
 	}
+	c.rows()
+	c.outbids()
 	c.h.Commands, c.h.Reads, c.h.Events = len(h.Commands), len(h.Reads), len(c.events)
 	return c.h
 }
@@ -100,7 +103,7 @@ func (c *checker) found(promise, format string, args ...any) {
 
 func id(stream, key string) string { return stream + " " + key }
 
-// log checks the log by itself, and folds it into states.
+// log checks the log, and computes the states of all streams.
 func (c *checker) log() {
 	last := eventstore.Position(0)
 	for i := range c.history.Log {
@@ -118,9 +121,16 @@ func (c *checker) log() {
 			c.found(Contiguous, "%s: version %d follows %d, at position %d", stream, got, want-1, commit.Position)
 		}
 		if other, ok := c.commits[id(stream, commit.Key)]; ok {
-			c.found(Once, "%s: key %s stands at positions %d and %d", stream, commit.Key, other.Position, commit.Position)
+			c.found(Once, "%s: the log has key %s at positions %d and %d", stream, commit.Key, other.Position, commit.Position)
 		}
 		c.commits[id(stream, commit.Key)] = commit
+		if isOfSystem(commit) {
+			for range commit.Events {
+				states = append(states, states[len(states)-1])
+			}
+			c.states[stream] = states
+			continue
+		}
 		for j, e := range commit.Events {
 			amount, seller, err := ParseEvent(e.Data)
 			if err != nil {
@@ -134,7 +144,7 @@ func (c *checker) log() {
 	}
 }
 
-// commands compares what clients were told with what is stored.
+// commands compares the replies with the log.
 func (c *checker) commands() {
 	sent := make(map[string]bool, len(c.history.Commands))
 	for i := range c.history.Commands {
@@ -144,42 +154,42 @@ func (c *checker) commands() {
 		switch cmd.Outcome {
 		case Done:
 			if !stored {
-				c.found(Kept, "%s: %s was acknowledged at version %d and is not in the log", cmd.Stream, cmd.Key, cmd.Version)
+				c.found(Kept, "%s: %s was acknowledged at version %d, but is not in the log", cmd.Stream, cmd.Key, cmd.Version)
 				continue
 			}
 			if uint64(commit.Version) != cmd.Version || uint64(commit.Position) != cmd.Position {
-				c.found(Kept, "%s: %s was acknowledged at version %d, position %d, and stands at %d, %d",
+				c.found(Kept, "%s: %s was acknowledged at version %d, position %d, but is at %d, %d",
 					cmd.Stream, cmd.Key, cmd.Version, cmd.Position, commit.Version, commit.Position)
 			}
 		case Rejected, Conflict:
 			if stored {
-				c.found(NotStored, "%s: %s was answered %s and stands at version %d", cmd.Stream, cmd.Key, cmp.Or(cmd.Reason, "conflict"), commit.Version)
+				c.found(NotStored, "%s: the reply to %s was %s, but the log has it at version %d", cmd.Stream, cmd.Key, cmp.Or(cmd.Reason, "conflict"), commit.Version)
 			}
 			continue
 		case Unknown:
 			if !stored {
-				c.h.SettledNot++
+				c.h.FoundNotDone++
 				continue
 			}
-			c.h.SettledDone++
+			c.h.FoundDone++
 		}
 		if len(commit.Events) != 1 {
-			c.found(Ours, "%s: %s left %d events", cmd.Stream, cmd.Key, len(commit.Events))
+			c.found(Ours, "%s: %s stored %d events", cmd.Stream, cmd.Key, len(commit.Events))
 			continue
 		}
 		if amount, _, _ := ParseEvent(commit.Events[0].Data); commit.Events[0].Type != cmd.event() || amount != cmd.Amount {
-			c.found(Ours, "%s: %s was %s %d and is stored as %s %s", cmd.Stream, cmd.Key, cmd.Name, cmd.Amount, commit.Events[0].Type, commit.Events[0].Data)
+			c.found(Ours, "%s: %s was %s %d, but is stored as %s %s", cmd.Stream, cmd.Key, cmd.Name, cmd.Amount, commit.Events[0].Type, commit.Events[0].Data)
 		}
 	}
 	for _, commit := range c.history.Log {
-		if !sent[id(commit.Stream.String(), commit.Key)] {
-			c.found(Ours, "%v: nobody sent what stands at position %d with key %s", commit.Stream, commit.Position, commit.Key)
+		if !isOfSystem(&commit) && !sent[id(commit.Stream.String(), commit.Key)] {
+			c.found(Ours, "%v: no client sent the command at position %d with key %s", commit.Stream, commit.Position, commit.Key)
 		}
 	}
 }
 
-// reads checks that each read shows the state at its version, and what its
-// client knew.
+// reads checks that each read shows the state at its version, and at least the
+// version that its client knew.
 func (c *checker) reads() {
 	for _, r := range c.history.Reads {
 		states := c.states[r.Stream]
@@ -188,21 +198,20 @@ func (c *checker) reads() {
 		}
 		switch {
 		case r.Version >= uint64(len(states)):
-			c.found(Real, "%s: a read showed version %d, of %d", r.Stream, r.Version, len(states)-1)
+			c.found(Real, "%s: a read showed version %d, but the stream ends at %d", r.Stream, r.Version, len(states)-1)
 			continue
 		case r.State != states[r.Version]:
-			c.found(Real, "%s: a read showed %+v at version %d, which was %+v", r.Stream, r.State, r.Version, states[r.Version])
+			c.found(Real, "%s: a read showed %+v at version %d, want %+v", r.Stream, r.State, r.Version, states[r.Version])
 		}
 		if r.Version < r.Known {
-			c.found(ReadYours, "%s: %s knew version %d at position %d, asked for it, and read version %d", r.Stream, r.Client, r.Known, r.AtLeast, r.Version)
+			c.found(ReadYours, "%s: %s asked for version %d at position %d, but read version %d", r.Stream, r.Client, r.Known, r.AtLeast, r.Version)
 		}
 	}
 }
 
-// lanes checks that a command which was answered at its first attempt stands
-// behind those that its client had sent to the stream before and that were
-// answered at their first attempt as well, and behind all that it was pipelined
-// with, however often those had to be sent.
+// lanes checks the order of commands of one client to one stream. A command that
+// succeeded at its first attempt must follow all earlier commands that did too, and
+// all earlier commands of its own burst, no matter how often they were sent.
 func (c *checker) lanes() {
 	lanes := map[[2]string][]Command{}
 	for _, cmd := range c.history.Commands {
@@ -213,14 +222,14 @@ func (c *checker) lanes() {
 	}
 	for k, all := range lanes {
 		slices.SortFunc(all, func(a, b Command) int { return cmp.Compare(a.Lane, b.Lane) })
-		var before, burst Command // the last of either kind to stand in the log
+		var before, burst Command // the last of either kind in the log
 		for _, cmd := range all {
 			if cmd.Burst != burst.Burst {
 				burst = Command{}
 			}
 			for _, first := range []Command{before, burst} {
 				if cmd.Attempts == 1 && first.Version >= cmd.Version {
-					c.found(Lanes, "%s: %s sent %s (attempts: %d) before %s, and they stand at versions %d and %d",
+					c.found(Lanes, "%s: %s sent %s (attempts: %d) before %s, but they are at versions %d and %d",
 						k[1], k[0], first.Key, first.Attempts, cmd.Key, first.Version, cmd.Version)
 					break
 				}
@@ -235,14 +244,13 @@ func (c *checker) lanes() {
 	}
 }
 
-// operation is an input of the search for an order: a command, or a strong
-// read.
+// operation is a command or a strong read in the search for an order.
 type operation struct {
 	command *Command
 	read    *Read
 }
 
-// versioned is the state that the search steps through.
+// versioned is a state with its version.
 type versioned struct {
 	State
 	version uint64
@@ -275,11 +283,11 @@ var model = porcupine.Model{
 	},
 }
 
-// order searches, aggregate by aggregate, for an order of all commands and
-// strong reads that gives each the answer it had, and in which whatever ended
-// before another began comes first. What no client knew the outcome of is
-// settled from the log first: it either never happened, or it happened at the
-// version where it stands, at any time since it was sent.
+// order searches, for each aggregate, for an order of its commands and strong reads
+// that explains every reply. An operation that ended before another began must come
+// first. The log resolves unknown outcomes: such a command either was never
+// executed, or took effect at its version in the log, at any time after it was
+// sent.
 func (c *checker) order() {
 	byStream := map[string][]porcupine.Operation{}
 	add := func(stream string, op operation, call, ret int64) {
@@ -321,7 +329,7 @@ func (c *checker) order() {
 	work.Wait()
 }
 
-// describe lists the operations around the first one that can't be placed.
+// describe lists the operations, and the length of the longest partial order.
 func describe(ops []porcupine.Operation) string {
 	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
 	_, info := porcupine.CheckOperationsVerbose(model, ops, time.Second)
@@ -339,61 +347,60 @@ func describe(ops []porcupine.Operation) string {
 	return b.String()
 }
 
-// subscription checks what one subscription delivered.
+// subscription checks the deliveries of a subscription.
 func (c *checker) subscription(s *Subscription) {
-	// due are the events that match, in order.
 	due := c.due(s)
-	at := 0 // in due
+	at := 0 // index in due
 	marks := s.Marks
 	var last Seen
 	versions := map[string]uint64{}
 	for i, e := range s.Seen {
 		marks = c.marked(s, marks, i, due, at)
 		if i > 0 && e.Position <= last.Position {
-			c.found(Ordered, "%s: position %d came after %d", s.Name, e.Position, last.Position)
+			c.found(Ordered, "%s: position %d follows %d", s.Name, e.Position, last.Position)
 			return
 		}
 		if v, ok := versions[e.Stream]; ok && e.Version != v+1 {
-			c.found(Ordered, "%s: version %d of %s came after %d", s.Name, e.Version, e.Stream, v)
+			c.found(Ordered, "%s: version %d of %s follows %d", s.Name, e.Version, e.Stream, v)
 		}
 		last, versions[e.Stream] = e, e.Version
 		for at < len(due) && due[at].Position < e.Position {
-			c.found(Complete, "%s: position %d (%s, version %d) never came; %d came next", s.Name, due[at].Position, due[at].Stream, due[at].Version, e.Position)
+			c.found(Complete, "%s: position %d (%s, version %d) is missing before %d", s.Name, due[at].Position, due[at].Stream, due[at].Version, e.Position)
 			at++
 		}
 		if at == len(due) || due[at] != e {
-			c.found(Exact, "%s: %+v came, which is not what the log has", s.Name, e)
+			c.found(Exact, "%s: %+v was delivered, but the log differs", s.Name, e)
 			continue
 		}
 		at++
 	}
 	c.marked(s, marks, len(s.Seen), due, at)
 	if s.Complete && at < len(due) {
-		c.found(Complete, "%s: %d events at its end never came, from position %d (%s, version %d)", s.Name, len(due)-at, due[at].Position, due[at].Stream, due[at].Version)
+		c.found(Complete, "%s: the last %d events are missing, from position %d (%s, version %d)", s.Name, len(due)-at, due[at].Position, due[at].Stream, due[at].Version)
 	}
 	if s.State == nil {
 		return
 	}
 	if states := c.states[s.Stream]; s.StateVersion >= uint64(max(1, len(states))) {
-		c.found(Real, "%s: it began with version %d, of %d", s.Name, s.StateVersion, len(states)-1)
+		c.found(Real, "%s: its state had version %d, but the stream ends at %d", s.Name, s.StateVersion, len(states)-1)
 	} else if len(states) > 0 && *s.State != states[s.StateVersion] {
-		c.found(Real, "%s: it began with %+v at version %d, which was %+v", s.Name, *s.State, s.StateVersion, states[s.StateVersion])
+		c.found(Real, "%s: its state was %+v at version %d, want %+v", s.Name, *s.State, s.StateVersion, states[s.StateVersion])
 	}
 }
 
-// marked checks the cursors that came after so many events: what they promise
-// to have been delivered has been.
+// marked checks the cursors received after the given number of events: every event
+// up to such a cursor must have been delivered.
 func (c *checker) marked(s *Subscription, marks []Mark, seen int, due []Seen, at int) []Mark {
 	for len(marks) > 0 && marks[0].After <= seen {
 		if at < len(due) && due[at].Position <= marks[0].Cursor {
-			c.found(Complete, "%s: its gateway said that all up to %d was delivered, and position %d never came before", s.Name, marks[0].Cursor, due[at].Position)
+			c.found(Complete, "%s: cursor %d arrived before the event at position %d", s.Name, marks[0].Cursor, due[at].Position)
 		}
 		marks = marks[1:]
 	}
 	return marks
 }
 
-// due lists what a subscription is owed.
+// due returns the events that a subscription must deliver, in order.
 func (c *checker) due(s *Subscription) []Seen {
 	all := c.events
 	if s.Stream != "" {
@@ -401,11 +408,11 @@ func (c *checker) due(s *Subscription) []Seen {
 	}
 	first := s.BeginVersion
 	if s.Last > 0 && len(s.Seen) > 0 {
-		// Events may have come between the asking and the end of history, so
-		// that there may be more than it asked for, and never fewer.
+		// Events stored between the request and the end of history are delivered
+		// too, so there may be more than Last, but never fewer.
 		first = s.Seen[0].Version - 1
 		if want := uint64(max(0, int(s.Live)-s.Last)); first > want {
-			c.found(Complete, "%s: of the last %d events up to version %d it got those from %d on", s.Name, s.Last, s.Live, first+1)
+			c.found(Complete, "%s: of the last %d events up to version %d the first delivered is %d", s.Name, s.Last, s.Live, first+1)
 		}
 	}
 	var due []Seen

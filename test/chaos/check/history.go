@@ -1,9 +1,9 @@
-// Package check decides whether what clients saw of a cluster, and what stands
-// in its log afterwards, keep the promises of docs/guarantees.md.
+// Package check compares the observations of clients with the log of a cluster, and
+// finds violations of the promises of docs/guarantees.md.
 //
-// It knows the rules of the counter and the auction, so that it can say for
-// any order of commands what each must have answered. Every promise has a
-// planted fault (Plants) that breaks it and that Run must find.
+// It implements the rules of counter and auction, so it can compute the reply of
+// each command in any order. For every promise, [Plants] has a fault that breaks
+// it and that [Run] must find.
 package check
 
 import (
@@ -13,48 +13,47 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
-// Outcome is what became of a command.
+// Outcome is the outcome of a command.
 type Outcome uint8
 
 const (
-	// Unknown commands were never answered, or only "unknown". The log says
-	// what became of them.
+	// Unknown commands got no reply, or only "unknown". The log shows their outcome.
 	Unknown Outcome = iota
 	// Done commands were acknowledged.
 	Done
-	// Rejected commands got a business "no".
+	// Rejected commands were refused by a rule of the aggregate.
 	Rejected
-	// Conflict commands were refused since the stream was not at Expect.
+	// Conflict commands were refused because the stream was not at version Expect.
 	Conflict
 )
 
-// Command is one command as its client saw it, all its attempts together.
+// Command is a command with all its attempts, as its client observed it.
 type Command struct {
 	Client, Stream, Key string
 	Name                string // add, open, bid
 	Amount              int64  // by, reserve, amount
 	Expect              *uint64
-	// Call and Return are when it was first sent and when its outcome was
-	// known, in nanoseconds since the run began.
+	// Call is the time of the first attempt, Return that of the known outcome, in
+	// nanoseconds since the start of the run.
 	Call, Return int64
 	Outcome      Outcome
 	Reason       string // of Rejected
-	Version      uint64 // of Done, and of Conflict what the stream was at
+	Version      uint64 // of Done; of Conflict, that of the stream
 	Position     uint64 // of Done
 	Attempts     int
-	// Lane counts the client's commands to this stream, in the order in which
-	// they were sent for the first time.
+	// Lane numbers the commands of the client to this stream in the order of their
+	// first attempts.
 	Lane int
-	// Burst is the same for commands that were pipelined together.
+	// Burst is equal for commands that were pipelined together.
 	Burst int64
 }
 
-// Read is one answered get.
+// Read is a get with its reply.
 type Read struct {
 	Client, Stream string
 	Strong         bool
-	// AtLeast is the position that the client asked for, Known the version
-	// that it knew to be there.
+	// AtLeast is the requested position, Known the version that the client knew at
+	// this position.
 	AtLeast, Known uint64
 	Call, Return   int64
 	Version        uint64
@@ -62,14 +61,14 @@ type Read struct {
 	State          State
 }
 
-// State is what a counter or an auction shows.
+// State is the public state of a counter or an auction.
 type State struct {
 	Value  int64 // the sum, or the top bid
 	Seller string
 	Bids   int
 }
 
-// Seen is an event as a subscription delivered it.
+// Seen is a delivered event.
 type Seen struct {
 	Position, Version uint64
 	Stream, Key       string
@@ -77,51 +76,54 @@ type Seen struct {
 	Amount            int64
 }
 
-// Mark is a cursor with which a gateway said that it had delivered everything
-// up to there.
+// Mark is a cursor up to which a gateway has delivered everything.
 type Mark struct {
-	After  int // so many events had come
+	After  int // number of events before it
 	Cursor uint64
 }
 
 // Subscription is one subscription with all its reconnects.
 type Subscription struct {
 	Name string
-	// Stream or Category is what it follows.
+	// One of Stream and Category is set.
 	Stream, Category string
-	// Begin is the position behind which it is owed everything, BeginVersion
-	// the version, if it named that. Last > 0 asks for so many newest events
-	// instead, and Live is then the version at which history ended.
+	// The subscription must deliver all events after position Begin or version
+	// BeginVersion. With Last > 0, it must deliver the Last newest events up to
+	// version Live, at which its history ended, and all events after it.
 	Begin, BeginVersion uint64
 	Last                int
 	Live                uint64
-	// State is what a subscription with state got first.
+	// State is the first item of a subscription with state.
 	State        *State
 	StateVersion uint64
 	Seen         []Seen
 	Marks        []Mark
-	// Complete says that it is owed everything up to the head of the log.
+	// Complete is set if it must deliver everything up to the head of the log.
 	Complete bool
 }
 
-// History is everything that a run left behind.
+// History has all observations of a run.
 type History struct {
 	Log           []eventstore.Commit // in order of position
 	Commands      []Command
 	Reads         []Read
 	Subscriptions []Subscription
+	// Window is how many rows open_auctions answers with at most.
+	Window  int
+	Answers []Answer
+	Lives   []Live
 }
 
 // Anomaly is a broken promise.
 type Anomaly struct {
-	Promise string // which one
+	Promise string
 	What    string
 }
 
 func (a Anomaly) String() string { return a.Promise + ": " + a.What }
 
-// payload is what the events of counters and auctions hold, as far as their
-// states depend on it.
+// payload has the members of events on which the states of counters and auctions
+// depend.
 type payload struct {
 	By      *int64 `json:"by"`
 	Amount  *int64 `json:"amount"`
@@ -129,8 +131,7 @@ type payload struct {
 	Seller  string `json:"seller"`
 }
 
-// ParseEvent reads the number that an event carries, and the seller that an
-// opening names.
+// ParseEvent returns the number in an event, and the seller if it opens an auction.
 func ParseEvent(data json.RawMessage) (amount int64, seller string, err error) {
 	var p payload
 	if err := json.Unmarshal(data, &p); err != nil {
@@ -141,10 +142,10 @@ func ParseEvent(data json.RawMessage) (amount int64, seller string, err error) {
 			return *n, p.Seller, nil
 		}
 	}
-	return 0, p.Seller, fmt.Errorf("an event without a number: %s", data)
+	return 0, p.Seller, fmt.Errorf("the event has no number: %s", data)
 }
 
-// ParseState reads what a counter or an auction shows.
+// ParseState parses the public state of a counter or an auction.
 func ParseState(data json.RawMessage) (State, error) {
 	var s struct {
 		Value  int64  `json:"value"`
@@ -163,7 +164,7 @@ func ParseState(data json.RawMessage) (State, error) {
 	return State{Value: s.Value, Seller: s.Seller, Bids: s.Bids}, nil
 }
 
-// apply is a state after one more event.
+// apply returns the state after one more event.
 func (s State) apply(event string, amount int64, seller string) State {
 	switch event {
 	case "added":
@@ -176,9 +177,9 @@ func (s State) apply(event string, amount int64, seller string) State {
 	return s
 }
 
-// decide says what a command of the load must answer in a state: the state
-// after it, or the reason of its rejection. Reserves are 1 and auctions never
-// close, so that those rules have no say.
+// decide returns the state after a command of the load, or the reason for its
+// rejection. Reserves are 1 and auctions never close, so the rules about them are
+// missing.
 func (s State) decide(c Command) (State, string) {
 	switch c.Name {
 	case "add":
@@ -205,7 +206,7 @@ func (s State) decide(c Command) (State, string) {
 	return s, "unknown command " + c.Name
 }
 
-// event is the stored name of what a command does.
+// event returns the name of a command's event.
 func (c Command) event() string {
 	return map[string]string{"add": "added", "open": "opened", "bid": "bid_placed"}[c.Name]
 }

@@ -11,17 +11,19 @@ import (
 // Plant breaks one promise in a history.
 type Plant struct {
 	Name string
-	// Breaks are promises of which at least one must be found broken.
+	// Breaks lists promises. Run must find at least one of them broken.
 	Breaks []string
-	// Do plants the fault. It reports whether the history had a place for it.
+	// Do plants the fault. It reports whether that was possible in the history.
 	Do func(h *History, r *rand.Rand) bool
 }
 
-// Clone copies a history as deep as a plant digs.
+// Clone copies the parts of a history that a plant changes.
 func (h History) Clone() History {
 	c := History{
-		Log: slices.Clone(h.Log), Commands: slices.Clone(h.Commands),
+		Window: h.Window,
+		Log:    slices.Clone(h.Log), Commands: slices.Clone(h.Commands),
 		Reads: slices.Clone(h.Reads), Subscriptions: slices.Clone(h.Subscriptions),
+		Answers: slices.Clone(h.Answers), Lives: slices.Clone(h.Lives),
 	}
 	for i := range c.Subscriptions {
 		c.Subscriptions[i].Seen = slices.Clone(c.Subscriptions[i].Seen)
@@ -29,8 +31,10 @@ func (h History) Clone() History {
 	return c
 }
 
-// Plants are faults that Run must find, at least one for every promise.
-var Plants = []Plant{
+// Plants has at least one fault for every promise. Run must find each.
+var Plants = slices.Concat(logPlants, rowPlants, outbidPlants)
+
+var logPlants = []Plant{
 	{"an event is lost from the log", []string{Dense}, func(h *History, r *rand.Rand) bool {
 		if len(h.Log) < 3 {
 			return false
@@ -40,8 +44,12 @@ var Plants = []Plant{
 		return true
 	}},
 	{"an acknowledged event is lost at the end of the log", []string{Kept}, func(h *History, _ *rand.Rand) bool {
-		last := h.Log[len(h.Log)-1]
-		h.Log = h.Log[:len(h.Log)-1]
+		i := len(h.Log) - 1
+		for i > 0 && isOfSystem(&h.Log[i]) {
+			i--
+		}
+		last := h.Log[i]
+		h.Log = h.Log[:i]
 		return slices.ContainsFunc(h.Commands, func(c Command) bool { return c.Key == last.Key && c.Outcome == Done })
 	}},
 	{"a command is executed twice", []string{Once}, func(h *History, r *rand.Rand) bool {
@@ -57,7 +65,7 @@ var Plants = []Plant{
 	{"a reply names another version", []string{Kept}, func(h *History, r *rand.Rand) bool {
 		return onCommand(h, r, func(c *Command) bool { c.Version++; return c.Outcome == Done })
 	}},
-	{"an event says something else than its command", []string{Ours}, func(h *History, r *rand.Rand) bool {
+	{"an event differs from its command", []string{Ours}, func(h *History, r *rand.Rand) bool {
 		return onCommand(h, r, func(c *Command) bool { c.Amount += 3; return c.Outcome == Done })
 	}},
 	{"a rejected command is stored", []string{NotStored}, func(h *History, r *rand.Rand) bool {
@@ -67,15 +75,14 @@ var Plants = []Plant{
 			return done
 		})
 	}},
-	{"a command is rejected that had to be accepted", []string{Linearizable}, func(h *History, _ *rand.Rand) bool {
-		// An opening of what nobody has opened, answered "already open" before
-		// anything else began.
+	{"an acceptable command is rejected", []string{Linearizable}, func(h *History, _ *rand.Rand) bool {
+		// The first operation opens an auction and gets "already open".
 		c := Command{Client: "planted", Stream: "auction/planted", Key: "planted", Name: "open", Amount: 1, Call: 1, Return: 2, Outcome: Rejected, Reason: "already_open", Attempts: 1}
 		h.Commands = append(h.Commands, c)
 		return true
 	}},
 	{"a strong read is stale", []string{Linearizable}, func(h *History, _ *rand.Rand) bool {
-		// It begins after a command was acknowledged and shows what was before.
+		// The read starts after a command was acknowledged, but shows the state before.
 		states := h.states()
 		for _, c := range h.Commands {
 			if c.Outcome == Done && c.Version > 1 {
@@ -88,8 +95,8 @@ var Plants = []Plant{
 		}
 		return false
 	}},
-	{"two commands take effect against the order of time", []string{Linearizable}, func(h *History, _ *rand.Rand) bool {
-		// One ends before the other begins, and has the later version.
+	{"two commands take effect in reversed order", []string{Linearizable}, func(h *History, _ *rand.Rand) bool {
+		// One ends before the other starts, and has the later version.
 		byPlace := map[string]int{}
 		for i, c := range h.Commands {
 			if c.Outcome == Done && c.Expect == nil {
@@ -128,7 +135,7 @@ var Plants = []Plant{
 		}
 		return false
 	}},
-	{"pipelined commands change places", []string{Lanes}, func(h *History, _ *rand.Rand) bool {
+	{"pipelined commands are reordered", []string{Lanes}, func(h *History, _ *rand.Rand) bool {
 		type lane struct{ client, stream string }
 		last := map[lane]int{}
 		for i := range h.Commands {
@@ -145,7 +152,7 @@ var Plants = []Plant{
 		}
 		return false
 	}},
-	{"a command passes one that had to be sent again", []string{Lanes}, func(h *History, r *rand.Rand) bool {
+	{"a command overtakes a repeated one", []string{Lanes}, func(h *History, r *rand.Rand) bool {
 		return onCommand(h, r, func(c *Command) bool {
 			if c.Outcome != Done || c.Attempts != 1 {
 				return false
@@ -154,7 +161,7 @@ var Plants = []Plant{
 				later := &h.Commands[i]
 				if later.Outcome == Done && later.Client == c.Client && later.Stream == c.Stream && later.Version > c.Version {
 					for i := range h.Commands {
-						h.Commands[i].Lane *= 2 // room between any two
+						h.Commands[i].Lane *= 2 // leaves a number between any two
 					}
 					c.Lane *= 2
 					later.Burst, later.Lane, later.Attempts = c.Burst, c.Lane-1, 2
@@ -188,7 +195,7 @@ var Plants = []Plant{
 	{"a delivery has other data", []string{Exact}, func(h *History, r *rand.Rand) bool {
 		return onSeen(h, r, func(s *Subscription, i int) { s.Seen[i].Amount++ })
 	}},
-	{"a cursor promises what was not delivered", []string{Complete}, func(h *History, _ *rand.Rand) bool {
+	{"a cursor arrives before an event", []string{Complete}, func(h *History, _ *rand.Rand) bool {
 		for i := range h.Subscriptions {
 			if s := &h.Subscriptions[i]; len(s.Seen) > 2 {
 				s.Marks = []Mark{{After: 1, Cursor: s.Seen[1].Position}}
@@ -210,7 +217,7 @@ var Plants = []Plant{
 	}},
 }
 
-// insert puts a copy of a commit behind the log.
+// insert appends a changed copy of a random commit to the log.
 func (h *History) insert(r *rand.Rand, change func(eventstore.Commit) eventstore.Commit) bool {
 	if len(h.Log) == 0 {
 		return false
@@ -229,7 +236,7 @@ func (h *History) states() map[string][]State {
 	return c.states
 }
 
-// onCommand plants in a random command that do accepts.
+// onCommand applies do to random commands until it returns true.
 func onCommand(h *History, r *rand.Rand, do func(*Command) bool) bool {
 	for _, i := range r.Perm(len(h.Commands)) {
 		c := h.Commands[i]
@@ -241,7 +248,7 @@ func onCommand(h *History, r *rand.Rand, do func(*Command) bool) bool {
 	return false
 }
 
-// onSeen plants in the middle of a random subscription.
+// onSeen applies do to a delivery in the middle of a random subscription.
 func onSeen(h *History, r *rand.Rand, do func(s *Subscription, i int)) bool {
 	for _, i := range r.Perm(len(h.Subscriptions)) {
 		if s := &h.Subscriptions[i]; len(s.Seen) >= 3 {
@@ -252,8 +259,9 @@ func onSeen(h *History, r *rand.Rand, do func(s *Subscription, i int)) bool {
 	return false
 }
 
-// SelfCheck plants each fault into a copy of a history without anomalies, and
-// returns the ones that Run did not find, and those that had no place in it.
+// SelfCheck plants each fault into a copy of a history without anomalies. It
+// returns the faults that Run did not find, and the faults for which the history
+// had no place.
 func SelfCheck(h History, r *rand.Rand) (missed, unplanted []string) {
 	for _, p := range Plants {
 		c := h.Clone()

@@ -10,26 +10,25 @@ import (
 )
 
 const (
-	// timeout is what clients ask for, and patience how long they wait for an
-	// answer before they take their gateway for dead.
+	// timeout is the timeout of commands. After patience without a reply, a client
+	// leaves its gateway.
 	timeout  = 3 * time.Second
 	patience = timeout + 500*time.Millisecond
-	// dialMost is how long a handshake may take. A host that is cut off says
-	// nothing.
-	dialMost = 2 * time.Second
-	// homeAfter is how long a client that lost its gateway stays with another.
+	// dialTimeout bounds a handshake, since a host that is cut off does not reply.
+	dialTimeout = 2 * time.Second
+	// homeAfter is the time after which a client returns to its own gateway.
 	homeAfter = 3 * time.Second
 )
 
-// client is one session at a time, to its own gateway if that can be reached.
+// client has one session at a time, with its own gateway if it can reach it.
 type client struct {
 	load    *Load
 	id      string
 	home    int // index of its gateway
-	at      int // of the one it is connected to, or tries next
+	at      int // index of the current or next gateway
 	session *harness.Session
-	old     []*harness.Session // that said goodbye
-	left    time.Time          // when it left home
+	old     []*harness.Session // sessions after goodbye
+	left    time.Time          // time at which it left its own gateway
 }
 
 func newClient(l *Load, id string, home int) *client {
@@ -37,7 +36,7 @@ func newClient(l *Load, id string, home int) *client {
 	return &client{load: l, id: id, home: home, at: home}
 }
 
-// connect returns a session that lives, if any gateway answers in time.
+// connect returns an open session, and opens one if needed.
 func (c *client) connect(ctx context.Context) (*harness.Session, error) {
 	if c.session != nil {
 		select {
@@ -45,7 +44,7 @@ func (c *client) connect(ctx context.Context) (*harness.Session, error) {
 			c.leave()
 		default:
 			if c.session.Leaving() {
-				// It still answers what was sent to it.
+				// The gateway still replies to earlier requests.
 				c.old, c.session = append(c.old, c.session), nil
 				c.leave()
 				break
@@ -58,7 +57,7 @@ func (c *client) connect(ctx context.Context) (*harness.Session, error) {
 		}
 	}
 	for {
-		attempt, cancel := context.WithTimeout(ctx, dialMost)
+		attempt, cancel := context.WithTimeout(ctx, dialTimeout)
 		s, err := harness.Dial(attempt, c.load.cfg.Gateways[c.at].URL, c.id, nil)
 		cancel()
 		if err == nil {
@@ -72,7 +71,7 @@ func (c *client) connect(ctx context.Context) (*harness.Session, error) {
 	}
 }
 
-// leave gives its gateway up for the next one.
+// leave closes the session, and selects the next gateway.
 func (c *client) leave() {
 	if c.session != nil {
 		c.session.Close()
@@ -112,9 +111,8 @@ func frameOf(cmd *check.Command) map[string]any {
 	return f
 }
 
-// send pipelines commands on one session, and sees to it that the outcome of
-// each is known, one after another, if ctx leaves it the time. It returns what
-// went wrong on the way.
+// send pipelines commands on one session, and then retries each in turn until its
+// outcome is known or ctx ends. It returns the errors of the attempts.
 func (c *client) send(ctx context.Context, cmds []*check.Command) (errors []string) {
 	type sent struct {
 		session *harness.Session
@@ -135,8 +133,8 @@ func (c *client) send(ctx context.Context, cmds []*check.Command) (errors []stri
 	}
 	for i, cmd := range cmds {
 		f, err := c.wait(ctx, first[i].session, first[i].reply)
-		for !c.settle(cmd, f, err) {
-			errors = append(errors, what(f, err))
+		for !c.complete(cmd, f, err) {
+			errors = append(errors, reason(f, err))
 			if err == nil && f.Retry == "later" {
 				pause(ctx, max(5*time.Millisecond, time.Duration(f.AfterMS)*time.Millisecond))
 			}
@@ -150,7 +148,7 @@ func (c *client) send(ctx context.Context, cmds []*check.Command) (errors []stri
 	return errors
 }
 
-// wait waits for an answer, and leaves a gateway that gives none.
+// wait waits for a reply, and leaves the gateway if none arrives.
 func (c *client) wait(ctx context.Context, s *harness.Session, reply <-chan harness.Frame) (harness.Frame, error) {
 	if s == nil {
 		return harness.Frame{}, fmt.Errorf("not sent")
@@ -189,8 +187,9 @@ func (c *client) call(ctx context.Context, frame map[string]any) (harness.Frame,
 	return c.wait(ctx, s, reply)
 }
 
-// settle takes an answer as a command's outcome, if it is one.
-func (c *client) settle(cmd *check.Command, f harness.Frame, err error) bool {
+// complete records the outcome of a command. It returns false if the reply asks for
+// a retry.
+func (c *client) complete(cmd *check.Command, f harness.Frame, err error) bool {
 	switch {
 	case err != nil || f.Retry == "same_key" || f.Retry == "later":
 		return false
@@ -201,15 +200,15 @@ func (c *client) settle(cmd *check.Command, f harness.Frame, err error) bool {
 	case f.Code == "conflict":
 		cmd.Outcome, cmd.Version = check.Conflict, f.Version
 	default:
-		// Nothing that this load sends deserves another answer; as a rejection
-		// for a reason that no rule has, the checker reports it.
+		// No command of this load may get another reply. The checker reports it as a
+		// rejection with an unknown reason.
 		cmd.Outcome, cmd.Reason = check.Rejected, f.Code+": "+f.Message
 	}
 	cmd.Return = c.load.Now()
 	return true
 }
 
-func what(f harness.Frame, err error) string {
+func reason(f harness.Frame, err error) string {
 	if err != nil {
 		return err.Error()
 	}

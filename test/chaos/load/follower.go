@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// pingEvery is how often a follower asks whether its gateway is there.
+	// pingEvery is the interval at which a follower pings its gateway.
 	pingEvery = 2 * time.Second
-	// moveLeast and moveMost bound how long it stays at a gateway.
-	moveLeast, moveMost = 2 * time.Second, 20 * time.Second
-	// followMost bounds how long a stream is followed before another one is.
-	followMost = 30 * time.Second
+	// A follower stays on a gateway for minStay to maxStay.
+	minStay, maxStay = 2 * time.Second, 20 * time.Second
+	// maxFollow bounds the time that a stream is followed.
+	maxFollow = 30 * time.Second
 )
 
-// follower keeps one subscription through all its gateways; those of streams
-// begin another one from time to time.
+// follower has one subscription at a time, which it resumes on several gateways.
+// Followers of streams change the stream from time to time.
 type follower struct {
 	load   *Load
 	index  int
@@ -29,16 +29,16 @@ type follower struct {
 
 	mu       sync.Mutex
 	sub      check.Subscription
-	start    map[string]any // how it began
-	cursor   string         // how it resumes, "" before it has anything
-	live     bool           // it was live once
-	liveHere bool           // it is live on this session
-	progress chan struct{}  // has room for one
+	start    map[string]any // first request
+	cursor   string         // to resume from, "" before the first item
+	live     bool           // was live once
+	liveHere bool           // is live on this session
+	progress chan struct{}  // capacity 1
 	names    map[string]string
 }
 
-// run follows while running lasts, and then what it follows at that moment
-// until all ends.
+// run follows streams or a category until running ends, and then continues the
+// current subscription until all ends.
 func (f *follower) run(running, all context.Context) {
 	f.mu.Lock()
 	f.progress, f.names = make(chan struct{}, 1), map[string]string{}
@@ -54,7 +54,7 @@ func (f *follower) run(running, all context.Context) {
 		ctx, cancel := context.WithCancel(all)
 		var timer *time.Timer
 		if f.sub.Stream != "" {
-			timer = time.AfterFunc(time.Second+time.Duration(f.random.Int64N(int64(followMost))), func() {
+			timer = time.AfterFunc(time.Second+time.Duration(f.random.Int64N(int64(maxFollow))), func() {
 				if running.Err() == nil {
 					cancel()
 				}
@@ -69,7 +69,7 @@ func (f *follower) run(running, all context.Context) {
 	}
 }
 
-// choose decides what to follow, and from where.
+// choose selects a target and a start.
 func (f *follower) choose(n int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -107,14 +107,13 @@ func (f *follower) choose(n int) bool {
 	return true
 }
 
-// end writes down what was followed. Who wanted the last events and never got
-// to their end has nothing to tell.
+// end records the subscription, unless it received nothing or never became live.
 func (f *follower) end(complete bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.cursor == "" || !f.live {
 		if complete {
-			f.load.record(nil, "a subscription that never began")
+			f.load.record(nil, "a subscription without items")
 		}
 		return
 	}
@@ -124,7 +123,7 @@ func (f *follower) end(complete bool) {
 	f.load.subs = append(f.load.subs, f.sub)
 }
 
-// follow goes from gateway to gateway until the context ends.
+// follow subscribes on one gateway after another until ctx ends.
 func (f *follower) follow(ctx context.Context, n int) {
 	for at := f.index + n; ctx.Err() == nil; at++ {
 		if err := f.once(ctx, f.load.cfg.Gateways[at%len(f.load.cfg.Gateways)].URL); err != nil && ctx.Err() == nil {
@@ -139,7 +138,7 @@ type refusal struct{ frame harness.Frame }
 func (r refusal) Error() string { return r.frame.Op + " " + r.frame.Code + ", " + r.frame.Retry }
 
 func (f *follower) once(ctx context.Context, url string) error {
-	attempt, cancel := context.WithTimeout(ctx, dialMost)
+	attempt, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	s, err := harness.Dial(attempt, url, "f"+strconv.Itoa(f.index), nil)
 	if err != nil {
@@ -169,7 +168,7 @@ func (f *follower) once(ctx context.Context, url string) error {
 			}
 			return
 		}
-		f.take(e)
+		f.receive(e)
 	})
 	if err != nil {
 		return errLost
@@ -181,7 +180,13 @@ func (f *follower) once(ctx context.Context, url string) error {
 		f.began(answer)
 	}
 
-	move := time.NewTimer(moveLeast + time.Duration(f.random.Int64N(int64(moveMost-moveLeast))))
+	return stay(ctx, s, refused, minStay+time.Duration(f.random.Int64N(int64(maxStay-minStay))))
+}
+
+// stay pings the gateway until it is time to move to another one, the subscription
+// has ended, or the gateway is lost.
+func stay(ctx context.Context, s *harness.Session, ended <-chan harness.Frame, d time.Duration) error {
+	move := time.NewTimer(d)
 	defer move.Stop()
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
@@ -191,7 +196,7 @@ func (f *follower) once(ctx context.Context, url string) error {
 			return nil
 		case <-move.C:
 			return nil
-		case e := <-refused:
+		case e := <-ended:
 			return refusal{e}
 		case <-s.Done():
 			return errLost
@@ -215,11 +220,11 @@ const (
 	errSilent = lost("gateway silent")
 )
 
-// fromNow tells whether the subscription asked for what comes from now on.
+// fromNow reports whether the subscription asked for new events only.
 func (f *follower) fromNow() bool { return len(f.start) == 1 }
 
-// began takes the first answer to a subscribe. One that asked for what comes
-// from now on is owed everything behind the head of that moment.
+// began handles the first reply to a subscribe. A subscription of new events must
+// deliver everything after the cursor of that reply.
 func (f *follower) began(answer harness.Frame) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -232,15 +237,15 @@ func (f *follower) began(answer harness.Frame) {
 	}
 }
 
-// take takes a frame of the subscription, on the session's reader.
-func (f *follower) take(e harness.Frame) {
+// receive handles a frame of the subscription, on the reader of the session.
+func (f *follower) receive(e harness.Frame) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch e.Op {
 	case "event":
 		amount, _, err := check.ParseEvent(e.Data)
 		if err != nil {
-			amount = -1 // no event of this load has that
+			amount = -1 // which no event of this load has
 		}
 		stream, ok := f.names[e.Stream]
 		if !ok {
@@ -248,7 +253,7 @@ func (f *follower) take(e harness.Frame) {
 			f.names[stream] = stream
 		}
 		if f.fromNow() && f.cursor == "" {
-			f.sub.Begin = e.Position - 1 // unless its answer, under way, says less
+			f.sub.Begin = e.Position - 1 // a reply that arrives later may lower it
 		}
 		f.sub.Seen = append(f.sub.Seen, check.Seen{Position: e.Position, Version: e.Version, Stream: stream, Key: e.Cause, Event: e.Event, Amount: amount})
 		f.cursor = strconv.FormatUint(e.Position, 10)
@@ -274,7 +279,7 @@ func (f *follower) take(e harness.Frame) {
 				return
 			}
 		}
-		if f.liveHere { // else it is of the time before the subscription
+		if f.liveHere { // before that, it does not cover the subscription
 			f.mark(e.Cursor)
 		}
 	}
@@ -291,7 +296,7 @@ func (f *follower) mark(cursor string) {
 	}
 }
 
-// await waits until the follower has the last event that it is owed.
+// await waits until the follower has its target's last event.
 func (f *follower) await(ctx context.Context, last map[string]uint64) {
 	for {
 		f.mu.Lock()
@@ -308,7 +313,7 @@ func (f *follower) await(ctx context.Context, last map[string]uint64) {
 		}
 		select {
 		case <-progress:
-		case <-time.After(100 * time.Millisecond): // it may be between two gateways
+		case <-time.After(100 * time.Millisecond): // the subscription may have changed
 		case <-ctx.Done():
 			return
 		}

@@ -1,17 +1,20 @@
-// Package load is the clients of a fault test. They follow the protocol, go on
-// through whatever happens to the cluster, and write down what they saw.
+// Package load has the clients of a fault test. They follow the protocol, continue
+// during all faults, and record their observations.
 //
-//   - Writers pipeline commands, some under an expected version, some that a
-//     rule rejects, read strongly, and read their own writes at another
+//   - Writers pipeline commands, some with an expected version and some that a
+//     rule rejects. They read strongly, and read their own writes on another
 //     gateway.
-//   - Followers subscribe in every way there is, move from gateway to gateway,
-//     and resume from their last cursor.
-//   - Probes send one command after another to aggregates of one owner through
-//     one gateway, to measure how long a fault keeps a client waiting.
+//   - Followers subscribe in all ways of the protocol, move from gateway to
+//     gateway, and resume from their last cursor.
+//   - Askers ask queries, and for the position of a stored command.
+//   - Watchers hold live queries, and resume them from their last cursor.
+//   - Probes send commands in turn to aggregates of one owner through one gateway,
+//     to measure how long a fault makes a client wait.
 //
-// A command that got no answer, or one that asks for it, is sent again with its
-// key until its outcome is known. No aggregate sees more operations than a
-// search for their order can take.
+// A client sends a command again, with the same key, until it knows the outcome:
+// after a lost reply, and after a reply that asks for a retry. The number of
+// operations per aggregate is bounded, so that package check can search for their
+// order.
 package load
 
 import (
@@ -30,12 +33,12 @@ import (
 	"github.com/ganglion-es/ganglion/test/chaos/check"
 )
 
-// mostOperations bounds the operations on one aggregate.
-const mostOperations = 90
+// maxOperations bounds the operations on one aggregate.
+const maxOperations = 90
 
-// Gateway is where clients connect.
+// Gateway is a gateway to which clients connect.
 type Gateway struct {
-	Name, URL string // the URL begins with ws:
+	Name, URL string // the URL has the scheme ws
 }
 
 // Config configures a Load.
@@ -43,26 +46,26 @@ type Config struct {
 	Seed     uint64
 	Gateways []Gateway
 	Owners   []string // the domain nodes
-	// Writers and StreamFollowers are how many there are.
-	Writers, StreamFollowers int
-	// ProbeEvery is how long a probe pauses between two commands, Think how
-	// long a writer does on average.
+	// Writers, StreamFollowers, Askers and Watchers are the numbers of clients.
+	Writers, StreamFollowers, Askers, Watchers int
+	// ProbeEvery is the mean pause of a probe between two commands, Think that of a
+	// writer.
 	ProbeEvery, Think time.Duration
 }
 
 // Wait is one command of a probe.
 type Wait struct {
 	Owner, Gateway string
-	// Via is where the probe was connected when it sent it: another gateway
-	// while its own is away.
+	// Via is the gateway that the probe used. It differs from Gateway while Gateway
+	// is unreachable.
 	Via string
-	// Begin and End are in nanoseconds since the load was made.
+	// Begin and End are in nanoseconds since the start of the load.
 	Begin, End int64
-	// Errors are the answers, and lost connections, before the last.
+	// Errors has the error replies and lost connections before the last reply.
 	Errors []string
 }
 
-// Took is how long it waited.
+// Took returns the duration of the wait.
 func (w Wait) Took() time.Duration { return time.Duration(w.End - w.Begin) }
 
 // Load is a running load.
@@ -70,29 +73,33 @@ type Load struct {
 	cfg   Config
 	began time.Time
 	pool  pool
-	ids   atomic.Int64 // of keys
+	ids   atomic.Int64 // the last number used in a key
 
-	begin     context.CancelFunc // ends the beginning of new operations
-	end       context.CancelFunc // ends everything
+	stop      context.CancelFunc // stops new operations
+	end       context.CancelFunc // stops everything
 	workers   sync.WaitGroup
 	following sync.WaitGroup
 	followers []*follower
+	watchers  []*watcher
+
+	acknowledged atomic.Uint64 // a position that some client knows to be stored
 
 	mu       sync.Mutex
 	commands []check.Command
 	reads    []check.Read
 	subs     []check.Subscription
+	asked    []check.Answer
 	waits    []Wait
-	answers  map[string]int // answers other than results
+	answers  map[string]int // replies other than results, and lost connections
 }
 
-// Start begins a load.
+// Start starts a load.
 func Start(cfg Config) *Load {
 	l := &Load{cfg: cfg, began: time.Now(), answers: map[string]int{}}
 	l.pool = pool{prefix: strconv.FormatUint(cfg.Seed, 36), random: rand.New(rand.NewPCG(cfg.Seed, 1))}
-	running, begin := context.WithCancel(context.Background())
+	running, stop := context.WithCancel(context.Background())
 	all, end := context.WithCancel(context.Background())
-	l.begin, l.end = begin, end
+	l.stop, l.end = stop, end
 	for i := range cfg.Writers {
 		w := &writer{
 			load: l, random: rand.New(rand.NewPCG(cfg.Seed, uint64(1000+i))),
@@ -112,23 +119,40 @@ func Start(cfg Config) *Load {
 		l.followers = append(l.followers, f)
 		l.following.Go(func() { f.run(running, all) })
 	}
+	l.startQueries(running, all)
 	return l
 }
 
-// Now is the time since the load was made.
-func (l *Load) Now() int64 { return int64(time.Since(l.began)) }
-
-// Settle lets no further operation begin and waits until the outcome of every
-// one is known, or the context ends.
-func (l *Load) Settle(ctx context.Context) {
-	l.begin()
-	stop := context.AfterFunc(ctx, l.end)
-	defer stop()
-	l.workers.Wait()
+// startQueries starts the clients of the read side.
+func (l *Load) startQueries(running, all context.Context) {
+	l.workers.Go(func() { l.seed(running, all) })
+	for i := range l.cfg.Askers {
+		a := &asker{load: l, random: rand.New(rand.NewPCG(l.cfg.Seed, uint64(3000+i))), client: newClient(l, fmt.Sprintf("a%d", i), i)}
+		l.workers.Go(func() { a.run(running, all) })
+	}
+	for i := range l.cfg.Watchers {
+		w := &watcher{load: l, index: i, random: rand.New(rand.NewPCG(l.cfg.Seed, uint64(4000+i))), progress: make(chan struct{}, 1)}
+		l.watchers = append(l.watchers, w)
+		l.following.Go(func() { w.run(all) })
+	}
 }
 
-// Finish waits until every subscription has what the log owes it, or the
-// context ends, closes all sessions and returns what the clients saw.
+// Now returns the nanoseconds since the start of the load.
+func (l *Load) Now() int64 { return int64(time.Since(l.began)) }
+
+// Settle stops new operations, and waits until the outcome of every command is
+// known or ctx ends. A last command then changes the answer to every question, so
+// that each live query gets a batch that shows the end of the log.
+func (l *Load) Settle(ctx context.Context) {
+	l.stop()
+	cancel := context.AfterFunc(ctx, l.end)
+	defer cancel()
+	l.workers.Wait()
+	l.open(ctx, "0-end") // the first of the cheapest
+}
+
+// Finish waits until every subscription has all events of the log or ctx ends. Then
+// it closes all sessions and returns the observations.
 func (l *Load) Finish(ctx context.Context, log []eventstore.Commit) (check.History, []Wait, map[string]int) {
 	last := map[string]uint64{}
 	for _, c := range log {
@@ -137,15 +161,23 @@ func (l *Load) Finish(ctx context.Context, log []eventstore.Commit) (check.Histo
 	for _, f := range l.followers {
 		f.await(ctx, last)
 	}
+	for _, w := range l.watchers {
+		w.await(ctx, last)
+	}
 	l.end()
 	l.following.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slices.SortFunc(l.waits, func(a, b Wait) int { return cmp.Compare(a.Begin, b.Begin) })
-	return check.History{Log: log, Commands: l.commands, Reads: l.reads, Subscriptions: l.subs}, l.waits, l.answers
+	h := check.History{Log: log, Commands: l.commands, Reads: l.reads, Subscriptions: l.subs, Window: window, Answers: l.asked}
+	for _, w := range l.watchers {
+		w.live.Complete = true
+		h.Lives = append(h.Lives, w.live)
+	}
+	return h, l.waits, l.answers
 }
 
-// Counts are how many operations have ended so far.
+// Counts returns the numbers of finished operations.
 func (l *Load) Counts() (commands, reads int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,6 +188,11 @@ func (l *Load) record(commands []check.Command, errors ...string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.commands = append(l.commands, commands...)
+	for _, c := range commands {
+		if c.Outcome == check.Done {
+			l.acknowledged.Store(c.Position)
+		}
+	}
 	for _, e := range errors {
 		l.answers[e]++
 	}
@@ -163,8 +200,8 @@ func (l *Load) record(commands []check.Command, errors ...string) {
 
 func (l *Load) key() string { return strconv.FormatInt(l.ids.Add(1), 36) }
 
-// pool deals out aggregates: a few at a time, for many to fight over, and a
-// new one for each that has seen its share.
+// pool provides aggregates. Only a few are in use at a time, so that clients
+// contend for them. An aggregate with its maximum of operations is replaced.
 type pool struct {
 	mu     sync.Mutex
 	prefix string
@@ -178,13 +215,13 @@ type slot struct {
 	sent   int
 }
 
-// take books so many operations on an aggregate. sent says how many it has
-// had.
-func (p *pool) take(count int) (stream string, sent int) {
+// reserve reserves count operations on an aggregate. It returns the number of
+// operations before them.
+func (p *pool) reserve(count int) (stream string, sent int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := &p.slots[p.random.IntN(len(p.slots))]
-	if s.stream == "" || s.sent+count > mostOperations {
+	if s.stream == "" || s.sent+count > maxOperations {
 		p.made++
 		typ := "counter"
 		if p.made%4 == 0 {
@@ -196,7 +233,7 @@ func (p *pool) take(count int) (stream string, sent int) {
 	return s.stream, s.sent - count
 }
 
-// any returns an aggregate that is in use, or "".
+// any returns an aggregate in use, or "".
 func (p *pool) any(r *rand.Rand) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,10 +18,10 @@ type writer struct {
 	client *client
 	other  *client // the same client at another gateway
 	lanes  map[string]int
-	last   check.Command // the last that was acknowledged
+	last   check.Command // the last acknowledged command
 }
 
-// run works while running lasts, and ends what it has begun unless all ends.
+// run starts operations until running ends. It completes them unless all ends.
 func (w *writer) run(running, all context.Context) {
 	defer w.client.close()
 	defer w.other.close()
@@ -30,7 +30,7 @@ func (w *writer) run(running, all context.Context) {
 		case n < 12:
 			w.write(all)
 		case n < 16:
-			stream, _ := w.load.pool.take(1)
+			stream, _ := w.load.pool.reserve(1)
 			w.read(all, w.client, check.Read{Stream: stream, Strong: true})
 		case w.last.Version > 0:
 			w.read(all, w.other, check.Read{Stream: w.last.Stream, AtLeast: w.last.Position, Known: w.last.Version})
@@ -44,7 +44,7 @@ func (w *writer) write(ctx context.Context) {
 	if w.random.IntN(3) == 0 {
 		count = 2 + w.random.IntN(5)
 	}
-	stream, sent := w.load.pool.take(count)
+	stream, sent := w.load.pool.reserve(count)
 	cmds := make([]*check.Command, count)
 	for i := range cmds {
 		w.lanes[stream]++
@@ -76,7 +76,7 @@ func (w *writer) write(ctx context.Context) {
 	w.load.record(done, errors...)
 }
 
-// read asks for a state, again and again if it has to.
+// read sends a get until it has a result.
 func (w *writer) read(ctx context.Context, c *client, r check.Read) {
 	frame := map[string]any{"op": "get", "aggregate": r.Stream}
 	if r.Strong {
@@ -91,7 +91,7 @@ func (w *writer) read(ctx context.Context, c *client, r check.Read) {
 		delete(frame, "id")
 		f, err := c.call(ctx, frame)
 		if err != nil || f.Op != "result" {
-			w.load.record(nil, "get: "+what(f, err))
+			w.load.record(nil, "get: "+reason(f, err))
 			if err == nil && f.Retry == "no" {
 				return
 			}
@@ -101,7 +101,7 @@ func (w *writer) read(ctx context.Context, c *client, r check.Read) {
 		r.Return = w.load.Now()
 		r.Version, r.Position = f.Version, f.Position
 		if r.State, err = check.ParseState(f.Data); err != nil {
-			r.State.Seller = err.Error() // no state ever shows that
+			r.State.Seller = err.Error() // which no state has
 		}
 		w.load.mu.Lock()
 		w.load.reads = append(w.load.reads, r)
@@ -110,7 +110,7 @@ func (w *writer) read(ctx context.Context, c *client, r check.Read) {
 	}
 }
 
-// probe measures one owner through one gateway.
+// probe measures the waits for one owner through one gateway.
 type probe struct {
 	load           *Load
 	owner, gateway string
@@ -123,7 +123,7 @@ type probe struct {
 func (p *probe) run(running, all context.Context) {
 	defer p.client.close()
 	for running.Err() == nil {
-		if p.stream == "" || p.sent == mostOperations {
+		if p.stream == "" || p.sent == maxOperations {
 			p.next()
 		}
 		p.sent++
@@ -138,7 +138,7 @@ func (p *probe) run(running, all context.Context) {
 	}
 }
 
-// next finds another aggregate of the owner.
+// next selects another aggregate of the owner.
 func (p *probe) next() {
 	for p.sent = 0; ; {
 		p.made++

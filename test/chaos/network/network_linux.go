@@ -18,11 +18,11 @@ import (
 const (
 	// mtu is large, so that few packets pass through this process.
 	mtu = 65000
-	// maxLate bounds the packets of one direction of a pair that are on their
-	// slow way; more are lost, as in a router whose queue is full.
+	// maxLate bounds the delayed packets of one direction of a pair. Past it packets
+	// are dropped, as by a router with a full queue.
 	maxLate = 4096
-	// firstHost is the last byte of the first namespace's address. Those below
-	// it are addresses of this process's own namespace.
+	// firstHost is the last byte of the first namespace's address. Lower ones are
+	// addresses of this process's namespace.
 	firstHost = 10
 )
 
@@ -32,7 +32,7 @@ type Network struct {
 	hosts  map[string]byte // last byte of the address, by name
 	places map[string]*place
 	ports  [256]*os.File
-	wires  [256][256]atomic.Pointer[wire] // by sender and receiver; nil passes on
+	wires  [256][256]atomic.Pointer[wire] // by sender and receiver; nil forwards
 
 	stop chan struct{}
 	work sync.WaitGroup
@@ -41,7 +41,7 @@ type Network struct {
 // place is a thread in a namespace.
 type place struct{ calls chan func() }
 
-// wire is the way from one host to another while a rule slows it.
+// wire is a direction of a pair with a rule.
 type wire struct {
 	rule Rule
 	late chan late // nil without a delay
@@ -53,8 +53,8 @@ type late struct {
 	due    time.Time
 }
 
-// New makes a network: local names get addresses on this process's own host,
-// and each remote one is a host of its own.
+// New makes a network. Local names get addresses on the host of this process; each
+// remote name gets its own host.
 func New(local, remote []string) (_ *Network, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("network namespaces need root")
@@ -93,9 +93,8 @@ func New(local, remote []string) (_ *Network, err error) {
 	return n, nil
 }
 
-// freeSubnet finds a network of 254 addresses that this machine has no route
-// to yet. Another rig may take it at the same moment; then the nodes of one
-// of them don't start.
+// freeSubnet finds a network of 254 addresses that this machine does not use. If
+// another rig selects it at the same moment, the nodes of one rig do not start.
 func freeSubnet() ([3]byte, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -118,11 +117,10 @@ func (n *Network) addHost(name string, last byte) error {
 	p := &place{calls: make(chan func())}
 	ready := make(chan error)
 	n.work.Go(func() {
-		// Never unlocked: the thread, and with it the namespace, ends with
-		// this goroutine.
+		// Never unlocked, so the thread and its namespace end with this goroutine.
 		runtime.LockOSThread()
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			ready <- fmt.Errorf("a network namespace: %w", err)
+			ready <- fmt.Errorf("make a network namespace: %w", err)
 			return
 		}
 		tun, err := openTun()
@@ -159,12 +157,12 @@ func openTun() (*tun, error) {
 		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("a TUN device: %w", err), unix.Close(fd))
+		return nil, errors.Join(fmt.Errorf("make a TUN device: %w", err), unix.Close(fd))
 	}
 	return &tun{file: os.NewFile(uintptr(fd), "tun"), name: req.Name()}, nil
 }
 
-// up gives the device of the calling thread's namespace its addresses.
+// up configures the device with its addresses, in the calling thread's namespace.
 func (t *tun) up(addrs []string) error {
 	commands := [][]string{{"link", "set", "lo", "up"}, {"link", "set", t.name, "mtu", fmt.Sprint(mtu), "up"}}
 	for _, a := range addrs {
@@ -183,16 +181,16 @@ func (n *Network) Addr(name string) string {
 	return net.IPv4(n.subnet[0], n.subnet[1], n.subnet[2], n.hosts[name]).String()
 }
 
-// On calls a function on a thread of the host, and returns what it returns. A
-// process that the function starts lives on that host, and may be tied to the
-// thread by its death signal.
+// On calls f on a thread of the host, and returns its error. A process that f starts
+// runs on that host. The thread ends with the network, which sends the process its
+// Pdeathsig.
 func (n *Network) On(name string, f func() error) error {
 	done := make(chan error)
 	n.places[name].calls <- func() { done <- f() }
 	return <-done
 }
 
-// Set makes a rule for packets of one host to another.
+// Set sets the rule for packets from one host to another.
 func (n *Network) Set(from, to string, rule Rule) {
 	var w *wire
 	if rule != (Rule{}) {
@@ -216,7 +214,7 @@ func (n *Network) Heal() {
 	}
 }
 
-// carry passes on the packets that a device's host sends.
+// carry forwards the packets that the host of a device sends.
 func (n *Network) carry(port *os.File) {
 	buf := make([]byte, mtu+64)
 	for {
@@ -237,7 +235,7 @@ func (n *Network) carry(port *os.File) {
 		w := n.wires[from][to].Load()
 		switch {
 		case w == nil:
-			_, _ = out.Write(packet) // a full device loses packets, as any
+			_, _ = out.Write(packet) // a full device drops packets
 		case w.rule.Drop || w.rule.Loss > rand.Float64():
 		case w.late == nil:
 			_, _ = out.Write(packet)
@@ -254,8 +252,8 @@ func (n *Network) carry(port *os.File) {
 	}
 }
 
-// deliver hands over late packets. Those that are still on their way when the
-// rule goes arrive at once.
+// deliver writes each delayed packet at its time. When the rule is removed, it
+// writes the remaining packets immediately.
 func (n *Network) deliver(w *wire, out *os.File) {
 	for {
 		select {
@@ -282,7 +280,7 @@ func (n *Network) deliver(w *wire, out *os.File) {
 	}
 }
 
-// Close ends the network. Processes on its hosts must have ended.
+// Close removes the network. Processes on its hosts must have ended.
 func (n *Network) Close() error {
 	close(n.stop)
 	for _, p := range n.places {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestRules sends packets between two hosts under each kind of rule.
-func TestRules(t *testing.T) {
+// TestNetworkRulesDropAndDelayPackets sends packets between two hosts under each kind of rule.
+func TestNetworkRulesDropAndDelayPackets(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -35,8 +35,8 @@ func TestRules(t *testing.T) {
 		return conn
 	}
 	a, b := listen("a"), listen("b")
-	// passed tells whether what x sends reaches y before a marker does that
-	// the test sends after it under no rule at all.
+	// passed reports whether a packet from x arrives at y before a marker, which the
+	// test sends later and without a rule.
 	passed := func(x, y net.PacketConn, from, to string, rule Rule) bool {
 		t.Helper()
 		n.Set(from, to, rule)
@@ -44,7 +44,7 @@ func TestRules(t *testing.T) {
 			t.Fatal(err)
 		}
 		if rule.Drop {
-			time.Sleep(20 * time.Millisecond) // until the packet has met the rule
+			time.Sleep(20 * time.Millisecond) // until the rule has handled the packet
 		}
 		if rule.Delay == 0 {
 			n.Set(from, to, Rule{})
@@ -74,14 +74,14 @@ func TestRules(t *testing.T) {
 	}
 	n.Set("a", "b", Rule{Drop: true})
 	if !passed(b, a, "b", "a", Rule{}) {
-		t.Error("a cut one way cuts the other way as well")
+		t.Error("a cut of one direction cuts the other one too")
 	}
 	n.Heal()
 	began := time.Now()
 	if !passed(a, b, "a", "b", Rule{Delay: 50 * time.Millisecond}) {
-		t.Error("a slow packet was lost or overtaken")
+		t.Error("a delayed packet was lost or overtaken")
 	}
 	if took := time.Since(began); took < 50*time.Millisecond {
-		t.Errorf("a packet that takes 50 ms took %v", took)
+		t.Errorf("a packet with a delay of 50 ms took %v", took)
 	}
 }

@@ -7,7 +7,7 @@ import "errors"
 // Network is a set of hosts.
 type Network struct{}
 
-// New always fails: namespaces are Linux'.
+// New always fails, since namespaces need Linux.
 func New([]string, []string) (*Network, error) {
 	return nil, errors.New("network namespaces need Linux")
 }
@@ -15,14 +15,14 @@ func New([]string, []string) (*Network, error) {
 // Addr returns the address of a host.
 func (*Network) Addr(string) string { return "" }
 
-// On calls a function on a thread of the host.
+// On calls f on a thread of the host.
 func (*Network) On(string, func() error) error { return nil }
 
-// Set makes a rule for packets of one host to another.
+// Set sets the rule for packets from one host to another.
 func (*Network) Set(string, string, Rule) {}
 
 // Heal removes all rules.
 func (*Network) Heal() {}
 
-// Close ends the network.
+// Close removes the network.
 func (*Network) Close() error { return nil }

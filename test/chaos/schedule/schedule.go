@@ -1,6 +1,7 @@
-// Package schedule decides which faults hit a cluster, from a seed alone: the
-// same seed and cluster give the same faults in the same order, however fast
-// the machine is. How many of them happen is a matter of how long one listens.
+// Package schedule derives the faults of a cluster from a seed: the same seed and
+// cluster give the same faults in the same order, independent of the speed of the
+// machine. A schedule has no end; the length of a run determines the number of
+// faults.
 package schedule
 
 import (
@@ -16,57 +17,57 @@ type Kind string
 
 // The kinds of faults.
 const (
-	// KillOwner kills a domain node with kill -9 and starts it again.
+	// KillOwner kills a domain node with SIGKILL and restarts it.
 	KillOwner Kind = "kill an owner"
-	// KillGateway does that to a node that is only a gateway.
+	// KillGateway does the same to a node that is only a gateway.
 	KillGateway Kind = "kill a gateway"
-	// FreezeOwner stops a domain node with SIGSTOP and wakes it up again.
+	// FreezeOwner freezes a domain node with SIGSTOP and resumes it.
 	FreezeOwner Kind = "freeze an owner"
-	// FreezeGateway does that to a node that is only a gateway.
+	// FreezeGateway does the same to a node that is only a gateway.
 	FreezeGateway Kind = "freeze a gateway"
-	// CutOwner cuts a domain node off from everything.
+	// CutOwner cuts a domain node off from all other hosts.
 	CutOwner Kind = "cut an owner off"
-	// CutPeers cuts a domain node off from all nodes, and leaves it the
-	// database: it may go on writing.
+	// CutPeers cuts a domain node off from all nodes, but not from the database, so
+	// it may continue to write.
 	CutPeers Kind = "cut an owner off from its peers"
-	// CutOneWay loses what a domain node sends to the other nodes, or what
-	// those send to it.
+	// CutOneWay drops the packets from a domain node to the other nodes, or those from
+	// the other nodes to it.
 	CutOneWay Kind = "cut one way"
 	// CutPair cuts two nodes off from each other only.
 	CutPair Kind = "cut a pair"
 	// CutStore cuts a domain node off from the database only.
 	CutStore Kind = "cut an owner off from the database"
-	// SlowLink delays what a domain node and its peers say to each other, and
-	// loses some of it.
+	// SlowLink delays the packets between a domain node and the other nodes, and drops
+	// some.
 	SlowLink Kind = "slow links"
-	// RestartStore restarts the database as pg_ctl restart -m immediate does.
+	// RestartStore restarts the database like pg_ctl restart -m immediate.
 	RestartStore Kind = "crash the database"
 	// StepClock sets a node's clock forward or back.
 	StepClock Kind = "step a clock"
-	// Leave lets a domain node leave in order and join again.
+	// Leave drains a domain node and restarts it.
 	Leave Kind = "leave and join"
-	// Rolling restarts all nodes in order, one after another.
+	// Rolling drains and restarts all nodes, one after another.
 	Rolling Kind = "rolling restart"
-	// Several makes two or three faults at once.
-	Several Kind = "several at once"
+	// Several injects two or three faults together.
+	Several Kind = "several together"
 )
 
 // Fault is one fault.
 type Fault struct {
 	Kind Kind
-	// Node is whom it hits, Peer the other end of a pair.
+	// Node is the node that it hits, Peer the other node of a pair.
 	Node, Peer string
-	// For is how long it lasts: until a killed node is started again, a
-	// frozen one is woken up, a cut is mended.
+	// For is the duration of the fault, until the killed node is restarted, the
+	// frozen node is resumed or the cut is repaired.
 	For time.Duration
-	// Inbound says that CutOneWay loses what the node is sent.
+	// Inbound is set if CutOneWay drops the packets to the node.
 	Inbound bool
 	// Delay and Loss are those of SlowLink.
 	Delay time.Duration
 	Loss  float64
-	// Step is by how much StepClock sets the clock.
+	// Step is the change of the clock by StepClock.
 	Step time.Duration
-	// Together are the faults of Several.
+	// Together has the faults of Several.
 	Together []Fault
 }
 
@@ -81,9 +82,9 @@ func (f Fault) String() string {
 	}
 	switch {
 	case f.Kind == CutOneWay && f.Inbound:
-		s += " (what it is sent)"
+		s += " (inbound)"
 	case f.Kind == CutOneWay:
-		s += " (what it sends)"
+		s += " (outbound)"
 	case f.Kind == SlowLink:
 		s += " by " + f.Delay.String() + ", " + strconv.FormatFloat(100*f.Loss, 'f', 0, 64) + " % lost"
 	case f.Kind == StepClock:
@@ -102,33 +103,33 @@ func (f Fault) String() string {
 	return s
 }
 
-// Cluster is what can be hit.
+// Cluster has the nodes that faults can hit.
 type Cluster struct {
 	Owners   []string // nodes that run aggregates
 	Gateways []string // nodes that only hold sessions
-	// Network says that cuts and slow links are possible.
+	// Network is set if cuts and slow links are possible.
 	Network bool
 }
 
 func (c Cluster) all() []string { return append(slices.Clone(c.Owners), c.Gateways...) }
 
-// Schedule deals out faults without end. Like a shuffled deck it gives every
-// kind a few times before it begins anew.
+// Schedule is an endless sequence of faults. It is like a shuffled deck of cards:
+// every kind comes up before the deck is shuffled again.
 type Schedule struct {
 	cluster Cluster
 	random  *rand.Rand
 	deck    []Kind
 }
 
-// New begins a schedule.
+// New returns a new schedule.
 func New(seed uint64, c Cluster) *Schedule {
 	return &Schedule{cluster: c, random: rand.New(rand.NewPCG(seed, 0x6368616f73))}
 }
 
-// Kinds are the kinds that can be dealt.
+// Kinds returns the kinds that the schedule uses.
 func (s *Schedule) Kinds() []Kind { return slices.Compact(slices.Sorted(slices.Values(s.full()))) }
 
-// full is an unshuffled deck: what the budgets speak of comes twice.
+// full returns an unshuffled deck. Most kinds with a budget are in it twice.
 func (s *Schedule) full() []Kind {
 	deck := []Kind{KillOwner, KillOwner, FreezeOwner, FreezeOwner, StepClock, Leave, Rolling, RestartStore, Several, Several}
 	if len(s.cluster.Gateways) > 0 {
@@ -140,7 +141,7 @@ func (s *Schedule) full() []Kind {
 	return deck
 }
 
-// Next deals a fault.
+// Next returns the next fault.
 func (s *Schedule) Next() Fault {
 	if len(s.deck) == 0 {
 		s.deck = s.full()
@@ -151,7 +152,7 @@ func (s *Schedule) Next() Fault {
 	if kind != Several {
 		return s.one(kind)
 	}
-	// Different nodes, so that each is mended by what mends it alone.
+	// The faults hit different nodes, so each can be repaired on its own.
 	f, hit := Fault{Kind: Several}, map[string]bool{}
 	for want := 2 + s.random.IntN(2); len(f.Together) < want; {
 		g := s.one(s.full()[s.random.IntN(len(s.full()))])
@@ -170,7 +171,7 @@ func (s *Schedule) Next() Fault {
 	return f
 }
 
-// one makes a fault of a kind.
+// one returns a fault of a kind.
 func (s *Schedule) one(kind Kind) Fault {
 	f := Fault{Kind: kind, Node: pick(s.random, s.cluster.Owners)}
 	switch kind {
@@ -208,8 +209,8 @@ func (s *Schedule) one(kind Kind) Fault {
 	return f
 }
 
-// pause is how long something hangs: mostly about as long as the cluster takes
-// to notice, sometimes much longer.
+// pause returns the duration of a freeze or a cut: mostly about the time in which
+// the cluster notices it, sometimes much longer.
 func (s *Schedule) pause() time.Duration {
 	switch s.random.IntN(8) {
 	case 0, 1:

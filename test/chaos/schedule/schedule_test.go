@@ -8,8 +8,8 @@ import (
 
 var cluster = Cluster{Owners: []string{"n1", "n2", "n3"}, Gateways: []string{"g1", "g2"}, Network: true}
 
-// TestSeedDecides deals the same faults twice, and others from another seed.
-func TestSeedDecides(t *testing.T) {
+// TestSeedDeterminesSchedule compares schedules of equal and of different seeds.
+func TestSeedDeterminesSchedule(t *testing.T) {
 	t.Parallel()
 	deal := func(seed uint64) (all []Fault) {
 		for s := New(seed, cluster); len(all) < 500; {
@@ -25,9 +25,9 @@ func TestSeedDecides(t *testing.T) {
 	}
 }
 
-// TestEveryKindComes looks for all kinds in a first deck, and for faults that
-// hit what can't be hit.
-func TestEveryKindComes(t *testing.T) {
+// TestEveryKindOfFaultIsScheduled finds all kinds in the first deck, with possible
+// targets only.
+func TestEveryKindOfFaultIsScheduled(t *testing.T) {
 	t.Parallel()
 	for _, c := range []Cluster{cluster, {Owners: cluster.Owners}} {
 		s := New(7, c)
@@ -36,7 +36,7 @@ func TestEveryKindComes(t *testing.T) {
 			seen[s.Next().Kind]++
 		}
 		if len(seen) != len(s.Kinds()) {
-			t.Errorf("%+v: of %v only %v came", c, s.Kinds(), seen)
+			t.Errorf("%+v: of %v only %v were scheduled", c, s.Kinds(), seen)
 		}
 	}
 	s := New(8, cluster)
@@ -57,7 +57,7 @@ func TestEveryKindComes(t *testing.T) {
 				}
 			case StepClock:
 				if !owner && !gateway {
-					t.Errorf("%v hits nobody", g)
+					t.Errorf("%v hits no node", g)
 				}
 			default:
 				if !owner {

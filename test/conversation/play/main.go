@@ -1,10 +1,10 @@
-// Command play is the scripted gateway for client libraries that are not
-// written in Go: it plays conversations with a driver on its standard input
-// and output, a JSON object a line.
+// Command play is the scripted gateway for client libraries in other languages. It
+// plays conversations with a driver on its standard input and output, one JSON
+// object per line.
 //
 //	driver: {"play":"proto/testdata/conversations/hello.json"}
 //	play:   {"open":{"url":"ws://127.0.0.1:40001","connect":{…}}}
-//	driver: {}                           done; or {"error":"what went wrong"}
+//	driver: {}                           done; or {"error":"…"}
 //	play:   {"do":{"observe":{…}}}       a step of the application
 //	driver: {}
 //	play:   {"close":{}}
@@ -61,8 +61,8 @@ func play(file string, d *driver) string {
 	return ""
 }
 
-// driver is the one at the other end. The context's end does not reach it: it
-// bounds its own waiting.
+// driver is the conversation.Driver in the other process. It ignores contexts,
+// since the other process bounds its own waits.
 type driver struct {
 	in  *bufio.Reader
 	out *json.Encoder

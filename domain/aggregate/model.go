@@ -1,0 +1,96 @@
+package aggregate
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// A Model is a definition of another kind than an aggregate: a projection or a
+// query. Its package registers it with [Catalog.Add].
+type Model interface {
+	// Kind is what it is, such as "projection" or "memory projection".
+	Kind() string
+	// Name is its stored name. No other model has it whose kind ends with the same
+	// word.
+	Name() string
+	// Link looks up in the catalog what the model refers to, and returns
+	// everything that is wrong. It is called once, after all definitions.
+	Link(c *Catalog) []error
+	// Scenarios returns its scenarios, sorted by name.
+	Scenarios() []Example
+	// Uncovered returns what no scenario shows, in words.
+	Uncovered() []string
+}
+
+// Add registers a model, or what is wrong with it. A model with problems is
+// left out.
+func (c *Catalog) Add(m Model, problems ...error) {
+	taken := func(other Model) bool { return lastWord(other) == lastWord(m) && other.Name() == m.Name() }
+	if slices.ContainsFunc(c.models, taken) {
+		problems = append(problems, errors.New("the name is already taken by another one"))
+	}
+	c.report(m, problems)
+	if len(problems) == 0 {
+		c.models = append(c.models, m)
+	}
+}
+
+func lastWord(m Model) string {
+	kind := m.Kind()
+	return kind[strings.LastIndexByte(kind, ' ')+1:]
+}
+
+func (c *Catalog) report(m Model, problems []error) {
+	for _, p := range problems {
+		c.problems = append(c.problems, fmt.Errorf("%s %q: %w", m.Kind(), m.Name(), p))
+	}
+}
+
+// linkModels links the models once everything is defined.
+func (c *Catalog) linkModels() {
+	c.link.Do(func() {
+		c.models = slices.DeleteFunc(c.models, func(m Model) bool {
+			problems := m.Link(c)
+			c.report(m, problems)
+			return len(problems) > 0
+		})
+		slices.SortFunc(c.models, func(a, b Model) int { return cmp.Compare(a.Name(), b.Name()) })
+	})
+}
+
+// Models returns the models of a kind, sorted by name.
+func (c *Catalog) Models(kind string) []Model {
+	c.linkModels()
+	var models []Model
+	for _, m := range c.models {
+		if m.Kind() == kind {
+			models = append(models, m)
+		}
+	}
+	return models
+}
+
+// AllModels returns the models of all kinds, sorted by kind and name.
+func (c *Catalog) AllModels() []Model {
+	c.linkModels()
+	return slices.SortedStableFunc(slices.Values(c.models), func(a, b Model) int { return cmp.Compare(a.Kind(), b.Kind()) })
+}
+
+// An EventName is an event's stored name and its aggregate type's.
+type EventName struct{ Type, Event string }
+
+// EventsOf returns the stored names under which events of a Go type are
+// registered, sorted.
+func (c *Catalog) EventsOf(t reflect.Type) []EventName {
+	var names []EventName
+	for _, d := range c.Types() {
+		if e, ok := d.eventTypes[t]; ok {
+			names = append(names, EventName{d.name, e.name})
+		}
+	}
+	return names
+}

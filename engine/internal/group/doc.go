@@ -1,0 +1,34 @@
+// Package group coordinates consumer groups: it decides which member holds which
+// segment. It is not on the path of events and acknowledgements.
+//
+// A [Coordinator] runs one goroutine for each group of the catalog. While the node
+// owns a group by the ring, the goroutine is that group's coordinator:
+//
+//	idle -- owns --> take -- stored --> quiet for 2 s --> coordinating
+//	                                                          |
+//	lost, waits 2 s, doubled up to 30 s <-- another took it --+
+//
+// Gateways report their sessions, and the coordinator answers with what they hold. A
+// plan is made from the stored group, the sessions and the time, and is stored in one
+// step that fails if the generation has moved. So a coordinator that is not the only one
+// loses a round of work and nothing else; see package eventstore/groups.
+//
+// # Who gets what
+//
+//   - A segment whose session is gone is given to the member with the fewest segments
+//     immediately. A session is gone when its gateway says so, when it is missing in its
+//     gateway's report, or when its gateway was not heard for 2 s.
+//   - A newer session of a member takes the place of the older one, with its segments.
+//   - Joins are gathered for 1 s. Then only surplus moves: the members' numbers of
+//     segments differ by one at most.
+//   - A segment moves from a living member once its gateway has released it, or after 5 s.
+//   - The segment of a sequence under retry follows the sequence's numbered segment.
+//
+// # Why no event is sent to two members
+//
+// An answer holds for 2 s from when the coordinator last read in the database that it
+// is the coordinator, and for 2 s from when the gateway sent its report. A new
+// coordinator changes nothing for 2 s after it has written its name there, and a
+// coordinator gives the segments of a silent gateway to others after 2 s. Only
+// durations are compared, so clocks may differ.
+package group

@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router"
+	"github.com/ganglion-es/ganglion/router/feed"
+	"github.com/ganglion-es/ganglion/router/link"
+)
+
+const (
+	// goodbyeTimeout bounds how long a node that has left waits until its peers have
+	// received its last messages.
+	goodbyeTimeout = time.Second
+	// maxSlow bounds the sessions in a reply, which must not exceed 1 MiB.
+	maxSlow = 1000
+)
+
+// peerServer serves other nodes (commands, events) and operators.
+type peerServer struct {
+	peer.UnimplementedPeerServer
+	node      *node
+	router    *router.Router
+	publisher *feed.Publisher  // nil without the domain role
+	gateway   *gateway.Gateway // nil without the gateway role
+	moving    *sync.Mutex      // held while sessions are moved
+	log       *slog.Logger
+}
+
+func (n *node) servePeers(ctx context.Context) error {
+	server := link.NewServer(link.ServerConfig{TLS: n.tls.Server(), Silence: n.cfg.Suspect})
+	peer.RegisterPeerServer(server, peerServer{node: n, router: n.router, publisher: n.publisher, gateway: n.gateway, moving: new(sync.Mutex), log: n.log})
+	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
+		// After a drain the streams end on their own once the last events and the
+		// goodbye are sent.
+		hard := time.AfterFunc(goodbyeTimeout, server.Stop)
+		defer hard.Stop()
+		server.GracefulStop()
+	})
+}
+
+func (s peerServer) Commands(stream grpc.BidiStreamingServer[peer.Requests, peer.Replies]) error {
+	return s.router.Commands(stream)
+}
+
+func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+	if s.publisher == nil {
+		return s.UnimplementedPeerServer.Feed(req, stream)
+	}
+	return s.publisher.Feed(req, stream)
+}
+
+// Progress sends the positions of the projections that the node runs.
+func (s peerServer) Progress(req *peer.ProgressRequest, stream grpc.ServerStreamingServer[peer.ProgressBatch]) error {
+	publisher := s.node.readSide.publisher
+	if publisher == nil {
+		return s.UnimplementedPeerServer.Progress(req, stream)
+	}
+	return publisher.Progress(req, stream)
+}
+
+// Sessions counts, moves or closes the gateway's sessions for an operator.
+func (s peerServer) Sessions(ctx context.Context, req *peer.SessionsRequest) (*peer.SessionsReply, error) {
+	g := s.gateway
+	if g == nil {
+		return nil, grpcstatus.Error(codes.FailedPrecondition, "this node has no sessions: it is not a gateway")
+	}
+	var asked int
+	switch {
+	case req.Move > 0:
+		if !s.moving.TryLock() {
+			return nil, grpcstatus.Error(codes.Aborted, "sessions of this gateway are already being moved: try again later")
+		}
+		defer s.moving.Unlock()
+		asked = g.Move(ctx, int(req.Move))
+	case req.KickSession != "":
+		asked = g.KickSession(req.KickSession)
+	case req.KickClient != "":
+		asked = g.KickClient(req.KickClient)
+	}
+	if asked > 0 {
+		s.log.Info("an operator moved or closed sessions", "count", asked, "moved", req.Move > 0, "session", req.KickSession, "client", req.KickClient)
+	}
+	reply := &peer.SessionsReply{Asked: uint32(asked)}
+	for _, one := range g.Slow(int(min(req.Slow, maxSlow))) {
+		reply.Slow = append(reply.Slow, &peer.Session{
+			Id: one.ID, Client: one.Client, Subscriptions: uint32(one.Subscriptions), WaitingBytes: uint64(one.Waiting), Behind: uint64(one.Behind),
+		})
+	}
+	stats := g.Stats()
+	reply.Open, reply.Full = uint32(stats.Sessions), uint32(stats.Full)
+	return reply, nil
+}

@@ -1,0 +1,68 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/ganglion-es/ganglion/node/operator"
+	"github.com/ganglion-es/ganglion/proto/peer"
+)
+
+// maxWorked bounds the segments in a reply, which must not exceed 1 MiB.
+const maxWorked = 4096
+
+var errNoGateway = errors.New("this member has no sessions: it is not a gateway")
+
+// ProjectionWork is the work of one node on projections.
+type ProjectionWork = operator.Projections
+
+// work returns what this node works on for projections, sorted by projection,
+// build and segment.
+func (n *node) work() ProjectionWork {
+	w := ProjectionWork{Segments: []operator.Segment{}, Memories: []operator.Memory{}}
+	for _, s := range n.readSide.projections.Stats() {
+		for _, f := range s.Segments {
+			w.Segments = append(w.Segments, operator.Segment{
+				Projection: s.Projection, Build: f.Build, Segment: f.Segment, Position: f.Position, Stopped: string(f.Stopped),
+			})
+		}
+	}
+	slices.SortFunc(w.Segments, func(a, b operator.Segment) int {
+		return cmp.Or(cmp.Compare(a.Projection, b.Projection), cmp.Compare(a.Build, b.Build), cmp.Compare(a.Segment, b.Segment))
+	})
+	w.Segments = w.Segments[:min(len(w.Segments), maxWorked)]
+	for _, f := range n.readSide.projections.Memory() {
+		w.Memories = append(w.Memories, operator.Memory{Projection: f.Projection, Position: f.Position, Current: f.Current, Stopped: f.Stopped})
+	}
+	return w
+}
+
+// addWork adds to each member what it works on for projections.
+func (n *node) addWork(ctx context.Context, members []MemberStatus) {
+	answers := n.working.of(ctx, n.cluster.View().Members)
+	for i := range members {
+		if m := &members[i]; m.ID == n.cfg.Name {
+			m.Projections = new(n.work())
+		} else {
+			m.Projections = answers[m.ID]
+		}
+	}
+}
+
+// Projections reports to an operator or another node what this node works on.
+func (s peerServer) Projections(context.Context, *peer.ProjectionsRequest) (*peer.ProjectionsReply, error) {
+	w, reply := s.node.work(), &peer.ProjectionsReply{}
+	for _, one := range w.Segments {
+		reply.Segments = append(reply.Segments, &peer.WorkedSegment{
+			Projection: one.Projection, Build: one.Build, Segment: uint32(one.Segment), Position: uint64(one.Position), Stopped: one.Stopped,
+		})
+	}
+	for _, one := range w.Memories {
+		reply.Memories = append(reply.Memories, &peer.MemoryProjection{
+			Projection: one.Projection, Position: uint64(one.Position), Current: one.Current, Stopped: one.Stopped,
+		})
+	}
+	return reply, nil
+}
