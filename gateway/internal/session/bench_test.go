@@ -73,7 +73,7 @@ func BenchmarkTurnsOfLiveQueries(b *testing.B) {
 		q := s.newQuery("s", `","sub":"s"`, ask.Question{})
 		l := &shared{batch: batch}
 		q.live = l
-		s.startQuery(q)
+		s.queries.start(q)
 		s.mu.Unlock()
 		lives, queries = append(lives, l), append(queries, q)
 	}

@@ -2,8 +2,6 @@ package session
 
 import (
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/ganglion-es/ganglion/gateway/internal/consumer"
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
@@ -15,67 +13,26 @@ import (
 )
 
 // This file has the memberships of consumer groups in the order of the calls: consume,
-// begin, wake, and appendConsumed in a turn of the shard; then ack and park.
+// begin, and appendConsumed in a turn of the shard; then ack and park.
 
 // maxConsumptions bounds the memberships of a session.
 const maxConsumptions = 16
 
 // consumption is the session's membership of a consumer group.
 type consumption struct {
-	session *Session
-	id      string
-	request *request
-
-	isStarted atomic.Bool // wake schedules writes
-	isWoken   atomic.Bool // it may have frames, and no turn has seen that
-
-	// Guarded by Session.mu.
-	member   *consumer.Member // nil until it has joined
-	hasEnded bool
-	isReady  bool // in consumptions.ready
+	source
+	member *consumer.Member // nil until it has joined; guarded by Session.mu
 }
 
-// consumptions are the memberships of a session. Session.mu guards all fields but
-// hasWoken and renewing.
+// consumptions are the memberships of a session.
 type consumptions struct {
-	byID     map[string]*consumption
-	ready    []*consumption // have, or may have, a frame for the next message
-	left     []string       // ids of the last ones that have ended
-	hasWoken atomic.Bool    // some membership may have isWoken
-	renewing sync.Mutex     // orders the calls of Renew
-}
-
-func (cs *consumptions) list() []*consumption {
-	all := make([]*consumption, 0, len(cs.byID))
-	for _, c := range cs.byID {
-		all = append(all, c)
-	}
-	return all
-}
-
-// gather marks the memberships ready that were woken since the last turn.
-func (cs *consumptions) gather() {
-	if !cs.hasWoken.Load() || !cs.hasWoken.Swap(false) {
-		return
-	}
-	for _, c := range cs.byID {
-		if c.isWoken.Swap(false) {
-			cs.markReady(c)
-		}
-	}
-}
-
-func (cs *consumptions) markReady(c *consumption) {
-	if !c.isReady && !c.hasEnded {
-		c.isReady = true
-		cs.ready = append(cs.ready, c)
-	}
+	sources[*consumption]
+	left []string // ids of the last ones that have ended; guarded by Session.mu
 }
 
 // remove removes a membership that has ended.
 func (cs *consumptions) remove(c *consumption) {
-	c.hasEnded = true
-	delete(cs.byID, c.id)
+	cs.sources.remove(c)
 	if cs.left = append(cs.left, c.id); len(cs.left) > maxConsumptions {
 		cs.left = slices.Delete(cs.left, 0, 1)
 	}
@@ -98,11 +55,8 @@ func (s reader) consume(f frame.Consume, r *request) {
 		s.replyLocked(r, wire.Fault(r.id, "", failure))
 		return
 	}
-	c := &consumption{session: s.Session, id: r.id, request: r}
-	if s.consumers.byID == nil {
-		s.consumers.byID = make(map[string]*consumption)
-	}
-	s.consumers.byID[r.id] = c
+	c := &consumption{source: source{session: s.Session, id: r.id, request: r}}
+	s.consumers.add(c)
 	identity, renewals := s.client.identity, s.client.renewals
 	request := consumer.Request{
 		Sub: r.id, Client: identity.Client, Claims: identity.Claims, Group: f.Group, Name: f.Member, Window: f.WindowOrDefault(),
@@ -134,10 +88,7 @@ func (s reader) beginConsuming(c *consumption, m *consumer.Member, window, renew
 		c.member = m
 		s.requests.remove(r)
 		s.add(frame.Consuming{ID: r.id, Window: window, AckWithinMS: m.AckWithin().Milliseconds()}, true)
-		c.isStarted.Store(true)
-		c.isWoken.Store(false) // a wake from here on schedules a write; earlier ones are covered by markReady
-		s.consumers.markReady(c)
-		s.out.ScheduleWrite()
+		s.consumers.start(c)
 		s.sayGoodbyeIfDone()
 	}
 	isOld := c.member != nil && s.client.renewals != renewals
@@ -145,16 +96,6 @@ func (s reader) beginConsuming(c *consumption, m *consumer.Member, window, renew
 	if isOld { // the client has renewed its token in the meantime
 		s.renewConsumers()
 	}
-}
-
-// wake reports that a membership may have frames. It is called on any goroutine, with
-// locks held, so it acquires no lock of the session.
-func (c *consumption) wake() {
-	if c.isWoken.Swap(true) || !c.isStarted.Load() {
-		return
-	}
-	c.session.consumers.hasWoken.Store(true)
-	c.session.member.ScheduleWrite()
 }
 
 // endConsumption ends a membership. Later messages have no frames of it. The caller
@@ -200,9 +141,7 @@ func (s writer) appendConsumed(d *outbox.Draft) {
 		if d.IsFull() {
 			return
 		}
-		c := s.consumers.ready[0]
-		c.isReady = false
-		s.consumers.ready = slices.Delete(s.consumers.ready, 0, 1)
+		c := s.consumers.next()
 		if c.hasEnded {
 			continue
 		}

@@ -41,8 +41,10 @@ func (s writer) Write(t *hub.Turn) {
 // that follow the cursors of the subscriptions. It reports whether the session
 // may have another message.
 func (s writer) nextMessage(t *hub.Turn) (message []byte, hasMore bool) {
-	s.queries.gather()
-	s.consumers.gather()
+	if s.hasWoken.Load() && s.hasWoken.Swap(false) {
+		s.queries.gather()
+		s.consumers.gather()
+	}
 	if message := s.repeatMessage(t); message != nil {
 		return message, len(s.subs.ready) > 0
 	}

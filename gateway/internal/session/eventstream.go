@@ -84,7 +84,7 @@ func (s *Session) StartQueryStream(query Query, head []byte, isOtherLog func() b
 			s.push(frame.Reset{Sub: wire.EventStreamSub, Reason: frame.ResetLog})
 		}
 		for _, q := range s.queries.list() {
-			s.startQuery(q)
+			s.queries.start(q)
 		}
 	})
 }

@@ -3,8 +3,6 @@ package session
 import (
 	"context"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
@@ -18,71 +16,23 @@ import (
 )
 
 // This file has queries, and the subscriptions to queries in the order of the calls:
-// follow, open, begin, wake, and appendParts in a turn of the shard.
+// follow, open, begin, and appendParts in a turn of the shard.
 
 // liveQuery is a subscription to a query. Its parts are not queued here: when the
 // socket has room, appendParts takes the next ones.
 type liveQuery struct {
-	session  *Session
-	id       string
-	head     string // of its frames: `","sub":"…"`
-	request  *request
+	source
+	head     string       // of its frames: `","sub":"…"`
 	question ask.Question // without the client
 	ctx      context.Context
 	cancel   context.CancelFunc
-
-	isStarted atomic.Bool // wake schedules writes
-	isWoken   atomic.Bool // it has parts, and no turn has seen that
-
-	// Guarded by Session.mu.
-	live     ask.Live // nil until the first answer
-	hasEnded bool
-	isReady  bool // in liveQueries.ready
+	live     ask.Live // nil until the first answer; guarded by Session.mu
 }
 
-// liveQueries are the subscriptions to queries of a session. Session.mu guards all
-// fields but hasWoken and renewing.
+// liveQueries are the subscriptions to queries of a session.
 type liveQueries struct {
-	byID     map[string]*liveQuery
-	ready    []*liveQuery // have, or may have, a part for the next message
-	isFirst  bool         // in the next message, before the events
-	hasWoken atomic.Bool  // some query may have isWoken
-	renewing sync.Mutex   // orders the calls of Renew
-}
-
-func (qs *liveQueries) list() []*liveQuery {
-	all := make([]*liveQuery, 0, len(qs.byID))
-	for _, q := range qs.byID {
-		all = append(all, q)
-	}
-	return all
-}
-
-// gather marks the queries ready that were woken since the last turn.
-func (qs *liveQueries) gather() {
-	if !qs.hasWoken.Load() || !qs.hasWoken.Swap(false) {
-		return
-	}
-	for _, q := range qs.byID {
-		if q.isWoken.Swap(false) {
-			qs.markReady(q)
-		}
-	}
-}
-
-func (qs *liveQueries) markReady(q *liveQuery) {
-	if !q.isReady && !q.hasEnded {
-		q.isReady = true
-		qs.ready = append(qs.ready, q)
-	}
-}
-
-// next removes and returns the first ready query.
-func (qs *liveQueries) next() *liveQuery {
-	q := qs.ready[0]
-	q.isReady = false
-	qs.ready = slices.Delete(qs.ready, 0, 1)
-	return q
+	sources[*liveQuery]
+	isFirst bool // in the next message, before the events; guarded by Session.mu
 }
 
 // query asks a query once the outbox has room for the answer.
@@ -143,12 +93,9 @@ func (s reader) follow(f frame.Subscribe, r *request) {
 
 // newQuery adds a subscription to a query. The caller holds s.mu.
 func (s *Session) newQuery(id, head string, question ask.Question) *liveQuery {
-	q := &liveQuery{session: s, id: id, head: head, question: question}
+	q := &liveQuery{source: source{session: s, id: id}, head: head, question: question}
 	q.ctx, q.cancel = context.WithCancel(s.ctx)
-	if s.queries.byID == nil {
-		s.queries.byID = make(map[string]*liveQuery)
-	}
-	s.queries.byID[id] = q
+	s.queries.add(q)
 	return q
 }
 
@@ -207,28 +154,9 @@ func (s reader) beginQuery(q *liveQuery, isOtherLog bool, failure *command.Failu
 		if isOtherLog {
 			s.push(frame.Reset{Sub: q.id, Reason: frame.ResetLog})
 		}
-		s.startQuery(q)
+		s.queries.start(q)
 		s.sayGoodbyeIfDone()
 	}
-}
-
-// startQuery makes the turns of the shard send the parts of an open query. The
-// caller holds s.mu.
-func (s *Session) startQuery(q *liveQuery) {
-	q.isStarted.Store(true)
-	q.isWoken.Store(false) // a wake from here on schedules a write; earlier ones are covered by markReady
-	s.queries.markReady(q)
-	s.out.ScheduleWrite()
-}
-
-// wake reports that a query has parts. It is called on any goroutine, perhaps with
-// locks of the query's implementation held, so it acquires no lock of the session.
-func (q *liveQuery) wake() {
-	if q.isWoken.Swap(true) || !q.isStarted.Load() {
-		return
-	}
-	q.session.queries.hasWoken.Store(true)
-	q.session.member.ScheduleWrite()
 }
 
 // endQuery ends a subscription. Later messages have no parts of it. The caller holds
@@ -237,8 +165,7 @@ func (s *Session) endQuery(q *liveQuery) {
 	if q.hasEnded {
 		return
 	}
-	q.hasEnded = true
-	delete(s.queries.byID, q.id)
+	s.queries.remove(q)
 	q.cancel()
 	if q.live != nil {
 		s.server.Asker.End(q.live)

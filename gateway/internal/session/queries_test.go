@@ -58,11 +58,17 @@ func (n *numbers) Close() {
 
 // follow adds a live query to a session.
 func (r *recorder) follow(id string, n *numbers) *liveQuery {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	q := r.newQuery(id, `","sub":"`+id+`"`, ask.Question{})
-	q.live = n
-	r.startQuery(q)
+	q := r.begin(id)
+	r.with(func(s *Session) {
+		q.live = n
+		s.queries.start(q)
+	})
+	return q
+}
+
+// begin adds a live query that has no answer yet.
+func (r *recorder) begin(id string) (q *liveQuery) {
+	r.with(func(s *Session) { q = s.newQuery(id, `","sub":"`+id+`"`, ask.Question{}) })
 	return q
 }
 
@@ -169,6 +175,30 @@ func TestQueryWokenWhileTheSocketIsFullIsNotForgotten(t *testing.T) {
 	r.tasks.Wait()
 	w.TakeAll()
 	r.wants(t, "synced", "synced")
+}
+
+func TestSourcesThatHaveNotStartedAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	w := newStepped(t, 256<<10)
+	r := w.join()
+	started := &numbers{}
+	q := r.follow("q", started)
+	early := r.begin("early")
+	joining := &consumption{source: source{session: r.Session, id: "group"}}
+	r.with(func(s *Session) { s.consumers.add(joining) })
+	w.TakeAll()
+	// Their implementations may announce frames before the reply to the client.
+	early.wake()
+	joining.wake()
+	started.allow(q, 1)
+	w.TakeAll()
+	r.wants(t, "synced")
+	r.with(func(s *Session) {
+		early.live = &numbers{allowed: 1}
+		s.queries.start(early)
+	})
+	w.TakeAll()
+	r.wants(t, "synced")
 }
 
 func TestEndedSessionClosesItsQueries(t *testing.T) {

@@ -117,6 +117,7 @@ type Session struct {
 	room   chan struct{}  // signalled when a message was written
 
 	requests requests
+	hasWoken atomic.Bool // some source may have isWoken
 
 	mu        sync.Mutex
 	client    client
