@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/gateway/token"
 )
 
@@ -28,10 +29,20 @@ type authFlags struct {
 	JWT  token.Config
 }
 
-func (f *authFlags) addTo(cmd *cobra.Command) {
+// ownAuth is the choice of --auth for the Auth of [Options].
+const ownAuth = "program"
+
+// addTo defines the flags. own is the program's own authenticator, or nil.
+func (f *authFlags) addTo(cmd *cobra.Command, own gateway.Authenticator) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.Auth, "auth", "dev", "authentication of clients: dev trusts any client id, jwt requires a token")
-	oneOf(cmd, "auth", "dev", "jwt")
+	const usage = "authentication of clients: dev trusts any client id, jwt requires a token"
+	if own == nil {
+		flags.StringVar(&f.Auth, "auth", "dev", usage)
+		oneOf(cmd, "auth", "dev", "jwt")
+	} else {
+		flags.StringVar(&f.Auth, "auth", ownAuth, usage+", program is the program's own")
+		oneOf(cmd, "auth", ownAuth, "dev", "jwt")
+	}
 	grantFlags(flags, &f.JWT.HMACFile, &f.JWT.Issuer, &f.JWT.Audience)
 	flags.StringVar(&f.JWT.JWKS, "jwt-jwks", "", "`URL|FILE` of the issuer's public keys (JSON Web Key Set) for RS, PS, ES and EdDSA")
 	flags.BoolVar(&f.JWT.AllowHTTP, "jwt-jwks-insecure", false, "allow a key set URL without TLS on hosts other than loopback")
@@ -39,14 +50,16 @@ func (f *authFlags) addTo(cmd *cobra.Command) {
 	flags.DurationVar(&f.JWT.Leeway, "jwt-leeway", 30*time.Second, "tolerated difference between the issuer's clock and this one")
 }
 
-// authenticator returns nil for --auth dev.
+// authenticator returns nil without --auth jwt.
 func (f authFlags) authenticator(ctx context.Context, log *slog.Logger) (*token.Authenticator, error) {
 	config := f.JWT
 	given := config.HMACFile + config.JWKS + config.Issuer + config.Audience + config.Revocations
 	switch {
 	case f.Auth == "dev" && given != "":
 		return nil, usagef("the --jwt-… flags require --auth jwt: --auth dev trusts any client id and verifies no token")
-	case f.Auth == "dev":
+	case f.Auth == ownAuth && given != "":
+		return nil, usagef("the --jwt-… flags require --auth jwt: this program identifies clients in its own way")
+	case f.Auth != "jwt":
 		return nil, nil
 	case config.HMACFile == "" && config.JWKS == "":
 		return nil, usagef("--auth jwt needs keys: set --jwt-hmac-file or --jwt-jwks")

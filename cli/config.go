@@ -182,7 +182,7 @@ The exit status is 2 if anything is wrong.`,
 			return err
 		},
 	}
-	c.addTo(cmd, p.pages != nil)
+	c.addTo(cmd, p)
 	return cmd
 }
 
@@ -191,7 +191,7 @@ func (c nodeCmd) check(ctx context.Context, p *program) error {
 	log := p.logger()
 	config, _, err := c.configure(ctx, p, log)
 	err = errors.Join(err, config.Check())
-	provider, wrong := c.provider(ctx, config.Name, log)
+	provider, wrong := c.provider(ctx, p.options.Name, config.Name, log)
 	if provider != nil {
 		wrong = provider.Shutdown(ctx)
 	}

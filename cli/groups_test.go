@@ -33,7 +33,7 @@ func TestOperatorsRepairAConsumerGroup(t *testing.T) {
 	}
 	run := func(wrong string, args ...string) {
 		t.Helper()
-		root := newRoot(&program{catalog: new(aggregate.Catalog)})
+		root := newRoot(newProgram(new(aggregate.Catalog), Options{}))
 		root.SetArgs(append(args, "--store", dir))
 		err := root.ExecuteContext(t.Context())
 		if wrong == "" && err != nil || wrong != "" && (err == nil || !strings.Contains(err.Error(), wrong)) {

@@ -1,9 +1,10 @@
-// Package cli implements the program ganglion. It runs a node, or a whole cluster
-// in one process, and has the commands for operators. A program with its own
-// aggregates calls [Main] with its catalog.
+// Package cli implements the command line of the program ganglion, and of every
+// program with its own aggregates that calls [Main] with its catalog. It runs a node,
+// or a whole cluster in one process, and has the commands for operators.
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,13 +12,17 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/engine"
+	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node"
 )
 
@@ -31,10 +36,34 @@ const (
 
 // Options extend the program. The zero value adds nothing.
 type Options struct {
-	// Pages answers requests outside a node's own paths, which are /v1/,
-	// /healthz, /readyz and /metrics. "ganglion dev" serves it always, "ganglion
-	// node" with --examples, a flag that exists only if Pages is set.
+	// Name is the program's name in help, in messages, in the ready line and in
+	// traces. Settings keep their names: the variables begin with GANGLION_ and
+	// metrics with ganglion_ in every program, so that the compose file, the
+	// manifests, the alerts and the documentation apply to each as they are.
+	//
+	// Defaults to "ganglion".
+	Name string
+
+	// Pages answers requests outside a node's own paths, which are /v1/, /healthz,
+	// /readyz and /metrics. The commands dev and node serve it.
+	//
+	// Defaults to one that answers 404.
 	Pages http.Handler
+
+	// Examples makes Pages examples: the command node serves them only with
+	// --examples, a flag that exists only then.
+	Examples bool
+
+	// Auth is the program's own way to identify clients. --auth then has a third
+	// choice, program, which is its default; dev and jwt remain. The command dev uses
+	// development authentication.
+	Auth gateway.Authenticator
+
+	// Consumers, Memories and Clients are those of [node.Config], for the commands
+	// dev and node. A node without the gateway role leaves out Consumers and Clients.
+	Consumers []node.Consumer
+	Memories  func(engine.Memories)
+	Clients   func(node.Clients)
 }
 
 // Main runs the command line of the process with the aggregates of a catalog,
@@ -45,7 +74,8 @@ type Options struct {
 func Main(catalog *aggregate.Catalog, options Options) int {
 	ctx, stop := untilSignal()
 	defer stop()
-	root := newRoot(&program{catalog: catalog, pages: options.Pages})
+	p := newProgram(catalog, options)
+	root := newRoot(p)
 	root.SetArgs(os.Args[1:])
 	err := root.ExecuteContext(ctx)
 	var usage usageError
@@ -54,11 +84,11 @@ func Main(catalog *aggregate.Catalog, options Options) int {
 	var config *node.ConfigError
 	switch {
 	case errors.As(err, &damaged):
-		return failed(err, exitDamaged)
+		return p.failed(err, exitDamaged)
 	case errors.As(err, &usage), errors.As(err, &config):
-		return failed(err, exitUsage)
+		return p.failed(err, exitUsage)
 	case errors.As(err, &unfinished), err != nil && ctx.Err() == nil:
-		return failed(err, exitFailed)
+		return p.failed(err, exitFailed)
 	}
 	return 0
 }
@@ -67,13 +97,13 @@ func Main(catalog *aggregate.Catalog, options Options) int {
 // and those of a node in a file.
 func newRoot(p *program) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "ganglion COMMAND",
+		Use:           p.options.Name + " COMMAND",
 		Short:         "Event-sourced aggregates and WebSocket clients on one log",
 		Version:       node.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetVersionTemplate("ganglion {{.Version}}\n")
+	root.SetVersionTemplate(p.options.Name + " {{.Version}}\n")
 	root.Flags().Bool("version", false, "print the version")
 	f := root.PersistentFlags()
 	f.String("config", "", "TOML `FILE` of settings, each under its flag's name; flags and environment variables override it")
@@ -112,13 +142,14 @@ func newRoot(p *program) *cobra.Command {
 		configCommand(p),
 		healthcheckCommand(),
 		completionCommand(),
-		versionCommand(),
+		versionCommand(p),
 	)
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(usage)
 	each(root, func(cmd *cobra.Command) {
 		cmd.Flags().SortFlags = false
 		cmd.PersistentFlags().SortFlags = false
+		p.rename(root, cmd)
 		if cmd.HasSubCommands() {
 			cmd.Args, cmd.RunE = cobra.ArbitraryArgs, choose
 			return
@@ -145,7 +176,28 @@ func each(cmd *cobra.Command, do func(*cobra.Command)) {
 type program struct {
 	logging
 	catalog *aggregate.Catalog
-	pages   http.Handler // nil if there are none
+	options Options
+}
+
+func newProgram(catalog *aggregate.Catalog, o Options) *program {
+	o.Name = cmp.Or(o.Name, "ganglion")
+	return &program{catalog: catalog, options: o}
+}
+
+// rename replaces the name ganglion in the texts of a command with the program's.
+func (p *program) rename(root, cmd *cobra.Command) {
+	if p.options.Name == "ganglion" {
+		return
+	}
+	var names []string
+	for _, c := range root.Commands() {
+		names = append(names, c.Name())
+	}
+	// A call is the name and a command. The name in a URL of a database or of a file is not one.
+	calls := regexp.MustCompile(`(^|[\s'"(\x60])ganglion (` + strings.Join(names, "|") + `)\b`)
+	text := func(s string) string { return calls.ReplaceAllString(s, "${1}"+p.options.Name+" ${2}") }
+	cmd.Long, cmd.Example = text(cmd.Long), text(cmd.Example)
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) { f.Usage = text(f.Usage) })
 }
 
 // logging holds the flags for log lines.
@@ -195,8 +247,8 @@ func usage(cmd *cobra.Command) error {
 	return nil
 }
 
-func failed(err error, code int) int {
-	fmt.Fprintf(os.Stderr, "ganglion: %s\n", sentence(err))
+func (p *program) failed(err error, code int) int {
+	fmt.Fprintf(os.Stderr, "%s: %s\n", p.options.Name, sentence(err))
 	return code
 }
 
@@ -217,20 +269,20 @@ func untilSignal() (context.Context, func()) {
 		}
 		cancel()
 		if s, ok := <-signals; ok {
-			fmt.Fprintf(os.Stderr, "ganglion: stopped by a second signal, %v\n", s)
+			fmt.Fprintf(os.Stderr, "stopped by a second signal, %v\n", s)
 			os.Exit(exitFailed)
 		}
 	}()
 	return ctx, func() { signal.Stop(signals); close(signals); cancel() }
 }
 
-func versionCommand() *cobra.Command {
+func versionCommand(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
 		Short:   "Print the version",
 		Example: `  ganglion version`,
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Println("ganglion", node.Version())
+			_, err := fmt.Println(p.options.Name, node.Version())
 			return err
 		},
 	}

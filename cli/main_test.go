@@ -2,6 +2,8 @@ package cli
 
 import (
 	"errors"
+	"log/slog"
+	"net/http"
 	"os"
 	"reflect"
 	"regexp"
@@ -12,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/router"
@@ -354,5 +357,77 @@ func TestRingReportMatchesRingOfNode(t *testing.T) {
 	status.Ring.Signature = "0000000000000001"
 	if _, err := (ringCmd{}).report(status); err == nil || !strings.Contains(err.Error(), "retry") {
 		t.Errorf("another ring: %v", err)
+	}
+}
+
+// TestHelpNamesTheProgramThatEmbeds checks that no help of another program tells its
+// users to call ganglion.
+func TestHelpNamesTheProgramThatEmbeds(t *testing.T) {
+	t.Parallel()
+	root := newRoot(newProgram(&domain.Catalog, Options{Name: "diner", Pages: http.NotFoundHandler()}))
+	calls := regexp.MustCompile("(^|[ `'\"(])ganglion [a-z]")
+	each(root, func(cmd *cobra.Command) {
+		if !strings.HasPrefix(cmd.CommandPath(), "diner") {
+			t.Errorf("a command is %q", cmd.CommandPath())
+		}
+		help := cmd.Short + "\n" + cmd.Long + "\n" + cmd.Example + "\n" + cmd.LocalFlags().FlagUsages()
+		for line := range strings.Lines(help) {
+			if calls.MatchString(line) {
+				t.Errorf("%s --help: %s", cmd.CommandPath(), line)
+			}
+		}
+	})
+	if dev, _, err := root.Find([]string{"dev"}); err != nil || dev.Flag("data").DefValue != "./diner-data" {
+		t.Errorf("dev keeps its log in %v, %v", dev.Flag("data").DefValue, err)
+	}
+	if node, _, err := root.Find([]string{"node"}); err != nil || node.Flag("examples") != nil {
+		t.Errorf("a program with pages of its own has --examples: %v", err)
+	}
+}
+
+func TestProgramsOwnAuthenticatorIsTheDefault(t *testing.T) {
+	t.Parallel()
+	own := gateway.Development()
+	for args, want := range map[string]gateway.Authenticator{"": own, "--auth=program": own, "--auth=dev": nil} {
+		p := newProgram(&domain.Catalog, Options{Auth: own})
+		var c nodeCmd
+		cmd := &cobra.Command{Use: "node"}
+		c.addTo(cmd, p)
+		if err := cmd.ParseFlags(append(strings.Fields(args), "--store=there")); err != nil {
+			t.Fatal(err)
+		}
+		config, _, err := c.configure(t.Context(), p, slog.New(slog.DiscardHandler))
+		if err != nil || config.Auth != want {
+			t.Errorf("%q: Auth is %v, want %v; %v", args, config.Auth, want, err)
+		}
+	}
+	var c nodeCmd
+	if err := func() error {
+		cmd := &cobra.Command{Use: "node"}
+		c.addTo(cmd, newProgram(&domain.Catalog, Options{Auth: own}))
+		if err := cmd.ParseFlags([]string{"--jwt-issuer=there"}); err != nil {
+			return err
+		}
+		_, err := c.authenticator(t.Context(), slog.New(slog.DiscardHandler))
+		return err
+	}(); err == nil {
+		t.Error("a setting of tokens without --auth jwt is accepted")
+	}
+}
+
+func TestConsumersAndClientsNeedTheGatewayRole(t *testing.T) {
+	t.Parallel()
+	p := newProgram(&domain.Catalog, Options{Consumers: []node.Consumer{{}}, Clients: func(node.Clients) {}})
+	for roles, want := range map[string]bool{"domain": false, "gateway": true, "domain,gateway": true} {
+		var c nodeCmd
+		cmd := &cobra.Command{Use: "node"}
+		c.addTo(cmd, p)
+		if err := cmd.ParseFlags([]string{"--store=there", "--roles=" + roles}); err != nil {
+			t.Fatal(err)
+		}
+		config, _, err := c.configure(t.Context(), p, slog.New(slog.DiscardHandler))
+		if got := config.Clients != nil && len(config.Consumers) == 1; err != nil || got != want {
+			t.Errorf("roles %s: has consumers and clients: %v, %v", roles, got, err)
+		}
 	}
 }

@@ -48,7 +48,7 @@ so a page on the Internet cannot reach it under the page's own host name (DNS re
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8080", "`HOST:PORT` for clients; node i of --nodes listens on PORT+i, counting from 0")
-	f.StringVar(&c.Data, "data", "./ganglion-data", "`DIR` of the embedded store")
+	f.StringVar(&c.Data, "data", "./"+p.options.Name+"-data", "`DIR` of the embedded store")
 	f.StringSliceVar(&c.Origins, "origins", nil, originsUsage)
 	f.IntVar(&c.Nodes, "nodes", 1, "nodes to run in this process, 1 to 100")
 	fromEnvironment(f)
@@ -61,15 +61,19 @@ func (c devCmd) run(ctx context.Context, p *program) error {
 	}
 	var urls []string
 	return node.RunDev(ctx, node.Config{
-		Catalog: p.catalog, Listen: c.Listen, Origins: c.Origins, Store: c.Data, Handler: p.pages, Logger: p.logger(),
+		Catalog: p.catalog, Listen: c.Listen, Origins: c.Origins, Store: c.Data, Handler: p.options.Pages, Logger: p.logger(),
+		Consumers: p.options.Consumers, Memories: p.options.Memories, Clients: p.options.Clients,
 		Ready: func(url string) {
-			fmt.Println("ganglion: ready", url)
+			p.printReady(url)
 			if urls = append(urls, url); len(urls) == c.Nodes {
 				p.printNextSteps(urls)
 			}
 		},
 	}, c.Nodes)
 }
+
+// printReady prints the line from which other programs learn that a node is ready.
+func (p *program) printReady(url string) { fmt.Println(p.options.Name+": ready", url) }
 
 // printNextSteps prints commands to paste into another terminal. They are for the
 // aggregates of cmd/ganglion; a program without auctions prints nothing.
@@ -79,7 +83,7 @@ func (p *program) printNextSteps(urls []string) {
 	}
 	first, last := urls[0], urls[len(urls)-1]
 	ws := func(url string) string { return "ws" + strings.TrimPrefix(url, "http") + "/v1/ws" }
-	if p.pages != nil {
+	if p.options.Pages != nil {
 		fmt.Printf("\nA live auction, for two or more browsers: %s/examples/auction/\n", first)
 	}
 	fmt.Printf(`
@@ -159,11 +163,11 @@ Each flag can also be set by the environment variable shown with it, or under it
 			return c.run(cmd.Context(), cmd.Root(), p)
 		},
 	}
-	c.addTo(cmd, p.pages != nil)
+	c.addTo(cmd, p)
 	return cmd
 }
 
-func (c *nodeCmd) addTo(cmd *cobra.Command, pages bool) {
+func (c *nodeCmd) addTo(cmd *cobra.Command, p *program) {
 	f := cmd.Flags()
 	f.StringVar(&c.Name, "name", "", "node name, unique in the cluster and stable across restarts (default the host name)")
 	f.StringSliceVar(&c.Roles, "roles", []string{"domain", "gateway"}, "roles of the node: domain runs aggregates, gateway serves clients")
@@ -176,9 +180,9 @@ func (c *nodeCmd) addTo(cmd *cobra.Command, pages bool) {
 	f.StringVar(&c.Cluster, "cluster", "ganglion", "cluster name; only nodes with the same name join")
 	c.storeFlags.addTo(f)
 	f.DurationVar(&c.StoreWait, "store-wait", 5*time.Minute, "how long a starting node waits, not ready, for an unreachable database; then it exits; 0 does not wait")
-	c.authFlags.addTo(cmd)
+	c.authFlags.addTo(cmd, p.options.Auth)
 	f.StringSliceVar(&c.Origins, "origins", nil, originsUsage)
-	if pages {
+	if p.options.Examples {
 		f.BoolVar(&c.Examples, "examples", false, "serve the example pages, such as /examples/auction/")
 	}
 	limitFlags(f, &c.Limits)
@@ -206,7 +210,7 @@ func (c nodeCmd) run(ctx context.Context, root *cobra.Command, p *program) error
 	if err != nil {
 		return err
 	}
-	provider, err := c.provider(ctx, config.Name, log)
+	provider, err := c.provider(ctx, p.options.Name, config.Name, log)
 	if err != nil {
 		return err
 	}
@@ -223,11 +227,11 @@ func (c nodeCmd) run(ctx context.Context, root *cobra.Command, p *program) error
 }
 
 // configure returns the node's configuration and the verifier of tokens, which is
-// nil for --auth dev. The error lists everything that is wrong with the flags.
+// nil without --auth jwt. The error lists everything that is wrong with the flags.
 func (c nodeCmd) configure(ctx context.Context, p *program, log *slog.Logger) (node.Config, *token.Authenticator, error) {
 	config := c.Config
 	config.Catalog, config.Store, config.Now, config.Logger = p.catalog, c.storeFlags.Store, c.clock, log
-	config.Ready = func(url string) { fmt.Println("ganglion: ready", url) }
+	config.Ready, config.Memories = p.printReady, p.options.Memories
 	if config.StoreWait == 0 {
 		config.StoreWait = -1 // 0 selects the default
 	}
@@ -238,8 +242,11 @@ func (c nodeCmd) configure(ctx context.Context, p *program, log *slog.Logger) (n
 		config.Domain = config.Domain || role == "domain"
 		config.Gateway = config.Gateway || role == "gateway"
 	}
-	if c.Examples {
-		config.Handler = p.pages
+	if config.Gateway {
+		config.Consumers, config.Clients = p.options.Consumers, p.options.Clients
+	}
+	if c.Examples || !p.options.Examples {
+		config.Handler = p.options.Pages
 	}
 	var errs []error
 	var err error
@@ -255,8 +262,11 @@ func (c nodeCmd) configure(ctx context.Context, p *program, log *slog.Logger) (n
 	if err != nil {
 		errs = append(errs, err)
 	}
-	if tokens != nil {
+	switch {
+	case tokens != nil:
 		config.Auth = tokens
+	case c.authFlags.Auth == ownAuth:
+		config.Auth = p.options.Auth
 	}
 	return config, tokens, errors.Join(errs...)
 }

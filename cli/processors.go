@@ -86,7 +86,7 @@ func rebuildCommand(p *program) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Printf("%s: build %d has begun; ganglion processors shows its progress\n", c.name, b.ID)
+			fmt.Printf("%s: build %d has begun; the command processors shows its progress\n", c.name, b.ID)
 			return nil
 		})
 }

@@ -49,7 +49,7 @@ func TestOperatorsRepairAProjection(t *testing.T) {
 	catalog := poisoned(&broken)
 	fold(t, dir, catalog, 4)
 	run := func(args ...string) error {
-		root := newRoot(&program{catalog: catalog})
+		root := newRoot(newProgram(catalog, Options{}))
 		root.SetArgs(append(args, "--store", dir))
 		return root.ExecuteContext(t.Context())
 	}

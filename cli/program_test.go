@@ -33,7 +33,7 @@ func TestCommandsUseCatalogOfProgram(t *testing.T) {
 		Name: "lamp", Doc: "A lamp.", Access: aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
 		Commands: aggregate.Commands[lamp]{"toggle": toggle{}}, Events: aggregate.Events[lamp]{"toggled": toggled{}},
 	})
-	root := newRoot(&program{catalog: &catalog})
+	root := newRoot(newProgram(&catalog, Options{}))
 	file := filepath.Join(t.TempDir(), "schema.json")
 	root.SetArgs([]string{"schema", "--out", file})
 	if err := root.ExecuteContext(t.Context()); err != nil {

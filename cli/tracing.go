@@ -33,7 +33,7 @@ func (f *tracingFlags) addTo(flags *pflag.FlagSet) {
 
 // provider returns nil if tracing is off. A queue of 2,048 spans absorbs a slow
 // collector; further spans are dropped.
-func (f tracingFlags) provider(ctx context.Context, instance string, log *slog.Logger) (*sdktrace.TracerProvider, error) {
+func (f tracingFlags) provider(ctx context.Context, service, instance string, log *slog.Logger) (*sdktrace.TracerProvider, error) {
 	if f.TraceRatio < 0 || f.TraceRatio > 1 {
 		return nil, usagef("--trace-ratio is %v: it must be from 0 to 1", f.TraceRatio)
 	}
@@ -56,7 +56,7 @@ func (f tracingFlags) provider(ctx context.Context, instance string, log *slog.L
 		sdktrace.WithBatcher(exporter),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(f.TraceRatio))),
 		sdktrace.WithResource(resource.NewSchemaless(
-			attribute.String("service.name", "ganglion"), attribute.String("service.version", node.Version()), attribute.String("service.instance.id", instance))),
+			attribute.String("service.name", service), attribute.String("service.version", node.Version()), attribute.String("service.instance.id", instance))),
 	), nil
 }
 

@@ -39,7 +39,7 @@ func TestCollectorReceivesAllSpansOfCommand(t *testing.T) {
 		w.Header().Set("Content-Type", "application/x-protobuf") // an empty answer accepts all spans
 	}))
 	defer endpoint.Close()
-	provider, err := tracingFlags{TraceEndpoint: endpoint.URL, TraceRatio: 1}.provider(t.Context(), "n1", slog.New(slog.DiscardHandler))
+	provider, err := tracingFlags{TraceEndpoint: endpoint.URL, TraceRatio: 1}.provider(t.Context(), "ganglion", "n1", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

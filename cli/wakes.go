@@ -74,7 +74,7 @@ func (c wakesCmd) run(ctx context.Context, p *program, name string) error {
 
 func (r wakesReport) write(out io.Writer, now time.Time) error {
 	if r.Paused {
-		fmt.Fprintln(out, "wake-ups are paused: ganglion wake resume")
+		fmt.Fprintln(out, "wake-ups are paused, until the command wake resume")
 	}
 	if len(r.Wakes) == 0 {
 		fmt.Fprintln(out, "no aggregate is to be woken")

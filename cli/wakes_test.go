@@ -39,7 +39,7 @@ func TestWakesListPauseResumeAndRetry(t *testing.T) {
 	s.Close()
 
 	run := func(args ...string) error {
-		root := newRoot(&program{catalog: &aggregate.Catalog{}})
+		root := newRoot(newProgram(&aggregate.Catalog{}, Options{}))
 		root.SetArgs(append(args, "--store", dir))
 		return root.ExecuteContext(t.Context())
 	}
@@ -80,7 +80,7 @@ func TestWakesListPauseResumeAndRetry(t *testing.T) {
 	} {
 		err := run(strings.Fields(args)...)
 		if args == "wake" {
-			root := newRoot(&program{catalog: &aggregate.Catalog{}})
+			root := newRoot(newProgram(&aggregate.Catalog{}, Options{}))
 			root.SetArgs([]string{"wake"})
 			err = root.Execute()
 		}

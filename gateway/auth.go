@@ -41,21 +41,22 @@ const DevelopmentWarning = access.DevelopmentWarning
 // only among people who trust each other, and log [DevelopmentWarning].
 func Development() Authenticator { return access.Development() }
 
-// inProcess is the key of a mark in a request's context.
+// inProcess is the key of an [Identity] in a request's context.
 type inProcess struct{}
 
-// InProcess marks the context of connections from the gateway's own process, for
-// [http.Server.ConnContext] of a server that nothing else can reach. Their sessions
-// need no token, and may be members of every consumer group.
-func InProcess(ctx context.Context) context.Context {
-	return context.WithValue(ctx, inProcess{}, true)
+// InProcess marks the context of a connection from the gateway's own process, for
+// [http.Server.ConnContext] of a server that nothing else can reach. Its session has
+// the given identity without a token, and may be a member of every consumer group.
+// An identity without a client id is that of the node itself.
+func InProcess(ctx context.Context, id Identity) context.Context {
+	return context.WithValue(ctx, inProcess{}, access.InProcess(id))
 }
 
 // bearer identifies the client by the Authorization header. Without one the
 // client is anonymous.
 func (g *Gateway) bearer(r *http.Request) (Identity, error) {
-	if r.Context().Value(inProcess{}) != nil {
-		return access.InProcess(), nil
+	if id, ok := r.Context().Value(inProcess{}).(Identity); ok {
+		return id, nil
 	}
 	headers := r.Header.Values("Authorization")
 	if len(headers) > 1 {

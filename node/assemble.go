@@ -38,6 +38,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 		cfg: cfg, log: slog.New(limitLines(recorded)).With("node", cfg.Name), recent: recorded.recent,
 		observer: observe.New(cfg.Name, cfg.Tracing), leaving: newLeaving(), handled: make(chan struct{}), connections: gateway.NewConnections(cfg.Limits.Connections),
 	}
+	n.own.init()
 	n.status.Store(&status{state: cluster.Starting})
 	defer func() {
 		if err != nil {

@@ -169,6 +169,11 @@ type Config struct {
 	// projections in memory, for Go code of the program to read.
 	Memories func(engine.Memories)
 
+	// Clients, if set, is called once before Ready, with a maker of clients of the node
+	// for Go code of the program, such as a worker or the handler of a web hook. They
+	// need no URL and no token. It needs the gateway role. It must not block.
+	Clients func(Clients)
+
 	// Consumers are handlers of the program that are members of consumer groups in the
 	// node itself, without a token or a URL. They need the gateway role. Run returns
 	// after every call of a handler has returned.
@@ -276,6 +281,9 @@ func (c Config) problems() (errs []error) {
 		problem("the drain window is %v: it must not be negative", c.DrainWindow)
 	}
 	c.consumerProblems(problem)
+	if c.Clients != nil && !c.Gateway {
+		problem("Clients needs the gateway role, since its clients connect to the node's own gateway")
+	}
 	if c.GossipKeyFile == "" && !c.InsecurePeers && !isLoopback(c.GossipListen) {
 		problem("gossip on %s would accept any host: set --gossip-key-file, or --insecure-peers if the network is trusted", c.GossipListen)
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -81,30 +79,19 @@ func (n *node) runConsumers(ctx, draining context.Context) error {
 	draining, cancel := context.WithCancel(draining)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	own := &inProcess{conns: make(chan net.Conn), closed: make(chan struct{})}
-	server := &http.Server{
-		Handler:           n.gateway.Handler(),
-		ConnContext:       func(ctx context.Context, _ net.Conn) context.Context { return gateway.InProcess(ctx) },
-		ReadHeaderTimeout: n.cfg.Limits.HelloTimeout,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
-	var running sync.WaitGroup
-	running.Go(func() { _ = server.Serve(own) }) // ends with Close
 	var handlers sync.WaitGroup
 	for _, k := range n.cfg.Consumers {
-		handlers.Go(func() { n.consume(draining, k, own.dial) })
+		handlers.Go(func() { n.consume(draining, k) })
 	}
 	handlers.Wait()
-	server.Close()
-	running.Wait()
 	return nil
 }
 
 // consume is a member of a group until ctx ends.
-func (n *node) consume(ctx context.Context, k Consumer, dial func(context.Context, string, string) (net.Conn, error)) {
+func (n *node) consume(ctx context.Context, k Consumer) {
 	log := n.log.With("group", k.Group)
 	for {
-		err := n.handle(ctx, k, dial, log)
+		err := n.handle(ctx, k, log)
 		if ctx.Err() != nil {
 			return
 		}
@@ -121,11 +108,10 @@ func (n *node) consume(ctx context.Context, k Consumer, dial func(context.Contex
 	}
 }
 
-func (n *node) handle(ctx context.Context, k Consumer, dial func(context.Context, string, string) (net.Conn, error), log *slog.Logger) error {
-	client, err := ganglion.Connect(context.WithoutCancel(ctx), ganglion.Options{ // it outlives ctx, for the last acknowledgements
-		URLs:       []string{"ws://in-process"},
-		OnError:    func(e *ganglion.Error) { log.Warn("a consumer group reported an error", "err", e) },
-		HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}},
+func (n *node) handle(ctx context.Context, k Consumer, log *slog.Logger) error {
+	// The client outlives ctx, for the last acknowledgements.
+	client, err := n.own.connect(context.WithoutCancel(ctx), gateway.Identity{}, ganglion.Options{
+		OnError: func(e *ganglion.Error) { log.Warn("a consumer group reported an error", "err", e) },
 	})
 	if err != nil {
 		return err
@@ -137,44 +123,3 @@ func (n *node) handle(ctx context.Context, k Consumer, dial func(context.Context
 	}
 	return client.Handle(ctx, k.Group, k.Handle, options...)
 }
-
-// inProcess is a network that only the process reaches. It is the listener of its one
-// server.
-type inProcess struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *inProcess) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	client, server := net.Pipe()
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *inProcess) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *inProcess) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *inProcess) Addr() net.Addr { return inProcessAddr{} }
-
-type inProcessAddr struct{}
-
-func (inProcessAddr) Network() string { return "in-process" }
-func (inProcessAddr) String() string  { return "in-process" }

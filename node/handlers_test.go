@@ -16,6 +16,7 @@ import (
 	ganglion "github.com/ganglion-es/ganglion/client/go"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/domain/group"
+	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
@@ -158,4 +159,61 @@ func TestConsumersAreChecked(t *testing.T) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
+}
+
+// TestClientsOfTheProcessNeedNoToken has a gateway whose authenticator accepts no
+// client. The program's own clients send, read and consume as the clients that they
+// claim to be, under the rules of the catalog, until the node drains.
+func TestClientsOfTheProcessNeedNoToken(t *testing.T) {
+	t.Parallel()
+	made := make(chan node.Clients, 1)
+	urls, stop := harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
+		return node.RunDev(ctx, node.Config{
+			Catalog: reported(), Listen: "127.0.0.1:0", Store: t.TempDir(), Ready: ready, Auth: closed{},
+			Clients: func(c node.Clients) { made <- c },
+		}, 1)
+	})
+	clients := <-made
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stranger, err := ganglion.Connect(ctx, ganglion.Options{URLs: urls, ClientID: "judge"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if <-stranger.Done(); !errors.Is(stranger.Err(), ganglion.ErrUnauthenticated) {
+		t.Errorf("a client on the network ends with %v", stranger.Err())
+	}
+	if _, err := clients.Connect(ctx, "~node", nil); err == nil {
+		t.Error("a client with a reserved id was made")
+	}
+	judge, err := clients.Connect(ctx, "judge", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := judge.Aggregate("verdict", "1").Send(ctx, "pass", passAny{Level: 3}); err != nil || r.Version != 1 {
+		t.Fatalf("a command of the process: %+v, %v", r, err)
+	}
+	j := newJournal()
+	handled, end := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- judge.Handle(handled, "reporter", j.handle) }()
+	j.await(t, map[string][]uint64{"verdict/1": {1}})
+	end()
+	<-done
+	stop()
+	<-judge.Done()
+	if _, err := clients.Connect(ctx, "late", nil); err == nil {
+		t.Error("a client was made after the node had stopped")
+	}
+}
+
+// closed is an authenticator that accepts no client.
+type closed struct{}
+
+func (closed) Token(context.Context, string) (gateway.Identity, error) {
+	return gateway.Identity{}, errors.New("no token is accepted")
+}
+
+func (closed) Trust(context.Context, string) (gateway.Identity, error) {
+	return gateway.Identity{}, errors.New("no name is accepted")
 }

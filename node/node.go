@@ -50,6 +50,7 @@ type node struct {
 	clockAnnounced time.Duration // to the cluster; 0 while the clocks agree
 
 	leaving  leaving
+	own      inProcess     // for the program's own clients
 	handled  chan struct{} // closed when the handlers of Config.Consumers have ended
 	status   atomic.Pointer[status]
 	updating sync.Mutex // held while the status changes

@@ -35,6 +35,9 @@ func (n *node) run(ctx context.Context) error {
 	p.start("start", func(ctx context.Context) error { defer close(started); return n.becomeReady(ctx, draining) })
 
 	p.start("consumers", func(ctx context.Context) error { return n.runConsumers(ctx, draining) })
+	if n.hasOwnClients() {
+		p.start("clients in the process", func(ctx context.Context) error { return n.runInProcess(ctx, draining) })
+	}
 
 	select {
 	case <-draining.Done():
@@ -157,6 +160,9 @@ func (n *node) becomeReady(ctx, draining context.Context) error {
 	}
 	if n.cfg.Memories != nil {
 		n.cfg.Memories(n.readSide.projections)
+	}
+	if n.cfg.Clients != nil {
+		n.cfg.Clients(Clients{n})
 	}
 	n.cluster.SetState(cluster.Ready)
 	n.setState(cluster.Ready)

@@ -11,5 +11,5 @@ import (
 )
 
 func main() {
-	os.Exit(cli.Main(&domain.Catalog, cli.Options{Pages: examples.Handler()}))
+	os.Exit(cli.Main(&domain.Catalog, cli.Options{Pages: examples.Handler(), Examples: true}))
 }

@@ -92,7 +92,7 @@ func Start(t testing.TB, binary string, nodes int, args ...string) *Node {
 	for len(n.URLs) < nodes {
 		select {
 		case line := <-n.out.lines:
-			if url, ok := strings.CutPrefix(line, "ganglion: ready "); ok {
+			if _, url, ok := strings.Cut(line, ": ready "); ok { // after the program's name
 				n.URLs = append(n.URLs, url)
 			}
 		case <-n.done:

@@ -7,6 +7,7 @@
 package access
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,12 +35,16 @@ type Identity struct {
 	inProcess bool
 }
 
-// InProcess returns the identity of the handlers that run in the gateway's own
-// process. Its client id is one that no token can have.
-func InProcess() Identity { return Identity{Client: "~node", inProcess: true} }
+// InProcess returns the identity of a client that runs in the gateway's own process.
+// Without a client id it gets one that no token can have.
+func InProcess(id Identity) Identity {
+	id.Client = cmp.Or(id.Client, "~node")
+	id.inProcess = true
+	return id
+}
 
-// IsInProcess reports whether the client is a handler of the gateway's own process,
-// which need not be allowed to be a member of a consumer group.
+// IsInProcess reports whether the client runs in the gateway's own process. It
+// need not be allowed to be a member of a consumer group.
 func (id Identity) IsInProcess() bool { return id.inProcess }
 
 // IsAnonymous reports whether the client has no id.
