@@ -16,7 +16,9 @@ import (
 )
 
 // testProgram is the program with the aggregates of this repository.
-func testProgram() *program { return newProgram(&domain.Catalog, Options{Pages: http.NotFoundHandler(), Examples: true}) }
+func testProgram() *program {
+	return newProgram(&domain.Catalog, Options{Pages: http.NotFoundHandler(), Examples: true})
+}
 
 // parsed parses a command line without running the command. If file is not "", it
 // is the content of the configuration file.

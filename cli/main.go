@@ -21,7 +21,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
-	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node"
 )
@@ -62,7 +61,7 @@ type Options struct {
 	// Consumers, Memories and Clients are those of [node.Config], for the commands
 	// dev and node. A node without the gateway role leaves out Consumers and Clients.
 	Consumers []node.Consumer
-	Memories  func(engine.Memories)
+	Memories  func(node.Memories)
 	Clients   func(node.Clients)
 }
 
@@ -99,11 +98,11 @@ func newRoot(p *program) *cobra.Command {
 	root := &cobra.Command{
 		Use:           p.options.Name + " COMMAND",
 		Short:         "Event-sourced aggregates and WebSocket clients on one log",
-		Version:       node.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetVersionTemplate(p.options.Name + " {{.Version}}\n")
+	// Without cobra's own flag, which needs text/template. That finds methods by name,
+	// so the linker would keep the methods of all types.
 	root.Flags().Bool("version", false, "print the version")
 	f := root.PersistentFlags()
 	f.String("config", "", "TOML `FILE` of settings, each under its flag's name; flags and environment variables override it")
@@ -144,6 +143,10 @@ func newRoot(p *program) *cobra.Command {
 		completionCommand(),
 		versionCommand(p),
 	)
+	if p.options.Name == "ganglion" { // other programs exist already
+		root.AddCommand(newCommand())
+	}
+	showVersion := versionCommand(p).RunE
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(usage)
 	each(root, func(cmd *cobra.Command) {
@@ -159,6 +162,12 @@ func newRoot(p *program) *cobra.Command {
 			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}
 	})
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if asked, _ := cmd.Flags().GetBool("version"); asked {
+			return showVersion(cmd, args)
+		}
+		return choose(cmd, args)
+	}
 	return root
 }
 

@@ -29,6 +29,9 @@ import (
 	"github.com/ganglion-es/ganglion/node/trust"
 )
 
+// Memories has the states of the projections in memory.
+type Memories = engine.Memories
+
 // Config configures a node.
 type Config struct {
 	// Catalog is the application. Required.
@@ -167,7 +170,7 @@ type Config struct {
 
 	// Memories, if set, is called once before Ready, with the states of the node's
 	// projections in memory, for Go code of the program to read.
-	Memories func(engine.Memories)
+	Memories func(Memories)
 
 	// Clients, if set, is called once before Ready, with a maker of clients of the node
 	// for Go code of the program, such as a worker or the handler of a web hook. They
