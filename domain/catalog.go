@@ -11,11 +11,14 @@ import (
 	"embed"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/domain/inbox"
 )
 
 // Catalog contains every aggregate of the application. Each file of this package
-// adds its own with aggregate.Define.
+// adds its own with aggregate.Define, and package inbox the clients' inboxes.
 var Catalog = aggregate.Catalog{Source: source}
+
+var _ = Catalog.Include(&inbox.Catalog)
 
 //go:embed *.go
 var source embed.FS

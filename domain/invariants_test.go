@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/domain/inbox"
 )
 
 // A history is one aggregate that a test sends commands to. It encodes and decodes
@@ -194,21 +195,21 @@ func TestRandomAcknowledgementsKeepTheUnreadCount(t *testing.T) {
 		var version, last uint64
 		var unread []uint64 // versions
 		for range 200 {
-			var cmd any = Notify{Text: strings.Repeat("x", r.IntN(2)+r.IntN(2)*4096)}
+			var cmd any = inbox.Notify{Text: strings.Repeat("x", r.IntN(2)+r.IntN(2)*4096)}
 			if r.IntN(3) == 0 {
-				cmd = Acknowledge{Version: r.Uint64N(version + 3)}
+				cmd = inbox.Acknowledge{Version: r.Uint64N(version + 3)}
 			}
 			events, code := h.send(r, "ada", cmd)
 			for _, e := range events {
 				version++
 				switch e := e.(type) {
-				case Notified:
+				case inbox.Notified:
 					if len(e.Text) < 1 || len(e.Text) > 4096 || e.From != "ada" {
 						t.Fatalf("notified with %d bytes from %q", len(e.Text), e.From)
 					}
 					last = version
 					unread = append(unread, version)
-				case Acknowledged:
+				case inbox.Acknowledged:
 					n := len(unread)
 					unread = slices.DeleteFunc(unread, func(v uint64) bool { return v <= e.Version })
 					if len(unread) == n {
@@ -216,14 +217,14 @@ func TestRandomAcknowledgementsKeepTheUnreadCount(t *testing.T) {
 					}
 				}
 			}
-			if ack, ok := cmd.(Acknowledge); ok && (code == "not_notified") != (ack.Version > last) {
+			if ack, ok := cmd.(inbox.Acknowledge); ok && (code == "not_notified") != (ack.Version > last) {
 				t.Fatalf("%+v with the newest at %d: %q", ack, last, code)
 			}
 			view, err := h.typ.View(h.state)
 			if err != nil {
 				t.Fatal(err)
 			}
-			want, err := json.Marshal(Inbox{Unread: uint64(len(unread)), Last: last})
+			want, err := json.Marshal(inbox.Inbox{Unread: uint64(len(unread)), Last: last})
 			if err != nil {
 				t.Fatal(err)
 			}

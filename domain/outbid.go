@@ -3,6 +3,7 @@ package domain
 import (
 	"time"
 
+	"github.com/ganglion-es/ganglion/domain/inbox"
 	"github.com/ganglion-es/ganglion/domain/process"
 )
 
@@ -27,7 +28,7 @@ var _ = process.Define(&Catalog, process.Type[Outbid]{
 		}),
 		process.On(func(at process.At, e BidPlaced, s *Outbid) (c process.Commands) {
 			if s.Top != "" && s.Top != e.Bidder {
-				c = append(c, process.Send("client", s.Top, Notify{Text: "you were outbid in auction " + at.ID}))
+				c = append(c, process.Send("client", s.Top, inbox.Notify{Text: "you were outbid in auction " + at.ID}))
 				if at.Time.Before(s.reminder()) {
 					s.Remind = s.Top
 				}
@@ -49,14 +50,14 @@ var _ = process.Define(&Catalog, process.Type[Outbid]{
 	Woken: func(at process.At, s *Outbid) process.Commands {
 		outbid := s.Remind
 		s.Remind = ""
-		return process.Commands{process.Send("client", outbid, Notify{Text: "an hour is left to bid in auction " + at.ID})}
+		return process.Commands{process.Send("client", outbid, inbox.Notify{Text: "an hour is left to bid in auction " + at.ID})}
 	},
 	Done: func(s Outbid) bool { return s.Over },
 	Scenarios: process.Scenarios{
 		"the bidder who was outbid is told": process.
 			Given("auction/42", lamp, BidPlaced{Bidder: "bob", Amount: 1500}).
 			When("auction/42", BidPlaced{Bidder: "eve", Amount: 1600}).
-			Sends("client/bob", Notify{Text: "you were outbid in auction 42"}).
+			Sends("client/bob", inbox.Notify{Text: "you were outbid in auction 42"}).
 			Shows(`{"ends": "2026-05-01T12:00:00Z", "top": "eve", "remind": "bob", "over": false}`),
 		"a first bid outbids no bidder": process.
 			Given("auction/42", lamp).
@@ -70,12 +71,12 @@ var _ = process.Define(&Catalog, process.Type[Outbid]{
 			Given("auction/42", lamp, BidPlaced{Bidder: "bob", Amount: 1500}, BidPlaced{Bidder: "eve", Amount: 1600}).
 			And("auction/42", BidPlaced{Bidder: "bob", Amount: 1700}).
 			Woken(noon.Add(-time.Hour)).
-			Sends("client/eve", Notify{Text: "an hour is left to bid in auction 42"}).
+			Sends("client/eve", inbox.Notify{Text: "an hour is left to bid in auction 42"}).
 			Shows(`{"ends": "2026-05-01T12:00:00Z", "top": "bob", "over": false}`),
 		"in the last hour no bidder is reminded": process.
 			Given("auction/42", lamp, BidPlaced{Bidder: "bob", Amount: 1500}).
 			When("auction/42", BidPlaced{Bidder: "eve", Amount: 1600}).At(noon.Add(-time.Hour)).
-			Sends("client/bob", Notify{Text: "you were outbid in auction 42"}).
+			Sends("client/bob", inbox.Notify{Text: "you were outbid in auction 42"}).
 			Shows(`{"ends": "2026-05-01T12:00:00Z", "top": "eve", "over": false}`),
 		"auctions do not disturb each other": process.
 			Given("auction/42", lamp, BidPlaced{Bidder: "bob", Amount: 1500}).

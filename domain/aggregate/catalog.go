@@ -24,8 +24,64 @@ type Catalog struct {
 	closed   map[string]*Definition // types of [Catalog.AddClosed]
 	names    map[string]bool        // includes types with problems, and closed ones
 	models   []Model
+	sources  []fs.FS // of included catalogs
 	problems []error
 	link     sync.Once // links the models, before the first other use
+}
+
+// Include adds everything that other catalogs have: types, models and problems. It
+// returns c, so that a package can include a catalog in a declaration:
+//
+//	var _ = Catalog.Include(&inbox.Catalog)
+//
+// Names are shared: a name that c has already is a problem, which Err reports. Include
+// the same definition by two ways, and it is added once. The other catalogs must be
+// complete, as those of imported packages are, and are not used afterwards: their
+// models look up events in c.
+func (c *Catalog) Include(others ...*Catalog) *Catalog {
+	for _, other := range others {
+		if other == c {
+			c.problems = append(c.problems, errors.New("aggregate: a catalog includes itself: include another one"))
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(other.types)) {
+			c.includeType(&c.types, other.types[name])
+		}
+		for _, name := range slices.Sorted(maps.Keys(other.closed)) {
+			c.includeType(&c.closed, other.closed[name])
+		}
+		for _, m := range other.models {
+			if !slices.Contains(c.models, m) {
+				c.Add(m)
+			}
+		}
+		c.problems = append(c.problems, other.problems...)
+		c.sources = append(c.sources, other.Sources()...)
+	}
+	return c
+}
+
+// includeType adds a definition of another catalog to a map of this one.
+func (c *Catalog) includeType(to *map[string]*Definition, d *Definition) {
+	if (*to)[d.name] == d {
+		return
+	}
+	if !c.claim(d.name) {
+		c.problems = append(c.problems, fmt.Errorf("aggregate: type %q of an included catalog: %w", d.name, errTaken))
+		return
+	}
+	if *to == nil {
+		*to = map[string]*Definition{}
+	}
+	(*to)[d.name] = d
+}
+
+// Sources returns Source and those of the included catalogs, without absent ones.
+func (c *Catalog) Sources() []fs.FS {
+	if c.Source == nil {
+		return c.sources
+	}
+	return append([]fs.FS{c.Source}, c.sources...)
 }
 
 // Err returns every problem of the definitions, joined, or nil. Types with problems

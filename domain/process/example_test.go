@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/domain"
+	"github.com/ganglion-es/ganglion/domain/inbox"
 	"github.com/ganglion-es/ganglion/domain/process"
 )
 
@@ -14,12 +15,12 @@ func ExampleEvery() {
 		Name: "weekly",
 		Cron: "0 9 * * MON", Zone: "Europe/Berlin",
 		Run: func(_ process.At, planned time.Time) process.Commands {
-			return process.Commands{process.Send("client", "staff", domain.Notify{Text: "the week of " + planned.Format(time.DateOnly)})}
+			return process.Commands{process.Send("client", "staff", inbox.Notify{Text: "the week of " + planned.Format(time.DateOnly)})}
 		},
 		Scenarios: process.Scenarios{
 			"the staff gets a message": process.
 				Ticked(time.Date(2026, 5, 4, 7, 0, 0, 0, time.UTC)).
-				Sends("client/staff", domain.Notify{Text: "the week of 2026-05-04"}),
+				Sends("client/staff", inbox.Notify{Text: "the week of 2026-05-04"}),
 		},
 	})
 	if err := domain.Catalog.Err(); err != nil {

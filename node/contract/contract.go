@@ -80,7 +80,7 @@ type Access struct {
 // It returns an error if the catalog's Source is
 // not valid Go.
 func Of(c *aggregate.Catalog) (*Document, error) {
-	words, err := read(c.Source)
+	words, err := read(c.Sources())
 	if err != nil {
 		return nil, err
 	}

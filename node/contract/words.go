@@ -16,15 +16,21 @@ import (
 // fields.
 type words map[string]string
 
-// read returns the comments in the Go files of source, which may be nil.
-func read(source fs.FS) (words, error) {
+// read returns the comments in the Go files of all sources.
+func read(sources []fs.FS) (words, error) {
 	w := words{}
-	if source == nil {
-		return w, nil
+	for _, source := range sources {
+		if err := w.read(source); err != nil {
+			return nil, fmt.Errorf("contract: the catalog's Source: %w", err)
+		}
 	}
+	return w, nil
+}
+
+func (w words) read(source fs.FS) error {
 	files, err := fs.Glob(source, "*.go")
 	if err != nil {
-		return nil, fmt.Errorf("contract: the catalog's Source: %w", err)
+		return err
 	}
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
@@ -32,11 +38,11 @@ func read(source fs.FS) (words, error) {
 		}
 		text, err := fs.ReadFile(source, name)
 		if err != nil {
-			return nil, fmt.Errorf("contract: the catalog's Source: %w", err)
+			return err
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
-			return nil, fmt.Errorf("contract: the catalog's Source: %w", err)
+			return err
 		}
 		for _, decl := range file.Decls {
 			if types, ok := decl.(*ast.GenDecl); ok && types.Tok == token.TYPE {
@@ -44,7 +50,7 @@ func read(source fs.FS) (words, error) {
 			}
 		}
 	}
-	return w, nil
+	return nil
 }
 
 func (w words) add(pkg string, types *ast.GenDecl) {

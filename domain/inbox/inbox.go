@@ -1,6 +1,26 @@
-package domain
+// Package inbox has the inbox of each client, which pushes messages to a user. A
+// program gets it with one line:
+//
+//	var _ = Catalog.Include(&inbox.Catalog)
+//
+// A process manager then sends process.Send("client", id, inbox.Notify{Text: "…"}), a
+// client the command notify; the user's pages subscribe to client/ID.
+package inbox
 
-import "github.com/ganglion-es/ganglion/domain/aggregate"
+import (
+	"embed"
+
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+)
+
+// Catalog has the type client.
+var Catalog = aggregate.Catalog{Source: source}
+
+//go:embed inbox.go
+var source embed.FS
+
+// maxText is the largest size, in bytes, of a text from a client.
+const maxText = 4 << 10
 
 // Client is the inbox of one client. Its aggregate id is the client's id. Other
 // clients leave notifications; only the client itself reads and acknowledges them.
@@ -94,7 +114,7 @@ type Inbox struct {
 	Last   uint64 `json:"last"`   // version of the newest notification
 }
 
-func inbox(s Client) any {
+func view(s Client) any {
 	i := Inbox{Last: s.Last}
 	for _, u := range s.Unread {
 		i.Unread += u.Last - u.First + 1
@@ -113,7 +133,7 @@ var _ = aggregate.Define(&Catalog, aggregate.Type[Client]{
 	Commands:   aggregate.Commands[Client]{"notify": Notify{}, "acknowledge": Acknowledge{}},
 	Events:     aggregate.Events[Client]{"notified": Notified{}, "acknowledged": Acknowledged{}},
 	Rejections: aggregate.Rejections{ErrInvalidText, ErrNotNotified},
-	View:       inbox,
+	View:       view,
 	Scenarios: aggregate.Scenarios[Client]{
 		"an authenticated client may notify another": aggregate.
 			When(Notify{Text: "lunch?"}).By("ada").On("bob").
