@@ -1,7 +1,6 @@
 import { useQuery, useStatus } from "@ganglion-es/react";
 import { type FormEvent, useState } from "react";
 import { client } from "./client";
-import type { Status } from "./contract";
 
 export function App() {
   const status = useStatus(client);
@@ -45,7 +44,7 @@ function PlaceOrder() {
   );
 }
 
-function Orders({ title, status }: { title: string; status: Status }) {
+function Orders({ title, status }: { title: string; status: "waiting" | "cooking" | "ready" }) {
   const { rows, error } = useQuery(client, "orders", { status });
   return (
     <section id={status}>
