@@ -4,7 +4,8 @@
 #   deploy/cluster.sh up                build what is missing, start, and return when all services are ready
 #   deploy/cluster.sh dev               the same with a binary built here, mounted into the nodes, and any client id
 #                                       trusted; run it again after a change to roll the nodes onto the new binary
-#   deploy/cluster.sh roll [TAG]        replace the nodes one by one with those of ganglion:TAG
+#   deploy/cluster.sh roll [TAG]        replace the nodes one by one with those of the image with this tag
+#   deploy/cluster.sh image             only build the image
 #   deploy/cluster.sh scale DOMAIN GATEWAY   set the number of domain nodes and gateways; remove drained ones first
 #   deploy/cluster.sh ganglion ARG...   run an operator's command on a gateway: members, token --client ada
 #   deploy/cluster.sh secrets LINE      run a shell command in the folder of all secrets, make missing secrets, and
@@ -14,13 +15,16 @@
 #   deploy/cluster.sh compose ARG...    run any other compose command with the same files
 #
 # GANGLION_PUBLISH    address for clients (127.0.0.1:8080)
-# GANGLION_TAG        tag of the nodes' image (dev)
+# GANGLION_IMAGE      the nodes' image (ganglion), such as your own program's; only ganglion is built here
+# GANGLION_TAG        its tag (dev)
+# VERSION, REVISION   of the image that is built (the checked-out ones)
 # GANGLION_PREBUILT   1: build the binary with this machine's Go, not in Docker
 # GANGLION_STANDINS   1: if images can't be pulled, use stand-ins built from this
 #                     machine's PostgreSQL and HAProxy, to try the cluster
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+image=${GANGLION_IMAGE:-ganglion}
 go_image=golang:1.26-alpine
 compose_images="postgres:17-alpine haproxy:3.0-alpine"
 files=docker-compose.yml
@@ -56,8 +60,9 @@ build_binary() {
 }
 
 build_image() {
-	local ca dir=dist/image image=ganglion:${GANGLION_TAG:-dev} args
-	args=(--build-arg "VERSION=$(version)" --build-arg "REVISION=$(git rev-parse HEAD 2>/dev/null || echo unknown)")
+	[ "$image" = ganglion ] || fail "no image $image:${GANGLION_TAG:-dev} on this machine: build or pull it first"
+	local ca dir=dist/image image=$image:${GANGLION_TAG:-dev} args
+	args=(--build-arg "VERSION=$(version)" --build-arg "REVISION=${REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}")
 	if [ "${GANGLION_PREBUILT:-0}" = 0 ] && pulled "$go_image"; then
 		docker build -q -f deploy/Dockerfile -t "$image" --build-arg GOPROXY "${args[@]}" . >&2
 		return
@@ -105,6 +110,9 @@ healthy() {
 	fail "not healthy after two minutes: $waiting- see 'deploy/cluster.sh compose logs'"
 }
 
+# program prints the program of a container: the entrypoint of its image.
+program() { docker inspect -f '{{index .Config.Entrypoint 0}}' "$1"; }
+
 # a_gateway prints the container of a ready gateway, or, if none is ready, of a running
 # one that is not paused.
 a_gateway() {
@@ -113,7 +121,7 @@ a_gateway() {
 	for id in $ids; do
 		[ "$(docker inspect -f '{{.State.Status}}' "$id")" = running ] || continue
 		running=${running:-$id}
-		if timeout 10 docker exec "$id" /ganglion healthcheck >/dev/null 2>&1; then
+		if timeout 10 docker exec "$id" "$(program "$id")" healthcheck >/dev/null 2>&1; then
 			echo "$id"
 			return
 		fi
@@ -127,7 +135,7 @@ drained() {
 	local id ids says
 	ids=$(compose ps -q domain gateway)
 	for id in $ids; do
-		says=$(timeout 10 docker exec "$id" /ganglion healthcheck 2>&1 || true)
+		says=$(timeout 10 docker exec "$id" "$(program "$id")" healthcheck 2>&1 || true)
 		[[ $says != *"drained by an operator"* ]] || echo "$id"
 	done
 }
@@ -137,7 +145,7 @@ ready() {
 	local gateway url ada=dev:ada as="?as=ada" other="?as=bob" house
 	gateway=$(a_gateway)
 	url=http://$(compose port balancer 8080)
-	token() { docker exec "$gateway" /ganglion token --client "$1" --expires-in 24h; }
+	token() { docker exec "$gateway" "$(program "$gateway")" token --client "$1" --expires-in 24h; }
 	if [ "${GANGLION_AUTH:-jwt}" = jwt ]; then
 		ada=$(token ada)
 		house=$(token house)
@@ -168,7 +176,7 @@ up() {
 
 dev() {
 	prepare
-	present "ganglion:${GANGLION_TAG:-dev}" || build_image
+	present "$image:${GANGLION_TAG:-dev}" || build_image
 	files=$files:deploy/compose.dev.yml
 	export GANGLION_AUTH=dev GANGLION_JWT_HMAC_FILE= GANGLION_JWT_REVOCATIONS=
 	local running
@@ -230,16 +238,17 @@ scale() {
 	healthy domain gateway
 }
 
-usage="deploy/cluster.sh up | dev | roll [TAG] | scale DOMAIN GATEWAY | ganglion ARG... | secrets [LINE | ganglion ARG...] | down [--volumes] | compose ARG..."
+usage="deploy/cluster.sh up | dev | roll [TAG] | image | scale DOMAIN GATEWAY | ganglion ARG... | secrets [LINE | ganglion ARG...] | down [--volumes] | compose ARG..."
 command=${1:-}
 [ $# -eq 0 ] || shift
 case $command in
 up) up ;;
 dev) dev ;;
+image) build_image ;;
 roll)
 	use_standins
 	export GANGLION_TAG=${1:-${GANGLION_TAG:-dev}}
-	present "ganglion:$GANGLION_TAG" || fail "no image ganglion:$GANGLION_TAG on this machine: build or pull it first"
+	present "$image:$GANGLION_TAG" || fail "no image $image:$GANGLION_TAG on this machine: build or pull it first"
 	secrets # make the secrets that a newer release adds
 	each_node replace_node
 	;;
@@ -247,7 +256,7 @@ scale)
 	[ $# = 2 ] || fail "usage: deploy/cluster.sh scale DOMAIN GATEWAY"
 	use_standins && scale "$@"
 	;;
-ganglion) use_standins && gateway=$(a_gateway) && docker exec "$gateway" /ganglion "$@" ;;
+ganglion) use_standins && gateway=$(a_gateway) && docker exec "$gateway" "$(program "$gateway")" "$@" ;;
 secrets) use_standins && secrets "$@" ;;
 down) use_standins && compose down "$@" ;;
 compose) use_standins && compose "$@" ;;

@@ -57,6 +57,10 @@ step "the systemd unit"
 command -v systemd-analyze >/dev/null || scripts/install.sh systemd
 sed "s#/usr/bin/ganglion#$tmp/ganglion#" deploy/systemd/ganglion.service >"$tmp/ganglion.service"
 systemd-analyze verify "$tmp/ganglion.service"
+mkdir -p "$tmp/ganglion.service.d" # the lines for other programs
+sed -n 's/^#   //p' deploy/systemd/ganglion.service | sed "s#/usr/bin/diner#$tmp/ganglion#" >"$tmp/ganglion.service.d/program.conf"
+grep -q '^ExecStart=/' "$tmp/ganglion.service.d/program.conf"
+systemd-analyze verify "$tmp/ganglion.service"
 
 step "published documents and the client package, with validators of their ecosystems"
 scripts/validators.sh

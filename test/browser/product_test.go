@@ -46,7 +46,6 @@ func TestNewProductIsBuiltTestedAndUsed(t *testing.T) {
 		}
 	}
 	in(root, binary, "new", "diner", "--dir", dir)
-	in(dir, "go", "vet", "./...")
 	in(dir, "go", "test", "-race", "./...")
 	in(dir, "./build.sh")
 	program := filepath.Join(dir, "diner")
