@@ -1,6 +1,8 @@
 package projection
 
 import (
+	"encoding"
+	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -63,13 +65,11 @@ func kindOf(t reflect.Type) (kind Kind, nullable bool, err error) {
 	return 0, false, fmt.Errorf("%s cannot be compared: use a bool, an integer of at most 63 bits, a float, a string or a time.Time", t)
 }
 
+// encodesItself reports whether encoding/json calls a method of the type. It does not
+// look for methods by name, since the linker would then keep those of all types.
 func encodesItself(t reflect.Type) bool {
-	for _, m := range []string{"MarshalJSON", "MarshalText"} {
-		if _, ok := reflect.PointerTo(t).MethodByName(m); ok {
-			return true
-		}
-	}
-	return false
+	p := reflect.PointerTo(t)
+	return p.Implements(reflect.TypeFor[json.Marshaler]()) || p.Implements(reflect.TypeFor[encoding.TextMarshaler]())
 }
 
 // Value converts a Go value to the column's form: nil for absent, or a value of
