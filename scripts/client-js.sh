@@ -4,7 +4,7 @@
 #   client-js.sh build      only builds
 #   client-js.sh examples   rebuilds the example
 #   client-js.sh pack DIR   packs the packages to publish into DIR, with the version
-#                           of the checked-out tag, like that of the binary
+#                           of the checked-out tag, like that of the binary, or VERSION
 # It needs Node 20 or newer. If Node is missing, it installs Debian's package. Debian 12
 # has version 18, which the tests can use with a flag.
 set -euo pipefail
@@ -41,7 +41,7 @@ build
 (cd ../react && build)
 [ "${1:-}" = build ] && exit 0
 if [ "${1:-}" = pack ]; then
-	version=$(git describe --tags --exact-match --match 'v*' 2>/dev/null || echo "v0.0.0-$(git rev-parse --short HEAD)")
+	version=${VERSION:-$(git describe --tags --exact-match --match 'v*' 2>/dev/null || echo "v0.0.0-$(git rev-parse --short HEAD)")}
 	stage=$(mktemp -d)
 	trap 'rm -rf "$stage"' EXIT
 	mkdir -p "$out"
