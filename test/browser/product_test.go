@@ -45,7 +45,7 @@ func TestNewProductIsBuiltTestedAndUsed(t *testing.T) {
 			t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 		}
 	}
-	in(root, binary, "new", "diner", "--dir", dir)
+	in(root, binary, "new", "diner", "--dir", dir, "--ganglion", ".")
 	in(dir, "go", "test", "-race", "./...")
 	in(dir, "./build.sh")
 	program := filepath.Join(dir, "diner")
