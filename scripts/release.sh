@@ -17,6 +17,9 @@ step() { printf 'release: %s\n' "$*"; }
 
 module=github.com/ganglion-es/ganglion
 inner="client/go domain" # the modules besides the main one
+# Other proxies add the LICENSE of the repository to a module without one, which would
+# change its sum in go.sum.
+for m in $inner; do [ -f "$m/LICENSE" ] || fail "$m has no LICENSE"; done
 dry=""
 case "${1:-}" in
 --dry-run) dry=1 version=v0.0.0-dry.g$(git rev-parse --short=12 HEAD) ;;
