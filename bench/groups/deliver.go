@@ -96,7 +96,19 @@ func compare(ours, rival *delivering, floor float64) []report.Ratio {
 	if len(values) == 0 {
 		return nil
 	}
-	return []report.Ratio{{Name: "deliver: to " + rival.name, Values: values, AtLeast: floor}}
+	return []report.Ratio{
+		{Name: "deliver: to " + rival.name, Values: values, AtLeast: floor},
+		{Name: "deliver: written and then delivered, to " + rival.name, Values: report.Pairwise(ours.through(), rival.through(), report.Quotient)},
+	}
+}
+
+// through returns the events per second of writing and delivering together.
+func (c *delivering) through() []float64 {
+	rates := make([]float64, len(c.rates))
+	for i := range rates {
+		rates[i] = 1 / (1/c.written[i] + 1/c.rates[i])
+	}
+	return rates
 }
 
 func printDeliver(w io.Writer, events int, cases []*delivering) error {
