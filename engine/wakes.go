@@ -14,7 +14,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 )
 
-// WakesConfig configures Wakes. All fields but Late are required.
+// WakesConfig configures Wakes. All fields but TakeAfter and Late are required.
 type WakesConfig struct {
 	Catalog *aggregate.Catalog
 	Store   eventstore.Store
@@ -23,6 +23,10 @@ type WakesConfig struct {
 	Projections *Projections
 	// Owns reports whether this node works on a segment of the table of wake-ups.
 	Owns func(segment int) bool
+	// TakeAfter is how long a segment of another node must stand still with work to do
+	// before this node works on it too; 0: it never does. This costs questions, and
+	// never a wrong wake-up.
+	TakeAfter time.Duration
 	// Send carries a question to the owner of its aggregate.
 	Send command.SystemSender
 	// Late, if set, is called with how late each wake-up was. It must not block.
@@ -58,7 +62,7 @@ func NewWakes(cfg WakesConfig) *Wakes {
 	}
 	c := waker.Config{
 		Types: types, Wakes: cfg.Wakes, Log: cfg.Store, Tail: cfg.Projections.tail,
-		Owns: cfg.Owns, Send: cfg.Send, Late: cfg.Late, Logger: cfg.Logger,
+		Owns: cfg.Owns, TakeAfter: cfg.TakeAfter, Send: cfg.Send, Late: cfg.Late, Logger: cfg.Logger,
 	}
 	if s, ok := cfg.Store.(eventstore.Busy); ok {
 		c.Appending = s.Appending

@@ -103,15 +103,29 @@ func (w *wakeWorld) committed(_ string, list []eventstore.Commit) {
 
 // node runs wake-ups until the test ends, or stop is called.
 func (w *wakeWorld) node() (stop func()) {
+	_, stop = w.nodeOf(WakesConfig{})
+	return stop
+}
+
+// nodeOf runs wake-ups with a configuration whose missing parts are those of a node that
+// owns all segments.
+func (w *wakeWorld) nodeOf(cfg WakesConfig) (n *Wakes, stop func()) {
 	head, err := w.store.Head(w.Context())
 	if err != nil {
 		w.Fatal(err)
 	}
 	p := NewProjections(ProjectionsConfig{Catalog: w.catalog, Store: w.store, Rows: w.store.Rows(), Logger: slog.New(slog.DiscardHandler)})
-	n := NewWakes(WakesConfig{
-		Catalog: w.catalog, Store: w.store, Wakes: w.store.Wakes(), Projections: p,
-		Owns: func(int) bool { return true }, Send: w.send, Logger: slog.New(slog.DiscardHandler),
-	})
+	cfg.Catalog, cfg.Store, cfg.Projections, cfg.Logger = w.catalog, w.store, p, slog.New(slog.DiscardHandler)
+	if cfg.Wakes == nil {
+		cfg.Wakes = w.store.Wakes()
+	}
+	if cfg.Owns == nil {
+		cfg.Owns = func(int) bool { return true }
+	}
+	if cfg.Send == nil {
+		cfg.Send = w.send
+	}
+	n = NewWakes(cfg)
 	w.mu.Lock()
 	p.Begin(head)
 	w.projections = append(w.projections, p)
@@ -126,7 +140,7 @@ func (w *wakeWorld) node() (stop func()) {
 	}()
 	stop = func() { cancel(); <-ended }
 	w.Cleanup(stop)
-	return stop
+	return n, stop
 }
 
 func (w *wakeWorld) send(ctx context.Context, c command.Command) command.Outcome {

@@ -15,10 +15,6 @@ import (
 	"github.com/ganglion-es/ganglion/router/progress"
 )
 
-// takeAfter is how long a segment may stand still behind the log before a node that
-// does not own it works on it too.
-const takeAfter = 5 * time.Second
-
 // readSide has the parts of a node that keep rows and answer queries.
 type readSide struct {
 	projections *engine.Projections       // those with rows only if the node runs them
@@ -77,15 +73,14 @@ func queryNames(c *aggregate.Catalog) (names []string) {
 	return names
 }
 
-// takeSegmentsAfter is how long a segment must stand still behind the head before a
-// node works on it that does not own it.
+// takeSegmentsAfter is how long a segment of rows or wake-ups must stand still behind
+// the head before a node works on it that does not own it.
 const takeSegmentsAfter = 5 * time.Second
 
 func (n *node) makeProjections(announce func(progress.Segment, eventstore.Position)) {
 	var places *placement.Placement
 	cfg := engine.ProjectionsConfig{Catalog: n.cfg.Catalog, Store: n.store, Rows: n.store.Rows(), Logger: n.log}
 	if n.cfg.runsProjections() {
-		cfg.TakeAfter = takeAfter
 		n.readSide.publisher = progress.NewPublisher()
 		fingerprints := engine.Fingerprints(n.cfg.Catalog)
 		places = placement.New(placement.Config{Self: n.cfg.Name, View: n.cluster.View, Reachable: n.router.Reaches})
@@ -109,7 +104,7 @@ func (n *node) makeWakes(places *placement.Placement) {
 	fingerprint := engine.WakeFingerprint(n.cfg.Catalog)
 	n.readSide.wakes = engine.NewWakes(engine.WakesConfig{
 		Catalog: n.cfg.Catalog, Store: n.store, Wakes: n.store.Wakes(), Projections: n.readSide.projections,
-		Owns: func(segment int) bool { return places.Owns(engine.WakePlacement, fingerprint, segment) },
-		Send: n.router.SendSystem, Late: func(d time.Duration) { n.observer.Wakes.Observe(d.Seconds()) }, Logger: n.log,
+		Owns:      func(segment int) bool { return places.Owns(engine.WakePlacement, fingerprint, segment) },
+		TakeAfter: takeSegmentsAfter, Send: n.router.SendSystem, Late: func(d time.Duration) { n.observer.Wakes.Observe(d.Seconds()) }, Logger: n.log,
 	})
 }

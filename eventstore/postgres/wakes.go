@@ -165,6 +165,33 @@ func (w wakeStore) Count(ctx context.Context, segment int, types []string) (n wa
 	return n, err
 }
 
+// Standings implements wakes.Store.
+func (w wakeStore) Standings(ctx context.Context, fingerprint string, types []string) (list []wakes.Standing, err error) {
+	err = w.r.with(ctx, "read the segments of wake-ups", func(ctx context.Context, c *pgx.Conn) error {
+		found, err := c.Query(ctx, `select s.segment, s.pos, coalesce(w.agg_type, ''), coalesce(w.agg_id, ''), coalesce(w.version, 0), w.due,
+				coalesce(extract(epoch from clock_timestamp() - w.due), 0)::float8
+			from wake_segment s left join lateral (
+				select agg_type, agg_id, version, due from wake
+				where segment = s.segment and due <= statement_timestamp() and agg_type = any($2)
+					and not exists (select from processor_paused where name = $3) order by due limit 1
+			) w on true where s.fingerprint = $1 order by s.segment`, fingerprint, types, wakes.PauseName)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(found, func(row pgx.CollectableRow) (s wakes.Standing, err error) {
+			var due *time.Time
+			var late float64
+			if err = row.Scan(&s.Segment, &s.Position, &s.First.Stream.Type, &s.First.Stream.ID, &s.First.Version, &due, &late); due != nil {
+				s.First.Due = due.UTC()
+			}
+			s.Late = time.Duration(late * float64(time.Second))
+			return s, err
+		})
+		return err
+	})
+	return list, err
+}
+
 // List implements wakes.Store.
 func (w wakeStore) List(ctx context.Context, stream *eventstore.StreamID, limit int) (list []wakes.Row, paused bool, err error) {
 	typ, id := streamOrNull(stream)

@@ -195,6 +195,42 @@ func (w wakeStore) Count(ctx context.Context, segment int, types []string) (n wa
 	return n, err
 }
 
+// Standings implements wakes.Store.
+func (w wakeStore) Standings(ctx context.Context, fingerprint string, types []string) (list []wakes.Standing, err error) {
+	err = w.s.reading(ctx, "read the segments of wake-ups", func(ctx context.Context, tx *sql.Tx) error {
+		list = nil
+		now := stored.Micros(time.Now())
+		paused, err := w.paused(ctx, tx)
+		if err != nil {
+			return err
+		}
+		found, err := tx.QueryContext(ctx, `select segment, pos from wake_segment where fingerprint = ?1 order by segment`, fingerprint)
+		if err != nil {
+			return err
+		}
+		if err := scanEach(found, func(scan func(...any) error) error {
+			var s wakes.Standing
+			err := scan(&s.Segment, &s.Position)
+			list = append(list, s)
+			return err
+		}); err != nil || paused {
+			return err
+		}
+		for i := range list {
+			first, err := scanWakes(tx.QueryContext(ctx, `select agg_type, agg_id, version, due, refused from wake
+				where segment = ?1 and due <= ?3`+oneOf+` order by due limit 1`, list[i].Segment, typesOf(types), now.UnixMicro()))
+			if err != nil {
+				return err
+			}
+			if len(first) > 0 {
+				list[i].First, list[i].Late = first[0], now.Sub(first[0].Due)
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
 // List implements wakes.Store.
 func (w wakeStore) List(ctx context.Context, stream *eventstore.StreamID, limit int) (list []wakes.Row, paused bool, err error) {
 	err = w.s.reading(ctx, "list wake-ups", func(ctx context.Context, tx *sql.Tx) error {

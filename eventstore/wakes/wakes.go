@@ -119,6 +119,16 @@ type Counts struct {
 	Paused  bool
 }
 
+// A Standing is how far a segment has come, as programs see it that do not work on it.
+type Standing struct {
+	Segment  int
+	Position eventstore.Position
+	// First is a row that has been due the longest, by the database's clock, and Late
+	// for how long; both are zero if none is due, or if wake-ups are paused.
+	First Row
+	Late  time.Duration
+}
+
 // MaxCounted bounds the numbers of Counts.
 const MaxCounted = 1_000_000
 
@@ -144,6 +154,10 @@ type Store interface {
 	Change(ctx context.Context, list []Change) error
 	// Count counts the rows of a segment.
 	Count(ctx context.Context, segment int, types []string) (Counts, error)
+	// Standings returns how the segments of a fingerprint stand, sorted by their
+	// number, as far as a program has begun them. Only rows count whose type is one of
+	// types.
+	Standings(ctx context.Context, fingerprint string, types []string) ([]Standing, error)
 	// List returns rows of all segments, refused ones first, and then by
 	// their time; at most limit, and only those of a stream if it is not nil. paused
 	// reports whether wake-ups are paused.

@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) Log) {
 	for name, test := range map[string]func(*world){
 		"Write": testWrite, "Fence": testFence, "Versions": testVersions, "Due": testDue, "Change": testChange, "Refused": testRefused,
 		"Reset": testReset, "Segments": testSegments, "Rivals": testRivals, "Pause": testPause, "Fingerprints": testFingerprints,
+		"Standings": testStandings,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -336,5 +337,43 @@ func testFingerprints(w *world) {
 	}
 	if c := w.begin(); c.Position != 1 {
 		w.Errorf("the first one is at %d", c.Position)
+	}
+}
+
+func testStandings(w *world) {
+	standings := func(fingerprint string) []wakes.Standing {
+		w.Helper()
+		list, err := w.log.Wakes().Standings(w.Context(), fingerprint, []string{"other", types})
+		if err != nil {
+			w.Fatal(err)
+		}
+		return list
+	}
+	if list := standings("f"); len(list) > 0 {
+		w.Errorf("segments that no program has begun: %+v", list)
+	}
+	w.write(
+		wakes.Ask{Stream: stream("later"), Version: 1, At: time.Now().Add(time.Hour)},
+		wakes.Ask{Stream: eventstore.StreamID{Type: "foreign", ID: "x"}, Version: 1, At: past},
+	)
+	if _, err := w.log.Wakes().Begin(w.Context(), "f", 2); err != nil {
+		w.Fatal(err)
+	}
+	if list := standings("f"); len(list) != 2 || list[0] != (wakes.Standing{Position: 1}) || list[1] != (wakes.Standing{Segment: 2}) {
+		w.Errorf("nothing is due: %+v; want segment 0 at 1 and segment 2 at 0", list)
+	}
+	w.write(wakes.Ask{Stream: stream("b"), Version: 7, At: past.Add(time.Hour)}, wakes.Ask{Stream: stream("a"), Version: 3, At: past})
+	list := standings("f")
+	if len(list) != 2 || list[0].Position != 2 || list[0].First != (wakes.Row{Stream: stream("a"), Version: 3, Due: past}) || list[0].Late < time.Hour || list[1].First.Version != 0 {
+		w.Errorf("a is due: %+v", list)
+	}
+	if list := standings("newer"); len(list) > 0 {
+		w.Errorf("segments of another fingerprint: %+v", list)
+	}
+	if err := w.log.Rows().Pause(w.Context(), wakes.PauseName, true); err != nil {
+		w.Fatal(err)
+	}
+	if list := standings("f"); len(list) != 2 || list[0] != (wakes.Standing{Position: 2}) {
+		w.Errorf("paused: %+v; want the position alone", list)
 	}
 }

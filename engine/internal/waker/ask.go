@@ -51,6 +51,7 @@ type asker struct {
 	read    time.Time   // when queue was read, by this machine's clock
 	now     time.Time   // the same by the database's clock
 	changes []wakes.Change
+	flushed time.Time
 	answers chan answer
 	sending sync.WaitGroup
 	faults  map[eventstore.StreamID]time.Duration // the last pause after a fault
@@ -248,16 +249,16 @@ func (a *asker) pause(r wakes.Row, d time.Duration) {
 	a.changes = append(a.changes, wakes.Change{Stream: r.Stream, Version: r.Version, At: r.Due, Pause: d})
 }
 
-// flushMany writes the changes if they are many.
+// flushMany writes the changes if they are many or old.
 func (a *asker) flushMany(ctx context.Context) error {
-	if len(a.changes) < dueRows {
+	if len(a.changes) < dueRows && time.Since(a.flushed) < lookEvery {
 		return nil
 	}
 	return a.flush(ctx)
 }
 
 func (a *asker) flush(ctx context.Context) error {
-	if len(a.changes) == 0 {
+	if a.flushed = time.Now(); len(a.changes) == 0 {
 		return nil
 	}
 	if err := a.s.waker.cfg.Wakes.Change(ctx, a.changes); err != nil {

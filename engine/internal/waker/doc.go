@@ -21,6 +21,13 @@
 //	internal                       again after 1, 2, 4, … s, at most 1 min
 //	anything else                  logged; again after 1 min
 //
+// # When an owner stands still
+//
+// The other nodes look at each segment once a second. One that has work, since its
+// checkpoint is behind the head or a row is due, and whose checkpoint and first due row
+// stay as they are for 5 s and a random time up to half as long, is taken: another node
+// works on it until it is fenced by the owner and no row is late.
+//
 // # Bounds
 //
 // A segment has at most 64 questions in flight, 8 while 16 or more appends of the node

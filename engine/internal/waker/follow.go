@@ -23,8 +23,9 @@ const (
 	gatherFor = 100 * time.Millisecond
 	soon      = time.Second
 	// moveEvery is how often a checkpoint moves although no commit of the segment asks
-	// for anything, and moveCommits after how many positions.
-	moveEvery     = 5 * time.Second
+	// for anything, and movePositions after how many positions. A checkpoint that stands
+	// still for longer behind the head may be taken by another node.
+	moveEvery     = 2 * time.Second
 	movePositions = 65_536
 )
 
@@ -136,10 +137,10 @@ func (s *segment) isDue(b *batch, atHead bool) bool {
 	switch {
 	case b.at == b.from:
 		return false
-	case len(b.asks) >= batchAsks, b.at-b.from >= movePositions:
+	case len(b.asks) >= batchAsks, b.at-b.from >= movePositions, time.Since(b.since) >= moveEvery:
 		return true
 	case len(b.asks) == 0:
-		return time.Since(b.since) >= moveEvery
+		return false
 	}
 	return atHead && (b.hurry || time.Since(b.since) >= gatherFor)
 }

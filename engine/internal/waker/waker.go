@@ -11,6 +11,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -31,7 +32,7 @@ const (
 	retryAfter = 500 * time.Millisecond
 )
 
-// Config configures a Waker. All fields but Appending and Late are required.
+// Config configures a Waker. All fields but TakeAfter, Appending and Late are required.
 type Config struct {
 	// Types are the types with wake-ups.
 	Types []*aggregate.Definition
@@ -40,6 +41,9 @@ type Config struct {
 	Tail  *processor.Tail
 	// Owns reports whether this node works on a segment. It is asked every 250 ms.
 	Owns func(segment int) bool
+	// TakeAfter is how long a segment of another node must stand still with work to do
+	// before this node works on it too. 0: it never does.
+	TakeAfter time.Duration
 	// Send carries a question to the owner of its stream.
 	Send command.SystemSender
 	// Appending returns the number of appends that wait for the database.
@@ -61,11 +65,14 @@ type Waker struct {
 	segments map[int]*segment
 	totals   totals
 	running  sync.WaitGroup
+
+	others others // for the goroutine of Run
 }
 
 // New returns a Waker. Call Run.
 func New(cfg Config) *Waker {
 	w := &Waker{cfg: cfg, fingerprint: Fingerprint(cfg.Types), types: map[string]*aggregate.Definition{}, segments: map[int]*segment{}}
+	w.others.since = map[int]*still{}
 	for _, d := range cfg.Types {
 		w.types[d.Name()] = d
 		w.names = append(w.names, d.Name())
@@ -126,21 +133,31 @@ func (w *Waker) Run(ctx context.Context) error {
 	}
 }
 
-// adjust starts the segments that this node owns, and stops the others.
+// adjust starts the segments that this node owns or takes, and stops the others.
 func (w *Waker) adjust(ctx context.Context) {
+	var owned [Segments]bool
+	for n := range owned {
+		owned[n] = w.cfg.Owns(n)
+	}
+	w.observe(ctx, owned)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for n := range Segments {
-		switch s, owned := w.segments[n], w.cfg.Owns(n); {
-		case s == nil && owned:
+	for n, own := range owned {
+		s := w.segments[n]
+		taken := !own && w.takes(n, s)
+		switch {
+		case s == nil && (own || taken):
 			s = &segment{waker: w, number: n, log: w.cfg.Logger.With("segment", n), signal: make(chan struct{}, 1)}
 			inner, stop := context.WithCancel(ctx)
 			s.stop = stop
 			w.segments[n] = s
 			w.running.Go(func() { s.run(inner) })
-		case s != nil && !owned:
+		case s != nil && !own && !taken:
 			s.stop()
 			delete(w.segments, n)
+		}
+		if s != nil {
+			s.taken = taken
 		}
 	}
 }
@@ -153,6 +170,8 @@ type segment struct {
 	log    *slog.Logger
 	signal chan struct{} // has an element if the asker must look again
 	watch  watch
+	taken  bool        // the segment is another node's; guarded by the waker
+	fenced atomic.Bool // another node has moved the checkpoint since this one began
 }
 
 // run follows the log, and asks once it has reached the head.
@@ -179,6 +198,9 @@ func (s *segment) repeat(ctx context.Context, doing string, do func() error) {
 		err := do()
 		if ctx.Err() != nil {
 			return
+		}
+		if errors.Is(err, wakes.ErrFenced) {
+			s.fenced.Store(true)
 		}
 		switch {
 		case errors.Is(err, wakes.ErrFenced), errors.Is(err, processor.ErrReset), errors.Is(err, eventstore.ErrWentBack), errors.Is(err, errEmptied): // the node logs it
