@@ -1,14 +1,9 @@
 package engine
 
 import (
-	"errors"
-	"fmt"
-
-	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/domain/process"
 	"github.com/ganglion-es/ganglion/engine/internal/outbox"
 	"github.com/ganglion-es/ganglion/engine/internal/processor"
-	"github.com/ganglion-es/ganglion/engine/sqlprojection"
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
@@ -58,19 +53,4 @@ func (p *Projections) Processes() []ProcessStats {
 		all[i] = ProcessStats{one.processor.Stats(), one.outbox.Stats()}
 	}
 	return all
-}
-
-// checkProcesses reports process managers that share the name of a projection: the
-// tables beside the log know both by their names.
-func checkProcesses(c *aggregate.Catalog) (err error) {
-	for _, d := range process.All(c) {
-		for _, kind := range []string{"projection", sqlprojection.Kind} {
-			for _, m := range c.Models(kind) {
-				if m.Name() == d.Name() {
-					err = errors.Join(err, fmt.Errorf("%s %q has the name of a %s: rename one of them", d.Kind(), d.Name(), kind))
-				}
-			}
-		}
-	}
-	return err
 }

@@ -145,10 +145,9 @@ func (p *Projections) Stats() []ProjectionStats {
 }
 
 // CheckProjections reports the projections of a catalog that a store of rows cannot
-// keep, and process managers with the name of a projection. A program calls it before
-// it starts.
+// keep. A program calls it before it starts.
 func CheckProjections(c *aggregate.Catalog, store rows.Store) error {
-	errs := []error{checkProcesses(c)}
+	var errs []error
 	for _, m := range c.Models(sqlprojection.Kind) {
 		if _, ok := store.(interface{ WritesSQL() }); !ok {
 			errs = append(errs, fmt.Errorf("projection %q writes with SQL, which needs PostgreSQL, and the log is in the embedded store: "+

@@ -2,7 +2,6 @@ package aggregate
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -15,7 +14,8 @@ type Model interface {
 	// Kind is what it is, such as "projection" or "memory projection".
 	Kind() string
 	// Name is its stored name. No other model has it whose kind ends with the same
-	// word.
+	// word. Process managers and schedules share the names of projections: the tables
+	// beside the log know all of them by their names.
 	Name() string
 	// Link looks up in the catalog what the model refers to, and returns
 	// everything that is wrong. It is called once, after all definitions.
@@ -29,9 +29,13 @@ type Model interface {
 // Add registers a model, or what is wrong with it. A model with problems is
 // left out.
 func (c *Catalog) Add(m Model, problems ...error) {
-	taken := func(other Model) bool { return lastWord(other) == lastWord(m) && other.Name() == m.Name() }
-	if slices.ContainsFunc(c.models, taken) {
-		problems = append(problems, errors.New("the name is already taken by another one"))
+	taken := func(other Model) bool { return nameSpace(other) == nameSpace(m) && other.Name() == m.Name() }
+	if i := slices.IndexFunc(c.models, taken); i >= 0 {
+		by := "another one"
+		if kind := c.models[i].Kind(); kind != m.Kind() {
+			by = "a " + kind
+		}
+		problems = append(problems, fmt.Errorf("the name is already taken by %s", by))
 	}
 	c.report(m, problems)
 	if len(problems) == 0 {
@@ -39,9 +43,14 @@ func (c *Catalog) Add(m Model, problems ...error) {
 	}
 }
 
-func lastWord(m Model) string {
+func nameSpace(m Model) string {
 	kind := m.Kind()
-	return kind[strings.LastIndexByte(kind, ' ')+1:]
+	switch word := kind[strings.LastIndexByte(kind, ' ')+1:]; word {
+	case "manager", "schedule":
+		return "projection"
+	default:
+		return word
+	}
 }
 
 func (c *Catalog) report(m Model, problems []error) {

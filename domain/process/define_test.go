@@ -7,6 +7,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/domain/process"
+	"github.com/ganglion-es/ganglion/domain/projection"
 )
 
 func TestErrReportsAllProblemsTogether(t *testing.T) {
@@ -76,6 +77,40 @@ func TestNameBelongsToOneTypeOfStreams(t *testing.T) {
 		define(c)
 		if err := c.Err(); err == nil || !strings.Contains(err.Error(), "the name is already taken by another type") {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// TestNamesAreSharedWithProjections defines a process manager and a schedule with the
+// names of projections, before and after them.
+func TestNamesAreSharedWithProjections(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		N int `json:"n"`
+	}
+	project := func(c *aggregate.Catalog, name string) {
+		projection.Define(c, projection.Table[row]{
+			Name: name, On: projection.Handlers[row]{projection.On(func(_ projection.At, _ lent, r *row) { r.N++ })},
+		})
+	}
+	for want, define := range map[string]func(*aggregate.Catalog){
+		`process manager "loans": the name is already taken by a projection`: func(c *aggregate.Catalog) {
+			project(c, "loans")
+			process.Define(c, loans())
+		},
+		`projection "loans": the name is already taken by a process manager`: func(c *aggregate.Catalog) {
+			process.Define(c, loans())
+			project(c, "loans")
+		},
+		`schedule "weekly": the name is already taken by a projection`: func(c *aggregate.Catalog) {
+			project(c, "weekly")
+			process.Define(c, weekly())
+		},
+	} {
+		c := library()
+		define(c)
+		if err := c.Err(); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %q", err, want)
 		}
 	}
 }
