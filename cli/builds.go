@@ -195,9 +195,13 @@ func (r processorsReport) writeOutboxes(out io.Writer) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "PROCESS MANAGER\tPENDING COMMANDS\tOLDEST\tHELD")
+	fmt.Fprintln(w, "PROCESS MANAGER\tPENDING COMMANDS\tOLDEST\tHELD\tREJECTED SINCE ITS FIRST RUN\tLAST REJECTED")
 	for _, o := range r.Outboxes {
-		fmt.Fprintf(w, "%s\t%d\t%s\t%d\n", o.Process, o.Commands, o.Oldest.Round(time.Second), len(o.Held))
+		last := "-"
+		if !o.LastRejected.IsZero() {
+			last = o.LastRejected.Format(time.RFC3339)
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%s\n", o.Process, o.Commands, o.Oldest.Round(time.Second), len(o.Held), o.Rejected, last)
 	}
 	if err := w.Flush(); err != nil {
 		return err

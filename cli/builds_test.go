@@ -24,6 +24,10 @@ func TestProcessorsTableShowsStatesOwnersAndBlockedRows(t *testing.T) {
 		},
 		Blocked: []node.BlockedRow{{Projection: "listings", Build: 1, Key: "42", Position: 7, Error: "panic: boom", Since: time.Unix(0, 0).UTC()}},
 	}
+	r.Outboxes = []node.OutboxState{
+		{Process: "outbid", Commands: 3, Oldest: 1500 * time.Millisecond, Held: []node.HeldCommand{{Target: "client/bob", Command: "notify", Position: 7, Attempts: 5, Error: "boom"}}, Rejected: 12, LastRejected: time.Unix(60, 0).UTC()},
+		{Process: "weekly"},
+	}
 	work := func(build int64, segment int, stopped string) operator.Segment {
 		return operator.Segment{Projection: "listings", Build: build, Segment: segment, Stopped: stopped}
 	}
@@ -42,6 +46,10 @@ func TestProcessorsTableShowsStatesOwnersAndBlockedRows(t *testing.T) {
 		"listings     2       fedcba98      other     1         n1      0          0     building, paused\n",
 		"listings     3       fedcba98      other     0         -       0          0     stopped: other log\n",
 		"listings, build 1: 42 waits at position 7 since 1970-01-01T00:00:00Z: panic: boom\n",
+		"PROCESS MANAGER   PENDING COMMANDS   OLDEST   HELD   REJECTED SINCE ITS FIRST RUN   LAST REJECTED\n" +
+			"outbid            3                  2s       1      12                             1970-01-01T00:01:00Z\n" +
+			"weekly            0                  0s       0      0                              -\n" +
+			"outbid: client/bob is held at position 7 by the command notify, after 5 attempts: boom\n",
 		"IN MEMORY   MEMBER   POSITION   STATE\n",
 		"levels      n1       9          active\nlevels      n2       4          building\nsums        n1       9          stopped: an event cannot be folded\n",
 		"n3 did not say what it works on",

@@ -20,6 +20,11 @@ type OutboxState struct {
 	Commands int           `json:"commands"` // whose outcome is not final
 	Oldest   time.Duration `json:"oldest_ns"`
 	Held     []HeldCommand `json:"held"` // at most 1,000
+	// Rejected counts the commands that aggregates have finally refused, on all nodes,
+	// since the process manager first ran on this log. LastRejected is when the last of
+	// them was, by the database's clock.
+	Rejected     uint64    `json:"rejected"`
+	LastRejected time.Time `json:"last_rejected,omitzero"`
 }
 
 // A HeldCommand is a command that has failed, and holds its target until an operator
@@ -41,6 +46,9 @@ func (o *Operations) Outboxes(ctx context.Context) ([]OutboxState, error) {
 			return nil, err
 		}
 		s := OutboxState{Process: d.Name(), Held: []HeldCommand{}}
+		if s.Rejected, s.LastRejected, err = o.cfg.Rows.Rejected(ctx, d.Name()); err != nil {
+			return nil, err
+		}
 		for _, of := range senders {
 			s.Commands += of.Commands
 			s.Oldest = max(s.Oldest, of.Age)

@@ -11,6 +11,7 @@ type (
 	SegmentState  = engine.SegmentState
 	BlockedRow    = engine.BlockedRow
 	OutboxState   = engine.OutboxState
+	HeldCommand   = engine.HeldCommand
 	Resumed       = engine.Resumed
 	RowDifference = engine.Difference
 	RowsVerified  = engine.Verified

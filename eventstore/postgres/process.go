@@ -96,15 +96,52 @@ func (r *rowStore) Senders(ctx context.Context, process string) (list []rows.Sen
 
 // Sent implements rows.Outboxes. It does not wait for the disk: a command that a
 // crash brings back is sent again under its key.
-func (r *rowStore) Sent(ctx context.Context, process string, ids []rows.CommandID) error {
-	positions, ks, ns := make([]int64, len(ids)), make([]int32, len(ids)), make([]int32, len(ids))
-	for i, id := range ids {
-		positions[i], ks[i], ns[i] = stored.Signed(id.Position), int32(id.K), int32(id.N)
+func (r *rowStore) Sent(ctx context.Context, process string, done []rows.Sent) error {
+	positions, ks, ns, rejected := make([]int64, len(done)), make([]int32, len(done)), make([]int32, len(done)), make([]bool, len(done))
+	for i, one := range done {
+		positions[i], ks[i], ns[i], rejected[i] = stored.Signed(one.Position), int32(one.K), int32(one.N), one.Rejected
 	}
 	return r.exec(ctx, "remove commands of "+process, `with done as (
-			delete from process_command o using unnest($2::bigint[], $3::int[], $4::int[]) as u (pos, k, n)
-			where o.name = $1 and o.pos = u.pos and o.k = u.k and o.n = u.n)
-		select set_config('synchronous_commit', 'off', true)`, process, positions, ks, ns)
+			delete from process_command o using unnest($2::bigint[], $3::int[], $4::int[], $5::boolean[]) as u (pos, k, n, rejected)
+			where o.name = $1 and o.pos = u.pos and o.k = u.k and o.n = u.n returning u.rejected
+		), counted as (
+			insert into process_rejected as r (name, commands, at)
+			select $1, count(*), clock_timestamp() from done where rejected having count(*) > 0
+			on conflict (name) do update set commands = r.commands + excluded.commands, at = excluded.at
+		)
+		select set_config('synchronous_commit', 'off', true)`, process, positions, ks, ns, rejected)
+}
+
+// Rejected implements rows.Outboxes.
+func (r *rowStore) Rejected(ctx context.Context, process string) (commands uint64, last time.Time, err error) {
+	err = r.with(ctx, "count the rejected commands of "+process, func(ctx context.Context, c *pgx.Conn) error {
+		var at *time.Time
+		err := c.QueryRow(ctx, `select coalesce(sum(commands), 0)::bigint, max(at) from process_rejected where name = $1`, process).Scan(&commands, &at)
+		if at != nil {
+			last = at.UTC()
+		}
+		return err
+	})
+	return commands, last, err
+}
+
+// Ahead implements rows.Outboxes.
+func (r *rowStore) Ahead(ctx context.Context, process string, build int64, limit int) (targets []string, held bool, err error) {
+	err = r.with(ctx, "read the outbox of "+process, func(ctx context.Context, c *pgx.Conn) error {
+		found, err := c.Query(ctx, rowsql.Ahead("$1", "$2", "$3", "bool_and"), process, build, limit)
+		if err != nil {
+			return err
+		}
+		targets, held = nil, true
+		var target string
+		var waits bool
+		_, err = pgx.ForEachRow(found, []any{&target, &waits}, func() error {
+			targets, held = append(targets, target), held && waits
+			return nil
+		})
+		return err
+	})
+	return targets, held, err
 }
 
 // Fail implements rows.Outboxes.

@@ -109,6 +109,12 @@ type Command struct {
 	At       time.Time // when it was written, by the database's clock
 }
 
+// A Sent is a command whose outcome is final.
+type Sent struct {
+	CommandID
+	Rejected bool // its target has refused it
+}
+
 // A Sender is what a part of an outbox waits for: one segment of one build.
 type Sender struct {
 	Build    int64
@@ -131,7 +137,14 @@ type Outboxes interface {
 	Senders(ctx context.Context, process string) ([]Sender, error)
 	// Sent removes commands whose outcome is final. Unknown ones are ignored. A crash
 	// of the database server may bring the newest ones back.
-	Sent(ctx context.Context, process string, ids []CommandID) error
+	Sent(ctx context.Context, process string, done []Sent) error
+	// Rejected returns how many commands of a process manager Sent has removed as
+	// rejected, and when it last did, by the database's clock; zero if none.
+	Rejected(ctx context.Context, process string) (commands uint64, last time.Time, err error)
+	// Ahead returns the targets of the commands that other builds than one have in the
+	// outbox, sorted, at most limit, and whether all of these commands wait for an
+	// operator behind a held one.
+	Ahead(ctx context.Context, process string, build int64, limit int) (targets []string, held bool, err error)
 	// Fail records an attempt that failed, and whether the target is held now.
 	Fail(ctx context.Context, process string, id CommandID, attempts int, held bool, reason string) error
 	// Held returns the commands of a process manager that hold their target, at most

@@ -125,10 +125,10 @@ func testOutbox(t *testing.T, s rows.Store) {
 		}
 	}
 	equal(t, "how many commands are pending", len(got), 20)
-	if err := s.Sent(t.Context(), "out-bid", []rows.CommandID{{Position: 1}, {Position: 1, N: 1}, {Position: 99}}); err != nil {
+	if err := s.Sent(t.Context(), "out-bid", sent(false, rows.CommandID{Position: 1}, rows.CommandID{Position: 1, N: 1}, rows.CommandID{Position: 99})); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Sent(t.Context(), "other", []rows.CommandID{{Position: 2}}); err != nil {
+	if err := s.Sent(t.Context(), "other", sent(false, rows.CommandID{Position: 2})); err != nil {
 		t.Fatal(err)
 	}
 	senders, err := s.Senders(t.Context(), "out-bid")
@@ -147,6 +147,83 @@ func testOutbox(t *testing.T, s rows.Store) {
 	}
 	if list, err := s.Pending(t.Context(), "out-bid", table.Build().ID, 0, rows.CommandID{}, 1); !errors.Is(err, rows.ErrPaused) || len(list) != 1 {
 		t.Errorf("pending commands of a paused process manager: got %v, %v, want one and ErrPaused", list, err)
+	}
+}
+
+func sent(rejected bool, ids ...rows.CommandID) (list []rows.Sent) {
+	for _, id := range ids {
+		list = append(list, rows.Sent{CommandID: id, Rejected: rejected})
+	}
+	return list
+}
+
+func testRejected(t *testing.T, s rows.Store) {
+	table := opened(t, s, processSpec("one", 1))
+	var list []rows.Command
+	for p := eventstore.Position(1); p <= 6; p++ {
+		list = append(list, command(p, 0, 0, "client/bob"))
+	}
+	advance(t, table, 0, 6, rows.Batch{Commands: list})
+	counts := func(process string, want uint64) {
+		t.Helper()
+		got, last, err := s.Rejected(t.Context(), process)
+		if err != nil || got != want || last.IsZero() != (want == 0) || time.Since(last) > time.Hour && want > 0 {
+			t.Errorf("%s has %d rejected commands, the last at %v, %v; want %d", process, got, last, err, want)
+		}
+	}
+	remove := func(process string, list ...rows.Sent) {
+		t.Helper()
+		if err := s.Sent(t.Context(), process, list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	counts("out-bid", 0)
+	remove("out-bid", sent(false, rows.CommandID{Position: 1})...)
+	counts("out-bid", 0)
+	remove("out-bid", slices.Concat(sent(true, rows.CommandID{Position: 2}, rows.CommandID{Position: 3}), sent(false, rows.CommandID{Position: 4}))...)
+	counts("out-bid", 2)
+	remove("out-bid", sent(true, rows.CommandID{Position: 2}, rows.CommandID{Position: 5})...) // another sender has removed the first
+	counts("out-bid", 3)
+	remove("other", sent(true, rows.CommandID{Position: 6})...)
+	counts("other", 0)
+	equal(t, "the outbox", pending(t, s, table, 0), []string{"6.0:0 client/bob"})
+}
+
+func testAhead(t *testing.T, s rows.Store) {
+	old, next := opened(t, s, processSpec("one", 2)), opened(t, s, processSpec("two", 1))
+	ahead := func(limit int, want ...string) {
+		t.Helper()
+		targets, held, err := s.Ahead(t.Context(), "out-bid", next.Build().ID, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "what is ahead", append(targets, fmt.Sprint(held)), want)
+	}
+	ahead(9, "true")
+	advance(t, old, 0, 10, rows.Batch{Commands: []rows.Command{
+		command(1, 0, 0, "client/bob"), command(2, 0, 0, "client/bob"), command(3, 0, 0, "client/eve"),
+	}})
+	advance(t, old, 1, 10, rows.Batch{Commands: []rows.Command{command(4, 0, 0, "client/bob")}})
+	ahead(9, "client/bob", "client/eve", "false")
+	hold := func(p eventstore.Position) {
+		t.Helper()
+		if err := s.Fail(t.Context(), "out-bid", rows.CommandID{Position: p}, 5, true, "boom"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold(1)
+	ahead(9, "client/bob", "client/eve", "false")
+	hold(3)
+	ahead(9, "client/bob", "client/eve", "false") // another segment's command to bob is sent
+	ahead(1, "client/bob", "false")
+	hold(4)
+	ahead(9, "client/bob", "client/eve", "true")
+	if err := s.Sent(t.Context(), "out-bid", sent(false, rows.CommandID{Position: 1})); err != nil {
+		t.Fatal(err)
+	}
+	ahead(9, "client/bob", "client/eve", "false") // the second is not held
+	if targets, held, err := s.Ahead(t.Context(), "other", next.Build().ID, 9); err != nil || len(targets) > 0 || !held {
+		t.Errorf("another process manager has %v, %v, %v", targets, held, err)
 	}
 }
 

@@ -48,6 +48,8 @@ func Run(t *testing.T, newStore func(t *testing.T) rows.Store) {
 		{"a batch writes its commands with rows and checkpoint", testCommands},
 		{"an outbox is read in order until outcomes are final", testOutbox},
 		{"a held command waits until an operator decides", testHeld},
+		{"rejected commands are counted once", testRejected},
+		{"commands of other builds are ahead of those of a build", testAhead},
 		{"the first build alone begins to send", testOrigin},
 		{"process managers of a copy begin paused", testCopy},
 		{"a handover ends one term and begins another", testHandover},

@@ -75,16 +75,58 @@ func (r rowStore) Senders(ctx context.Context, process string) (list []rows.Send
 }
 
 // Sent implements rows.Outboxes.
-func (r rowStore) Sent(ctx context.Context, process string, ids []rows.CommandID) error {
+func (r rowStore) Sent(ctx context.Context, process string, done []rows.Sent) error {
 	return r.s.change(ctx, "remove commands of "+process, func(ctx context.Context) error {
-		for _, id := range ids {
-			if _, err := r.s.db.conn.ExecContext(ctx, `delete from process_command where name = ?1 and pos = ?2 and k = ?3 and n = ?4`,
-				process, stored.Signed(id.Position), id.K, id.N); err != nil {
+		rejected := int64(0)
+		for _, one := range done {
+			deleted, err := r.s.db.conn.ExecContext(ctx, `delete from process_command where name = ?1 and pos = ?2 and k = ?3 and n = ?4`,
+				process, stored.Signed(one.Position), one.K, one.N)
+			if err != nil {
 				return err
 			}
+			n, err := deleted.RowsAffected()
+			if err != nil {
+				return err
+			}
+			if one.Rejected {
+				rejected += n
+			}
 		}
-		return nil
+		if rejected == 0 {
+			return nil
+		}
+		_, err := r.s.db.conn.ExecContext(ctx, `insert into process_rejected (name, commands, at) values (?1, ?2, ?3)
+			on conflict (name) do update set commands = commands + excluded.commands, at = excluded.at`, process, rejected, time.Now().UnixMicro())
+		return err
 	})
+}
+
+// Rejected implements rows.Outboxes.
+func (r rowStore) Rejected(ctx context.Context, process string) (commands uint64, last time.Time, err error) {
+	err = r.s.reading(ctx, "count the rejected commands of "+process, func(ctx context.Context, tx *sql.Tx) error {
+		var at sql.NullInt64
+		err := tx.QueryRowContext(ctx, `select coalesce(sum(commands), 0), max(at) from process_rejected where name = ?1`, process).Scan(&commands, &at)
+		if at.Valid {
+			last = time.UnixMicro(at.Int64).UTC()
+		}
+		return err
+	})
+	return commands, last, err
+}
+
+// Ahead implements rows.Outboxes.
+func (r rowStore) Ahead(ctx context.Context, process string, build int64, limit int) (targets []string, held bool, err error) {
+	err = r.s.reading(ctx, "read the outbox of "+process, func(ctx context.Context, tx *sql.Tx) error {
+		targets, held = nil, true
+		return each(ctx, tx, rowsql.Statement{SQL: rowsql.Ahead("?1", "?2", "?3", "min"), Args: []any{process, build, limit}}, func(scan func(...any) error) error {
+			var target string
+			var waits bool
+			err := scan(&target, &waits)
+			targets, held = append(targets, target), held && waits
+			return err
+		})
+	})
+	return targets, held, err
 }
 
 // Fail implements rows.Outboxes.

@@ -31,9 +31,10 @@ var failurePauses = [mostFailures]time.Duration{time.Second, 4 * time.Second, 15
 type verdict int
 
 const (
-	stopped verdict = iota // the segment has ended, and the command is still pending
-	final                  // its outcome is final
-	held                   // its target waits for an operator
+	stopped  verdict = iota // the segment has ended, and the command is still pending
+	final                   // its outcome is final
+	rejected                // the same, and its target has refused it
+	held                    // its target waits for an operator
 )
 
 // An outcome is what an attempt says about its command.
@@ -145,11 +146,11 @@ func (s *segment) fail(ctx context.Context, c rows.Command, attempts int, reason
 // refuse records the refusal of a command, if the process manager handles it.
 func (s *segment) refuse(ctx context.Context, c rows.Command, f *command.Failure, logID string) verdict {
 	if !s.cfg.Process.HandlesRejections() {
-		return final
+		return rejected
 	}
 	stream, err := streamOf(c.Target)
 	if err != nil {
-		return final
+		return rejected
 	}
 	r, err := s.cfg.Process.RecordRejected(c.Sequence, c.K, c.N, process.Rejection{
 		Position: uint64(c.Position), Type: stream.Type, ID: stream.ID, Command: c.Name, Code: string(f.Code), Reason: f.Reason, Message: f.Message,
@@ -161,7 +162,7 @@ func (s *segment) refuse(ctx context.Context, c rows.Command, f *command.Failure
 		return stopped
 	}
 	s.counts.recorded.Add(1)
-	return final
+	return rejected
 }
 
 // recordPause is the longest pause between attempts to record something.

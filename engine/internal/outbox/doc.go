@@ -21,8 +21,10 @@
 //
 // # Builds
 //
-// The build whose term is current sends once the outbox has no commands of other
-// builds. Those may be sent at any time, by any node: see [Outbox.Drain].
+// The build whose term is current sends once all commands of other builds in the outbox
+// wait for an operator. Those may be sent at any time, by any node: see [Outbox.Drain].
+// A target to which other builds have commands gets none of the build before theirs. If
+// they hold more than 1,000 targets, the build waits.
 //
 // # Bounds
 //

@@ -244,7 +244,7 @@ func TestAnotherLogEmptiesTheMemory(t *testing.T) {
 	w.write(w.table, "thing/a", "thing/b")
 	signal := w.run(w.table)
 	w.until("attempts", func() bool { return w.outbox.Stats().Retries > 1 })
-	if err := w.rows.Sent(t.Context(), "watcher", []rows.CommandID{{Position: 1}}); err != nil { // as a restore does
+	if err := w.rows.Sent(t.Context(), "watcher", []rows.Sent{{CommandID: rows.CommandID{Position: 1}}}); err != nil { // as a restore does
 		t.Fatal(err)
 	}
 	id.Store(new("two"))

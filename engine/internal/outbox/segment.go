@@ -48,7 +48,8 @@ type segment struct {
 	cursor  rows.CommandID // the last command that was read
 	more    bool           // there may be commands behind the cursor
 	rescan  bool           // read from the beginning: commands of a target were left out
-	done    []rows.CommandID
+	done    []rows.Sent
+	ahead   map[string]bool // targets to which other builds have held commands: theirs come first
 	seen    signalState
 	gated   bool // other builds may have commands in the outbox
 	failing bool
@@ -109,7 +110,7 @@ func (s *segment) reset() {
 		<-s.results
 	}
 	s.logID = s.cfg.LogID()
-	s.known, s.targets, s.loaded = map[rows.CommandID]bool{}, map[string]*target{}, 0
+	s.known, s.targets, s.loaded, s.ahead = map[rows.CommandID]bool{}, map[string]*target{}, 0, nil
 	s.cursor, s.more, s.rescan, s.done, s.gated = rows.CommandID{}, true, false, nil, true
 }
 
@@ -174,8 +175,8 @@ func (s *segment) work(ctx, flying context.Context) error {
 		if err := s.cfg.Rows.Sent(ctx, s.cfg.Process.Name(), s.done); err != nil {
 			return err
 		}
-		for _, id := range s.done {
-			delete(s.known, id)
+		for _, c := range s.done {
+			delete(s.known, c.CommandID)
 		}
 		s.done = s.done[:0]
 	}
@@ -197,23 +198,32 @@ func (s *segment) work(ctx, flying context.Context) error {
 
 func (t *target) isIdle() bool { return len(t.queue) == 0 && t.held == nil && !t.cut }
 
-// gate opens the segment once no other build has commands in the outbox.
+// mostAhead bounds the targets of other builds that wait for an operator while the
+// segment sends to other targets.
+const mostAhead = 1000
+
+// gate opens the segment once all that other builds have in the outbox waits for an
+// operator. The targets of these commands stay closed until they are gone.
 func (s *segment) gate(ctx context.Context) error {
 	began := time.Now()
 	if began.Before(s.gateAt) {
 		return nil
 	}
-	senders, err := s.cfg.Rows.Senders(ctx, s.cfg.Process.Name())
+	targets, held, err := s.cfg.Rows.Ahead(ctx, s.cfg.Process.Name(), s.at.build, mostAhead+1)
 	if err != nil {
 		return err
 	}
-	s.gateAt = time.Now().Add(restTimes * time.Since(began)) // it counts the whole outbox
-	for _, other := range senders {
-		if other.Build != s.at.build {
-			return nil
-		}
+	s.gateAt = time.Now().Add(restTimes * time.Since(began)) // it reads the other builds' commands
+	if s.gated && (!held || len(targets) > mostAhead) {
+		return nil
 	}
 	s.gated = false
+	ahead := map[string]bool{}
+	for _, target := range targets {
+		ahead[target] = true
+	}
+	s.rescan = s.rescan || len(ahead) < len(s.ahead) // targets only leave
+	s.ahead = ahead
 	return nil
 }
 
@@ -262,7 +272,7 @@ func (s *segment) add(c rows.Command) {
 		s.targets[c.Target] = t
 	}
 	switch {
-	case t.held != nil, t.cut:
+	case t.held != nil, t.cut, s.ahead[c.Target]:
 		t.cut = true
 	case c.Held && len(t.queue) == 0:
 		t.held, t.cut = &c, true
@@ -294,7 +304,9 @@ func (s *segment) finish(r result) {
 	s.loaded--
 	switch r.verdict {
 	case final:
-		s.done = append(s.done, c.CommandID)
+		s.done = append(s.done, rows.Sent{CommandID: c.CommandID})
+	case rejected:
+		s.done = append(s.done, rows.Sent{CommandID: c.CommandID, Rejected: true})
 	case held:
 		s.drop(t)
 		delete(s.known, c.CommandID)
@@ -318,6 +330,11 @@ func (s *segment) drop(t *target) {
 func (s *segment) check(ctx context.Context) error {
 	if s.isGated() {
 		return nil
+	}
+	if len(s.ahead) > 0 {
+		if err := s.gate(ctx); err != nil {
+			return err
+		}
 	}
 	if err := s.checkHeld(ctx); err != nil {
 		return err

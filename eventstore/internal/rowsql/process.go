@@ -134,3 +134,19 @@ func Micros(t time.Time) int64 {
 	}
 	return t.UnixMicro()
 }
+
+// Ahead returns the query of rows.Outboxes.Ahead, given the parameters for the process
+// manager, the build and the limit, and the dialect's aggregate of conditions. A row has
+// a target, and whether its commands wait. Targets with commands that do not wait come
+// first, so that the limit does not hide them. What precedes a held command of its
+// segment and target was sent.
+func Ahead(process, build, limit, and string) string {
+	return `select target, waits from (
+			select o.target, ` + and + `(h.pos is not null) as waits
+			from process_command o left join (
+				select build, segment, target, min(pos) as pos from process_command where name = ` + process + ` and held group by build, segment, target
+			) h on h.build = o.build and h.segment = o.segment and h.target = o.target and h.pos <= o.pos
+			where o.name = ` + process + ` and o.build <> ` + build + ` group by o.target
+			order by waits, o.target limit ` + limit + `
+		) t order by target`
+}
