@@ -179,3 +179,94 @@ func TestCopyOfALogSendsNothingUntilItIsResumed(t *testing.T) {
 		n.wantNotes("l", map[string][]eventstore.Position{"s": {p}})
 	})
 }
+
+// byTarget makes the target of an order its sequence.
+func byTarget(t *testing.T, broken *atomic.Bool) func(*process.Type[relayed]) {
+	t.Helper()
+	return func(p *process.Type[relayed]) {
+		p.On = process.Handlers[relayed]{process.OnKeys(
+			func(_ process.At, e orderPlaced) []string { return strings.Split(e.Target, " ") },
+			func(at process.At, e orderPlaced, s *relayed) process.Commands {
+				if e.Text == "poison" && broken.Load() {
+					panic("poison")
+				}
+				s.Orders++
+				return process.Commands{process.Send("ledger", "l", note{Text: e.Text, From: fmt.Sprint(at.ID, " ", at.Position)})}
+			},
+		)}
+	}
+}
+
+// TestRetryRefusesASequenceThatTheNewShapeDoesNotHave changes what a sequence is while
+// one is blocked.
+func TestRetryRefusesASequenceThatTheNewShapeDoesNotHave(t *testing.T) {
+	t.Parallel()
+	eachMarket(t, func(t *testing.T, m *market) {
+		var broken, never atomic.Bool
+		broken.Store(true)
+		old := m.start(relaying(t, faulty(t, &broken, nil)))
+		old.begun()
+		poison := old.place("s", "p", placeOrder{Target: "l", Text: "poison"})
+		old.blocked(1)
+		next := m.start(relaying(t, byTarget(t, &never)))
+		eventually(t, "a handover", next.sends)
+		next.blocked(1)
+		var err error
+		eventually(t, "an answer", func() bool {
+			err = next.operations().Retry(t.Context(), "relay", "", func(r Resumed) { t.Errorf("resumed %+v", r) })
+			return err == nil || !strings.Contains(err.Error(), "try again in a moment")
+		})
+		want := fmt.Sprintf("the event at %d concerns l instead: send the commands of its events from %d on by hand, then skip it", poison, poison)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Fatalf("the retry: %v, want %q", err, want)
+		}
+		if err := next.operations().Skip(t.Context(), "relay", "s", poison, func(Resumed) {}); err != nil {
+			t.Fatal(err)
+		}
+		next.blocked(0)
+		next.drained()
+		next.wantNotes("l", nil)
+	})
+}
+
+// TestHandedOverSequenceUsesNoKeyOfAnother has a new build in which a sequence has the
+// index that another one had in the old build, at the same event.
+func TestHandedOverSequenceUsesNoKeyOfAnother(t *testing.T) {
+	t.Parallel()
+	eachMarket(t, func(t *testing.T, m *market) {
+		var broken atomic.Bool
+		broken.Store(true)
+		// Its second order blocks a sequence.
+		pair := func(change func(keys []string) []string) func(*process.Type[relayed]) {
+			return func(p *process.Type[relayed]) {
+				p.On = process.Handlers[relayed]{process.OnKeys(
+					func(_ process.At, e orderPlaced) []string { return change(strings.Split(e.Target, " ")) },
+					func(at process.At, e orderPlaced, s *relayed) process.Commands {
+						if s.Orders > 0 && broken.Load() {
+							panic("poison")
+						}
+						s.Orders++
+						return process.Commands{process.Send("ledger", "l", note{Text: e.Text, From: fmt.Sprint(at.ID, " ", at.Position)})}
+					},
+				)}
+			}
+		}
+		old := m.start(relaying(t, pair(func(keys []string) []string { return keys })))
+		old.begun()
+		first := old.place("s", "first", placeOrder{Target: "b"})
+		eventually(t, "the note of b", func() bool { return len(old.notes("l")) == 1 }) // a may be of another segment
+		both := old.place("s", "both", placeOrder{Target: "a b"})                       // a has index 0, b has 1
+		old.blocked(1)
+		eventually(t, "the note of a", func() bool { return len(old.notes("l")) == 2 })
+		next := m.start(relaying(t, func(p *process.Type[relayed]) {
+			pair(func(keys []string) []string { return keys[len(keys)-1:] })(p) // b has index 0
+			p.Revision = 1
+		}))
+		eventually(t, "a handover", next.sends)
+		next.blocked(1)
+		broken.Store(false)
+		next.retry()
+		next.drained()
+		next.wantNotes("l", map[string][]eventstore.Position{"s": {first, both, both}})
+	})
+}

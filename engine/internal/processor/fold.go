@@ -103,6 +103,21 @@ func (f *fold) effects(c *eventstore.Commit, n int, name aggregate.EventName) (s
 	return steps, err
 }
 
+// keysOf returns the keys of the rows that the nth event of a commit concerns, of all
+// segments.
+func (f *fold) keysOf(c *eventstore.Commit, n int, name aggregate.EventName) (keys []string, err error) {
+	defer recovered(&err)
+	event, err := f.model.Decode(name, c.Events[n].Form, c.Events[n].Data)
+	if err != nil {
+		return nil, err
+	}
+	effects, err := f.model.effects(atOf(c, n), name, event)
+	for _, e := range effects {
+		keys = append(keys, e.key)
+	}
+	return keys, err
+}
+
 // passes reports whether an event of a row or a stream has no effect: it waits for
 // an operator, or an operator has excluded it.
 func (f *fold) passes(key string, p eventstore.Position) bool {

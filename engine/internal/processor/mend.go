@@ -39,7 +39,10 @@ var ErrNotBlocked = errors.New("the row is not blocked at this event")
 //
 // Events that have waited cause the commands of a process manager now, from depth 0
 // on. A row that another build has handed over is folded from the beginning of the
-// log, and its events cause commands from where it was handed over.
+// log, and its events cause commands from where it was handed over. The keys of these
+// commands name the build, since the other one may have used the index of the sequence
+// for another sequence. If the event at which the row waits concerns other rows in this
+// build, Retry refuses, and Skip sends nothing for the row.
 //
 // The rows are written at the checkpoint, which must not have moved in the
 // meantime. If it did, the events since then are folded too, and the segment is
@@ -277,6 +280,9 @@ func (w *mend) refold(found map[string]*mended) {
 func (w *mend) beginRow(ctx context.Context) error {
 	m := &mended{}
 	if w.target.HandedOver {
+		if err := w.checkConcerned(ctx); err != nil {
+			return err
+		}
 		w.refold(map[string]*mended{w.target.Key: m})
 		return nil
 	}
@@ -355,6 +361,9 @@ func (w *mend) step(m *mended, s step, late bool) {
 	}
 	at := eventstore.Position(s.at.Position)
 	s.depth = 0
+	if w.target.HandedOver {
+		s.effect.k += handedOver(w.Table.Build().ID)
+	}
 	caused, err := w.applyOne(s, &m.kept, late && w.sends(s.effect.key, at))
 	if err != nil {
 		m.ended = true
