@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -229,11 +230,14 @@ func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
 	}
 	reading, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	var isServed atomic.Bool          // the gateway has served the subscription
 	subscribed := make(chan struct{}) // delays the first hello until it can carry the subscription
 	options := client.Options{
 		URLs: []string{base + "/v1/ws"},
 		OnError: func(e *client.Error) {
-			if e.Code == client.CodeUnauthenticated { // the command line has no other token
+			switch {
+			case e.Code == client.CodeUnauthenticated, // the command line has no other token
+				e.Code == client.CodeNotFound && !isServed.Load(): // later, an older gateway may not know the type
 				stop(e)
 				return
 			}
@@ -270,6 +274,9 @@ func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
 			return fmt.Errorf("%s: %s", failure.Code, failure.Message)
 		case err != nil:
 			return err
+		}
+		isServed.Store(true)
+		switch {
 		case item.Kind == client.KindLive && !c.Follow:
 			return nil
 		case item.Kind == client.KindEvent:

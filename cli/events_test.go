@@ -115,6 +115,28 @@ func TestFollowerGivesUpWhenTokenIsRejected(t *testing.T) {
 	}
 }
 
+func TestUnknownCategoryIsAnErrorUnlessItWasServed(t *testing.T) {
+	t.Parallel()
+	const unknown = `{"op":"welcome","id":"HELLO","log":"L1"}` + "\n" + `{"op":"error","id":"SUB","code":"not_found","message":"there is no type counter","retry":"no"}`
+	url, hellos := scripted(t, 1001, unknown)
+	if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "not_found: there is no type counter") {
+		t.Errorf("ends with %v", err)
+	}
+	if len(hellos) != 1 {
+		t.Errorf("it sent %d hellos", len(hellos))
+	}
+	url, hellos = scripted(t, 1001,
+		`{"op":"welcome","id":"HELLO","log":"L1"}`+"\n"+`{"op":"subscribed","id":"SUB","cursor":"7"}`+"\n"+`{"op":"live","sub":"SUB","cursor":"7"}`,
+		unknown, // from an older gateway, during an upgrade
+		`{"op":"welcome","id":"HELLO","log":"L1"}`+"\n"+`{"op":"unsubscribed","sub":"SUB","code":"forbidden","message":"enough"}`)
+	if err := follow(t, url); err == nil || !strings.Contains(err.Error(), "enough") {
+		t.Errorf("a follower that was served ends with %v", err)
+	}
+	if len(hellos) != 3 {
+		t.Errorf("it sent %d hellos", len(hellos))
+	}
+}
+
 func TestFollowerReconnectsAfterTemporaryClose(t *testing.T) {
 	t.Parallel()
 	url, hellos := scripted(t, 4200,

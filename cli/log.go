@@ -132,7 +132,7 @@ func (c acceptLossCmd) run(ctx context.Context, in io.Reader, log *slog.Logger) 
 	old := store.LogID()
 	fmt.Fprint(os.Stderr, lossNotice(old, head, newest))
 	if !c.Yes {
-		if err := confirm(in, os.Stderr); err != nil {
+		if err := confirm(in, os.Stderr, "Accept the loss?"); err != nil {
 			return err
 		}
 	}
@@ -173,13 +173,13 @@ Accept a loss only after a restore, or the promotion of a standby, that lost eve
 `, log, ends, head, log)
 }
 
-// confirm asks for the word yes and returns an error for any other answer. It asks
-// only on a terminal: a script must use --yes.
-func confirm(in io.Reader, out io.Writer) error {
+// confirm asks a question for the word yes and returns an error for any other answer. It
+// asks only on a terminal: a script must use --yes.
+func confirm(in io.Reader, out io.Writer, question string) error {
 	if file, ok := in.(*os.File); ok && !term.IsTerminal(int(file.Fd())) {
-		return usagef("nothing was changed: standard input is not a terminal, so the loss cannot be confirmed; use --yes to accept it")
+		return usagef("nothing was changed: standard input is not a terminal, so the command cannot ask for confirmation; use --yes to confirm")
 	}
-	fmt.Fprint(out, "Accept the loss? Type yes: ")
+	fmt.Fprint(out, question+" Type yes: ")
 	answer, err := bufio.NewReader(in).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err

@@ -3,11 +3,11 @@ package cli
 import (
 	"context"
 	"log/slog"
-	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/node"
 )
 
@@ -58,12 +58,12 @@ func (f storeFlags) openWith(ctx context.Context, cfg node.StoreConfig) (_ node.
 	return node.OpenStore(ctx, cfg)
 }
 
-// exists rejects a folder that does not exist: opening it would create an empty log.
+// exists rejects a folder without a log: opening it would create an empty one.
 func (f storeFlags) exists() error {
 	if strings.Contains(f.Store, "://") {
 		return nil
 	}
-	if _, err := os.Stat(f.Store); err != nil {
+	if err := sqlite.Exists(f.Store); err != nil {
 		return usagef("no log exists at %s: write a postgres:// URL or the folder of an embedded log", f.Store)
 	}
 	return nil

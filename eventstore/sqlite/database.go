@@ -83,6 +83,14 @@ func resolve(dir string) (string, error) {
 	return dir, nil
 }
 
+// Exists returns an error if a directory has no log.
+func Exists(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
+		return fmt.Errorf("sqlite: no log exists in %s: %w", dir, err)
+	}
+	return nil
+}
+
 // openReadOnly opens a directory for one Store that only reads. It needs no lock:
 // in WAL mode, readers neither block the writer nor see part of a transaction,
 // and a connection that cannot write leaves checkpoints to the writer.
@@ -91,8 +99,8 @@ func openReadOnly(ctx context.Context, dir string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(dir, file)); err != nil {
-		return nil, fmt.Errorf("sqlite: no log exists in %s: %w", dir, err)
+	if err := Exists(dir); err != nil {
+		return nil, err
 	}
 	d := &database{dir: dir, readOnly: true}
 	if err := d.openToRead(ctx); err != nil {
