@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -105,50 +104,18 @@ func groupState(s node.GroupSegment) string {
 }
 
 func groupCommand(p *program) *cobra.Command {
-	cmd := &cobra.Command{Use: "group COMMAND", Short: "Reset, resize, pause or repair a consumer group"}
+	cmd := &cobra.Command{Use: "group COMMAND", Short: "Reset, resize, pause, repair or drop a consumer group"}
 	cmd.AddCommand(
 		groupResetCommand(p), groupResizeCommand(p),
 		groupPauseCommand(p, "pause", "Stop the deliveries of a consumer group", "Members keep their segments and can acknowledge what they have.", true),
 		groupPauseCommand(p, "resume", "Let the deliveries of a consumer group continue", "The group continues where it stopped.", false),
-		groupRetryCommand(p), groupSkipCommand(p),
+		groupRetryCommand(p), groupSkipCommand(p), groupDropCommand(p),
 	)
 	return cmd
 }
 
-// groupCmd has what the commands on one group share.
-type groupCmd struct {
-	storeFlags
-	p    *program
-	name string
-}
-
-func (c *groupCmd) command(use, short, long, example string, own *pflag.FlagSet, run func(context.Context, *node.GroupOperations) error) *cobra.Command {
-	cmd := &cobra.Command{Use: use + " NAME", Short: short, Long: short + ".\n" + long, Example: example}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c.name = args[0]
-		return c.run(cmd.Context(), c.p.logger(), run)
-	}
-	f := cmd.Flags()
-	c.storeFlags.addTo(f)
-	fromEnvironment(f)
-	if own != nil {
-		f.AddFlagSet(own)
-	}
-	return cmd
-}
-
-// run opens the log to write it.
-func (c *groupCmd) run(ctx context.Context, log *slog.Logger, do func(context.Context, *node.GroupOperations) error) error {
-	store, err := c.openExisting(ctx, log)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	return do(ctx, node.OperateGroups(store))
-}
-
 func groupResetCommand(p *program) *cobra.Command {
-	c := &groupCmd{p: p}
+	c := onGroups(p)
 	var to string
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	own.StringVar(&to, "to", "", "`PLACE` after which the group begins: a position, start, head, or keep for where each segment is")
@@ -197,7 +164,7 @@ func groupPlace(ctx context.Context, o *node.GroupOperations, to string) (*event
 }
 
 func groupResizeCommand(p *program) *cobra.Command {
-	c := &groupCmd{p: p}
+	c := onGroups(p)
 	var segments int
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	own.IntVar(&segments, "segments", 0, "`NUMBER` of segments, 1 to 256")
@@ -216,7 +183,7 @@ func groupResizeCommand(p *program) *cobra.Command {
 }
 
 func groupPauseCommand(p *program, use, short, long string, paused bool) *cobra.Command {
-	c := &groupCmd{p: p}
+	c := onGroups(p)
 	return c.command(use, short, long, "  ganglion group "+use+" mailer --store postgres://ganglion@db/ganglion", nil,
 		func(ctx context.Context, o *node.GroupOperations) error {
 			if err := o.Pause(ctx, c.name, paused); err != nil {
@@ -228,7 +195,7 @@ func groupPauseCommand(p *program, use, short, long string, paused bool) *cobra.
 }
 
 func groupRetryCommand(p *program) *cobra.Command {
-	c := &groupCmd{p: p}
+	c := onGroups(p)
 	var sequence string
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	own.StringVar(&sequence, "sequence", "", "`STREAM` that is retried, such as auction/42 (default all that are parked)")
@@ -239,14 +206,14 @@ func groupRetryCommand(p *program) *cobra.Command {
   ganglion group retry mailer --sequence auction/42 --store postgres://ganglion@db/ganglion`, own,
 		func(ctx context.Context, o *node.GroupOperations) error {
 			if sequence != "" {
-				return c.retry(ctx, o, sequence)
+				return retrySequence(ctx, o, c.name, sequence)
 			}
 			parked, err := o.Parked(ctx, c.name)
 			if err != nil {
 				return err
 			}
 			for _, one := range parked {
-				if err := c.retry(ctx, o, one.Sequence); err != nil {
+				if err := retrySequence(ctx, o, c.name, one.Sequence); err != nil {
 					return err
 				}
 			}
@@ -257,16 +224,16 @@ func groupRetryCommand(p *program) *cobra.Command {
 		})
 }
 
-func (c *groupCmd) retry(ctx context.Context, o *node.GroupOperations, sequence string) error {
-	if err := o.Retry(ctx, c.name, sequence); err != nil {
+func retrySequence(ctx context.Context, o *node.GroupOperations, name, sequence string) error {
+	if err := o.Retry(ctx, name, sequence); err != nil {
 		return err
 	}
-	fmt.Printf("%s: %s is retried\n", c.name, sequence)
+	fmt.Printf("%s: %s is retried\n", name, sequence)
 	return nil
 }
 
 func groupSkipCommand(p *program) *cobra.Command {
-	c := &groupCmd{p: p}
+	c := onGroups(p)
 	var sequence string
 	var position uint64
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -283,4 +250,36 @@ func groupSkipCommand(p *program) *cobra.Command {
 			fmt.Printf("%s: %s continues after position %d\n", c.name, sequence, position)
 			return nil
 		})
+}
+
+func groupDropCommand(p *program) *cobra.Command {
+	c := onGroups(p)
+	var yes, left bool
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	own.BoolVar(&yes, "yes", false, "drop the group without confirmation")
+	own.BoolVar(&left, "members-left", false, "drop the group although members hold segments: the nodes that served them ended with them")
+	var cmd *cobra.Command
+	cmd = c.command("drop", "Remove a consumer group that no program has any more",
+		"Its positions and parked sequences are lost: a group of this name that is declared later begins at the head of the log.\n"+
+			"First take the group out of the catalog, and deploy that program to all nodes. The command refuses while the catalog of this\n"+
+			"program has the group, and while members hold segments of it. It describes its effects and asks for confirmation.",
+		"  ganglion group drop mailer --store postgres://ganglion@db/ganglion", own,
+		func(ctx context.Context, o *node.GroupOperations) error {
+			notice, err := o.DropNotice(ctx, p.catalog, c.name, left)
+			if err != nil {
+				return err
+			}
+			fmt.Fprint(os.Stderr, notice)
+			if !yes {
+				if err := confirm(cmd.InOrStdin(), os.Stderr, "Drop the group?"); err != nil {
+					return err
+				}
+			}
+			if err := o.Drop(ctx, p.catalog, c.name, left); err != nil {
+				return err
+			}
+			fmt.Printf("%s: dropped\n", c.name)
+			return nil
+		})
+	return cmd
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"slices"
 
@@ -28,44 +27,8 @@ func processorCommand(p *program) *cobra.Command {
 	return cmd
 }
 
-// processorCmd has what the commands on one projection share.
-type processorCmd struct {
-	storeFlags
-	p    *program
-	name string
-}
-
-func (c *processorCmd) command(use, short, long, example string, own *pflag.FlagSet, run func(context.Context, *node.Processors) error) *cobra.Command {
-	cmd := &cobra.Command{Use: use + " NAME", Short: short, Long: short + ".\n" + long, Example: example}
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c.name = args[0]
-		return c.run(cmd.Context(), c.p.logger(), run)
-	}
-	f := cmd.Flags()
-	c.storeFlags.addTo(f)
-	fromEnvironment(f)
-	if own != nil {
-		f.AddFlagSet(own)
-	}
-	return cmd
-}
-
-// run opens the log to write it.
-func (c *processorCmd) run(ctx context.Context, log *slog.Logger, do func(context.Context, *node.Processors) error) error {
-	store, err := c.openExisting(ctx, log)
-	if err != nil {
-		return err
-	}
-	defer store.Close()
-	o, err := node.OperateProcessors(store, c.p.catalog)
-	if err != nil {
-		return err
-	}
-	return do(ctx, o)
-}
-
 func pauseCommand(p *program, use, short, long string, paused bool) *cobra.Command {
-	c := &processorCmd{p: p}
+	c := onProcessors(p)
 	return c.command(use, short, long, "  ganglion processor "+use+" listings --store postgres://ganglion@db/ganglion", nil,
 		func(ctx context.Context, o *node.Processors) error {
 			if err := o.Pause(ctx, c.name, paused); err != nil {
@@ -77,7 +40,7 @@ func pauseCommand(p *program, use, short, long string, paused bool) *cobra.Comma
 }
 
 func rebuildCommand(p *program) *cobra.Command {
-	c := &processorCmd{p: p}
+	c := onProcessors(p)
 	return c.command("rebuild", "Fold a projection again, into a new build",
 		"Queries answer from the old build until the new one has caught up. Nodes of this program fold it; the command returns immediately.",
 		"  ganglion processor rebuild listings --store postgres://ganglion@db/ganglion", nil,
@@ -92,7 +55,7 @@ func rebuildCommand(p *program) *cobra.Command {
 }
 
 func retryCommand(p *program) *cobra.Command {
-	c := &processorCmd{p: p}
+	c := onProcessors(p)
 	var key string
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	own.StringVar(&key, "key", "", "`KEY` of the row that is resumed, as ganglion processors prints it (default all)")
@@ -108,7 +71,7 @@ func retryCommand(p *program) *cobra.Command {
 }
 
 func skipCommand(p *program) *cobra.Command {
-	c := &processorCmd{p: p}
+	c := onProcessors(p)
 	var key string
 	var position uint64
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)

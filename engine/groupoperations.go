@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ganglion-es/ganglion/domain/aggregate"
 	domaingroup "github.com/ganglion-es/ganglion/domain/group"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/groups"
@@ -152,11 +153,72 @@ func (o *GroupOperations) Skip(ctx context.Context, name, sequence string, p eve
 	return o.explain(ctx, name, o.store.Skip(ctx, name, sequence, p))
 }
 
+// DropNotice describes what Drop of a group loses. The error is that of Drop.
+func (o *GroupOperations) DropNotice(ctx context.Context, c *aggregate.Catalog, name string, left bool) (string, error) {
+	if err := mayDrop(c, name); err != nil {
+		return "", err
+	}
+	segments, err := o.Segments(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	if len(segments) == 0 {
+		return "", o.unknown(ctx, name)
+	}
+	low, high := segments[0].Position, segments[0].Position
+	for _, s := range segments {
+		if s.Member != "" && !left {
+			return "", o.explain(ctx, name, groups.ErrHeld)
+		}
+		low, high = min(low, s.Position), max(high, s.Position)
+	}
+	return fmt.Sprintf("The group %q has acknowledged all events up to position %d, some up to %d, and %d sequences are parked. The effects are:\n"+
+		"- All of this is lost, and cannot be brought back.\n"+
+		"- A group of this name that is declared later begins at the head of the log.\n", name, low, high, segments[0].Parked), nil
+}
+
+// Drop removes a group that the catalog of this program does not have any more. It
+// refuses while members hold segments, unless left says that they have left: the nodes
+// that served the members have ended, and none that coordinates the group runs.
+func (o *GroupOperations) Drop(ctx context.Context, c *aggregate.Catalog, name string, left bool) error {
+	if err := mayDrop(c, name); err != nil {
+		return err
+	}
+	return o.explain(ctx, name, o.store.Drop(ctx, name, left))
+}
+
+func mayDrop(c *aggregate.Catalog, name string) error {
+	if slices.ContainsFunc(c.Models(domaingroup.Kind), func(m aggregate.Model) bool { return m.Name() == name }) {
+		return fmt.Errorf("the catalog of this program has the group %q, so each node that starts would store it again: "+
+			"take it out of the catalog, deploy the program, and drop the group with that one", name)
+	}
+	return nil
+}
+
+// holders returns the members that hold segments of a group, at most 3, with their
+// gateways.
+func (o *GroupOperations) holders(ctx context.Context, name string) (list []string, err error) {
+	segments, err := o.Segments(ctx, name)
+	for _, s := range segments {
+		if one := s.Member + " at " + s.Gateway; s.Member != "" && len(list) < 3 && !slices.Contains(list, one) {
+			list = append(list, one)
+		}
+	}
+	return list, err
+}
+
 // explain says what an operator can do about an error.
 func (o *GroupOperations) explain(ctx context.Context, name string, err error) error {
 	switch {
 	case errors.Is(err, groups.ErrNoGroup):
 		return o.unknown(ctx, name)
+	case errors.Is(err, groups.ErrHeld):
+		holders, err := o.holders(ctx, name)
+		if err != nil {
+			return err
+		}
+		return fmt.Errorf("members hold segments of the group %q: %s. Stop them, and deploy the program without the group to all nodes; "+
+			"if the nodes that served them ended with them, use --members-left", name, strings.Join(holders, ", "))
 	case errors.Is(err, groups.ErrAhead):
 		head, headErr := o.log.Head(ctx)
 		if headErr != nil {

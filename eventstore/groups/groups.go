@@ -67,11 +67,13 @@ var (
 	// ErrOtherLog reports that the log has another commit where a segment stands, so its
 	// position cannot be kept. Nothing was written.
 	ErrOtherLog = errors.New("groups: the log has another commit at the position of a segment")
+	// ErrHeld reports a group of which members hold segments. Nothing was written.
+	ErrHeld = errors.New("groups: members hold segments of the group")
 )
 
 const (
-	// MaxParked bounds the parked sequences of a group. Segments that park at the same
-	// moment may exceed it by one each.
+	// MaxParked bounds the parked sequences of a group, however many segments park at
+	// the same moment.
 	MaxParked = 1000
 	// Careful is the number of failed takeovers at one position after which a segment's
 	// window is 1.
@@ -241,12 +243,13 @@ type Store interface {
 	// Skip is Retry from after the position at which the sequence is parked. The error
 	// is ErrNotParked if it is parked at another one, or under retry.
 	Skip(ctx context.Context, group, sequence string, p eventstore.Position) error
-	// Drop removes a group, and is not an error if there is none.
-	Drop(ctx context.Context, group string) error
+	// Drop removes a group with all that is known of it. The error is ErrHeld if a
+	// member holds a segment, unless left says that the members have left.
+	Drop(ctx context.Context, group string, left bool) error
 }
 
 // Errors are the errors of this package.
-var Errors = []error{ErrNoGroup, ErrFenced, ErrRevoked, ErrAhead, ErrParkedFull, ErrNotParked, ErrOtherLog}
+var Errors = []error{ErrNoGroup, ErrFenced, ErrRevoked, ErrAhead, ErrParkedFull, ErrNotParked, ErrOtherLog, ErrHeld}
 
 // Sort sorts the segments of a group: the numbered ones by number, then those of
 // sequences.

@@ -41,6 +41,7 @@ func Run(t *testing.T, newLog func(t *testing.T) Log) {
 		{"an event that fails each member is parked by the server", testServerPark},
 		{"a member parks a sequence under its epoch alone", testPark},
 		{"a full group parks nothing more", testParkedFull},
+		{"segments that park together do not exceed the bound", testParkedTogether},
 		{"a parked sequence is retried and rejoins", testRetry},
 		{"a retry that fails is parked where it failed", testRetryFails},
 		{"a skipped event is left out", testSkip},
@@ -323,9 +324,15 @@ func testDrop(w *world) {
 	w.append("a", 1)
 	g := w.group(1)
 	w.no(w.store.Park(w.Context(), "g", "0", g.Segments[0].Epoch, groups.Park{Sequence: "box/a", Position: 1}))
-	for range 2 {
-		w.no(w.store.Drop(w.Context(), "g"))
-	}
+	w.assign(groups.Change{Segment: "0", To: holder("a")})
+	w.is("a drop while a member holds a segment", w.store.Drop(w.Context(), "g", false), groups.ErrHeld)
+	w.equal("parked", len(w.parked()), 1)
+	w.assign(groups.Change{Segment: "0"})
+	w.no(w.store.Drop(w.Context(), "g", false))
+	w.is("a drop of no group", w.store.Drop(w.Context(), "g", false), groups.ErrNoGroup)
+	w.group(1)
+	w.assign(groups.Change{Segment: "0", To: holder("a")})
+	w.no(w.store.Drop(w.Context(), "g", true))
 	if list, err := w.store.Groups(w.Context()); err != nil || len(list) != 0 {
 		w.Errorf("groups: %v, %v", list, err)
 	}

@@ -1,7 +1,10 @@
 package groupstest
 
 import (
+	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/groups"
@@ -60,6 +63,54 @@ func testParkedFull(w *world) {
 	change.Failed = false
 	w.equal("tries once there is room", w.assign(change).Segments[0].Tries, groups.Careful)
 	w.equal("the number", w.read().Parked, groups.MaxParked)
+}
+
+func testParkedTogether(w *world) {
+	const segments, each = 8, groups.MaxParked/8 + 5
+	g := w.group(segments)
+	w.append("a", 9)
+	var parked atomic.Int64
+	var all sync.WaitGroup
+	for _, s := range g.Segments {
+		all.Go(func() {
+			for i := range each {
+				err := w.store.Park(w.Context(), "g", s.Name, s.Epoch, groups.Park{Sequence: fmt.Sprintf("box/%s-%d", s.Name, i), Position: 5})
+				switch {
+				case err == nil:
+					parked.Add(1)
+				case !errors.Is(err, groups.ErrParkedFull):
+					w.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	w.equal("the parks that succeeded", parked.Load(), int64(groups.MaxParked))
+	w.equal("the number", w.read().Parked, groups.MaxParked)
+	const room = 3
+	for _, p := range w.parked()[:room] {
+		w.no(w.store.Retry(w.Context(), "g", p.Sequence))
+		list := w.read().Segments
+		w.no(w.store.Rejoin(w.Context(), "g", groups.RetrySegment(p.Sequence), list[len(list)-1].Epoch))
+	}
+	var changes []groups.Change
+	for n := range segments {
+		changes = append(changes, groups.Change{
+			Segment: groups.SegmentName(n), To: holder("x"), Failed: true, Suspect: 2, Last: 2,
+			Park: &groups.Park{Sequence: fmt.Sprint("crate/", n), Position: 2},
+		})
+	}
+	for range groups.ParkAfter {
+		w.assign(changes...)
+	}
+	w.equal("the number after parks by the server", w.read().Parked, groups.MaxParked)
+	waiting := 0
+	for _, s := range w.read().Segments {
+		if s.Tries >= groups.ParkAfter && s.Suspect == 2 {
+			waiting++
+		}
+	}
+	w.equal("the segments whose event should be parked", waiting, segments-room)
 }
 
 func testRetry(w *world) {

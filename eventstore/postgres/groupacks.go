@@ -70,24 +70,23 @@ func (g groupStore) Ack(ctx context.Context, acks []groups.Ack) (errs []error, e
 func (g groupStore) Park(ctx context.Context, group, segment string, epoch uint64, p groups.Park) error {
 	return g.with(ctx, "park a sequence of the group "+group, func(ctx context.Context, c *pgx.Conn) error {
 		var held, room bool
-		err := c.QueryRow(ctx, `with held as (
-				select segment from consumer_segment where name = $1 and segment = $2 and epoch = $3 for update
-			), room as (
-				select 1 where (select count(*) from consumer_parked where name = $1) < $7
-					or exists (select from consumer_parked where name = $1 and sequence = $4)
+		err := c.QueryRow(ctx, `with g as (
+				select name from consumer where name = $1 for no key update -- before the segment, as assignSQL does
+			), held as (
+				select s.segment from g join consumer_segment s on s.name = g.name where s.segment = $2 and s.epoch = $3 for update of s
 			), put as (
-				insert into consumer_parked as p (name, sequence, pos, reason) select $1, $4, $5, $6 from held, room
+				insert into consumer_parked as p (name, sequence, pos, reason) select $1, $4, $5, $6 from held -- the trigger bounds them
 				on conflict (name, sequence) do update set
 					pos = case when $2 like '~%' then excluded.pos else least(p.pos, excluded.pos) end, reason = excluded.reason, at = excluded.at
 				returning 1
 			), ended as (
 				delete from consumer_segment s using put where s.name = $1 and s.segment = $2 and $2 like '~%'
 			), calmed as (
-				update consumer_segment s set suspect = 0, tries = case when tries >= $8 then $8 else 0 end
+				update consumer_segment s set suspect = 0, tries = case when tries >= $7 then $7 else 0 end
 				from put where s.name = $1 and s.segment = $2 and $2 not like '~%'
 			)
-			select exists (select from held), exists (select from room)`,
-			group, segment, int64(epoch), p.Sequence, stored.Signed(p.Position), p.Reason, groups.MaxParked, groups.Careful).Scan(&held, &room)
+			select exists (select from held), exists (select from put)`,
+			group, segment, int64(epoch), p.Sequence, stored.Signed(p.Position), p.Reason, groups.Careful).Scan(&held, &room)
 		switch {
 		case err != nil:
 			return err

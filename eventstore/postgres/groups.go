@@ -145,20 +145,20 @@ const assignSQL = `with fence as (
 		select c.*, fence.generation, s.tries, s.pos, c.failed and s.pos < c.suspect as counts
 		from fence cross join c join consumer_segment s on s.name = $1 and s.segment = c.segment
 		order by s.segment for update of s
-	), decided as (
-		select *, park <> '' and pos < park_pos and tries + counts::int >= $15
-			and ((select count(*) from consumer_parked p where p.name = $1) < $16 or segment like '~%') as parks
-		from locked
 	), parked as (
-		insert into consumer_parked as p (name, sequence, pos, reason) select $1, park, park_pos, reason from decided where parks
+		insert into consumer_parked as p (name, sequence, pos, reason) select $1, park, park_pos, reason from locked
+		where park <> '' and pos < park_pos and tries + counts::int >= $15
 		on conflict (name, sequence) do update set pos = excluded.pos, reason = excluded.reason, at = excluded.at
+		returning sequence -- without the ones for which the trigger has no room
+	), decided as (
+		select l.*, exists (select from parked p where p.sequence = l.park) as parks from locked l
 	), ended as (
 		delete from consumer_segment s using decided d where s.name = $1 and s.segment = d.segment and d.parks and s.segment like '~%'
 	), changed as (
 		update consumer_segment s set epoch = d.generation, client = d.client, member = d.member, session = d.session, gateway = d.gateway,
-			tries = case when d.parks then $17 else s.tries + d.counts::int end,
+			tries = case when d.parks then $16 else s.tries + d.counts::int end,
 			suspect = case when d.parks then 0 when d.counts then d.suspect else s.suspect end,
-			careful_until = case when d.counts and s.tries + 1 >= $17 then greatest(s.careful_until, d.last) else s.careful_until end
+			careful_until = case when d.counts and s.tries + 1 >= $16 then greatest(s.careful_until, d.last) else s.careful_until end
 		from decided d where s.name = $1 and s.segment = d.segment and not (d.parks and s.segment like '~%')
 	)
 	select count(*), exists (select from consumer where name = $1) from fence`
@@ -197,7 +197,7 @@ func (g groupStore) Assign(ctx context.Context, name string, generation uint64, 
 			texts(func(c groups.Change) string { return c.To.Member }), texts(func(c groups.Change) string { return c.To.Session }),
 			texts(func(c groups.Change) string { return c.To.Gateway }), failed,
 			positions(func(c groups.Change) eventstore.Position { return c.Suspect }), positions(func(c groups.Change) eventstore.Position { return c.Last }),
-			sequences, parkedAt, reasons, groups.ParkAfter, groups.MaxParked, groups.Careful).Scan(&moved, &exists)
+			sequences, parkedAt, reasons, groups.ParkAfter, groups.Careful).Scan(&moved, &exists)
 		switch {
 		case err != nil:
 			return err
@@ -222,6 +222,13 @@ func parkColumns(parks []groups.Park) (sequences []string, positions []int64, re
 }
 
 // Drop implements groups.Store.
-func (g groupStore) Drop(ctx context.Context, group string) error {
-	return g.r.exec(ctx, "drop the group "+group, `delete from consumer where name = $1`, group)
+func (g groupStore) Drop(ctx context.Context, group string, left bool) error {
+	return g.change(ctx, "drop the group", group, func(ctx context.Context, tx pgx.Tx) error {
+		done, err := tx.Exec(ctx, `delete from consumer where name = $1
+			and ($2 or not exists (select from consumer_segment where name = $1 and session <> ''))`, group, left)
+		if err == nil && done.RowsAffected() == 0 {
+			err = groups.ErrHeld
+		}
+		return err
+	})
 }

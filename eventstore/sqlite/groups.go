@@ -235,13 +235,18 @@ func (g groupStore) park(ctx context.Context, group, segment string, p groups.Pa
 }
 
 // Drop implements groups.Store.
-func (g groupStore) Drop(ctx context.Context, group string) error {
-	return g.s.change(ctx, "drop the group "+group, func(ctx context.Context) error {
+func (g groupStore) Drop(ctx context.Context, group string, left bool) error {
+	return g.change(ctx, "drop the group", group, func(ctx context.Context, _ int64) error {
+		var held bool
+		_, err := g.row(ctx, []any{&held}, `select exists (select 1 from consumer_segment where name = ?1 and session <> '')`, group)
+		if err == nil && held && !left {
+			err = groups.ErrHeld
+		}
 		for _, table := range []string{"consumer_parked", "consumer_segment", "consumer"} {
-			if _, err := g.exec(ctx, `delete from `+table+` where name = ?1`, group); err != nil {
-				return err
+			if err == nil {
+				_, err = g.exec(ctx, `delete from `+table+` where name = ?1`, group)
 			}
 		}
-		return nil
+		return err
 	})
 }
