@@ -167,6 +167,7 @@ func (n *node) gatewayMetrics(r registry) {
 	r.gauge("ganglion_sessions_anonymous", "Sessions that sent hello without a client id.", func() float64 { return float64(n.gateway.Stats().Anonymous) })
 	r.gauge("ganglion_sessions_full", "Sessions whose socket is full.", func() float64 { return float64(n.gateway.Stats().Full) })
 	r.gauge("ganglion_sessions_rejecting", "Sessions beyond a limit that are being closed.", func() float64 { return float64(n.gateway.Stats().Rejecting) })
+	r.gauge("ganglion_consumers", "Members of consumer groups on this gateway, of sessions, HTTP clients and the node itself.", func() float64 { return float64(n.gateway.Stats().Consumers) })
 	r.gauge("ganglion_outbound_bytes", "Bytes in send buffers.", func() float64 { return float64(n.gateway.Stats().Outbound) })
 	r.counter("ganglion_sessions_total", "Sessions admitted.", served(func(s gateway.Stats) uint64 { return s.Accepted }))
 	r.counter("ganglion_commands_total", "Commands of this gateway's clients.", served(func(s gateway.Stats) uint64 { return s.Commands }))
