@@ -24,7 +24,7 @@ if [ -z "${SHORT:-}" ]; then
 	go test -race -timeout 30m -count 1 -v -run 'NewProduct' ./test/browser
 	TARGETS=linux/amd64 scripts/release.sh --dry-run "$(mktemp -d)"
 	go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|OlderCopy|StoppedServer|Locked|Store' ./eventstore/...
-	go test -race -timeout 30m -count 1 -tags hostile -run HostileClients ./test/e2e
+	go test -race -timeout 30m -count 1 -tags hostile -run Hostile ./test/e2e
 	GUIDED=1 scripts/fuzz.sh 200000x
 else
 	GANGLION_FAULTS=long go test -race -timeout 30m -count 1 -run RollingUpgrade ./test/e2e
