@@ -14,7 +14,7 @@ build: ## Build bin/ganglion.
 check: ## Run the fast checks before a commit: vet, formatting, fast tests, and tests of changed packages.
 	@scripts/check.sh
 
-test: ## Run every test with the race detector, against a real PostgreSQL; PKG=./gateway RUN=Hello selects a package and tests.
+test: ## Run every test but test/repo (see lint) with the race detector, against a real PostgreSQL; PKG=./gateway RUN=Hello selects a package and tests.
 	@PKG='$(PKG)' RUN='$(RUN)' scripts/test.sh
 
 test-faults: ## Run the long fault tests; SHORT=1 runs the form for CI.

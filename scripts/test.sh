@@ -28,14 +28,16 @@ command -v nginx >/dev/null || missing+=(nginx-light)   # likewise
 command -v chromium-headless-shell >/dev/null || { ! command -v apt-get && command -v chromium; } >/dev/null ||
 	missing+=(chromium-headless-shell) # for test/browser; on systems without apt-get, "chromium" is enough
 [ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"
-# Packages are built together and tested one at a time. The fault tests wait for real
-# servers and processes with short deadlines, which a machine busy with other packages
-# would miss. The stores' tests wait more than they compute, so four of them run in
-# parallel.
+# Vet is off, since "make lint" runs all of it. It also runs test/repo, as does
+# "make check".
 mkdir -p .run
-alone="flock $PWD/.run/test.lock"
-go test -race -timeout 40m -parallel 4 -exec "$alone" ./eventstore/...
+race="go test -race -vet=off -timeout 40m"
+# These packages run after the others and one at a time: they give servers, processes and
+# browsers deadlines, which a machine busy with another package would miss. The tests of
+# the store wait more than they compute, so four of them run in parallel.
+alone='/(test/(browser|chaos|conversation|e2e)|eventstore/postgres)$'
 # shellcheck disable=SC2046
-go test -race -timeout 40m -exec "$alone" $(go list work | grep -v /eventstore)
-(cd bench && GOWORK=off go test -race ./report)
-[ "${FUZZTIME:-5000x}" = 0 ] || scripts/fuzz.sh "${FUZZTIME:-5000x}"
+$race -exec "$PWD/scripts/test-exec.sh" $(go list work | grep -vE "$alone|/test/repo$")
+(cd bench && GOWORK=off $race ./report)
+# shellcheck disable=SC2046
+$race -parallel 4 -exec "flock $PWD/.run/test.lock" $(go list work | grep -E "$alone")
