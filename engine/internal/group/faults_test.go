@@ -16,7 +16,7 @@ import (
 // Once everything is whole again, each segment has a member and they share them evenly.
 func TestNoSegmentIsSentToTwoMembers(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(8)
+	seeds := uint64(4)
 	if os.Getenv("GANGLION_FAULTS") == "long" {
 		seeds = 200
 	}
