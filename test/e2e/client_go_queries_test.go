@@ -26,6 +26,7 @@ type (
 // command, a query with the command's position shows it, and the live query shows
 // the same rows in the same order once it has reached the position.
 func TestClientGoQueriesFollowAuctionsThroughKills(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), hungAfter)
 	defer cancel()
 	c := startTrio(t, database(t))

@@ -33,10 +33,7 @@ var counters = ganglion.Type[counter, added]{Name: "counter"}
 // command is executed once, at the position of its reply, and commands of one
 // client to one aggregate keep their order.
 func TestClientGo(t *testing.T) {
-	d := 6 * time.Second
-	if long {
-		d = time.Minute
-	}
+	d := siegeTime()
 	s := besiege(t, d)
 	ctx, cancel := context.WithTimeout(t.Context(), d+hungAfter)
 	defer cancel()

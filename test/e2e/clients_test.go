@@ -49,7 +49,7 @@ func siegeTime() time.Duration {
 	if long {
 		return time.Minute
 	}
-	return 8 * time.Second
+	return 6 * time.Second
 }
 
 // run runs a test program of client/js, and returns its output.

@@ -41,11 +41,23 @@ func startCluster(t *testing.T, store string, roles []string, extra ...string) *
 	for _, r := range roles {
 		c.add(r)
 	}
-	for i := range c.members {
-		c.start(i)
+	c.startAll()
+	return c
+}
+
+// startAll starts the first node, then the others together, and waits until all agree.
+// The first is running before the others join it: if a node finds no other, it tries
+// again after 5 s.
+func (c *cluster) startAll() {
+	c.t.Helper()
+	c.start(0)
+	for i := 1; i < len(c.members); i++ {
+		c.spawn(i)
+	}
+	for i := 1; i < len(c.members); i++ {
+		c.awaitReady(i)
 	}
 	c.settled()
-	return c
 }
 
 // add adds a node without starting it, and returns its index.
@@ -55,8 +67,16 @@ func (c *cluster) add(roles string) int {
 	return len(c.members) - 1
 }
 
-// start starts node i. A restarted node keeps its addresses.
+// start starts node i and waits until it is ready. A restarted node keeps its
+// addresses.
 func (c *cluster) start(i int) {
+	c.t.Helper()
+	c.spawn(i)
+	c.awaitReady(i)
+}
+
+func (c *cluster) spawn(i int) {
+	c.t.Helper()
 	m := &c.members[i]
 	name := "n" + strconv.Itoa(i+1)
 	args := []string{
@@ -74,7 +94,13 @@ func (c *cluster) start(i int) {
 	for _, arg := range c.extra {
 		args = append(args, strings.ReplaceAll(arg, "{node}", name))
 	}
-	m.Node = harness.Start(c.t, cmp.Or(m.binary, binary), 1, args...)
+	m.Node = harness.Spawn(c.t, cmp.Or(m.binary, binary), args...)
+}
+
+func (c *cluster) awaitReady(i int) {
+	c.t.Helper()
+	m := &c.members[i]
+	m.AwaitReady(1)
 	m.listen = strings.TrimPrefix(m.URLs[0], "http://")
 }
 
@@ -142,7 +168,7 @@ func (c *cluster) settled() {
 // move from gateway to gateway.
 func TestThreeNodes(t *testing.T) {
 	c := startTrio(t, database(t))
-	c.run(workload{commands: load(10_048), counters: 500, sessions: 64, followers: 40})
+	c.run(workload{commands: load(10_048), counters: 500, sessions: 64, followers: load(40)})
 
 	for _, url := range c.urls() {
 		s, err := harness.Status(url)
@@ -167,7 +193,7 @@ func TestThreeNodes(t *testing.T) {
 func TestKilledNode(t *testing.T) {
 	c := startTrio(t, database(t))
 	var killed, restarted sync.Once
-	c.run(workload{commands: load(10_048), counters: 500, sessions: 64, followers: 40, during: func(done float64) {
+	c.run(workload{commands: load(10_048), counters: 500, sessions: 64, followers: load(40), during: func(done float64) {
 		if done > 0.3 {
 			killed.Do(func() { c.members[1].Kill() })
 		}
@@ -183,7 +209,7 @@ func TestKilledNode(t *testing.T) {
 func TestFrozenNode(t *testing.T) {
 	c := startTrio(t, database(t))
 	var frozen, resumed sync.Once
-	c.run(workload{commands: load(10_000), counters: 200, sessions: 64, followers: 24, during: func(done float64) {
+	c.run(workload{commands: load(10_000), counters: 200, sessions: 64, followers: load(24), during: func(done float64) {
 		if done > 0.3 {
 			frozen.Do(func() { c.members[1].Signal(syscall.SIGSTOP) })
 		}
@@ -199,9 +225,8 @@ func TestFrozenNode(t *testing.T) {
 // TestEveryEventArrivesWithoutPush disables pushed events: gateways read all
 // events from the log.
 func TestEveryEventArrivesWithoutPush(t *testing.T) {
-	t.Setenv("GANGLION_TAIL_ONLY", "true")
-	c := startTrio(t, database(t))
-	c.run(workload{commands: load(10_000), counters: 200, sessions: 32, followers: 24})
+	c := startTrio(t, database(t), "--tail-only")
+	c.run(workload{commands: load(10_000), counters: 200, sessions: 32, followers: load(24)})
 	for _, url := range c.urls() {
 		s, err := harness.Status(url)
 		if err != nil {
@@ -216,20 +241,19 @@ func TestEveryEventArrivesWithoutPush(t *testing.T) {
 // TestRollingRestart restarts one node after another with SIGTERM under load.
 // Each node drains, and no client gets an error.
 func TestRollingRestart(t *testing.T) {
-	c := startTrio(t, database(t))
+	c := startTrio(t, database(t), "--suspect", "5s") // on a busy machine a short silence is no failure
 	restart := func(i int) func() { return func() { c.leave(i); c.start(i); c.settled() } }
-	c.run(workload{commands: load(10_000), counters: 200, sessions: 32, followers: 24, noErrors: true, steps: []func(){restart(0), restart(1), restart(2)}})
+	c.run(workload{commands: load(6_000), counters: 200, sessions: 16, followers: load(24), noErrors: true, steps: []func(){restart(0), restart(1), restart(2)}})
 }
 
 // TestRollingRestartByRole adds two domain nodes together and removes them together.
 // It restarts gateways without aggregates and a domain node without sessions. All
 // that happens under load, and no client gets an error.
 func TestRollingRestartByRole(t *testing.T) {
-	t.Setenv("GANGLION_SUSPECT", "5s") // seven processes make the machine busy: a short silence is no failure
-	c := startCluster(t, database(t), []string{"gateway", "gateway", "domain", "domain", "domain"})
+	c := startCluster(t, database(t), []string{"gateway", "gateway", "domain", "domain", "domain"}, "--suspect", "5s") // likewise
 	fourth, fifth := c.add("domain"), c.add("domain")
 	restart := func(i int) func() { return func() { c.leave(i); c.start(i); c.settled() } }
-	c.run(workload{commands: 1_000, counters: 200, sessions: 16, followers: 12, noErrors: true, steps: []func(){
+	c.run(workload{commands: 1_000, counters: 200, sessions: 16, followers: 6, noErrors: true, steps: []func(){
 		func() { c.start(fourth); c.start(fifth); c.settled() },
 		func() {
 			c.members[fourth].Signal(syscall.SIGTERM)

@@ -327,6 +327,7 @@ func (w *notes) write(ctx context.Context, id string) {
 //
 // protocol: rule Delivery is at least once
 func TestConsumersHandleEveryEventInOrderThroughFailures(t *testing.T) {
+	t.Parallel()
 	program := programAt(t, "notes-read")
 	c := startTrioOf(t, database(t), program)
 	reader := programAt(t, consumerProgram)
@@ -407,6 +408,7 @@ func TestConsumersHandleEveryEventInOrderThroughFailures(t *testing.T) {
 // others handle everything else. Once the members can handle it, an operator retries
 // its stream, whose events are then handled in order.
 func TestEventThatCrashesItsConsumersIsParked(t *testing.T) {
+	t.Parallel()
 	store := database(t)
 	c := startTrioOf(t, store, programAt(t, "notes-read"))
 	reader := programAt(t, consumerProgram)
@@ -487,6 +489,7 @@ func TestEventThatCrashesItsConsumersIsParked(t *testing.T) {
 //
 // protocol: http POST /v1/groups/{group}/next
 func TestMembersOverHTTPShareAGroup(t *testing.T) {
+	t.Parallel()
 	c := startTrioOf(t, database(t), programAt(t, "notes-read"))
 	l := newLedger()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

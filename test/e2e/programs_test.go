@@ -139,10 +139,7 @@ func startTrioOf(t *testing.T, store, program string) *cluster {
 	for range 3 {
 		c.members[c.add("")].binary = program
 	}
-	for i := range c.members {
-		c.start(i)
-	}
-	c.settled()
+	c.startAll()
 	return c
 }
 

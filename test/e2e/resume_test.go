@@ -19,6 +19,7 @@ import (
 // missed event once and in order, and then live events. GANGLION_FAULTS=long adds
 // a million missed events.
 func TestResumeOnAnotherGateway(t *testing.T) {
+	t.Parallel()
 	missed := []int{1, 1000}
 	if long {
 		missed = append(missed, 1_000_000)

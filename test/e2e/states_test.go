@@ -21,6 +21,7 @@ import (
 // version, in order and not before its event, and the last state must arrive,
 // also at clients that resume on another gateway.
 func TestStatesFollowEventsThroughAKillOfTheOwner(t *testing.T) {
+	t.Parallel()
 	c := startTrio(t, database(t))
 	const owner = 1
 	stream := ownedBy("counter", "n2", 1)[0]

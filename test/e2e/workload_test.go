@@ -26,12 +26,13 @@ type workload struct {
 	steps                        []func()           // executed in order under load, which lasts until the last one ends
 }
 
-// load returns the number of commands of a test: a quarter of them in its short form.
-func load(commands int) int {
+// load returns the number of commands or followers of a test: a quarter of them in its
+// short form.
+func load(n int) int {
 	if long {
-		return commands
+		return n
 	}
-	return commands / 4
+	return n / 4
 }
 
 // run executes a workload, and then checks every promise against the log.
