@@ -4,8 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # These are the settings of the released binary, so all steps share one compilation of
-# the dependencies.
-export CGO_ENABLED=0 GOFLAGS=-trimpath
+# the dependencies. It lacks -trimpath, with which the modules of this repository would be
+# compiled again for each module that requires them.
+export CGO_ENABLED=0 GOFLAGS=-tags=grpcnotrace
 
 modules=". bench client/go domain test/browser tools"
 step() { printf 'lint: %s\n' "$*"; }
@@ -15,8 +16,8 @@ go vet work
 staticcheck=$(go tool -n staticcheck)
 "$staticcheck" work # all modules together, so that their dependencies are analysed once
 (cd bench && GOWORK=off "$staticcheck" ./...) # not in go.work
-(cd router && go vet -tags ganglionnext ./...) # the simulated next version, for tests of upgrades
-go vet -tags hostile ./test/e2e
+(cd router && go vet -tags grpcnotrace,ganglionnext ./...) # the simulated next version, for tests of upgrades
+go vet -tags grpcnotrace,hostile ./test/e2e
 
 step "gofumpt"
 unformatted=$(go tool gofumpt -l $(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$'))
@@ -38,7 +39,7 @@ for f in peer.pb.go peer_grpc.pb.go; do
 done
 
 step "the released binary and its size"
-go build -tags grpcnotrace -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
+go build -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
 bytes=$(wc -c <"$tmp/ganglion")
 [ "$bytes" -lt 44700000 ] || { # the image, which also has the certificates of authorities, must stay below 45 MB
 	echo "the binary has $bytes bytes; the limit is 44700000. If it grew suddenly, some code may call methods by name, so that the linker keeps every method. Find the code with:"

@@ -83,7 +83,7 @@ func TestTutorialWorksAsWritten(t *testing.T) {
 
 	w.local = strings.NewReplacer(`"n1",`, `"n1", Listen: "127.0.0.1:0", PeerListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0",`)
 	embedding := w.read(filepath.Join(root, "docs/embedding.md"))
-	w.run("go vet . && go build -o poll .")
+	w.run(vet + " && go build -o poll .")
 	t.Setenv("STORE", filepath.Join(w.dir, "data"))
 	node := harness.Start(t, program, 1)
 	w.prints("curl -s "+node.URLs[0]+"/v1/aggregates/poll/drinks", `"coffee":1`)
@@ -99,9 +99,12 @@ func TestTutorialWorksAsWritten(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "main.go"), []byte(short[1]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.run("go mod tidy && go vet . && go build -o poll .")
+	w.run("go mod tidy && " + vet + " && go build -o poll .")
 	w.prints("./poll schema", `"vote"`)
 }
+
+// vet has the settings of make lint, which has vetted the dependencies.
+const vet = "CGO_ENABLED=0 GOFLAGS=-tags=grpcnotrace go vet ."
 
 // workdir is a folder outside the workspace with the files of a page.
 type workdir struct {
