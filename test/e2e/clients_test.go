@@ -52,9 +52,8 @@ func siegeTime() time.Duration {
 	return 6 * time.Second
 }
 
-// run runs a test program of client/js, and returns its output.
-func (s *siege) run(name string, d time.Duration) string {
-	t := s.t
+// clientJS returns the command of a test program of client/js.
+func clientJS(ctx context.Context, t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	program, err := filepath.Abs("../../client/js/build/test/" + name)
 	if err != nil {
@@ -67,9 +66,16 @@ func (s *siege) run(name string, d time.Duration) string {
 	if err != nil {
 		t.Fatalf("Node is missing, scripts/client-js.sh installs it: %v", err)
 	}
+	return exec.CommandContext(ctx, node, append([]string{program}, args...)...)
+}
+
+// run runs a test program of client/js, and returns its output.
+func (s *siege) run(name string, d time.Duration) string {
+	t := s.t
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d+hungAfter)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, node, program)
+	cmd := clientJS(ctx, t, name)
 	cmd.Env = append(os.Environ(), "URLS="+strings.Join(s.urls, ","), "CLIENTS=50", "SECONDS="+strconv.Itoa(int(d/time.Second)))
 	var out, complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaints

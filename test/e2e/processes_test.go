@@ -161,31 +161,6 @@ func (w *copier) finish() {
 	w.c.t.Logf("%d notes, each copied once", w.total())
 }
 
-// TestProcessManagerSendsOnceWhileNodesAreKilled kills nodes under load, in
-// GANGLION_FAULTS=long 12 of them.
-func TestProcessManagerSendsOnceWhileNodesAreKilled(t *testing.T) {
-	t.Parallel()
-	ctx, cancel := context.WithTimeout(t.Context(), hungAfter)
-	defer cancel()
-	c := startTrioOf(t, database(t), programAt(t, "copies"))
-	w := &copier{c: c, written: map[string]int{}}
-	c.begun("copies")
-	w.write(ctx)
-	rounds := 2
-	if long {
-		rounds = 12
-	}
-	for round := range rounds {
-		w.more(40)
-		i := (c.folder("copies") + round) % 3 // the owner of the first segment, and others
-		c.members[i].Kill()
-		w.more(20)
-		c.start(i)
-	}
-	c.settled()
-	w.finish()
-}
-
 // begun waits until a process manager has a build, so that later events cause
 // commands.
 func (c *cluster) begun(name string) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/cli"
+	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/domain/group"
 	"github.com/ganglion-es/ganglion/domain/projection"
@@ -35,6 +36,11 @@ var programs = map[string]func() *aggregate.Catalog{
 		c := notesCatalog(func(e noteWritten, n *noteRow) { *n = noteRow{joined(n.Text, e.Text), e.Team, e.Rank} })
 		group.Define(c, group.Group{Name: "readers", Access: aggregate.Authenticated, Reads: group.Reads{"note"}, Segments: 8, AckWithin: 3 * time.Second})
 		return c
+	},
+	"ticking": ticking,
+	"market": func() *aggregate.Catalog { // ganglion's own, with a group
+		group.Define(&domain.Catalog, group.Group{Name: "readers", Access: aggregate.Authenticated, Reads: group.Reads{"auction", "client"}, Segments: 8, AckWithin: 3 * time.Second})
+		return &domain.Catalog
 	},
 	"notes-longer": func() *aggregate.Catalog { // a later release, with another row type
 		return notesCatalog(func(e noteWritten, n *longerRow) {
@@ -112,6 +118,9 @@ func notesCatalog[R any](apply func(noteWritten, *R)) *aggregate.Catalog {
 func runProgram() {
 	if filepath.Base(os.Args[0]) == consumerProgram {
 		consumeForever(os.Args[1], os.Args[2:])
+	}
+	if filepath.Base(os.Args[0]) == goConsumerProgram {
+		consumeWithLibrary(os.Args[1], os.Args[2:])
 	}
 	if catalog, ok := programs[filepath.Base(os.Args[0])]; ok {
 		os.Exit(cli.Main(catalog(), cli.Options{}))
