@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -140,6 +141,9 @@ type mailing struct {
 	mails   chan any
 	process *exec.Cmd
 	output  bytes.Buffer
+
+	isDown  atomic.Bool   // the mail server serves no client
+	refused chan struct{} // clients, the first ones
 }
 
 func (d *mailing) Open(ctx context.Context, url string, _ json.RawMessage) error {
@@ -204,6 +208,13 @@ func (d *mailing) serveMail(l net.Listener) {
 		}
 		go func() {
 			defer conn.Close()
+			if d.isDown.Load() {
+				select {
+				case d.refused <- struct{}{}:
+				default:
+				}
+				return
+			}
 			_ = conn.SetDeadline(time.Now().Add(time.Minute))
 			lines := bufio.NewScanner(conn)
 			reply := func(text string) { _, _ = fmt.Fprintf(conn, "%s\r\n", text) }
@@ -292,8 +303,10 @@ type lotClosed struct {
 
 func (lotClosed) Apply(l *lot) { l.Closed = true }
 
-// TestMailersOfTheDocsShareAGroup runs both mailers at two of three nodes, kills the one
-// in Python while mails are sent, and starts it again.
+// TestMailersOfTheDocsShareAGroup runs both mailers at two of three nodes, with mail
+// servers that are down at first: the mails wait, and nothing is parked. Then it kills
+// the mailer in Python while mails are sent, and starts it again.
+// GANGLION_FAULTS=long has the mail servers down for ten minutes.
 func TestMailersOfTheDocsShareAGroup(t *testing.T) {
 	t.Parallel()
 	catalog := &aggregate.Catalog{}
@@ -307,8 +320,9 @@ func TestMailersOfTheDocsShareAGroup(t *testing.T) {
 		return node.RunDev(ctx, node.Config{Catalog: catalog, Listen: "127.0.0.1:0", Store: dir, Ready: ready}, 3)
 	})
 	mails := make(chan any, 1000)
-	start := func(name, url string) *mailing {
-		d := &mailing{t: t, mailer: mailers[name], mails: mails}
+	start := func(name, url string, isDown bool) *mailing {
+		d := &mailing{t: t, mailer: mailers[name], mails: mails, refused: make(chan struct{}, 1)}
+		d.isDown.Store(isDown)
 		if err := d.Open(t.Context(), "ws"+strings.TrimPrefix(url, "http"), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -321,8 +335,7 @@ func TestMailersOfTheDocsShareAGroup(t *testing.T) {
 		})
 		return d
 	}
-	start("go", urls[0])
-	python := start("python", urls[1])
+	golang, python := start("go", urls[0], true), start("python", urls[1], true)
 
 	client, err := ganglion.Connect(t.Context(), ganglion.Options{URLs: []string{urls[2]}, ClientID: "ada"})
 	if err != nil {
@@ -344,16 +357,40 @@ func TestMailersOfTheDocsShareAGroup(t *testing.T) {
 			}
 		}
 	}
-	for i := range auctions {
+	closeOne := func(i int) {
+		t.Helper()
 		if _, err := client.Aggregate("auction", fmt.Sprint(i)).Send(t.Context(), "close", closeLot{fmt.Sprint("w", i)}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	const early = 20
+	for i := range early {
+		closeOne(i)
+	}
+	for _, d := range []*mailing{golang, python} {
+		select {
+		case <-d.refused:
+		case <-time.After(2 * time.Minute):
+			t.Fatalf("the mailer in %s does not try to mail", d.language)
+		}
+	}
+	if os.Getenv("GANGLION_FAULTS") == "long" {
+		time.Sleep(10 * time.Minute)
+	}
+	if len(mails) > 0 {
+		t.Errorf("a mail was sent without a mail server: %v", <-mails)
+	}
+	golang.isDown.Store(false)
+	python.isDown.Store(false)
+	receive(early)
+	for i := early; i < auctions; i++ {
+		closeOne(i)
 		switch i {
-		case 20:
-			receive(10)
-			_ = python.process.Process.Kill()
 		case 40:
-			start("python", urls[2])
+			receive(early + 10)
+			_ = python.process.Process.Kill()
+		case 50:
+			start("python", urls[2], false)
 		}
 	}
 	receive(auctions)
