@@ -32,12 +32,14 @@ command -v chromium-headless-shell >/dev/null || { ! command -v apt-get && comma
 # "make check".
 mkdir -p .run
 race="go test -race -vet=off -timeout 40m"
+each="$PWD/scripts/test-exec.sh" # runs the fuzz targets too
 # These packages run after the others and one at a time: they give servers, processes and
 # browsers deadlines, which a machine busy with another package would miss. The tests of
 # the store wait more than they compute, so four of them run in parallel.
-alone='/(test/(browser|chaos|conversation|e2e)|eventstore/postgres)$'
+alone='/(test/(browser|chaos|conversation|e2e)|eventstore/postgres|router(/[a-z]+)?|gateway|node|client/go)$'
 # shellcheck disable=SC2046
-$race -exec "$PWD/scripts/test-exec.sh" $(go list work | grep -vE "$alone|/test/repo$")
+$race -exec "$each" $(go list work | grep -vE "$alone|/test/repo$")
 (cd bench && GOWORK=off $race ./report)
+$race -parallel 4 -exec "$each" ./eventstore/postgres
 # shellcheck disable=SC2046
-$race -parallel 4 -exec "flock $PWD/.run/test.lock" $(go list work | grep -E "$alone")
+$race -exec "flock $PWD/.run/test.lock $each" $(go list work | grep -E "$alone" | grep -v /eventstore/)
