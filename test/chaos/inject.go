@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/ganglion-es/ganglion/test/chaos/load"
 	"github.com/ganglion-es/ganglion/test/chaos/network"
 	"github.com/ganglion-es/ganglion/test/chaos/schedule"
 )
@@ -40,7 +42,10 @@ type injector struct {
 	world   *world
 	now     func() int64
 	windows []window
+	load    *load.Load // nil in drills
 	counts  map[schedule.Kind]int
+	// memberFaults counts those of members.
+	memberFaults map[schedule.Kind]int
 	// anomalies are broken promises about the cluster as a whole.
 	anomalies []string
 }
@@ -101,6 +106,20 @@ func (in *injector) do(ctx context.Context, f schedule.Fault) error {
 	return ctx.Err()
 }
 
+// touched returns all nodes that a fault concerns.
+func (in *injector) touched(f schedule.Fault) (names []string) {
+	switch f.Kind {
+	case schedule.Rolling, schedule.KillAll, schedule.RestartStore:
+		for _, n := range in.world.nodes {
+			names = append(names, n.name)
+		}
+		return names
+	case schedule.CutPair:
+		return []string{f.Node, f.Peer}
+	}
+	return []string{f.Node}
+}
+
 // hit returns the nodes whose clients the fault affects directly.
 func hit(f schedule.Fault) []string {
 	switch f.Kind {
@@ -114,7 +133,35 @@ func hit(f schedule.Fault) []string {
 func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string, ...string)) error {
 	w := in.world
 	phase(string(f.Kind), hit(f)...)
+	if in.load != nil {
+		begin := in.load.Now()
+		defer func() {
+			for _, name := range in.touched(f) {
+				in.load.Hit(name, begin)
+			}
+		}()
+	}
 	switch f.Kind {
+	case schedule.KillAll:
+		for _, n := range w.nodes {
+			n.kill()
+		}
+		if err := w.upgrade(ctx); err != nil {
+			return err
+		}
+		sleep(ctx, f.For)
+		phase(join)
+		for _, n := range w.nodes {
+			if err := n.start(); err != nil {
+				return err
+			}
+		}
+		for _, n := range w.nodes {
+			if err := n.awaitReady(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
 	case schedule.KillOwner, schedule.KillGateway:
 		n := w.node(f.Node)
 		n.kill()
@@ -156,6 +203,9 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 	case schedule.Leave:
 		return in.restart(ctx, w.node(f.Node))
 	case schedule.Rolling:
+		if err := w.upgrade(ctx); err != nil {
+			return err
+		}
 		for _, n := range w.nodes {
 			if err := in.restart(ctx, n); err != nil {
 				return err
@@ -176,6 +226,62 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 		w.network.Set(pair[0], pair[1], network.Rule{})
 	}
 	return nil
+}
+
+// members injects faults of the members of the consumer group until ctx ends, two at
+// a time.
+func (in *injector) members(ctx context.Context, next func() schedule.Fault) {
+	var mu sync.Mutex
+	busy := map[string]bool{}
+	choose := func() schedule.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		for {
+			if f := next(); !busy[f.Node] {
+				busy[f.Node] = true
+				in.memberFaults[f.Kind]++
+				return f
+			}
+		}
+	}
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				f := choose()
+				in.member(ctx, f)
+				mu.Lock()
+				delete(busy, f.Node)
+				mu.Unlock()
+				sleep(ctx, memberCalm)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// memberCalm is the time between two faults of members.
+const memberCalm = time.Second
+
+func (in *injector) member(ctx context.Context, f schedule.Fault) {
+	switch f.Kind {
+	case schedule.KillMember:
+		in.load.Kill(ctx, f.Node, f.For)
+	case schedule.FreezeMember:
+		in.load.Freeze(ctx, f.Node, f.For)
+	case schedule.CutMember:
+		begin := in.load.Now()
+		rule := func(r network.Rule) {
+			for _, n := range in.world.nodes {
+				in.world.network.Set(f.Node, n.name, r)
+				in.world.network.Set(n.name, f.Node, r)
+			}
+		}
+		rule(network.Rule{Drop: true})
+		sleep(ctx, f.For)
+		in.load.Hit(f.Node, begin)
+		rule(network.Rule{})
+	}
 }
 
 // restart drains a node and starts it again.
@@ -205,7 +311,7 @@ func (in *injector) rules(f schedule.Fault) map[[2]string]network.Rule {
 	}
 	switch f.Kind {
 	case schedule.CutOwner:
-		for _, p := range append(peers, clientsHost, storeHost) {
+		for _, p := range slices.Concat(peers, []string{clientsHost, storeHost}, members) {
 			both(p, drop)
 		}
 	case schedule.CutPeers:

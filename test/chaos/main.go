@@ -17,12 +17,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -50,9 +53,10 @@ func main() {
 	flag.Float64Var(&c.minutes, "minutes", 2, "`minutes` of faults")
 	flag.BoolVar(&c.race, "race", false, "build the nodes with the race detector, and load them less")
 	flag.BoolVar(&c.loopback, "loopback", false, "put all nodes on loopback, even if each could have its own host")
-	flag.StringVar(&c.only, "only", "", "inject only kinds of faults whose names contain this")
+	flag.StringVar(&c.only, "only", "", "inject only kinds of faults whose names contain one of these texts, separated by commas")
 	flag.BoolVar(&c.keep, "keep", false, "keep the logs of the nodes even after success")
 	flag.StringVar(&c.drills, "record", "", "run the drills of record.go instead, and write the series that Prometheus would scrape into this `file` of promtool tests, which is next to alerts.yml")
+	flag.StringVar(&c.plant, "plant", "", "build the nodes with each planted fault whose name contains this, or with each for all, and fail unless it is found")
 	flag.BoolVar(&c.dry, "dry", false, "print the first 50 faults of the seed and exit")
 	flag.Parse()
 	if c.seed == 0 {
@@ -71,7 +75,7 @@ type config struct {
 	minutes             float64
 	race, loopback, dry bool
 	keep                bool
-	only, drills        string
+	only, drills, plant string
 }
 
 var began = time.Now()
@@ -87,6 +91,13 @@ func (c config) run(ctx context.Context) (err error) {
 			fmt.Println(faults.Next())
 		}
 		return nil
+	}
+	switch c.plant {
+	case "":
+	case "all":
+		return c.findPlants(ctx, "")
+	default:
+		return c.findPlants(ctx, c.plant)
 	}
 	if c.drills == "" {
 		say("SEED=%d MINUTES=%g", c.seed, c.minutes)
@@ -138,12 +149,12 @@ func (c config) injectAndCheck(ctx context.Context, w *world) ([]string, error) 
 		before[n.name] = u
 	}
 	cfg := load.Config{
-		Seed: c.seed, Gateways: w.gateways(), Owners: w.cluster().Owners,
+		Seed: c.seed, Gateways: w.gateways(), Owners: w.cluster().Owners, Members: w.members(),
 		Writers: 12, StreamFollowers: 6, Askers: 3, Watchers: 4, ProbeEvery: 60 * time.Millisecond, Think: 200 * time.Millisecond,
 	}
 	l := load.Start(cfg)
-	y := measure(w.server.URL("postgres"), l.Now)
-	in := &injector{world: w, now: l.Now, counts: map[schedule.Kind]int{}}
+	y, progress := measure(w.server.URL("postgres"), l.Now), sample(w.server.URL("postgres"), l.Now)
+	in := &injector{world: w, load: l, now: l.Now, counts: map[schedule.Kind]int{}, memberFaults: map[schedule.Kind]int{}}
 	in.phase(settling)
 	sleep(ctx, calmFor)
 	in.phase(calm)
@@ -156,18 +167,30 @@ func (c config) injectAndCheck(ctx context.Context, w *world) ([]string, error) 
 	if broken != nil {
 		cancel() // the cluster is broken, so waiting is useless
 	}
-	l.Settle(ending)
-	log, err := readLog(context.WithoutCancel(ctx), w)
-	for err == nil && check.Untold(log) > 0 && ending.Err() == nil { // commands of outbid are pending
-		sleep(ending, settleEvery)
+	var log []eventstore.Commit
+	rest := func() { // until the cluster has sent what is pending, and woken what is due
+		var err error
 		log, err = readLog(context.WithoutCancel(ctx), w)
+		for err == nil && check.Untold(log)+check.Unreceipted(log)+check.Open(log) > 0 && ending.Err() == nil {
+			sleep(ending, settleEvery)
+			log, err = readLog(context.WithoutCancel(ctx), w)
+		}
+		if err != nil {
+			broken = errors.Join(broken, err)
+		}
 	}
-	if err != nil {
-		broken = errors.Join(broken, err)
-	}
+	l.Settle(ending, rest)
+	rest() // reads the last command, too
 	history, waits, answers := l.Finish(ending, log)
+	history.HasEnds, history.Past = broken == nil, w.past
+	history.Group.Complete = broken == nil
 	in.phase(settling) // ends the last phase
 	ticks := y.end()
+	history.Group.Progress = progress.end()
+	var err error
+	if history.StoredAt, err = storedAt(context.WithoutCancel(ctx), w.server.URL("postgres")); err != nil {
+		broken = errors.Join(broken, err)
+	}
 	anomalies := in.anomalies
 	if err := ctx.Err(); err != nil {
 		return anomalies, err
@@ -186,6 +209,10 @@ func (c config) injectAndCheck(ctx context.Context, w *world) ([]string, error) 
 	for _, kind := range schedule.New(c.seed, w.cluster()).Kinds() {
 		fmt.Printf("  %4d  %s\n", in.counts[kind], kind)
 		total += in.counts[kind]
+	}
+	for _, kind := range slices.Sorted(maps.Keys(in.memberFaults)) {
+		fmt.Printf("  %4d  %s\n", in.memberFaults[kind], kind)
+		total += in.memberFaults[kind]
 	}
 	fmt.Printf("  %4d  in total\n\nReplies to clients other than results and rejections: %s\n\n", total, tally(answers))
 	lines, longest := unavailability(in.windows, waits, ticks)
@@ -213,6 +240,10 @@ func (c config) checkHistory(history check.History, isWhole bool) (anomalies []s
 		anomalies = append(anomalies, fmt.Sprintf("%d commands have no reply, %v after the end of the faults", unknown, endWithin))
 	}
 	say("checked %d answers, and %d batches of %d live queries", result.Answers, result.Snapshots, len(history.Lives))
+	say("checked %d assignments of segments, and %d events sent to members, who sent %d acknowledgements under epochs that were over",
+		result.Tenures, result.Deliveries, len(history.Group.Late))
+	say("checked %d commands of a process manager with several builds", result.Receipts)
+	say("checked %d auctions that ended, %d of them by themselves, the last %v after its closing time", result.Ends, result.WokenUp, result.LatestEnd.Round(time.Millisecond))
 	say("checked %d commands, %d reads, %d events and %d subscriptions in %v; %d operations on %d aggregates ordered; %d unknown outcomes resolved from the log",
 		result.Commands, result.Reads, result.Events, len(history.Subscriptions), time.Since(began).Round(time.Millisecond), result.Ordered, result.Aggregates, result.FoundDone+result.FoundNotDone)
 	if len(result.Anomalies) == 0 && isWhole {
@@ -228,9 +259,14 @@ func (c config) checkHistory(history check.History, isWhole bool) (anomalies []s
 // inject injects faults for the configured minutes.
 func (c config) inject(ctx context.Context, in *injector) error {
 	faults := schedule.New(c.seed, in.world.cluster())
+	hitting, stop := context.WithCancel(ctx)
+	var members sync.WaitGroup
+	members.Go(func() { in.members(hitting, faults.MemberFaults()) })
+	defer members.Wait()
+	defer stop()
 	for until := time.Now().Add(time.Duration(c.minutes * float64(time.Minute))); time.Now().Before(until); {
 		f := faults.Next()
-		if !strings.Contains(string(f.Kind), c.only) {
+		if !slices.ContainsFunc(strings.Split(c.only, ","), func(text string) bool { return strings.Contains(string(f.Kind), text) }) {
 			continue
 		}
 		say("%v", f)

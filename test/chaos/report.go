@@ -45,7 +45,7 @@ var order = []string{
 	join, wake, mend, settling,
 	string(schedule.Leave), string(schedule.Rolling), string(schedule.StepClock),
 	string(schedule.KillGateway), string(schedule.FreezeGateway),
-	string(schedule.RestartStore), storeBack, string(schedule.CutStore), string(schedule.Several),
+	string(schedule.KillAll), string(schedule.RestartStore), storeBack, string(schedule.CutStore), string(schedule.Several),
 }
 
 // line has the waits of probes in one kind of phase.

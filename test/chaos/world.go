@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 	"github.com/ganglion-es/ganglion/test/chaos/load"
@@ -46,6 +47,9 @@ const (
 	storeHost   = "store"
 )
 
+// members are those of the consumer group, each with an address of its own.
+var members = []string{"m1", "m2", "m3", "m4"}
+
 // world is a cluster with its database and its network.
 type world struct {
 	dir     string // logs, the binary, clock files
@@ -58,6 +62,10 @@ type world struct {
 	// smallDisk is the folder of a disk that has only the log; empty unless a drill
 	// fills it.
 	smallDisk string
+	// release is that of the program that nodes run from their next start on, and past
+	// the head of the log when it was 0 for the last time.
+	release int
+	past    eventstore.Position
 	// settle is settleWithin or settleRace.
 	settle time.Duration
 }
@@ -85,8 +93,9 @@ type process struct {
 }
 
 // newWorld starts a database and the nodes, and waits until the nodes agree. With
-// smallDisk the log has its own disk.
-func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (_ *world, err error) {
+// smallDisk the log has its own disk, and the nodes run ganglion; otherwise they run
+// package program, built with flags, and two of their clocks are wrong.
+func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool, flags ...string) (_ *world, err error) {
 	w := &world{dir: dir, settle: settleWithin}
 	if race {
 		w.settle = settleRace
@@ -106,7 +115,16 @@ func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (
 	for _, n := range w.nodes {
 		n.world = w
 	}
-	if w.binary, err = harness.Build(dir, race); err != nil {
+	if smallDisk {
+		w.binary, err = harness.Build(dir, race)
+	} else {
+		w.binary = filepath.Join(dir, "program")
+		err = harness.BuildProgram(w.binary, "./test/chaos/program", race, flags...)
+		for node, offset := range map[string]string{"n2": "-30s", "n3": "30s"} {
+			err = errors.Join(err, os.WriteFile(w.node(node).clockFile(), []byte(offset), 0o644))
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	if !loopback {
@@ -114,7 +132,7 @@ func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (
 		for i, n := range w.nodes {
 			names[i] = n.name
 		}
-		if w.network, err = network.New([]string{clientsHost, storeHost}, names); err != nil {
+		if w.network, err = network.New(append([]string{clientsHost, storeHost}, members...), names); err != nil {
 			say("no network namespaces (%v): all nodes are on loopback, and cuts and slow links are NOT tested", err)
 		}
 	}
@@ -148,13 +166,13 @@ func newWorld(ctx context.Context, dir string, race, loopback, smallDisk bool) (
 // its writes.
 func (w *world) startStore(ctx context.Context, smallDisk bool) (err error) {
 	database := "postgres"
-	opts := postgrestest.Options{}
+	opts := postgrestest.Options{Settings: map[string]string{"track_commit_timestamp": "on"}}
 	if w.network != nil {
 		access := filepath.Join(w.dir, "pg_hba.conf")
 		if err := os.WriteFile(access, []byte("local all all trust\nhost all all all trust\n"), 0o644); err != nil {
 			return err
 		}
-		opts.Settings = map[string]string{"listen_addresses": "127.0.0.1," + w.network.Addr(storeHost), "hba_file": access}
+		opts.Settings["listen_addresses"], opts.Settings["hba_file"] = "127.0.0.1,"+w.network.Addr(storeHost), access
 	}
 	if w.server, err = postgrestest.StartServer(ctx, opts); err != nil {
 		return err
@@ -177,7 +195,7 @@ func (w *world) startStore(ctx context.Context, smallDisk bool) (err error) {
 }
 
 func (w *world) cluster() schedule.Cluster {
-	c := schedule.Cluster{Network: w.network != nil}
+	c := schedule.Cluster{Network: w.network != nil, Members: members}
 	for _, n := range w.nodes {
 		if n.domain {
 			c.Owners = append(c.Owners, n.name)
@@ -193,6 +211,32 @@ func (w *world) gateways() (all []load.Gateway) {
 		if n.gateway {
 			all = append(all, load.Gateway{Name: n.name, URL: "ws://" + n.listen})
 		}
+	}
+	return all
+}
+
+// upgrade makes nodes run another release from their next start on: 1 after 0, and then
+// 2 and 1 in turn.
+func (w *world) upgrade(ctx context.Context) error {
+	if w.release > 0 {
+		w.release = 3 - w.release
+		return nil
+	}
+	log, err := readLog(ctx, w)
+	if n := len(log); n > 0 {
+		w.past = log[n-1].Position
+	}
+	w.release = 1
+	return err
+}
+
+func (w *world) members() (all []load.Member) {
+	for _, name := range members {
+		m := load.Member{Name: name}
+		if w.network != nil {
+			m.Addr = w.network.Addr(name)
+		}
+		all = append(all, m)
 	}
 	return all
 }
@@ -233,7 +277,7 @@ func (n *node) start() error {
 	p := &process{ready: make(chan struct{}), done: make(chan struct{})}
 	p.cmd = exec.Command(n.world.binary, "node", "--name", n.name, "--roles", strings.Join(roles, ","), "--store", n.world.store,
 		"--listen", n.listen, "--peer-listen", n.peers, "--gossip-listen", n.gossip, "--join", n.world.join, "--insecure-peers")
-	p.cmd.Env = append(os.Environ(), "GANGLION_CLOCK_OFFSET_FILE="+n.clockFile(), "GORACE="+harness.RaceOptions)
+	p.cmd.Env = append(os.Environ(), "GANGLION_CLOCK_OFFSET_FILE="+n.clockFile(), "GORACE="+harness.RaceOptions, fmt.Sprint("CHAOS_RELEASE=", n.world.release))
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.cmd.Stderr = n.log
 	stdout, err := p.cmd.StdoutPipe()

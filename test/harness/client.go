@@ -78,7 +78,13 @@ type Session struct {
 
 // Dial connects and says hello.
 func Dial(ctx context.Context, url, client string, hello map[string]any) (*Session, error) {
+	return DialThrough(ctx, nil, url, client, hello)
+}
+
+// DialThrough is Dial with the connections of an HTTP client, nil for the default one.
+func DialThrough(ctx context.Context, through *http.Client, url, client string, hello map[string]any) (*Session, error) {
 	conn, _, err := websocket.Dial(ctx, url+"/v1/ws", &websocket.DialOptions{
+		HTTPClient:   through,
 		Subprotocols: []string{"ganglion.v1"},
 		HTTPHeader:   http.Header{"Authorization": {"Bearer dev:" + client}},
 	})

@@ -33,24 +33,31 @@ const RaceOptions = "halt_on_error=1 atexit_sleep_ms=0"
 // Build builds the ganglion binary in dir with the given build tags, and with
 // the race detector if race is set.
 func Build(dir string, race bool, tags ...string) (string, error) {
+	binary := filepath.Join(dir, strings.Join(append([]string{"ganglion"}, tags...), "-"))
+	return binary, BuildProgram(binary, "./cmd/ganglion", race, "-tags", strings.Join(tags, ","))
+}
+
+// BuildProgram builds a program of the root module as a binary, with further flags of
+// "go build".
+func BuildProgram(binary, program string, race bool, flags ...string) error {
 	const module = "github.com/ganglion-es/ganglion"
 	// Build in the root module. A caller outside the workspace, such as bench,
 	// requires other versions.
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
-		return "", fmt.Errorf("go list -m %s: %w", module, err)
+		return fmt.Errorf("go list -m %s: %w", module, err)
 	}
-	binary := filepath.Join(dir, strings.Join(append([]string{"ganglion"}, tags...), "-"))
-	args := []string{"build", "-o", binary, "-tags", strings.Join(tags, ","), "-ldflags", "-s -w"} // linking takes half the time without debug information
+	// Linking takes half the time without debug information.
+	args := append([]string{"build", "-o", binary, "-ldflags", "-s -w"}, flags...)
 	if race {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, "./cmd/ganglion")...)
+	cmd := exec.Command("go", append(args, program)...)
 	cmd.Dir = strings.TrimSpace(string(root))
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
+		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	return binary, nil
+	return nil
 }
 
 // Node is a running process.

@@ -7,8 +7,10 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/group"
 )
 
 // simulate makes the history of a cluster that keeps every promise: each operation
@@ -123,7 +125,7 @@ func simulate(t *testing.T, seed uint64) History {
 			if err != nil {
 				t.Fatal(err)
 			}
-			data, err := json.Marshal(map[string]any{map[string]string{"add": "by", "bid": "amount", "open": "reserve"}[cmd.Name]: cmd.Amount, "seller": cmd.Client, "bidder": cmd.Client})
+			data, err := json.Marshal(map[string]any{map[string]string{"add": "by", "bid": "amount", "open": "reserve"}[cmd.Name]: cmd.Amount, "seller": cmd.Client, "bidder": cmd.Client, "closes_at": "2099-01-01T00:00:00Z"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,9 +140,117 @@ func simulate(t *testing.T, seed uint64) History {
 		h.Commands = append(h.Commands, *cmd)
 	}
 	tell()
+	h.end(r)
+	h.receive()
 	h.follow(r)
 	h.ask(r)
+	h.consume(r)
 	return h
+}
+
+// end adds auctions that end: some by their sellers, the others by themselves.
+func (h *History) end(r *rand.Rand) {
+	h.StoredAt, h.HasEnds = map[eventstore.Position]time.Time{}, true
+	at, now := h.Log[len(h.Log)-1].Position, time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	for i := range 8 {
+		stream := eventstore.StreamID{Type: "auction", ID: fmt.Sprint("ends-", i)}
+		closes, version := now.Add(time.Minute), eventstore.Version(0)
+		commit := func(client, key, event, data string, stored time.Time) {
+			at++
+			version++
+			h.StoredAt[at] = stored
+			h.Log = append(h.Log, eventstore.Commit{
+				Position: at, Stream: stream, Version: version, Key: key, At: stored, Meta: eventstore.Meta{Client: client},
+				Events: []eventstore.Event{{Type: event, Data: []byte(data)}},
+			})
+		}
+		send := func(client, name string, amount int64, event, data string) {
+			h.Commands = append(h.Commands, Command{
+				Client: client, Stream: stream.String(), Key: fmt.Sprint(stream.ID, name), Name: name, Amount: amount, Outcome: Done,
+				Version: uint64(version) + 1, Position: uint64(at) + 1, Attempts: 1, Lane: int(version) + 1,
+			})
+			commit(client, fmt.Sprint(stream.ID, name), event, data, now)
+		}
+		send("ada", "open", 1, "opened", fmt.Sprintf(`{"seller":"ada","reserve":1,"closes_at":%q}`, closes.Format(time.RFC3339Nano)))
+		winner := `{"winner":"","amount":0}`
+		if r.IntN(2) == 0 {
+			send("bob", "bid", 5, "bid_placed", `{"bidder":"bob","amount":5}`)
+			winner = `{"winner":"bob","amount":5}`
+		}
+		if i%4 == 3 {
+			send("ada", "close", 0, "closed", winner)
+			continue
+		}
+		commit(wakeClient, fmt.Sprint(wakeClient, ":", version), "closed", winner, closes.Add(time.Millisecond))
+	}
+}
+
+// receive adds what receipts tells after a position, in two releases.
+func (h *History) receive() {
+	opened := openings(h.Log)
+	causes := slices.Sorted(maps.Keys(opened))
+	at, versions := h.Log[len(h.Log)-1].Position, map[int]eventstore.Version{}
+	h.Past = causes[2]
+	for i, cause := range causes[3:] {
+		at++
+		release := 1 + 2*i/len(causes)
+		versions[release]++
+		h.Log = append(h.Log, eventstore.Commit{
+			Position: at, Stream: eventstore.StreamID{Type: "client", ID: Office(release)}, Version: versions[release], Key: fmt.Sprintf("~receipts:%d.0:0", cause),
+			Events: []eventstore.Event{{Type: "notified", Data: fmt.Appendf(nil, `{"from":"~receipts","text":%q}`, opened[cause])}},
+		})
+	}
+}
+
+// consume adds a consumer group, with members that freeze, and some that end before
+// they have acknowledged what they got.
+func (h *History) consume(r *rand.Rand) {
+	const segments, ms = 4, int64(time.Millisecond)
+	c := newChecker(*h)
+	c.log()
+	due := make([][]Seen, segments)
+	for _, e := range c.events {
+		if id, err := eventstore.ParseStreamID(e.Stream); err == nil && id.Type == GroupReads {
+			s := group.SegmentOf(id, segments)
+			due[s] = append(due[s], e)
+		}
+	}
+	g := Group{Segments: segments, Complete: true, Hits: map[string][]Span{}}
+	for s := range segments {
+		now, acked := int64(s), 0
+		for epoch := uint64(1); acked < len(due[s]); epoch += 10 {
+			now += 3000 * ms
+			t := Tenure{Member: fmt.Sprint("m", epoch%3), Gateway: fmt.Sprint("g", epoch%2), Segment: s, Epoch: epoch, Span: Span{now, Never}}
+			if acked > 0 {
+				t.Cursor = due[s][acked-1].Position
+			}
+			now += ms
+			g.Progress = append(g.Progress, Progress{now, s, epoch, t.Cursor})
+			last := epoch > 50
+			for i := acked; i < len(due[s]) && (last || r.IntN(30) > 0); i++ {
+				e := due[s][i]
+				now += ms
+				t.Got = append(t.Got, Got{now, e.Position, e.Version, e.Stream})
+				if last || r.IntN(4) == 0 {
+					now += ms
+					t.Acks = append(t.Acks, Ack{now, e.Position})
+					acked = i + 1
+					g.Progress = append(g.Progress, Progress{now + 1, s, epoch, e.Position})
+				}
+			}
+			now += ms
+			if t.End = now; r.IntN(4) == 0 { // it froze
+				t.Member = "frozen"
+				g.Hits["frozen"] = append(g.Hits["frozen"], Span{now, now + 10_000*ms})
+				t.End = Never
+			} else if n := len(t.Got); n > 0 {
+				g.Late = append(g.Late, Late{t.Member, s, epoch, "revoked"})
+			}
+			g.Tenures = append(g.Tenures, t)
+		}
+	}
+	slices.SortStableFunc(g.Progress, func(a, b Progress) int { return int(a.At - b.At) })
+	h.Group = g
 }
 
 // follow adds subscriptions with correct deliveries.
@@ -202,7 +312,8 @@ func TestCheckerAcceptsGoodHistory(t *testing.T) {
 		for _, a := range res.Anomalies {
 			t.Errorf("seed %d: %v", seed, a)
 		}
-		if res.FoundDone == 0 || res.FoundNotDone == 0 || res.Ordered < 1000 || res.Answers < 50 || res.Snapshots < 300 || res.Aggregates < 30 {
+		if res.FoundDone == 0 || res.FoundNotDone == 0 || res.Ordered < 1000 || res.Answers < 50 || res.Snapshots < 300 || res.Aggregates < 30 ||
+			res.Tenures < 12 || res.Deliveries < 500 || res.Ends < 8 || res.WokenUp < 6 || res.Receipts < 8 {
 			t.Errorf("seed %d: the history lacks a kind of operation: %+v", seed, res)
 		}
 	}
@@ -226,7 +337,8 @@ func TestCheckerFindsEveryPlantedFault(t *testing.T) {
 			broken[b] = true
 		}
 	}
-	for _, promise := range []string{Dense, Contiguous, Once, Kept, NotStored, Ours, Linearizable, Real, ReadYours, Lanes, Ordered, Exact, Complete, RowsExact, RowsFresh, LiveExact, LiveForward, LiveOnce, LiveComplete, Told, ToldInOrder} {
+	for _, promise := range []string{Dense, Contiguous, Once, Kept, NotStored, Ours, Linearizable, Real, ReadYours, Lanes, Ordered, Exact, Complete, RowsExact, RowsFresh, LiveExact, LiveForward, LiveOnce, LiveComplete, Told, ToldInOrder,
+		ReceiptOnce, ReceiptNotPast, ReceiptAll, EndOnce, EndInDue, EndAll, GroupOrdered, GroupAlone, GroupFenced, GroupComplete} {
 		if !broken[promise] {
 			t.Errorf("no planted fault breaks '%s'", promise)
 		}

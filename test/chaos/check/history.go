@@ -9,6 +9,7 @@ package check
 import (
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 )
@@ -30,9 +31,11 @@ const (
 // Command is a command with all its attempts, as its client observed it.
 type Command struct {
 	Client, Stream, Key string
-	Name                string // add, open, bid
+	Name                string // add, open, bid, close
 	Amount              int64  // by, reserve, amount
-	Expect              *uint64
+	// ClosesAt is when an opened auction ends; zero after all runs.
+	ClosesAt time.Time
+	Expect   *uint64
 	// Call is the time of the first attempt, Return that of the known outcome, in
 	// nanoseconds since the start of the run.
 	Call, Return int64
@@ -112,6 +115,13 @@ type History struct {
 	Window  int
 	Answers []Answer
 	Lives   []Live
+	Group   Group
+	// StoredAt has the times of commits by the database's clock, by position. HasEnds is
+	// set if all auctions that close must have ended, and receipts has told of all.
+	StoredAt map[eventstore.Position]time.Time
+	HasEnds  bool
+	// Past is the last position before the process manager receipts began.
+	Past eventstore.Position
 }
 
 // Anomaly is a broken promise.
@@ -178,8 +188,8 @@ func (s State) apply(event string, amount int64, seller string) State {
 }
 
 // decide returns the state after a command of the load, or the reason for its
-// rejection. Reserves are 1 and auctions never close, so the rules about them are
-// missing.
+// rejection. Reserves are 1, and auctions that close are not in the model, so the rules
+// about them are missing.
 func (s State) decide(c Command) (State, string) {
 	switch c.Name {
 	case "add":
@@ -208,5 +218,5 @@ func (s State) decide(c Command) (State, string) {
 
 // event returns the name of a command's event.
 func (c Command) event() string {
-	return map[string]string{"add": "added", "open": "opened", "bid": "bid_placed"}[c.Name]
+	return map[string]string{"add": "added", "open": "opened", "bid": "bid_placed", "close": "closed"}[c.Name]
 }

@@ -21,7 +21,7 @@ type notice struct {
 }
 
 // notices returns what outbid must have told for a log, by stream and key. Auctions
-// of the load end in 2099, so it reminds no bidder.
+// of the load end in 2099, or have one bidder, so it reminds no bidder.
 func notices(log []eventstore.Commit) map[string]notice {
 	due, top := map[string]notice{}, map[string]string{}
 	for i := range log {
@@ -53,6 +53,10 @@ func (n notice) id() string { return id(n.stream, n.key) }
 // isOfSystem reports whether no client has sent a commit's command.
 func isOfSystem(c *eventstore.Commit) bool { return strings.HasPrefix(c.Key, "~") }
 
+// isNotice reports whether a commit's command is that of the system, but neither of a
+// wake-up nor of receipts: then it must be that of outbid.
+func isNotice(c *eventstore.Commit) bool { return isOfSystem(c) && !isWakeUp(c) && !isReceipt(c) }
+
 // Untold returns how many bidders were outbid and have not been told yet.
 func Untold(log []eventstore.Commit) int {
 	due := notices(log)
@@ -68,7 +72,7 @@ func (c *checker) outbids() {
 	last := map[string]notice{} // by stream
 	for i := range c.history.Log {
 		commit := &c.history.Log[i]
-		if !isOfSystem(commit) {
+		if !isNotice(commit) {
 			continue
 		}
 		n, ok := due[id(commit.Stream.String(), commit.Key)]

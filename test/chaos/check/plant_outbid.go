@@ -38,7 +38,7 @@ var outbidPlants = []Plant{
 	{"two commands to one target are in flight", []string{ToldInOrder}, func(h *History, r *rand.Rand) bool {
 		return h.onNotice(r, func(i int) bool {
 			for j := i + 1; j < len(h.Log); j++ {
-				if isOfSystem(&h.Log[j]) && h.Log[j].Stream == h.Log[i].Stream {
+				if isNotice(&h.Log[j]) && h.Log[j].Stream == h.Log[i].Stream {
 					h.Log[i].Key, h.Log[j].Key = h.Log[j].Key, h.Log[i].Key
 					return true
 				}
@@ -52,7 +52,7 @@ var outbidPlants = []Plant{
 // true.
 func (h *History) onNotice(r *rand.Rand, do func(i int) bool) bool {
 	for _, i := range r.Perm(len(h.Log)) {
-		if isOfSystem(&h.Log[i]) && do(i) {
+		if isNotice(&h.Log[i]) && do(i) {
 			return true
 		}
 	}

@@ -57,8 +57,8 @@ type Snapshot struct {
 	Rows    []Row
 }
 
-// listings is the projection listings, folded from the log up to a position. In
-// this load no auction closes.
+// listings has the open auctions of the projection listings, folded from the log up to
+// a position.
 type listings struct {
 	log  []eventstore.Commit // the rest
 	rows map[string]Row
@@ -73,7 +73,9 @@ func (l *listings) advance(to uint64) {
 			continue
 		}
 		for i, e := range c.Events {
-			if amount, _, err := ParseEvent(e.Data); err == nil {
+			if e.Type == "closed" {
+				delete(l.rows, c.Stream.ID)
+			} else if amount, _, err := ParseEvent(e.Data); err == nil {
 				l.rows[c.Stream.ID] = Row{c.Stream.ID, amount, uint64(c.First()) + uint64(i)}
 			}
 		}

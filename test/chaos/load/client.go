@@ -100,6 +100,9 @@ func frameOf(cmd *check.Command) map[string]any {
 		data["amount"] = cmd.Amount
 	case "open":
 		data["item"], data["reserve"], data["closes_at"] = "lamp", cmd.Amount, "2099-01-01T00:00:00Z"
+		if !cmd.ClosesAt.IsZero() {
+			data["closes_at"] = cmd.ClosesAt.UTC()
+		}
 	}
 	f := map[string]any{
 		"op": "command", "aggregate": cmd.Stream, "command": cmd.Name, "key": cmd.Key,

@@ -8,6 +8,9 @@
 //     gateway, and resume from their last cursor.
 //   - Askers ask queries, and for the position of a stored command.
 //   - Watchers hold live queries, and resume them from their last cursor.
+//   - Members of a consumer group move from gateway to gateway, acknowledge late, and
+//     also under epochs that are over. A test kills, freezes and cuts them.
+//   - A closer opens auctions that end during the run.
 //   - Probes send commands in turn to aggregates of one owner through one gateway,
 //     to measure how long a fault makes a client wait.
 //
@@ -41,11 +44,19 @@ type Gateway struct {
 	Name, URL string // the URL has the scheme ws
 }
 
+// Member is a member of the consumer group.
+type Member struct {
+	Name string
+	// Addr is the local address of its connections, "" for any.
+	Addr string
+}
+
 // Config configures a Load.
 type Config struct {
 	Seed     uint64
 	Gateways []Gateway
 	Owners   []string // the domain nodes
+	Members  []Member // of the consumer group
 	// Writers, StreamFollowers, Askers and Watchers are the numbers of clients.
 	Writers, StreamFollowers, Askers, Watchers int
 	// ProbeEvery is the mean pause of a probe between two commands, Think that of a
@@ -81,6 +92,7 @@ type Load struct {
 	following sync.WaitGroup
 	followers []*follower
 	watchers  []*watcher
+	consumers consumers
 
 	acknowledged atomic.Uint64 // a position that some client knows to be stored
 
@@ -120,6 +132,15 @@ func Start(cfg Config) *Load {
 		l.following.Go(func() { f.run(running, all) })
 	}
 	l.startQueries(running, all)
+	c := &closer{load: l, random: rand.New(rand.NewPCG(cfg.Seed, 6000)), seller: newClient(l, "seller", 0), bidder: newClient(l, "bidder", 1)}
+	l.workers.Go(func() { c.run(running, all) })
+	l.consumers.hits, l.consumers.acked = map[string][]check.Span{}, map[uint64]bool{}
+	for i, m := range cfg.Members {
+		l.consumers.members = append(l.consumers.members, newMember(l, i, m))
+	}
+	for _, m := range l.consumers.members {
+		l.following.Go(func() { m.run(all) })
+	}
 	return l
 }
 
@@ -141,13 +162,15 @@ func (l *Load) startQueries(running, all context.Context) {
 func (l *Load) Now() int64 { return int64(time.Since(l.began)) }
 
 // Settle stops new operations, and waits until the outcome of every command is
-// known or ctx ends. A last command then changes the answer to every question, so
-// that each live query gets a batch that shows the end of the log.
-func (l *Load) Settle(ctx context.Context) {
+// known or ctx ends. It then calls rest, which waits until the cluster stores nothing
+// more by itself. A last command then changes the answer to every question, so that
+// each live query gets a batch that shows the end of the log.
+func (l *Load) Settle(ctx context.Context, rest func()) {
 	l.stop()
 	cancel := context.AfterFunc(ctx, l.end)
 	defer cancel()
 	l.workers.Wait()
+	rest()
 	l.open(ctx, "0-end") // the first of the cheapest
 }
 
@@ -164,12 +187,13 @@ func (l *Load) Finish(ctx context.Context, log []eventstore.Commit) (check.Histo
 	for _, w := range l.watchers {
 		w.await(ctx, last)
 	}
+	l.consumers.await(ctx, log)
 	l.end()
 	l.following.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	slices.SortFunc(l.waits, func(a, b Wait) int { return cmp.Compare(a.Begin, b.Begin) })
-	h := check.History{Log: log, Commands: l.commands, Reads: l.reads, Subscriptions: l.subs, Window: window, Answers: l.asked}
+	h := check.History{Log: log, Commands: l.commands, Reads: l.reads, Subscriptions: l.subs, Window: window, Answers: l.asked, Group: l.consumers.observed()}
 	for _, w := range l.watchers {
 		w.live.Complete = true
 		h.Lives = append(h.Lives, w.live)

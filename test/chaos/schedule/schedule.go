@@ -44,12 +44,21 @@ const (
 	RestartStore Kind = "crash the database"
 	// StepClock sets a node's clock forward or back.
 	StepClock Kind = "step a clock"
+	// KillAll kills all nodes and starts them again.
+	KillAll Kind = "kill all nodes"
 	// Leave drains a domain node and restarts it.
 	Leave Kind = "leave and join"
 	// Rolling drains and restarts all nodes, one after another.
 	Rolling Kind = "rolling restart"
 	// Several injects two or three faults together.
 	Several Kind = "several together"
+
+	// KillMember ends a member of the consumer group and starts it again.
+	KillMember Kind = "kill a member"
+	// FreezeMember stops a member and lets it continue.
+	FreezeMember Kind = "freeze a member"
+	// CutMember cuts a member off from all nodes.
+	CutMember Kind = "cut a member off"
 )
 
 // Fault is one fault.
@@ -107,6 +116,7 @@ func (f Fault) String() string {
 type Cluster struct {
 	Owners   []string // nodes that run aggregates
 	Gateways []string // nodes that only hold sessions
+	Members  []string // of the consumer group
 	// Network is set if cuts and slow links are possible.
 	Network bool
 }
@@ -117,13 +127,14 @@ func (c Cluster) all() []string { return append(slices.Clone(c.Owners), c.Gatewa
 // every kind comes up before the deck is shuffled again.
 type Schedule struct {
 	cluster Cluster
+	seed    uint64
 	random  *rand.Rand
 	deck    []Kind
 }
 
 // New returns a new schedule.
 func New(seed uint64, c Cluster) *Schedule {
-	return &Schedule{cluster: c, random: rand.New(rand.NewPCG(seed, 0x6368616f73))}
+	return &Schedule{cluster: c, seed: seed, random: rand.New(rand.NewPCG(seed, 0x6368616f73))}
 }
 
 // Kinds returns the kinds that the schedule uses.
@@ -131,7 +142,7 @@ func (s *Schedule) Kinds() []Kind { return slices.Compact(slices.Sorted(slices.V
 
 // full returns an unshuffled deck. Most kinds with a budget are in it twice.
 func (s *Schedule) full() []Kind {
-	deck := []Kind{KillOwner, KillOwner, FreezeOwner, FreezeOwner, StepClock, Leave, Rolling, RestartStore, Several, Several}
+	deck := []Kind{KillOwner, KillOwner, FreezeOwner, FreezeOwner, StepClock, KillAll, Leave, Rolling, RestartStore, Several, Several}
 	if len(s.cluster.Gateways) > 0 {
 		deck = append(deck, KillGateway, FreezeGateway)
 	}
@@ -157,7 +168,7 @@ func (s *Schedule) Next() Fault {
 	for want := 2 + s.random.IntN(2); len(f.Together) < want; {
 		g := s.one(s.full()[s.random.IntN(len(s.full()))])
 		switch {
-		case g.Kind == Rolling, g.Kind == Several, hit[g.Node], g.Peer != "" && hit[g.Peer]:
+		case g.Kind == Rolling, g.Kind == KillAll, g.Kind == Several, hit[g.Node], g.Peer != "" && hit[g.Peer]:
 			continue
 		case g.Kind == RestartStore && len(f.Together) > 0:
 			continue
@@ -169,6 +180,26 @@ func (s *Schedule) Next() Fault {
 		f.Together = append(f.Together, g)
 	}
 	return f
+}
+
+// MemberFaults returns an endless sequence of faults of the members, which is
+// independent of Next: these faults hit while others do.
+func (s *Schedule) MemberFaults() func() Fault {
+	random := rand.New(rand.NewPCG(s.seed, 0x6d656d62657273))
+	kinds := []Kind{KillMember, FreezeMember}
+	if s.cluster.Network {
+		kinds = append(kinds, CutMember)
+	}
+	return func() Fault {
+		of := &Schedule{cluster: s.cluster, random: random}
+		f := Fault{Kind: kinds[random.IntN(len(kinds))], Node: pick(random, s.cluster.Members)}
+		if f.Kind == KillMember {
+			f.For = of.between(100*time.Millisecond, 3*time.Second)
+		} else {
+			f.For = of.between(time.Second, 8*time.Second)
+		}
+		return f
+	}
 }
 
 // one returns a fault of a kind.
@@ -203,6 +234,8 @@ func (s *Schedule) one(kind Kind) Fault {
 	case StepClock:
 		f.Node = pick(s.random, s.cluster.all())
 		f.Step = []time.Duration{-time.Hour, -time.Minute, -time.Second, time.Second, time.Minute, time.Hour}[s.random.IntN(6)]
+	case KillAll:
+		f.Node, f.For = "", s.between(time.Second, 6*time.Second)
 	case Rolling:
 		f.Node = ""
 	}

@@ -25,6 +25,29 @@ func TestSeedDeterminesSchedule(t *testing.T) {
 	}
 }
 
+// TestFaultsOfMembersComeFromTheSeed compares the faults of members of two schedules,
+// one of which has dealt other faults before.
+func TestFaultsOfMembersComeFromTheSeed(t *testing.T) {
+	t.Parallel()
+	c := cluster
+	c.Members = []string{"m1", "m2"}
+	one, other := New(1, c), New(1, c)
+	other.Next()
+	a, b, seen := one.MemberFaults(), other.MemberFaults(), map[Kind]bool{}
+	for range 100 {
+		f := a()
+		if g := b(); !reflect.DeepEqual(f, g) {
+			t.Fatalf("%v and %v", f, g)
+		}
+		if seen[f.Kind] = true; !slices.Contains(c.Members, f.Node) || f.For <= 0 {
+			t.Errorf("%v hits no member", f)
+		}
+	}
+	if len(seen) != 3 {
+		t.Errorf("only %v were scheduled", seen)
+	}
+}
+
 // TestEveryKindOfFaultIsScheduled finds all kinds in the first deck, with possible
 // targets only.
 func TestEveryKindOfFaultIsScheduled(t *testing.T) {
@@ -47,7 +70,7 @@ func TestEveryKindOfFaultIsScheduled(t *testing.T) {
 		for _, g := range all {
 			owner, gateway := slices.Contains(cluster.Owners, g.Node), slices.Contains(cluster.Gateways, g.Node)
 			switch g.Kind {
-			case Rolling, RestartStore, Several:
+			case Rolling, KillAll, RestartStore, Several:
 				if g.Node != "" {
 					t.Errorf("%v hits a node", g)
 				}
