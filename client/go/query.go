@@ -37,6 +37,9 @@ type Page[R any] struct {
 	Position uint64
 	// Blocked is the number of rows of the projection that wait for an operator.
 	Blocked int
+	// Answer is the JSON of a query that code answers, which has no rows. It is nil
+	// for a page of rows.
+	Answer json.RawMessage
 }
 
 // QueryOption is an option of [Query.Run].
@@ -120,6 +123,10 @@ func run[R any](ctx context.Context, c *Client, name string, params any, opts []
 	<-r.done
 	if r.err != nil {
 		return Page[R]{}, r.err
+	}
+	var rows struct{ Rows json.RawMessage }
+	if err := json.Unmarshal(r.result.Data, &rows); err != nil || rows.Rows == nil { // code answers with any JSON
+		return Page[R]{Position: r.result.Position, Answer: r.result.Data}, nil
 	}
 	var got pageFrame
 	if err := json.Unmarshal(r.result.Data, &got); err != nil {

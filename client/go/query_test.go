@@ -84,6 +84,24 @@ func TestQueryDecodesItsPageIntoGoTypes(t *testing.T) {
 	})
 }
 
+func TestAnswerOfCodeIsPassedOnAsJSON(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		for _, data := range []any{3.5, []any{"a"}, object{"sum": 7.0}} {
+			var page Page[json.RawMessage]
+			var err error
+			go func() { page, err = g.client.Query(t.Context(), "total", nil) }()
+			synctest.Wait()
+			g.send(object{"op": "result", "id": g.last()["id"], "version": 0, "position": 100, "data": data})
+			synctest.Wait()
+			var got any
+			if json.Unmarshal(page.Answer, &got) != nil || !reflect.DeepEqual(got, data) || page.Position != 100 || page.Rows != nil || err != nil {
+				t.Errorf("got %+v (%v), want %v", page, err, data)
+			}
+		}
+	})
+}
+
 func TestParametersThatAreNotJSONFailAlone(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		g := welcomed(t, Options{})
