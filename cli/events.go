@@ -3,70 +3,80 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
-	"net/url"
-	"os"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	client "github.com/ganglion-es/ganglion/client/go"
+	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/node"
 )
 
 type eventsCmd struct {
-	URL, Token               string // to read from a gateway
+	gatewayFlags                    // to read from a gateway
 	Store, StorePasswordFile string // to read from the log
 	Stream, Category         string
+	All                      bool
 	After                    *uint64 // nil if not set
 	Cursor                   string
-	Follow                   bool
+	Follow, WithState        bool
+
+	catalog *aggregate.Catalog // to make states
 }
 
 // pageCommits is the maximum number of commits that one read of the log returns.
 const pageCommits = 1000
 
 func eventsCommand(p *program) *cobra.Command {
-	var c eventsCmd
+	c := eventsCmd{catalog: p.catalog}
 	var after uint64
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Print events, from a gateway or from the log",
-		Long:  "Print events, from a gateway or from the log, one JSON object per line.",
+		Long: `Print events, from a gateway or from the log, one JSON object per line.
+
+A gateway prints only what the client of --token may read. --all asks for every type of aggregate:
+history in the order of the log, then new events as they arrive.
+With --with-state, this program makes the state after each event from the events before it.`,
 		Example: `  ganglion events --stream auction/42 --after 17 --url http://n1:8080
   ganglion events --category auction --cursor 0 --follow
+  ganglion events --all --follow --with-state
   ganglion events --store postgres://ganglion@db/ganglion`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("after") {
 				c.After = &after
 			}
-			return c.run(cmd.Context(), p.logger())
+			return c.run(cmd.Context(), encoder(cmd.OutOrStdout()), p.logger())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&c.URL, "url", "http://127.0.0.1:8080", "`URL` of any gateway of the cluster")
-	f.StringVar(&c.Token, "token", "dev:operator", "token for the gateway; dev:NAME in development mode")
+	c.gatewayFlags.addTo(f)
 	fromEnvironment(f)
 	f.StringVar(&c.Store, "store", "", "log to read instead of asking a gateway: a postgres:// `URL`, or the folder of an embedded log")
 	f.StringVar(&c.StorePasswordFile, "store-password-file", "", "`FILE` with the database's password")
 	f.StringVar(&c.Stream, "stream", "", "only events of the aggregate `TYPE/ID`, such as auction/42")
 	f.StringVar(&c.Category, "category", "", "only events of this aggregate `TYPE`")
+	f.BoolVar(&c.All, "all", false, "events of all aggregates")
 	f.Uint64Var(&after, "after", 0, "start after this `VERSION` of --stream; 0 is the beginning")
 	f.StringVar(&c.Cursor, "cursor", "", "start after this `CURSOR` or position; 0 is the beginning")
 	f.BoolVar(&c.Follow, "follow", false, "continue with new events")
-	cmd.MarkFlagsMutuallyExclusive("stream", "category")
+	f.BoolVar(&c.WithState, "with-state", false, "add the public state of the aggregate after each event")
+	cmd.MarkFlagsMutuallyExclusive("stream", "category", "all")
 	cmd.MarkFlagsMutuallyExclusive("after", "cursor")
+	completeFlag(cmd, p, "stream", aggregateTypes)
+	completeFlag(cmd, p, "category", categoryNames)
 	return cmd
 }
 
-func (c eventsCmd) run(ctx context.Context, log *slog.Logger) error {
+func (c eventsCmd) run(ctx context.Context, out *json.Encoder, log *slog.Logger) error {
 	if c.After != nil && c.Stream == "" {
 		return usagef("--after counts the events of one stream: add --stream, or use --cursor")
 	}
@@ -81,12 +91,12 @@ func (c eventsCmd) run(ctx context.Context, log *slog.Logger) error {
 		}
 	}
 	if c.Store != "" {
-		return c.fromLog(ctx, log)
+		return c.fromLog(ctx, out, log)
 	}
-	if c.Stream == "" && c.Category == "" {
-		return usagef("a gateway serves streams and categories: add --stream or --category, or read the whole log with --store")
+	if c.Stream == "" && c.Category == "" && !c.All {
+		return usagef("add --stream, --category or --all to choose the events, or read the whole log with --store")
 	}
-	return c.fromGateway(ctx, log)
+	return c.fromGateway(ctx, out, log)
 }
 
 // line is an event as it is printed: an event frame without its subscription.
@@ -99,10 +109,13 @@ type line struct {
 	Time     time.Time           `json:"time"`
 	Cause    string              `json:"cause,omitempty"`
 	By       string              `json:"by,omitempty"`
+	State    json.RawMessage     `json:"state,omitempty"`
+
+	form int // of the data; 0 for the current one, in which a gateway shows it
 }
 
 // fromLog prints events of the log.
-func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
+func (c eventsCmd) fromLog(ctx context.Context, out *json.Encoder, log *slog.Logger) error {
 	store, err := storeFlags{Store: c.Store, StorePasswordFile: c.StorePasswordFile}.openToRead(ctx, log)
 	if err != nil {
 		return err
@@ -123,7 +136,7 @@ func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
 	if err := c.checkStart(ctx, store, after, afterVersion); err != nil {
 		return err
 	}
-	out := newPrinter()
+	states := newStates(c.catalog, historyIn(store))
 	for {
 		commits, upTo, err := c.page(ctx, store, after, afterVersion)
 		if err != nil {
@@ -134,7 +147,7 @@ func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
 				if l.Position <= after || c.Stream != "" && l.Version <= afterVersion {
 					continue
 				}
-				if err := out.Encode(l); err != nil {
+				if err := c.print(ctx, out, states, l); err != nil {
 					return err
 				}
 			}
@@ -160,13 +173,49 @@ func (c eventsCmd) fromLog(ctx context.Context, log *slog.Logger) error {
 	}
 }
 
+// print prints an event, with the state after it if --with-state is set.
+func (c eventsCmd) print(ctx context.Context, out *json.Encoder, states *states, l line) (err error) {
+	if c.WithState {
+		if l.State, err = states.after(ctx, l); err != nil {
+			return err
+		}
+	}
+	return out.Encode(l)
+}
+
+// historyIn returns the function that reads the history of an aggregate in a log.
+func historyIn(store node.Store) func(context.Context, string) iter.Seq2[line, error] {
+	return func(ctx context.Context, stream string) iter.Seq2[line, error] {
+		return func(yield func(line, error) bool) {
+			id, err := eventstore.ParseStreamID(stream)
+			for after := eventstore.Version(0); err == nil; {
+				var commits []eventstore.Commit
+				if commits, err = store.ReadStream(ctx, id, after, pageCommits); err != nil || len(commits) == 0 {
+					break
+				}
+				for _, commit := range commits {
+					for _, l := range linesOf(commit) {
+						if !yield(l, nil) {
+							return
+						}
+					}
+					after = commit.Version
+				}
+			}
+			if err != nil {
+				yield(line{}, err)
+			}
+		}
+	}
+}
+
 func linesOf(commit eventstore.Commit) []line {
 	lines := make([]line, len(commit.Events))
 	for i, e := range commit.Events {
 		lines[i] = line{
 			Position: commit.First() + eventstore.Position(i), Stream: commit.Stream.String(),
 			Version: commit.FirstVersion() + eventstore.Version(i), Event: e.Type, Data: e.Data,
-			Time: commit.At, Cause: commit.Key, By: commit.Meta.Client,
+			Time: commit.At, Cause: commit.Key, By: commit.Meta.Client, form: max(e.Form, 1),
 		}
 	}
 	return lines
@@ -195,13 +244,6 @@ func (c eventsCmd) checkStart(ctx context.Context, store node.Store, after event
 	return err
 }
 
-// newPrinter returns an encoder that prints one JSON object per line.
-func newPrinter() *json.Encoder {
-	out := json.NewEncoder(os.Stdout)
-	out.SetEscapeHTML(false) // the output is not a web page
-	return out
-}
-
 func (c eventsCmd) page(ctx context.Context, store node.Store, after eventstore.Position, version eventstore.Version) ([]eventstore.Commit, eventstore.Position, error) {
 	switch {
 	case c.Stream != "":
@@ -222,86 +264,50 @@ func (c eventsCmd) page(ctx context.Context, store node.Store, after eventstore.
 	}
 }
 
-// fromGateway prints events of a subscription.
-func (c eventsCmd) fromGateway(ctx context.Context, log *slog.Logger) error {
-	base, err := nodeURL(c.URL)
+// fromGateway prints events of subscriptions.
+func (c eventsCmd) fromGateway(ctx context.Context, out *json.Encoder, log *slog.Logger) error {
+	types, err := c.types(ctx)
 	if err != nil {
 		return err
 	}
-	reading, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	var isServed atomic.Bool          // the gateway has served the subscription
-	subscribed := make(chan struct{}) // delays the first hello until it can carry the subscription
-	options := client.Options{
-		URLs: []string{base + "/v1/ws"},
-		OnError: func(e *client.Error) {
-			switch {
-			case e.Code == client.CodeUnauthenticated, // the command line has no other token
-				e.Code == client.CodeNotFound && !isServed.Load(): // later, an older gateway may not know the type
-				stop(e)
-				return
+	return c.connect(ctx, log, c.Follow, func(asking context.Context, gateway *client.Client, start func()) error {
+		subs := c.subscribe(gateway, types)
+		defer func() {
+			for _, s := range subs {
+				s.Close()
 			}
-			log.Warn("the gateway reported an error", "url", base, "err", e.Message)
-		},
-	}
-	if c.Token != "" {
-		options.Token = c.tokenAfter(subscribed)
-	}
-	gateway, err := client.Connect(ctx, options)
-	if err != nil {
-		return usageError{err}
-	}
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		if err := c.watch(reading, gateway, base, log); err != nil {
-			stop(err)
-		}
-	})
-	defer watching.Wait()
-	defer gateway.Close()
-	defer stop(nil)
-
-	events := c.subscribe(gateway)
-	defer events.Close()
-	close(subscribed)
-	out := newPrinter()
-	for item, err := range events.Items(reading) {
-		var failure *client.Error
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.As(err, &failure):
-			return fmt.Errorf("%s: %s", failure.Code, failure.Message)
-		case err != nil:
-			return err
-		}
-		isServed.Store(true)
-		switch {
-		case item.Kind == client.KindLive && !c.Follow:
-			return nil
-		case item.Kind == client.KindEvent:
-			if err := out.Encode(lineOf(item.Event)); err != nil {
+		}()
+		start()
+		states := newStates(c.catalog, historyAt(gateway))
+		for l, err := range merge(asking, subs, c.Follow, log) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err == nil {
+				err = c.print(asking, out, states, l)
+			}
+			if err != nil {
 				return err
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// tokenAfter returns a token function that waits for a signal.
-func (c eventsCmd) tokenAfter(signal <-chan struct{}) func(context.Context) (string, error) {
-	return func(ctx context.Context) (string, error) {
-		select {
-		case <-signal:
-			return c.Token, nil
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
+// types returns the types of aggregates whose categories the command reads.
+func (c eventsCmd) types(ctx context.Context) ([]string, error) {
+	if !c.All {
+		return []string{c.Category}, nil
 	}
+	doc, err := fetchDocument(ctx, c.URL)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(doc.Aggregates)), nil
 }
 
-// subscribe subscribes to the stream or category that the flags select.
-func (c eventsCmd) subscribe(gateway *client.Client) *client.Subscription[json.RawMessage, json.RawMessage] {
+// subscribe subscribes to the stream or to the categories that the flags select.
+func (c eventsCmd) subscribe(gateway *client.Client, types []string) []*subscription {
 	from := client.FromStart()
 	switch {
 	case c.After != nil:
@@ -311,33 +317,13 @@ func (c eventsCmd) subscribe(gateway *client.Client) *client.Subscription[json.R
 	}
 	if c.Stream != "" {
 		typ, id, _ := strings.Cut(c.Stream, "/")
-		return gateway.Aggregate(typ, id).Follow(from)
+		return []*subscription{gateway.Aggregate(typ, id).Follow(from)}
 	}
-	return gateway.Category(c.Category).Follow(from)
-}
-
-// watch logs when the connection to the gateway is lost. It returns an error if
-// the command must not wait for the gateway: before the first connection, and
-// without --follow.
-func (c eventsCmd) watch(ctx context.Context, gateway *client.Client, base string, log *slog.Logger) error {
-	logged := false
-	for status := range gateway.Statuses(ctx) {
-		connected := gateway.Log() != "" // now or earlier, even if watch missed that status
-		switch {
-		case status == client.Live || status == client.CatchingUp:
-			logged = false
-		case status == client.Offline && !(connected && c.Follow):
-			err := gateway.ConnErr()
-			if errors.As(err, new(*url.Error)) {
-				err = noAnswer(base, err)
-			}
-			return err
-		case status != client.Closed && connected && !logged:
-			logged = true
-			log.Warn("lost the gateway; reconnecting until it is back", "url", base, "err", gateway.ConnErr())
-		}
+	var all []*subscription
+	for _, typ := range types {
+		all = append(all, gateway.Category(typ).Follow(from))
 	}
-	return nil
+	return all
 }
 
 func lineOf(e client.Event[json.RawMessage]) line {

@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
 
 	client "github.com/ganglion-es/ganglion/client/go"
+	"github.com/ganglion-es/ganglion/domain"
 )
 
 // hello is the first frame of a follower.
@@ -62,8 +64,8 @@ func scripted(t *testing.T, code websocket.StatusCode, script ...string) (url st
 
 func follow(t *testing.T, url string) error {
 	t.Helper()
-	command := eventsCmd{URL: url, Token: "dev:operator", Category: "counter", Follow: true}
-	return command.fromGateway(t.Context(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	command := eventsCmd{gatewayFlags: gatewayFlags{URL: url, Token: "dev:operator"}, Category: "counter", Follow: true, catalog: &domain.Catalog}
+	return command.fromGateway(t.Context(), encoder(io.Discard), slog.New(slog.NewTextHandler(io.Discard, nil)))
 }
 
 func TestFollowerReportsLostEvents(t *testing.T) {
@@ -173,7 +175,7 @@ func TestFollowerReconnectsAfterUnseenConnection(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	logged := writer(func(p []byte) { cancel() })
-	if err := (eventsCmd{Follow: true}).watch(ctx, gateway, url, slog.New(slog.NewTextHandler(logged, nil))); err != nil || ctx.Err() == nil {
+	if err := watch(ctx, gateway, url, true, new(atomic.Bool), slog.New(slog.NewTextHandler(logged, nil))); err != nil || ctx.Err() == nil {
 		t.Errorf("it gives up (%v) and logs no loss", err)
 	}
 }

@@ -121,6 +121,9 @@ func newRoot(p *program) *cobra.Command {
 		debugCommand(p),
 		ownerCommand(),
 		ringCommand(),
+		sendCommand(p),
+		getCommand(p),
+		queryCommand(p),
 		eventsCommand(p),
 		verifyCommand(p),
 		exportCommand(p),
@@ -158,7 +161,7 @@ func newRoot(p *program) *cobra.Command {
 			return
 		}
 		cmd.Args, cmd.PreRunE = positional, prepare
-		if !strings.Contains(cmd.Use, "FILE") && cmd.ValidArgs == nil {
+		if !strings.Contains(cmd.Use, "FILE") && cmd.ValidArgs == nil && cmd.ValidArgsFunction == nil {
 			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}
 	})

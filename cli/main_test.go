@@ -39,7 +39,7 @@ func flags(t *testing.T, command string) map[string]*pflag.Flag {
 func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 	t.Parallel()
 	for command, names := range map[string]string{
-		"dev": "listen data nodes origins",
+		"dev": "listen data nodes origins seed watch",
 		"node": "name roles processors-only listen peer-listen gossip-listen advertise join store cluster auth jwt-hmac-file jwt-jwks jwt-issuer jwt-audience origins " +
 			"max-frame-bytes max-header-bytes max-hello-time max-sessions max-sessions-per-client max-anonymous-sessions max-connections max-subscriptions max-live-queries max-queries max-open-requests max-outbound-bytes max-commands-per-second heartbeat drain-window " +
 			"gossip-key-file peer-tls-cert peer-tls-key peer-tls-ca insecure-peers",
@@ -49,7 +49,10 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 		"drain":              "url peer-tls-cert peer-tls-key peer-tls-ca shutdown force",
 		"debug":              "url peer-tls-cert peer-tls-key peer-tls-ca output timeout",
 		"rebalance-sessions": "url peer-tls-cert peer-tls-key peer-tls-ca percent dry-run",
-		"events":             "url store stream after category cursor follow",
+		"send":               "url token key expect json",
+		"get":                "url token at strong json",
+		"query":              "url token follow page json",
+		"events":             "url token store stream after category all cursor follow with-state",
 		"verify":             "store json",
 		"bench":              "url token duration rate connections subscribers aggregates reconnect-every json",
 		"log accept-loss":    "store yes",
@@ -85,7 +88,7 @@ func TestFlagVariablesDeriveFromNames(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{"dev", "node", "members", "verify", "healthcheck"} {
 		for name, f := range flags(t, command) {
-			if name == "help" || name == "json" || name == "print-config" { // only on the command line
+			if slices.Contains([]string{"help", "json", "print-config", "seed", "watch", "until-eof"}, name) { // only on the command line
 				continue
 			}
 			want := "GANGLION_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))
@@ -247,7 +250,7 @@ func TestUsageErrorNamesHelpToRead(t *testing.T) {
 		"export --store x --resume --after 1": "[after resume]",
 		"revoke --client a --everybody":       "--jwt-revocations is missing",
 		"sessions --kick a --kick-client b":   "[kick kick-client]",
-		"events --stream a/1 --category b":    "[stream category]",
+		"events --stream a/1 --category b":    "[stream category all]",
 		"log accept-loss --stor x":            "'ganglion log accept-loss --help'",
 		"--log-level wow":                     "it must be debug or info or warn or error (see 'ganglion --help'",
 		"completion sh":                       "it must be bash or zsh or fish",
