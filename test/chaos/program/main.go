@@ -10,6 +10,7 @@ import (
 	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/domain/group"
+	"github.com/ganglion-es/ganglion/domain/inbox"
 	"github.com/ganglion-es/ganglion/domain/process"
 	"github.com/ganglion-es/ganglion/test/chaos/check"
 )
@@ -27,7 +28,7 @@ func main() {
 			Name: check.Receipts, Revision: release,
 			On: process.Handlers[receipts]{
 				process.On(func(at process.At, _ domain.AuctionOpened, _ *receipts) process.Commands {
-					return process.Commands{process.Send("client", check.Office(release), domain.Notify{Text: at.ID})}
+					return process.Commands{process.Send("client", check.Office(release), inbox.Notify{Text: at.ID})}
 				}),
 			},
 		})
