@@ -119,19 +119,22 @@ func (c sendCmd) run(cmd *cobra.Command, args []string, log *slog.Logger) error 
 		options = append(options, client.WithExpect(*c.Expect))
 	}
 	var result client.Result
-	var unknown bool // whether the command may have been executed
-	err = c.connect(cmd.Context(), log, false, func(ctx context.Context, gateway *client.Client, start func()) (err error) {
-		start()
-		result, err = gateway.Aggregate(stream.Type, stream.ID).Send(ctx, args[1], data, options...)
+	unknown := func(err error) bool { // reports whether the command may have been executed
 		var refused *client.Error
-		unknown = errors.As(err, &refused) && refused.Retry == client.RetrySameKey
-		return err
+		return errors.As(err, &refused) && refused.Retry == client.RetrySameKey
+	}
+	var failure error // of the command, which the loss of the gateway may have caused
+	err = c.connect(cmd.Context(), log, false, func(ctx context.Context, gateway *client.Client, start func()) error {
+		start()
+		result, failure = gateway.Aggregate(stream.Type, stream.ID).Send(ctx, args[1], data, options...)
+		return failure
 	})
-	if unknown {
+	isRefused := errors.As(err, new(*client.Error)) && !unknown(err)
+	if err != nil && unknown(failure) && !isRefused {
 		return unfinishedError{fmt.Errorf("%w; the command may have been executed: send it again with --key %s", err, key)}
 	}
 	if err != nil {
-		return err
+		return unfinished(cmd.Context(), err, "the command was not executed")
 	}
 	r := sent{stream.String(), result.Key, result.Version, result.Position, result.Replayed, result.Data}
 	if c.JSON {

@@ -76,7 +76,7 @@ func (c devCmd) run(ctx context.Context, p *program, in io.Reader, log *slog.Log
 	if c.Nodes < 1 || c.Nodes > 100 {
 		return usagef("--nodes is %d: it must be from 1 to 100", c.Nodes)
 	}
-	seed, err := readSeed(c.Seed)
+	seed, err := readSeed(c.Seed, p.catalog)
 	if err != nil {
 		return err
 	}

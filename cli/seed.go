@@ -13,6 +13,7 @@ import (
 	"os"
 
 	client "github.com/ganglion-es/ganglion/client/go"
+	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/eventstore"
 )
 
@@ -36,10 +37,11 @@ type seedCommand struct {
 	stream eventstore.StreamID
 }
 
-// readSeed reads a seed file; it returns nothing for "". A command's key is made of
+// readSeed reads a seed file; it returns nothing for "". The error names the first
+// line that the catalog's aggregates could not execute. A command's key is made of
 // its line, and of the number of equal lines before it, so that a file which gained
 // lines sends only these.
-func readSeed(name string) ([]seedCommand, error) {
+func readSeed(name string, catalog *aggregate.Catalog) ([]seedCommand, error) {
 	if name == "" {
 		return nil, nil
 	}
@@ -69,6 +71,12 @@ func readSeed(name string) ([]seedCommand, error) {
 		}
 		if err == nil && c.Command == "" {
 			err = errors.New("the member command is missing")
+		}
+		if c.Data == nil {
+			c.Data = json.RawMessage("{}")
+		}
+		if err == nil {
+			_, err = catalog.CheckCommand(c.stream.Type, c.Command, c.Data)
 		}
 		switch {
 		case err != nil:
@@ -111,11 +119,7 @@ func playSeed(ctx context.Context, url string, commands []seedCommand, log *slog
 			for n < len(commands) && commands[n].token() == flags.Token {
 				c := commands[n]
 				n++
-				var data any
-				if c.Data != nil {
-					data = c.Data
-				}
-				result, err := gateway.Aggregate(c.stream.Type, c.stream.ID).Send(ctx, c.Command, data, client.WithKey(c.key))
+				result, err := gateway.Aggregate(c.stream.Type, c.stream.ID).Send(ctx, c.Command, c.Data, client.WithKey(c.key))
 				switch {
 				case ctx.Err() != nil:
 					return err

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ganglion-es/ganglion/domain"
 )
 
 const seedLines = `{"client":"ada","aggregate":"auction/42","command":"open","data":{"item":"lamp","reserve":1000,"closes_at":"2099-01-01T00:00:00Z"}}
@@ -53,23 +55,26 @@ func TestSeedIsPlayedOnce(t *testing.T) {
 func TestInvalidSeedIsRejected(t *testing.T) {
 	t.Parallel()
 	for want, text := range map[string]string{
-		"line 2: ":           "{\"aggregate\":\"a/1\",\"command\":\"b\"}\nnot json",
-		"unknown field":      `{"aggregate":"a/1","command":"b","date":{}}`,
-		"command is missing": `{"aggregate":"a/1"}`,
-		"line 1":             `{"aggregate":"a","command":"b"}`,
-		"text follows":       `{"aggregate":"a/1","command":"b"} {}`,
-		"token too long":     strings.Repeat("x", maxSeedLine+1),
+		"line 2: ":            "{\"aggregate\":\"auction/1\",\"command\":\"bid\",\"data\":{\"amount\":1}}\nnot json",
+		"unknown field":       `{"aggregate":"a/1","command":"b","date":{}}`,
+		"command is missing":  `{"aggregate":"a/1"}`,
+		"line 1":              `{"aggregate":"a","command":"b"}`,
+		"text follows":        `{"aggregate":"a/1","command":"b"} {}`,
+		"no command \"bidd\"": `{"aggregate":"auction/1","command":"bidd"}`,
+		"no aggregate type":   `{"aggregate":"lot/1","command":"bid"}`,
+		"data.amount":         `{"aggregate":"auction/1","command":"bid","data":{"amount":"much"}}`,
+		"token too long":      strings.Repeat("x", maxSeedLine+1),
 	} {
 		file := filepath.Join(t.TempDir(), "seed")
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		var usage usageError
-		if _, err := readSeed(file); !errors.As(err, &usage) || !strings.Contains(err.Error(), want) {
+		if _, err := readSeed(file, &domain.Catalog); !errors.As(err, &usage) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60s: %v lacks %s", text, err, want)
 		}
 	}
-	if _, err := readSeed("missing"); err == nil || !strings.Contains(err.Error(), "--seed") {
+	if _, err := readSeed("missing", &domain.Catalog); err == nil || !strings.Contains(err.Error(), "--seed") {
 		t.Error(err)
 	}
 }
