@@ -36,6 +36,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -105,7 +106,11 @@ func runModel(t *testing.T, m aggregate.Model) {
 // JSON does not preserve.
 func checkForms(d *aggregate.Definition) (errs []error) {
 	for _, what := range d.Uncovered() {
-		errs = append(errs, fmt.Errorf("%s of %s is in no scenario: add one to the Scenarios of its definition", what, d.Name()))
+		add := "one"
+		if strings.HasPrefix(what, "form ") {
+			add = "aggregate.Reads"
+		}
+		errs = append(errs, fmt.Errorf("%s of %s is in no scenario: add %s to the Scenarios of its definition", what, d.Name(), add))
 	}
 	for _, name := range d.Commands() {
 		if err := roundTripCommand(d, name); err != nil {

@@ -209,7 +209,9 @@ func TestCommandsAndEventsWithoutScenarioAreReported(t *testing.T) {
 	t.Parallel()
 	d, _ := catalog(t, "note", one(written{})).Type("note")
 	expect(t, checkForms(d), `command "write" of note is in no scenario`)
-	expect(t, checkForms(d), `event "written" of note is in no scenario`)
+	expect(t, checkForms(d), `event "written" of note is in no scenario: add one to`)
+	d, _ = catalog(t, "note", one(writtenRenamed{}), aggregate.Upcast(rename)).Type("note")
+	expect(t, checkForms(d), `form 1 of event "written" of note is in no scenario: add aggregate.Reads to`)
 }
 
 // length is a projection in memory of the number of notes, counted in steps.
