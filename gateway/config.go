@@ -43,11 +43,13 @@ type Config struct {
 
 	// Schema is the JSON Schema of the application's commands, states and
 	// events, for /v1/schema. AsyncAPI describes the WebSocket protocol,
-	// including the application's messages.
+	// including the application's messages. Docs is the same as a page in HTML,
+	// for /v1/docs.
 	//
-	// Default to an empty schema and to proto.AsyncAPI.
+	// Default to an empty schema, to proto.AsyncAPI, and to no page.
 	Schema   []byte
 	AsyncAPI []byte
+	Docs     []byte
 
 	// Store is the log that history is read from. Required.
 	Store eventstore.Store

@@ -45,6 +45,7 @@ func (g *Gateway) routes() []route {
 		{"GET /v1/schema", serveDocument("application/schema+json", g.cfg.Schema)},
 		{"GET /v1/openapi.yaml", serveDocument("application/yaml", proto.OpenAPI)},
 		{"GET /v1/asyncapi.yaml", serveDocument("application/yaml", g.cfg.AsyncAPI)},
+		{"GET /v1/docs", g.serveDocs},
 	}
 }
 
@@ -89,6 +90,17 @@ func serveDocument(contentType string, text []byte) http.HandlerFunc {
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(text) // the client may have gone
 	}
+}
+
+// serveDocs serves the documents as a page, which loads nothing and runs no scripts.
+func (g *Gateway) serveDocs(w http.ResponseWriter, r *http.Request) {
+	if g.cfg.Docs == nil {
+		writeFailure(w, "", "", command.NotFound("there is no %s %s", r.Method, command.Clip(r.URL.Path)))
+		return
+	}
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	serveDocument("text/html; charset=utf-8", g.cfg.Docs)(w, r)
 }
 
 // serveWebSocket performs the handshake of a session and starts the session.

@@ -104,7 +104,7 @@ func (c *contract) check(t testing.TB, method, path string, resp *http.Response,
 		t.Errorf("%s %s: the document does not know the type %q there (%v)", method, path, resp.Header.Get("Content-Type"), err)
 		return
 	}
-	if mediaType == "application/yaml" || mediaType == "application/schema+json" || mediaType == "text/event-stream" {
+	if mediaType == "application/yaml" || mediaType == "text/html" || mediaType == "application/schema+json" || mediaType == "text/event-stream" {
 		return
 	}
 	name := map[string]string{"application/json": "result", "application/x-ndjson": "event", "application/problem+json": "problem"}[mediaType]
@@ -208,11 +208,14 @@ func TestOpenAPIDocumentHasEveryStatus(t *testing.T) {
 
 func TestDocumentsAreServed(t *testing.T) {
 	t.Parallel()
-	schema := []byte(`{"aggregates":{}}`)
-	n := newWorld(t).node(func(c *gateway.Config) { c.Schema = schema })
-	for path, want := range map[string][]byte{"/v1/schema": schema, "/v1/openapi.yaml": proto.OpenAPI, "/v1/asyncapi.yaml": proto.AsyncAPI} {
+	schema, page := []byte(`{"aggregates":{}}`), []byte("<!doctype html>")
+	n := newWorld(t).node(func(c *gateway.Config) { c.Schema, c.Docs = schema, page })
+	for path, want := range map[string][]byte{"/v1/schema": schema, "/v1/docs": page, "/v1/openapi.yaml": proto.OpenAPI, "/v1/asyncapi.yaml": proto.AsyncAPI} {
 		if status, body := n.do("GET", path, "", ""); status != http.StatusOK || body != string(want) {
 			t.Errorf("%s: got %d %.80s", path, status, body)
 		}
+	}
+	if status, body := newWorld(t).node().do("GET", "/v1/docs", "", ""); status != http.StatusNotFound {
+		t.Errorf("/v1/docs without a page: got %d %.80s", status, body)
 	}
 }

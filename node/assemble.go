@@ -174,27 +174,28 @@ func (n *node) makeGateway() error {
 	if !n.cfg.Gateway {
 		return nil
 	}
-	schema, asyncAPI, err := documents(n.cfg.Catalog)
+	schema, asyncAPI, page, err := documents(n.cfg.Catalog)
 	if err != nil {
 		return err
 	}
 	n.gateway, err = gateway.New(gateway.Config{
-		Node: n.cfg.Name, Version: Version(), Catalog: n.cfg.Catalog, Schema: schema, AsyncAPI: asyncAPI,
+		Node: n.cfg.Name, Version: Version(), Catalog: n.cfg.Catalog, Schema: schema, AsyncAPI: asyncAPI, Docs: page,
 		Store: n.store, Router: observe.Router{Router: n.router, Observer: n.observer}, Queries: n.readSide.queries, Groups: n.consumers.members,
 		Auth: n.cfg.Auth, Origins: n.cfg.Origins, Limits: n.cfg.Limits, Heartbeat: n.cfg.Heartbeat, DrainWindow: n.cfg.DrainWindow, Logger: n.log,
 	})
 	return err
 }
 
-// documents returns the JSON Schema and the AsyncAPI document of an application.
-func documents(c *aggregate.Catalog) (schema, asyncAPI []byte, err error) {
+// documents returns the JSON Schema, the AsyncAPI document and the page of an
+// application.
+func documents(c *aggregate.Catalog) (schema, asyncAPI, page []byte, err error) {
 	doc, err := contract.Of(c)
 	if err != nil {
-		return nil, nil, &ConfigError{err}
+		return nil, nil, nil, &ConfigError{err}
 	}
 	if schema, err = doc.JSON(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	asyncAPI, err = doc.AsyncAPI(proto.AsyncAPI)
-	return schema, asyncAPI, err
+	return schema, asyncAPI, doc.HTML(), err
 }

@@ -175,6 +175,7 @@ func (t Type[S]) define() (*Definition, []error) {
 
 	d.fingerprint = d.fingerprintOf(state, t.Revision)
 	d.examples, d.uncovered = t.Scenarios.examples(d)
+	d.samples = func() map[string][]json.RawMessage { return t.Scenarios.samples(d) }
 	return d, problems
 }
 

@@ -50,6 +50,7 @@ type Definition struct {
 	eventTypes   map[reflect.Type]*eventType
 	examples     []Example
 	uncovered    []string
+	samples      func() map[string][]json.RawMessage
 
 	newState    func() any
 	decodeState func(json.RawMessage) (any, error)

@@ -93,6 +93,7 @@ func (q Rows[Q, R]) define() (*Definition, []error) {
 		d.from = q.From.Definition
 	}
 	d.examples = q.Scenarios.examples(d)
+	d.samples = func() map[string][]json.RawMessage { return q.Scenarios.samples(d) }
 	return d, problems
 }
 
@@ -122,6 +123,7 @@ type Definition struct {
 	order     []string
 	limit     int
 	examples  []aggregate.Example
+	samples   func() map[string][]json.RawMessage
 	uncovered bool
 
 	// Of a Func.

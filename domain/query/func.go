@@ -84,6 +84,7 @@ func (q Func[Q, A]) define() (*Definition, []error) {
 		}
 	}
 	d.examples = q.Scenarios.examples(d)
+	d.samples = func() map[string][]json.RawMessage { return q.Scenarios.samples(d) }
 	return d, problems
 }
 

@@ -48,6 +48,15 @@ func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
 			}, &toClient)
 		}
 		add(typ+".state", "state", a.Description, map[string]any{"data": a.State}, &toClient)
+		if len(a.Rejections) > 0 {
+			var reasons []any
+			for _, code := range slices.Sorted(maps.Keys(a.Rejections)) {
+				reasons = append(reasons, map[string]any{"const": code, "description": a.Rejections[code]})
+			}
+			add(typ+".rejected", "error", "A rule of "+typ+" rejected a command.", map[string]any{
+				"code": map[string]any{"const": "rejected"}, "reason": map[string]any{"oneOf": reasons},
+			}, &toClient)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.Queries)) {
 		q := d.Queries[name]

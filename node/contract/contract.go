@@ -1,5 +1,5 @@
 // Package contract describes an application's aggregates and queries to the authors of clients,
-// as a JSON Schema, an AsyncAPI document and TypeScript.
+// as a JSON Schema, an AsyncAPI document, TypeScript and a page.
 //
 // [Of] makes a [Document] of a catalog. The same catalog results in the same bytes, so
 // a test can compare a committed document with the code.
@@ -61,6 +61,7 @@ type described interface {
 	Doc() string
 	Access() aggregate.Rule
 	Schemas(aggregate.Describer) map[string]*aggregate.Schema
+	Samples() map[string][]json.RawMessage
 }
 
 // Access has the name of each access rule: "anyone", "authenticated", "self" (the
@@ -126,10 +127,20 @@ func Of(c *aggregate.Catalog) (*Document, error) {
 		for _, name := range d.Events() {
 			a.Events[name] = ref(d.Name(), "events."+name)
 		}
+		doc.addExamples(d.Samples())
 		doc.Aggregates[d.Name()] = a
 	}
 	doc.addQueries(c, words)
 	return doc, nil
+}
+
+// addExamples adds what the scenarios show to the schemas.
+func (doc *Document) addExamples(samples map[string][]json.RawMessage) {
+	for name, examples := range samples {
+		if s := doc.Defs[name]; s != nil {
+			s.Examples = examples
+		}
+	}
 }
 
 // addQueries adds the queries.
@@ -153,6 +164,7 @@ func (doc *Document) addQueries(c *aggregate.Catalog, words words) {
 		if one.Description == "" {
 			one.Description = doc.def(one.Data).Description
 		}
+		doc.addExamples(q.Samples())
 		doc.Queries[q.Name()] = one
 	}
 }

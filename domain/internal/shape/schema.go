@@ -30,6 +30,8 @@ type Schema struct {
 	MaxItems             *int        `json:"maxItems,omitempty"`
 	AnyOf                []*Schema   `json:"anyOf,omitempty"`
 	Not                  *Schema     `json:"not,omitempty"`
+	// Examples are JSON values that the schema matches.
+	Examples []json.RawMessage `json:"examples,omitempty"`
 
 	// Never makes the schema match no JSON. Such a schema is written false.
 	Never bool `json:"-"`
