@@ -37,7 +37,7 @@ var mayImport = map[string][]string{
 	"cli/internal/scaffold/product": {"cli", "client/go", "domain/aggregate", "domain/domaintest", "domain/process", "domain/projection", "domain/query", "node", "node/contract"},
 	"cmd/ganglion":                  {"cli", "domain", "examples"},
 	"bench":                         {"client/go", "domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "engine", "eventstore", "node", "proto", "test"},
-	"test":                          {"client/go", "domain", "domain/aggregate", "engine", "eventstore", "gateway", "node", "node/contract", "proto", "router"},
+	"test":                          {"cli", "client/go", "domain", "domain/aggregate", "domain/group", "domain/inbox", "domain/process", "engine", "eventstore", "gateway", "node", "node/contract", "proto", "router"},
 	"tools":                         {},
 
 	"domain/internal/shape":  {},

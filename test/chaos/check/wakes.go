@@ -44,7 +44,7 @@ type closing struct {
 	Amount   int64     `json:"amount"`
 }
 
-// closingTimes returns when the auctions of a log close, without those that outlive the
+// closingTimes returns when the auctions of a log close, without the ones that outlive the
 // run.
 func closingTimes(log []eventstore.Commit) map[eventstore.StreamID]time.Time {
 	all := map[eventstore.StreamID]time.Time{}

@@ -16,7 +16,7 @@ import (
 
 const (
 	// groupWindow bounds the events of a segment that a member has not acknowledged, and
-	// frames, with room for more than all windows together, those that it has not handled.
+	// frames, with room for more than all windows together, the ones that it has not handled.
 	groupWindow, frames = 20, 10_000
 	// slowest is the longest time for which a member handles an event: less than
 	// check.AckWithin, and more than the 2 s after which a gateway without peers loses its
