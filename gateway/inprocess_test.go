@@ -31,7 +31,9 @@ func TestHandlerInProcessNeedsNoToken(t *testing.T) {
 	w, g := newWorld(t), newMailer(2)
 	n := w.node(consuming(g), func(c *gateway.Config) { c.Auth = refuseAll{} })
 	srv := httptest.NewUnstartedServer(n.Handler())
-	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context { return gateway.InProcess(ctx, gateway.Identity{}) }
+	srv.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return gateway.InProcess(ctx, gateway.Identity{})
+	}
 	srv.Start()
 	t.Cleanup(srv.Close)
 	connect := func(url string) *ganglion.Client {

@@ -337,8 +337,10 @@ func TestCheckerFindsEveryPlantedFault(t *testing.T) {
 			broken[b] = true
 		}
 	}
-	for _, promise := range []string{Dense, Contiguous, Once, Kept, NotStored, Ours, Linearizable, Real, ReadYours, Lanes, Ordered, Exact, Complete, RowsExact, RowsFresh, LiveExact, LiveForward, LiveOnce, LiveComplete, Told, ToldInOrder,
-		ReceiptOnce, ReceiptNotPast, ReceiptAll, EndOnce, EndInDue, EndAll, GroupOrdered, GroupAlone, GroupFenced, GroupComplete} {
+	for _, promise := range []string{
+		Dense, Contiguous, Once, Kept, NotStored, Ours, Linearizable, Real, ReadYours, Lanes, Ordered, Exact, Complete, RowsExact, RowsFresh, LiveExact, LiveForward, LiveOnce, LiveComplete, Told, ToldInOrder,
+		ReceiptOnce, ReceiptNotPast, ReceiptAll, EndOnce, EndInDue, EndAll, GroupOrdered, GroupAlone, GroupFenced, GroupComplete,
+	} {
 		if !broken[promise] {
 			t.Errorf("no planted fault breaks '%s'", promise)
 		}
