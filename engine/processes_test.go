@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -10,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/ganglion-es/ganglion/domain/process"
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -42,7 +39,8 @@ func TestKilledBackendsLoseAndRepeatNoCommand(t *testing.T) {
 	n := m.start(program)
 	m.start(program)
 	n.begun()
-	stop := killBackends(t, m.url)
+	var placed atomic.Int64
+	stop := postgrestest.EndBackends(t, m.url, func() int64 { return placed.Load() / 5 })
 	const shops, orders = 5, 60
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -52,6 +50,7 @@ func TestKilledBackendsLoseAndRepeatNoCommand(t *testing.T) {
 			for i := range orders {
 				shop, target := fmt.Sprint("s", s), rand.IntN(3)
 				p := n.place(shop, fmt.Sprint(shop, "-", i), placeOrder{Target: fmt.Sprint("l", target), Text: "hello"})
+				placed.Add(1)
 				mu.Lock()
 				want[target][shop] = append(want[target][shop], p)
 				mu.Unlock()
@@ -63,42 +62,6 @@ func TestKilledBackendsLoseAndRepeatNoCommand(t *testing.T) {
 	n.drained()
 	for target, of := range want {
 		n.wantNotes(fmt.Sprint("l", target), of)
-	}
-}
-
-// killBackends ends a random backend every 20 ms until stop is called, which returns
-// how many it ended.
-func killBackends(t *testing.T, url string) (stop func() int) {
-	t.Helper()
-	c, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan int)
-	go func() {
-		n := 0
-		for tick := time.NewTicker(20 * time.Millisecond); ; {
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				_ = c.Close(context.Background())
-				done <- n
-				return
-			case <-tick.C:
-			}
-			var killed int
-			if err := c.QueryRow(context.WithoutCancel(ctx), `with one as (
-				select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() order by random() limit 1)
-				select count(pg_terminate_backend(pid)) from one`).Scan(&killed); err != nil {
-				t.Error(err)
-			}
-			n += killed
-		}
-	}()
-	return func() int {
-		cancel()
-		return <-done
 	}
 }
 

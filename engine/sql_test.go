@@ -209,39 +209,22 @@ func TestRivalsWriteWithSQLOnceWhileBackendsEnd(t *testing.T) {
 		})
 	}
 	close(ready)
-	killer := connect(t, url)
-	ctx, stop := context.WithCancel(t.Context())
-	killed := make(chan int)
-	go func() {
-		n := 0
-		for tick := time.NewTicker(20 * time.Millisecond); ; {
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				killed <- n
-				return
-			case <-tick.C:
-			}
-			tag, err := killer.Exec(context.WithoutCancel(ctx), `select pg_terminate_backend(pid) from pg_stat_activity
-				where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend' order by random() limit 1`)
-			if err == nil {
-				n += int(tag.RowsAffected())
-			}
-		}
-	}()
+	var stored atomic.Int64
+	stop := postgrestest.EndBackends(t, url, func() int64 { return stored.Load() / 5 })
 	const streams, versions = 7, 60
 	head := eventstore.Position(0)
 	for v := range versions {
 		for s := range streams {
 			head = nodes[(v+s)%2].ship(t, fmt.Sprint("p", s), eventstore.Version(v), shipped{Owner: fmt.Sprint("o", s), Weight: int64(v)})
+			stored.Add(1)
 		}
 	}
-	stop()
-	n := <-killed
+	n := stop()
+	db := connect(t, url)
 	table := nodes[0].table(t, d)
 	nodes[0].reaches(t, table, head)
 	var effects, distinct, disorder, wrong int
-	err := killer.QueryRow(t.Context(), fmt.Sprintf(`select count(*), count(distinct pos),
+	err := db.QueryRow(t.Context(), fmt.Sprintf(`select count(*), count(distinct pos),
 			(select count(*) from (select pos - lag(pos) over (order by n) as step from %[1]s.effect) as s where step <> 1),
 			(select count(*) from %[1]s.total where weight <> $1) from %[1]s.effect`, schemaOf(table)), versions*(versions-1)/2).
 		Scan(&effects, &distinct, &disorder, &wrong)

@@ -36,10 +36,10 @@ each="$PWD/scripts/test-exec.sh" # runs the fuzz targets too
 # These packages run after the others and one at a time: they give servers, processes and
 # browsers deadlines, which a machine busy with another package would miss. The tests of
 # the store wait more than they compute, so four of them run in parallel.
-alone='/(test/(browser|chaos|conversation|e2e)|eventstore/postgres|router(/[a-z]+)?|gateway|node|client/go)$'
+alone='/(test/(browser|chaos|conversation|e2e)|eventstore/(postgres|sqlite)|engine(/[a-z/]+)?|router(/[a-z]+)?|gateway|node|client/go)$'
 # shellcheck disable=SC2046
 $race -exec "$each" $(go list work | grep -vE "$alone|/test/repo$")
 (cd bench && GOWORK=off $race ./report)
 $race -parallel 4 -exec "$each" ./eventstore/postgres
 # shellcheck disable=SC2046
-$race -exec "flock $PWD/.run/test.lock $each" $(go list work | grep -E "$alone" | grep -v /eventstore/)
+$race -exec "flock $PWD/.run/test.lock $each" $(go list work | grep -E "$alone" | grep -v /eventstore/postgres)

@@ -1,13 +1,11 @@
 package postgres_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/groups"
@@ -64,10 +62,8 @@ func TestGroupsSurviveKilledBackends(t *testing.T) {
 		t.Fatal(err)
 	}
 	seen := &tenures{holder: map[uint64]string{}, acked: map[uint64]eventstore.Position{}}
-	ctx, stop := context.WithCancel(t.Context())
-	var killing sync.WaitGroup
-	killed := 0
-	killing.Go(func() { killed = killBackends(ctx, t, url) })
+	var answered atomic.Int64
+	stop := postgrestest.EndBackends(t, url, func() int64 { return answered.Load() / 10 })
 	var all sync.WaitGroup
 	for n, store := range []groups.Store{first.Groups(), second.Groups()} {
 		name := fmt.Sprint("n", n)
@@ -86,6 +82,7 @@ func TestGroupsSurviveKilledBackends(t *testing.T) {
 					return
 				}
 				round++
+				answered.Add(1)
 				s := g.Segments[0]
 				seen.given(t, s)
 				if s.Holder.Session != session {
@@ -96,6 +93,7 @@ func TestGroupsSurviveKilledBackends(t *testing.T) {
 					if err != nil {
 						continue
 					}
+					answered.Add(1)
 					if errs[0] != nil {
 						break
 					}
@@ -107,33 +105,11 @@ func TestGroupsSurviveKilledBackends(t *testing.T) {
 		})
 	}
 	all.Wait()
-	stop()
-	killing.Wait()
+	killed := stop()
 	if killed == 0 {
 		t.Error("no backend was killed, so this test shows nothing")
 	}
 	t.Logf("%d tenures, %d backends killed", len(seen.holder), killed)
-}
-
-// killBackends ends the other connections to a database until ctx ends, and returns
-// how many it has ended.
-func killBackends(ctx context.Context, t *testing.T, url string) (killed int) {
-	c, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Error(err)
-		return 0
-	}
-	defer c.Close(t.Context())
-	for ctx.Err() == nil {
-		var n int
-		if err := c.QueryRow(t.Context(), `select count(pg_terminate_backend(pid)) from pg_stat_activity
-			where datname = current_database() and pid <> pg_backend_pid() and state = 'active'`).Scan(&n); err != nil {
-			t.Error(err)
-			return killed
-		}
-		killed += n
-	}
-	return killed
 }
 
 // Acknowledgements do not wait for the disk, and everything else does: a crash may

@@ -40,41 +40,6 @@ func newPostgres(t *testing.T) (*world, string) {
 	return w, url
 }
 
-// disturb runs SQL every 20 ms until stop is called, which returns how often.
-func disturb(t *testing.T, url, sql string) (stop func() int) {
-	t.Helper()
-	c, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan int)
-	go func() {
-		n := 0
-		defer func() { done <- n }()
-		for tick := time.NewTicker(20 * time.Millisecond); ; {
-			select {
-			case <-ctx.Done():
-				tick.Stop()
-				return
-			case <-tick.C:
-			}
-			var killed int
-			if err := c.QueryRow(context.WithoutCancel(ctx), sql).Scan(&killed); err != nil {
-				t.Error(err)
-				return
-			}
-			n += killed
-		}
-	}()
-	return func() int {
-		cancel()
-		n := <-done
-		_ = c.Close(context.Background())
-		return n
-	}
-}
-
 // appendUntil appends payments, each again with its key until it is stored.
 func (w *world) appendUntil(stop *atomic.Bool, stream string, sums []int64) {
 	for i := 0; !stop.Load(); i++ {
@@ -96,8 +61,8 @@ func (w *world) appendUntil(stop *atomic.Bool, stream string, sums []int64) {
 	}
 }
 
-// TestKilledBackendsBlockNothing ends a random backend every 20 ms, while two
-// processors write the same segments.
+// TestKilledBackendsBlockNothing ends random backends while two processors write the
+// same segments.
 func TestKilledBackendsBlockNothing(t *testing.T) {
 	t.Parallel()
 	w, url := newPostgres(t)
@@ -106,16 +71,18 @@ func TestKilledBackendsBlockNothing(t *testing.T) {
 		w.start(model, all)
 	}
 	table := w.table(model)
-	stop := disturb(t, url, `with one as (select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() order by random() limit 1)
-		select count(pg_terminate_backend(pid)) from one`)
+	position := func() (at eventstore.Position) {
+		if list, err := table.Checkpoints(t.Context()); err == nil {
+			at = list[0].Position
+		}
+		return at
+	}
+	stop := postgrestest.EndBackends(t, url, func() int64 { return int64(position()) })
 	var end atomic.Bool
 	sums := make([]int64, 30)
 	var writing sync.WaitGroup
 	writing.Go(func() { w.appendUntil(&end, "a", sums) })
-	w.eventually("200 events are folded", func() bool {
-		list, err := table.Checkpoints(t.Context())
-		return err == nil && list[0].Position > 200
-	})
+	w.eventually("200 events are folded", func() bool { return position() > 200 })
 	end.Store(true)
 	writing.Wait()
 	killed := stop()
