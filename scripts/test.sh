@@ -42,4 +42,6 @@ $race -exec "$each" $(go list work | grep -vE "$alone|/test/repo$")
 (cd bench && GOWORK=off $race ./report)
 $race -parallel 4 -exec "$each" ./eventstore/postgres
 # shellcheck disable=SC2046
-$race -exec "flock $PWD/.run/test.lock $each" $(go list work | grep -E "$alone" | grep -v /eventstore/postgres)
+$race -exec "flock $PWD/.run/test.lock $each" $(go list work | grep -E "$alone" | grep -vE '/(eventstore/postgres|test/e2e)$')
+# Two clusters of processes at a time are too much for two cores: links fall silent.
+$race -parallel 1 ./test/e2e
