@@ -2,6 +2,7 @@ package groups
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -149,9 +150,16 @@ func (s *membership) report() group.Session {
 	return one
 }
 
-// hear takes what the coordinator says, and reports whether it is news. The caller
-// holds the lock.
+// hear takes what the coordinator says, and reports whether it is news. A revocation
+// stays until the epoch is over, whatever a later coordinator says: the member was told
+// that nothing new follows. The caller holds the lock.
 func (s *membership) hear(h group.Held) (news bool) {
+	for i := range h.Holdings {
+		one := &h.Holdings[i]
+		one.Revoking = one.Revoking || slices.ContainsFunc(s.held, func(had group.Holding) bool {
+			return had.Segment == one.Segment && had.Epoch == one.Epoch && had.Revoking
+		})
+	}
 	news = !s.heard || s.replaced != h.Replaced || !same(s.held, h.Holdings)
 	s.heard, s.replaced = true, s.replaced || h.Replaced
 	if news {

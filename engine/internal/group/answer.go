@@ -26,6 +26,11 @@ func (c *Coordinator) answer(gateway string) (a group.Answer, changed <-chan str
 	if g == nil {
 		return a, nil, group.ErrNotCoordinator // it was not heard for too long
 	}
+	for id := range g.sessions {
+		if c.leaving[id] {
+			return a, nil, group.ErrNotCoordinator
+		}
+	}
 	held := c.held()
 	for _, id := range slices.Sorted(maps.Keys(g.sessions)) {
 		s := g.sessions[id]

@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -55,8 +56,9 @@ type Coordinator struct {
 	quiet    time.Time // nothing changes before
 	isNew    bool      // until quiet: sessions arrive in any order
 	register *register
-	revoking map[string]time.Time
-	changed  chan struct{} // closed when answers may have changed
+	revoking map[string]revocation // by segment
+	leaving  map[string]bool       // ids of sessions that are gone, whose segments are being given to others
+	changed  chan struct{}         // closed when answers may have changed
 	stats    Stats
 	pause    time.Duration // of a loser
 	since    time.Time     // when the group was taken
@@ -84,7 +86,7 @@ type Stats struct {
 // New returns a Coordinator.
 func New(cfg Config) *Coordinator {
 	return &Coordinator{
-		cfg: cfg, kick: make(chan struct{}, 1), register: newRegister(), revoking: map[string]time.Time{},
+		cfg: cfg, kick: make(chan struct{}, 1), register: newRegister(), revoking: map[string]revocation{}, leaving: map[string]bool{},
 		changed: make(chan struct{}), pause: loserWaits, stats: Stats{Group: cfg.Group},
 	}
 }
@@ -140,7 +142,7 @@ func (c *Coordinator) take(ctx context.Context) error {
 		return err
 	}
 	c.leads, c.state, c.confirm, c.stale, c.since = true, state, began, false, time.Now()
-	c.register, c.revoking = newRegister(), map[string]time.Time{}
+	c.register, c.revoking, c.leaving = newRegister(), map[string]revocation{}, map[string]bool{}
 	c.isNew, c.quiet = true, time.Time{}
 	if slices.ContainsFunc(state.Segments, func(s groups.Segment) bool { return s.Holder.Session != "" }) {
 		c.hush()
@@ -185,6 +187,10 @@ func (c *Coordinator) adopt(state groups.Group, began time.Time) {
 		c.hush() // gateways may still send events of the old segments
 	}
 	c.state, c.confirm, c.stale = state, began, false
+	clear(c.leaving)
+	maps.DeleteFunc(c.revoking, func(segment string, r revocation) bool {
+		return !slices.ContainsFunc(state.Segments, func(s groups.Segment) bool { return s.Name == segment && s.Epoch == r.epoch })
+	})
 	c.tell()
 }
 
@@ -246,6 +252,7 @@ func (c *Coordinator) assign(ctx context.Context) error {
 		c.tell()
 	}
 	state := c.state
+	c.leave(changes)
 	c.mu.Unlock()
 	if len(changes) == 0 {
 		c.mu.Lock()
@@ -257,6 +264,19 @@ func (c *Coordinator) assign(ctx context.Context) error {
 		return err
 	}
 	return c.store(ctx, state, changes)
+}
+
+// leave notes the sessions that are gone and lose segments with changes. Until the
+// group is read again, their gateways get no answer: it would give the segments back to
+// a session that returns in the meantime. The caller holds mu.
+func (c *Coordinator) leave(changes []groups.Change) {
+	for _, change := range changes {
+		i := slices.IndexFunc(c.state.Segments, func(s groups.Segment) bool { return s.Name == change.Segment })
+		id := c.state.Segments[i].Holder.Session
+		if s := c.register.sessions[id]; id != "" && (s == nil || s.gone) {
+			c.leaving[id] = true
+		}
+	}
 }
 
 // store stores changes of a state.

@@ -29,6 +29,11 @@
 // An answer holds for 2 s from when the coordinator last read in the database that it
 // is the coordinator, and for 2 s from when the gateway sent its report. A new
 // coordinator changes nothing for 2 s after it has written its name there, and a
-// coordinator gives the segments of a silent gateway to others after 2 s. Only
-// durations are compared, so clocks may differ.
+// coordinator gives the segments of a silent gateway to others after 2 s. While such a
+// change is being stored, the gateway gets no answer, so it cannot return to what it had
+// before. Only durations are compared, so clocks may differ.
+//
+// A revocation stands until its epoch is over: the coordinator says so until it has read
+// that the segment has moved, and the gateway keeps to it under a later coordinator that
+// has not heard of it, and takes it over when the segment is reported as released.
 package group

@@ -40,6 +40,9 @@ type namedMember struct {
 }
 
 func (f *faults) run() {
+	for _, n := range f.nodes {
+		n.lag.Store(int64(100 * time.Millisecond))
+	}
 	const steps = 400 // of 50 ms
 	for range steps {
 		if f.r.IntN(4) == 0 {

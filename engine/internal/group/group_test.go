@@ -1,10 +1,12 @@
 package group_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -40,47 +42,67 @@ type node struct {
 	members     *routergroups.Members
 	cut         atomic.Bool            // neither reports nor answers arrive
 	frozen      atomic.Bool            // the coordinator does not reach the database
+	assigning   atomic.Int64           // how long an assignment takes before and after it is stored, in ns
+	lag         atomic.Int64           // the longest time of a step to a coordinator or in the database, in ns
 	owner       atomic.Pointer[string] // the coordinator by this node's ring
 }
 
 // Exchange carries a report to the owner by the ring.
 func (n *node) Exchange(ctx context.Context, r protogroup.Report) (protogroup.Answer, error) {
 	to := n.w.nodes[*n.owner.Load()]
+	n.step()
 	if n.cut.Load() || to.cut.Load() && to != n {
 		return protogroup.Answer{}, errors.New("the link is broken")
 	}
 	a, err := to.coordinator.Exchange(ctx, r)
+	n.step()
 	if n.cut.Load() || to.cut.Load() && to != n {
 		return protogroup.Answer{}, errors.New("the link broke")
 	}
 	return a, err
 }
 
-// storeOf is a store that a frozen node does not reach.
+// step lets some time pass.
+func (n *node) step() {
+	if lag := n.lag.Load(); lag > 0 {
+		time.Sleep(time.Duration(rand.Int64N(lag)))
+	}
+}
+
+// storeOf is a store that a frozen node does not reach. A node that is frozen while the
+// store works gets no answer.
 type storeOf struct {
 	groups.Store
 	n *node
 }
 
 func (s storeOf) Take(ctx context.Context, name, coordinator string) (groups.Group, error) {
-	if s.n.frozen.Load() {
-		return groups.Group{}, eventstore.ErrUnavailable
-	}
-	return s.Store.Take(ctx, name, coordinator)
+	return call(s.n, func() (groups.Group, error) { return s.Store.Take(ctx, name, coordinator) })
 }
 
 func (s storeOf) Groups(ctx context.Context, names ...string) ([]groups.Group, error) {
-	if s.n.frozen.Load() {
-		return nil, eventstore.ErrUnavailable
-	}
-	return s.Store.Groups(ctx, names...)
+	return call(s.n, func() ([]groups.Group, error) { return s.Store.Groups(ctx, names...) })
 }
 
 func (s storeOf) Assign(ctx context.Context, name string, generation uint64, coordinator string, changes []groups.Change) (groups.Group, error) {
-	if s.n.frozen.Load() {
-		return groups.Group{}, eventstore.ErrUnavailable
+	return call(s.n, func() (groups.Group, error) {
+		time.Sleep(time.Duration(s.n.assigning.Load()))
+		defer func() { time.Sleep(time.Duration(s.n.assigning.Load())) }()
+		return s.Store.Assign(ctx, name, generation, coordinator, changes)
+	})
+}
+
+func call[T any](n *node, do func() (T, error)) (result T, err error) {
+	n.step()
+	if n.frozen.Load() {
+		return result, eventstore.ErrUnavailable
 	}
-	return s.Store.Assign(ctx, name, generation, coordinator, changes)
+	done, err := do()
+	n.step()
+	if err != nil || n.frozen.Load() {
+		return result, cmp.Or(err, eventstore.ErrUnavailable)
+	}
+	return done, nil
 }
 
 // run runs a test in a cluster of nodes n1, n2, …; n1 owns the group.
@@ -102,9 +124,9 @@ func run(t *testing.T, nodes, segments int, test func(w *world)) {
 		for i := range nodes {
 			w.start(fmt.Sprint("n", i+1))
 		}
+		defer w.all.Wait()
+		defer stop()
 		test(w)
-		stop()
-		w.all.Wait()
 	})
 }
 
@@ -323,6 +345,82 @@ func TestSilentGatewaysSegmentsMoveAfterItStoppedSending(t *testing.T) {
 		releaseAll(a)
 		wait(500 * time.Millisecond)
 		w.count("after the link was mended", 2, a, b)
+	})
+}
+
+func TestNothingIsSentOfReleasedSegmentsWhileTheyMove(t *testing.T) {
+	run(t, 2, 4, func(w *world) {
+		a := w.nodes["n1"].join("a")
+		wait(2 * time.Second)
+		b := w.nodes["n2"].join("b")
+		wait(1500 * time.Millisecond)
+		w.nodes["n1"].assigning.Store(int64(500 * time.Millisecond))
+		releaseAll(a)
+		for range 9 {
+			wait(100 * time.Millisecond)
+			w.count("while the others move", 2, a)
+		}
+		wait(500 * time.Millisecond)
+		w.count("after they have moved", 2, a, b)
+	})
+}
+
+func TestGatewayThatReturnsIsNotGivenWhatMovesToOthers(t *testing.T) {
+	run(t, 2, 4, func(w *world) {
+		a, b := w.nodes["n1"].join("a"), w.nodes["n2"].join("b")
+		wait(2 * time.Second)
+		w.nodes["n1"].assigning.Store(int64(500 * time.Millisecond))
+		w.nodes["n2"].cut.Store(true)
+		wait(2300 * time.Millisecond) // the segments of n2 are being given to a
+		w.nodes["n2"].cut.Store(false)
+		for range 6 {
+			wait(100 * time.Millisecond)
+			w.count("while its segments move", 0, b)
+		}
+		w.nodes["n1"].assigning.Store(0)
+		wait(time.Second)
+		w.count("when they have moved and two are revoked", 2, a)
+		w.count("before the release", 0, b)
+		releaseAll(a)
+		wait(time.Second)
+		w.count("in the end", 2, a, b)
+	})
+}
+
+func TestRevocationOutlivesItsCoordinator(t *testing.T) {
+	run(t, 2, 4, func(w *world) {
+		a := w.nodes["n1"].join("a")
+		wait(2 * time.Second)
+		b := w.nodes["n2"].join("b")
+		wait(1500 * time.Millisecond)
+		held := a.Holdings().List
+		w.own("n2")
+		releaseAll(a)
+		for range 10 {
+			wait(100 * time.Millisecond)
+			w.count("under the new coordinator", 2, a)
+		}
+		wait(2500 * time.Millisecond)
+		w.count("after the new coordinator has moved what was released", 2, a, b)
+		for _, h := range held {
+			if h.Revoking && epoch(b, h.Segment) <= h.Epoch {
+				t.Errorf("the new coordinator did not move segment %s, which was released", h.Segment)
+			}
+		}
+	})
+}
+
+func TestReleasedSegmentsReturnIfTheirNextMemberAndTheCoordinatorAreGone(t *testing.T) {
+	run(t, 2, 4, func(w *world) {
+		a := w.nodes["n1"].join("a")
+		wait(2 * time.Second)
+		b := w.nodes["n2"].join("b")
+		wait(1500 * time.Millisecond)
+		w.own("n2")
+		releaseAll(a)
+		b.Close()
+		wait(4 * time.Second)
+		w.count("under the new coordinator", 4, a)
 	})
 }
 

@@ -16,36 +16,54 @@ const (
 	revokeWithin = 5 * time.Second
 )
 
+// A revocation is the demand that a member releases the segment that it has under an
+// epoch. It stands until that epoch is over in the database.
+type revocation struct {
+	since time.Time
+	epoch uint64
+}
+
 // A planner makes the changes of one round.
 type planner struct {
 	state    groups.Group
 	register *register
-	revoking map[string]time.Time // since when, by numbered segment
+	revoking map[string]revocation // by numbered segment
 	now      time.Time
 
+	moved   map[string]bool // revoked segments that move now
 	members []*session
 	load    map[*session]int
 	holders map[string]*session // of numbered segments, after the changes
 	changes []groups.Change
 }
 
-// plan returns the changes that must be stored now. It marks segments that living
-// members must release in revoking, and forgets segments that have moved.
-func plan(state groups.Group, r *register, revoking map[string]time.Time, now time.Time) []groups.Change {
+// plan returns the changes that must be stored now. It adds segments that living members
+// must release to revoking.
+func plan(state groups.Group, r *register, revoking map[string]revocation, now time.Time) []groups.Change {
 	p := &planner{
 		state: state, register: r, revoking: revoking, now: now,
-		members: r.members(), load: map[*session]int{}, holders: map[string]*session{},
+		moved: map[string]bool{}, members: r.members(), load: map[*session]int{}, holders: map[string]*session{},
 	}
-	for name := range revoking {
-		if !slices.ContainsFunc(state.Segments, func(s groups.Segment) bool { return s.Name == name }) {
-			delete(revoking, name) // the group was resized
-		}
-	}
+	p.inherit()
 	vacant := p.keep()
 	p.fill(vacant)
 	p.followers()
 	p.balance()
 	return p.changes
+}
+
+// inherit takes over revocations of an earlier coordinator: a session sends nothing more
+// of a segment that it has released.
+func (p *planner) inherit() {
+	for _, s := range p.state.Segments {
+		holder := p.register.sessions[s.Holder.Session]
+		if _, revoked := p.revoking[s.Name]; revoked || groups.SequenceOf(s.Name) != "" || holder == nil || !holder.alive() {
+			continue
+		}
+		if t := holder.tenures[s.Name]; t.Epoch == s.Epoch && t.Released {
+			p.revoking[s.Name] = revocation{p.now, s.Epoch}
+		}
+	}
 }
 
 // keep leaves numbered segments with their holders, and returns the others.
@@ -79,11 +97,11 @@ func (p *planner) hold(segment string, s *session) {
 // released reports whether a numbered segment is revoked and was released, with the
 // segments that follow it, or was not released in time.
 func (p *planner) released(s groups.Segment) bool {
-	since, revoked := p.revoking[s.Name]
+	r, revoked := p.revoking[s.Name]
 	if !revoked {
 		return false
 	}
-	if p.now.Sub(since) >= revokeWithin {
+	if p.now.Sub(r.since) >= revokeWithin {
 		return true
 	}
 	for _, one := range p.state.Segments {
@@ -118,7 +136,7 @@ func (p *planner) mainOf(s groups.Segment) string {
 // fill gives vacant segments to the members with the fewest ones.
 func (p *planner) fill(vacant []groups.Segment) {
 	for _, s := range vacant {
-		delete(p.revoking, s.Name)
+		p.moved[s.Name] = true
 		var to *session
 		if len(p.members) > 0 {
 			to = p.least()
@@ -192,12 +210,14 @@ func (p *planner) balance() {
 	least := func() *session {
 		return slices.MinFunc(p.members, func(a, b *session) int { return load[a] - load[b] })
 	}
+	moving := 0
 	for name := range p.revoking {
-		if s := p.holders[name]; s != nil {
+		if s := p.holders[name]; s != nil && !p.moved[name] {
 			load[s]--
+			moving++
 		}
 	}
-	for range p.revoking {
+	for range moving {
 		load[least()]++
 	}
 	for {
@@ -206,22 +226,24 @@ func (p *planner) balance() {
 		if load[most]-load[to] < 2 {
 			return
 		}
-		name := p.surplus(most)
-		if name == "" {
+		s := p.surplus(most)
+		if s == nil {
 			return
 		}
-		p.revoking[name] = p.now
+		p.revoking[s.Name] = revocation{p.now, s.Epoch}
 		load[most]--
 		load[to]++
 	}
 }
 
-// surplus returns the last segment of a member that is not revoked yet.
-func (p *planner) surplus(m *session) (name string) {
-	for _, s := range p.state.Segments {
-		if _, revoked := p.revoking[s.Name]; !revoked && groups.SequenceOf(s.Name) == "" && p.holders[s.Name] == m {
-			name = s.Name
+// surplus returns the last segment of a member that is neither revoked nor has just
+// moved, or nil.
+func (p *planner) surplus(m *session) (last *groups.Segment) {
+	for i := range p.state.Segments {
+		s := &p.state.Segments[i]
+		if _, revoked := p.revoking[s.Name]; !revoked && !p.moved[s.Name] && groups.SequenceOf(s.Name) == "" && p.holders[s.Name] == m {
+			last = s
 		}
 	}
-	return name
+	return last
 }
