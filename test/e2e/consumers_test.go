@@ -80,6 +80,7 @@ func consumeOnce(s *harness.Session, member string, handled *bufio.Scanner) {
 	if f, err := s.Consume(ctx, "g", "readers", member, 20, func(f harness.Frame) { frames <- f }); err != nil || f.Op != "consuming" {
 		return
 	}
+	go closeIfSilent(s)
 	epochs := map[string]uint64{}
 	for {
 		var f harness.Frame
@@ -110,6 +111,27 @@ func consumeOnce(s *harness.Session, member string, handled *bufio.Scanner) {
 			_ = s.Send(context.Background(), map[string]any{
 				"op": "ack", "sub": "g", "segment": f.Segment, "epoch": epochs[f.Segment], "cursor": fmt.Sprint(f.Position),
 			}) // after an error, the session has ended
+		}
+	}
+}
+
+// closeIfSilent closes a session whose gateway answers none of three pings in a row,
+// since it is frozen. When this process was frozen itself, one ping is too late.
+func closeIfSilent(s *harness.Session) {
+	defer s.Close()
+	for unanswered := 0; unanswered < 3; unanswered++ {
+		pong, err := s.Start(context.Background(), map[string]any{"op": "ping"})
+		if err != nil {
+			return
+		}
+		next := time.After(time.Second)
+		select {
+		case <-pong:
+			unanswered = -1
+			<-next
+		case <-next:
+		case <-s.Done():
+			return
 		}
 	}
 }
