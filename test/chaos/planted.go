@@ -48,7 +48,7 @@ var plants = []plant{
 		"outbox-row-deleted-early", strings.Join([]string{string(schedule.KillAll), string(schedule.RestartStore)}, ","), 4,
 		[]edit{{
 			senderFile, "	pause := firstPause\n	for attempts := c.Attempts; ; {\n",
-			"	if err := s.cfg.Rows.Sent(ctx, s.cfg.Process.Name(), []rows.CommandID{c.CommandID}); err != nil {\n		return stopped\n	}\n" +
+			"	if err := s.cfg.Rows.Sent(ctx, s.cfg.Process.Name(), []rows.Sent{{CommandID: c.CommandID}}); err != nil {\n		return stopped\n	}\n" +
 				"	pause := firstPause\n	for attempts := c.Attempts; ; {\n",
 		}},
 		[]string{check.Told},
