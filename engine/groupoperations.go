@@ -218,7 +218,7 @@ func (o *GroupOperations) explain(ctx context.Context, name string, err error) e
 			return err
 		}
 		return fmt.Errorf("members hold segments of the group %q: %s. Stop them, and deploy the program without the group to all nodes; "+
-			"if the nodes that served them ended with them, use --members-left", name, strings.Join(holders, ", "))
+			"if the nodes that served them ended with them, use `ganglion group drop --members-left`", name, strings.Join(holders, ", "))
 	case errors.Is(err, groups.ErrAhead):
 		head, headErr := o.log.Head(ctx)
 		if headErr != nil {

@@ -42,11 +42,11 @@ func (g *Gateway) shareWithOrigins(next http.Handler) http.Handler {
 func (g *Gateway) refuseOrigin(w http.ResponseWriter, r *http.Request) {
 	origin, host := command.Clip(r.Header.Get("Origin")), command.Clip(r.Host)
 	g.warnings.origin.Do(func() {
-		g.cfg.Logger.Warn("a page was refused: its origin is neither this gateway's host nor listed in --origins; "+
+		g.cfg.Logger.Warn("a page was refused: its origin is neither this gateway's host nor listed in Origins (--origins); "+
 			"a proxy must pass the client's Host (nginx: proxy_set_header Host $http_host)", "origin", origin, "host", host, "origins", g.cfg.Origins)
 	})
 	writeFailure(w, "", "", command.Forbidden(
-		"pages of %s may not connect: the request's Host is %s, and --origins does not list that origin; "+
+		"pages of %s may not connect: the request's Host is %s, and Origins (--origins) does not list that origin; "+
 			"list it there or, if a proxy changed the Host header, configure the proxy to pass the client's (nginx: proxy_set_header Host $http_host)", origin, host))
 }
 

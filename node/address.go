@@ -37,10 +37,10 @@ func isLoopback(addr string) bool {
 
 // listen opens a port. Its error for a taken address names the flag to change,
 // since a taken port is the most common mistake.
-func (n *node) listen(clients, flag, addr string) (net.Listener, error) {
+func (n *node) listen(clients, setting, addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("cannot listen for %s on %s: address already in use; stop the process that uses it, or choose another address with %s", clients, addr, flag)
+		return nil, fmt.Errorf("cannot listen for %s on %s: address already in use; stop the process that uses it, or choose another address with %s", clients, addr, setting)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen for %s: %w", clients, err)
@@ -67,7 +67,7 @@ func advertisedHost(host string) (string, error) {
 	// port will do.
 	conn, err := net.Dial("udp", net.JoinHostPort(target, "9"))
 	if err != nil {
-		return "", fmt.Errorf("--advertise %s: this machine has no route to %s: %w", host, target, err)
+		return "", fmt.Errorf("this machine has no route to %s, which Advertise (--advertise) names: %w", target, err)
 	}
 	defer conn.Close()
 	return conn.LocalAddr().(*net.UDPAddr).IP.String(), nil

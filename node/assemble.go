@@ -60,12 +60,12 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 // openPorts opens the listeners and starts to answer clients that the node is not
 // ready.
 func (n *node) openPorts() (err error) {
-	if n.client, err = n.listen("clients", "--listen", n.cfg.Listen); err != nil {
+	if n.client, err = n.listen("clients", "Listen (--listen)", n.cfg.Listen); err != nil {
 		return err
 	}
 	n.front = n.newFront()
 	n.opened.add(n.front.close)
-	if n.peers, err = n.listen("other nodes", "--peer-listen", n.cfg.PeerListen); err != nil {
+	if n.peers, err = n.listen("other nodes", "PeerListen (--peer-listen)", n.cfg.PeerListen); err != nil {
 		return err
 	}
 	n.opened.add(func() { n.peers.Close() })
@@ -76,7 +76,7 @@ func (n *node) openPorts() (err error) {
 	if !isLoopback(addr) {
 		n.log.Warn("profiles and the log level are open to every host that reaches the admin address", "address", addr)
 	}
-	if n.admin, err = n.listen("operators", "--admin-listen", addr); err != nil {
+	if n.admin, err = n.listen("operators", "AdminListen (--admin-listen)", addr); err != nil {
 		return err
 	}
 	n.opened.add(func() { n.admin.Close() })

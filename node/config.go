@@ -271,10 +271,10 @@ func (c Config) problems() (errs []error) {
 		problem("Store is required: a postgres:// URL or a folder")
 	}
 	for _, a := range []struct{ name, addr string }{
-		{"listen", c.Listen}, {"peer-listen", c.PeerListen}, {"gossip-listen", c.GossipListen}, {"admin-listen", cmp.Or(c.AdminListen, ":0")},
+		{"Listen (--listen)", c.Listen}, {"PeerListen (--peer-listen)", c.PeerListen}, {"GossipListen (--gossip-listen)", c.GossipListen}, {"AdminListen (--admin-listen)", cmp.Or(c.AdminListen, ":0")},
 	} {
 		if _, _, err := splitHostPort(a.addr); err != nil {
-			problem("%s %q is not an address: %w", a.name, a.addr, err)
+			problem("%s is %q, which is not an address: %w", a.name, a.addr, err)
 		}
 	}
 	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour {
@@ -288,11 +288,11 @@ func (c Config) problems() (errs []error) {
 		problem("Clients needs the gateway role, since its clients connect to the node's own gateway")
 	}
 	if c.GossipKeyFile == "" && !c.InsecurePeers && !isLoopback(c.GossipListen) {
-		problem("gossip on %s would accept any host: set --gossip-key-file, or --insecure-peers if the network is trusted", c.GossipListen)
+		problem("gossip on %s would accept any host: set GossipKeyFile (--gossip-key-file), or InsecurePeers (--insecure-peers) if the network is trusted", c.GossipListen)
 	}
 	if !c.PeerTLS.IsSet() && !c.InsecurePeers && !isLoopback(c.PeerListen) {
-		problem("links on %s would accept any host: set --peer-tls-cert, --peer-tls-key and --peer-tls-ca, "+
-			"or --insecure-peers if the network is trusted", c.PeerListen)
+		problem("links on %s would accept any host: set PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca), "+
+			"or InsecurePeers (--insecure-peers) if the network is trusted", c.PeerListen)
 	}
 	return errs
 }

@@ -20,7 +20,7 @@ func (n *node) warnOfDescriptors() {
 	if !n.cfg.Gateway || err != nil || have >= need {
 		return
 	}
-	n.log.Warn("the process may open too few files for --max-sessions: raise its limit of open files (ulimit -Hn, LimitNOFILE= of systemd, nofile of a container), or lower --max-sessions",
+	n.log.Warn("the process may open too few files for its limit of sessions: raise its limit of open files (ulimit -Hn, LimitNOFILE= of systemd, nofile of a container), or lower Limits.Sessions (--max-sessions)",
 		"limit", have, "needed", need, "max_sessions", n.cfg.Limits.Sessions)
 }
 
@@ -38,7 +38,7 @@ func (l accepting) Accept() (net.Conn, error) {
 		logged := err // the server needs the original error
 		if errors.Is(err, syscall.EMFILE) {
 			if limit, failed := descriptors(); failed == nil {
-				logged = fmt.Errorf("%w: the process has reached its limit of %d open files; raise the limit, or lower --max-sessions", err, limit)
+				logged = fmt.Errorf("%w: the process has reached its limit of %d open files; raise the limit, or lower Limits.Sessions (--max-sessions)", err, limit)
 			}
 		}
 		l.log.Warn("connections of "+l.clients+" can't be accepted at the moment", "err", logged)

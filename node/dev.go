@@ -26,10 +26,10 @@ func RunDev(ctx context.Context, cfg Config, nodes int) error {
 	}
 	host, port, err := splitHostPort(cfg.Listen)
 	if err != nil {
-		return &ConfigError{fmt.Errorf("listen %q is not an address: %w", cfg.Listen, err)}
+		return &ConfigError{fmt.Errorf("the value %q of Listen (--listen) is not an address: %w", cfg.Listen, err)}
 	}
 	if port != 0 && port+nodes-1 > maxPort {
-		return &ConfigError{fmt.Errorf("listen %q leaves no ports for %d nodes: node i listens on the port plus i", cfg.Listen, nodes)}
+		return &ConfigError{fmt.Errorf("the value %q of Listen (--listen) leaves no ports for %d nodes: node i listens on the port plus i", cfg.Listen, nodes)}
 	}
 	made, err := makeDevNodes(ctx, cfg, host, port, nodes)
 	if err != nil {

@@ -39,11 +39,11 @@ func (c Config) guardHost(next http.Handler, log *slog.Logger) http.Handler {
 		}
 		host := r.Host[:min(len(r.Host), 200)]
 		warning.Do(func() {
-			log.Warn("a request was rejected: in development mode the Host must be localhost, an IP address or one of --origins",
+			log.Warn("a request was rejected: in development mode the Host must be localhost, an IP address or one of Origins (--origins)",
 				"host", host, "origins", c.Origins)
 		})
 		writeText(w, http.StatusForbidden, fmt.Sprintf("this node runs in development mode and does not serve the host %q: "+
-			"use localhost or an IP address, or list the host in --origins", host))
+			"use localhost or an IP address, or list the host in Origins (--origins)", host))
 	})
 }
 

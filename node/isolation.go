@@ -87,7 +87,7 @@ func (c *contacts) checkOwners(n *node, now time.Time) (isolated error, better b
 	if len(n.cluster.View().Members) <= 1 || n.feed.Watermark() > c.head {
 		c.better = true
 	}
-	err := fmt.Errorf("no ready domain node has been in sight for %v: check the gossip key, the gossip port and --cluster of this node, "+
+	err := fmt.Errorf("no ready domain node has been in sight for %v: check the gossip key, the gossip port and Cluster (--cluster) of this node, "+
 		"and whether domain nodes run", now.Sub(c.anyDomain).Round(time.Second))
 	return isolation{err, cluster.NoOwnerInSight}, c.better
 }

@@ -217,7 +217,7 @@ func explain(ctx context.Context, addr string, err error) error {
 	case code == codes.Unavailable && (strings.Contains(err.Error(), context.DeadlineExceeded.Error()) || strings.Contains(err.Error(), net.ErrClosed.Error())):
 		return fmt.Errorf("the node at %s accepts connections but does not answer: check whether its process is frozen, paused or short of CPU time (%s)", addr, message)
 	case code == codes.Unavailable:
-		return fmt.Errorf("no node at %s accepts this call: if the nodes use certificates, set --peer-tls-cert, --peer-tls-key and --peer-tls-ca to files of the same authority (%s)", addr, message)
+		return fmt.Errorf("no node at %s accepts this call: if the nodes use certificates, set the Cert, Key and CA of PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca) to files of the same authority (%s)", addr, message)
 	}
 	return errors.New(message)
 }

@@ -38,7 +38,7 @@ func (p PeerTLS) Load(log *slog.Logger) (*PeerCredentials, error) {
 		return nil, nil
 	}
 	if p.Cert == "" || p.Key == "" || p.CA == "" {
-		return nil, errors.New("--peer-tls-cert, --peer-tls-key and --peer-tls-ca go together")
+		return nil, errors.New("the Cert, Key and CA of PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca) go together")
 	}
 	c := &PeerCredentials{files: p, log: log, refused: make(map[string]time.Time)}
 	infos, err := p.stat()

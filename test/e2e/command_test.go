@@ -79,7 +79,7 @@ func TestMistakesAreReportedInOneLine(t *testing.T) {
 		{"an invalid log level", []string{"dev", "--log-level", "loud", "--data", data}, 2, "debug"},
 		{"a schema from the future", node("--store", future), 1, "newer than this program"},
 		{"open links to the world", node("--store", data, "--peer-listen", ":0"), 2, "--insecure-peers"},
-		{"open gossip to the world", node("--store", data, "--gossip-listen", ":0"), 2, "--gossip-key-file, or --insecure-peers"},
+		{"open gossip to the world", node("--store", data, "--gossip-listen", ":0"), 2, "GossipKeyFile (--gossip-key-file), or InsecurePeers (--insecure-peers)"},
 		{"half of a certificate", node("--store", data, "--peer-tls-ca", key), 2, "go together"},
 		{"a gossip key of the wrong size", node("--store", data, "--gossip-key-file", key), 2, "key: line 1 is not a gossip key of 32 bytes"},
 		{"a missing key file", node("--store", data, "--gossip-key-file", key+"x"), 2, "can't read"},

@@ -17,7 +17,7 @@ func TestNodeReportsTooFewDescriptors(t *testing.T) {
 	t.Parallel()
 	n := harness.Start(t, "/bin/sh", 1, "-c", `ulimit -n 80 && exec "$0" "$@"`, binary,
 		"node", "--name", "n1", "--store", t.TempDir(), "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0")
-	if !regexp.MustCompile(`level=WARN msg="the process may open too few files for --max-sessions: .*limit=80 needed=98560 max_sessions=65536`).MatchString(n.Output()) {
+	if !regexp.MustCompile(`level=WARN msg="the process may open too few files for its limit of sessions: .*limit=80 needed=98560 max_sessions=65536`).MatchString(n.Output()) {
 		t.Errorf("the log has no warning of too few descriptors:\n%s", n.Output())
 	}
 	var conns []net.Conn
