@@ -126,15 +126,21 @@ func (w *workdir) read(page string) string {
 		w.t.Fatalf("%s has no file", page)
 	}
 	for _, f := range files {
-		path := filepath.Join(w.dir, f[1])
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			w.t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(f[2]), 0o600); err != nil {
-			w.t.Fatal(err)
-		}
+		w.write(f[1], f[2])
 	}
 	return text
+}
+
+// write writes a file.
+func (w *workdir) write(name, text string) {
+	w.t.Helper()
+	path := filepath.Join(w.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // file returns the content of a file.
@@ -156,21 +162,27 @@ func (w *workdir) command(text, pattern string) string {
 	return line
 }
 
-// run runs commands in a shell and returns their output. It sets -race, so that go
-// reuses the objects that it built for other tests, and turns vet off, which would read
-// all of them.
+// run runs commands in a shell and returns their output.
 func (w *workdir) run(commands string) string {
 	w.t.Helper()
+	out, err := w.try(commands)
+	if err != nil {
+		w.t.Fatalf("%s: %v\n%s", commands, err, out)
+	}
+	return out
+}
+
+// try runs commands in a shell and returns their output. It sets -race, so that go
+// reuses the objects that it built for other tests, and turns vet off, which would read
+// all of them.
+func (w *workdir) try(commands string) (string, error) {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 5*patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-ec", commands)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-race -vet=off")
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		w.t.Fatalf("%s: %v\n%s", commands, err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
 // prints runs commands and checks that their output matches a pattern.
