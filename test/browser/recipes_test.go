@@ -192,11 +192,12 @@ func runImage(w *workdir, text string) {
 	}
 	t.Chdir(image)
 	listen := harness.FreeAddress(t)
-	for name, value := range map[string]string{
-		"STORE": postgrestest.EmptyURL(t), "NAME": "n1", "LISTEN": listen, "PEER_LISTEN": "127.0.0.1:0", "GOSSIP_LISTEN": "127.0.0.1:0",
-	} {
-		t.Setenv("GANGLION_"+name, value)
+	ports := regexp.MustCompile(`^127.0.0.1:\d+$`)
+	for _, v := range regexp.MustCompile(` -e (GANGLION_\w+)=(\S+)`).FindAllStringSubmatch(w.command(text, "docker run .*"), -1) {
+		t.Setenv(v[1], ports.ReplaceAllString(v[2], "127.0.0.1:0"))
 	}
+	t.Setenv("GANGLION_STORE", postgrestest.EmptyURL(t))
+	t.Setenv("GANGLION_LISTEN", listen)
 	entry, health := instruction("ENTRYPOINT"), instruction("HEALTHCHECK")
 	node := harness.Start(t, filepath.Join(image, entry[0]), 1, append(entry[1:], instruction("CMD")...)...)
 	if out, err := exec.Command(filepath.Join(image, health[0]), health[1:]...).CombinedOutput(); err != nil {
