@@ -48,7 +48,7 @@ compose() {
 present() { local i; for i in "$@"; do docker image inspect "$i" >/dev/null 2>&1 || return 1; done; }
 pulled() { local i; for i in "$@"; do present "$i" || docker pull -q "$i" >&2 || return 1; done; }
 
-version() { echo "${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo devel)}"; }
+version() { echo "${VERSION:-$(git describe --tags --match 'v*' --always --dirty 2>/dev/null || echo devel)}"; }
 
 # build_binary DIR builds the nodes' binary with this machine's Go.
 build_binary() {
