@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the long fault tests with new seeds: nodes are killed, drained and restored under
 # load; PostgreSQL is killed, cut off, filled up and replaced by its standbys; then follow
-# the cluster in containers, the fault rig of test/chaos, and guided fuzzing.
+# the cluster in containers, the fault rig of test/chaos, and guided fuzzing. The long form
+# begins with a dry run of a release.
 # COUNT is the number of repetitions (default 10); GANGLION_FAULTS=long selects the long
 # form of tests. SHORT=1, for CI after make test, takes 7 minutes at most: it omits the tests
 # that make test has just run.
@@ -16,6 +17,11 @@ count=${COUNT:-10}
 [ "$(id -u)" = 0 ] || echo "test-faults: not root: a limit on file sizes simulates full disks, and a full disk of the write-ahead log is NOT tested" >&2
 
 if [ -z "${SHORT:-}" ]; then
+	if [ -z "$(git status --porcelain)" ]; then
+		scripts/release.sh --dry-run
+	else
+		echo "test-faults: the work tree has changes: a release is NOT tried" >&2
+	fi
 	go test -race -timeout 60m -count "$count" -run 'Killed|Frozen|Rolling|WentBack|AcceptedLoss|WithoutPush|ThreeNodes' ./test/e2e
 	go test -race -timeout 60m -run 'Client(Go|JS)|ResumeOnAnotherGateway|LiveQuer|LiveQuestions|SlowReader|RebuildUnderLoad|AnotherRowType|RowsEqual|RowsAreRight|AnswersShow|DatabaseIsAway' ./test/e2e
 	go test -race -timeout 60m -run 'ProcessManager|Consumers|MembersOverHTTP|WakeUps|AuctionsEnd|CopyWakes|BiddersAreTold|ReadSideWaits|RestoredLog' -parallel 2 ./test/e2e
