@@ -9,7 +9,7 @@ run: build ## Start three nodes in one process on the embedded store.
 	@./bin/ganglion dev --nodes 3
 
 build: ## Build bin/ganglion.
-	@CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -o bin/ganglion ./cmd/ganglion
+	@CGO_ENABLED=0 go build -tags grpcnotrace,nopgxregisterdefaulttypes -trimpath -o bin/ganglion ./cmd/ganglion
 
 check: ## Run the fast checks before a commit: vet, formatting, fast tests, and tests of changed packages.
 	@scripts/check.sh

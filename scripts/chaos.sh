@@ -7,5 +7,5 @@ cd "$(dirname "$0")/.."
 scripts/postgres.sh
 bin=$(mktemp -d)
 trap 'rm -rf "$bin"' EXIT
-CGO_ENABLED=0 go build -tags grpcnotrace -o "$bin/chaos" ./test/chaos # like "make lint"
+CGO_ENABLED=0 go build -tags grpcnotrace,nopgxregisterdefaulttypes -o "$bin/chaos" ./test/chaos # like "make lint"
 "$bin/chaos" -seed "${SEED:-0}" -minutes "${MINUTES:-2}" ${ARGS:-}

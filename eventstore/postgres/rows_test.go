@@ -2,7 +2,9 @@ package postgres_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -95,5 +97,47 @@ func TestServerEndsTransactionsOfStoppedClients(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestHandlersWriteValuesWhoseTypesTheServerDoesNotDescribe uses parameters for which
+// pgx assumes PostgreSQL's type from Go's, in a handler of a projection.
+func TestHandlersWriteValuesWhoseTypesTheServerDoesNotDescribe(t *testing.T) {
+	t.Parallel()
+	_, table := openRows(t, postgrestest.URL(t))
+	writing := table.(interface {
+		Prepare(ctx context.Context, statements []string) error
+		WriteWith(ctx context.Context, b rows.Batch, do func(context.Context, pgx.Tx) error) error
+	})
+	setup := []string{`create type mood as enum ('glad', 'sad')`, `create table day (moods mood[], notes text[], data bytea, at timestamptz, n bigint)`}
+	if err := writing.Prepare(t.Context(), setup); err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	err := writing.WriteWith(t.Context(), rows.Batch{To: 1, Key: "c"}, func(ctx context.Context, tx pgx.Tx) error {
+		// An array of an enumeration has a type that pgx does not know.
+		if _, err := tx.Exec(ctx, `insert into day (moods) values ($1)`, []string{"sad", "glad"}); err != nil {
+			return err
+		}
+		// In this mode the server describes nothing.
+		_, err := tx.Exec(ctx, `update day set notes = $1, data = $2, at = $3, n = $4`,
+			pgx.QueryExecModeExec, []string{"a b"}, []byte{0, 1}, at, new(int64(7)))
+		if err != nil {
+			return err
+		}
+		var (
+			moods, notes []string
+			data         []byte
+			found        time.Time
+			n            int64
+		)
+		err = tx.QueryRow(ctx, `select moods, notes, data, at, n from day`).Scan(&moods, &notes, &data, &found, &n)
+		if got := fmt.Sprint(moods, notes, data, found.Equal(at), n); err == nil && got != "[sad glad] [a b] [0 1] true 7" {
+			t.Errorf("the table has %s", got)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -28,9 +28,10 @@ func refuseStandby(ctx context.Context, c *pgconn.PgConn) error {
 	return nil
 }
 
-// prepareSession sets the options of a new connection. lock and statement are
-// timeouts of the server; 0 means none.
+// prepareSession registers types with a new connection, and sets its options. lock and
+// statement are timeouts of the server; 0 means none.
 func (s *Store) prepareSession(ctx context.Context, c *pgx.Conn, lock, statement time.Duration) error {
+	driver.RegisterTypes(c.TypeMap())
 	_, err := c.Exec(ctx, `select set_config('default_transaction_isolation', 'read committed', false),
 		set_config('lock_timeout', $1, false), set_config('statement_timeout', $2, false), set_config('search_path', $3, false)`,
 		milliseconds(lock), milliseconds(statement), pgx.Identifier{s.cfg.Schema}.Sanitize())

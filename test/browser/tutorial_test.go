@@ -104,7 +104,7 @@ func TestTutorialWorksAsWritten(t *testing.T) {
 }
 
 // vet has the settings of make lint, which has vetted the dependencies.
-const vet = "CGO_ENABLED=0 GOFLAGS=-tags=grpcnotrace go vet ."
+const vet = "CGO_ENABLED=0 GOFLAGS=-tags=grpcnotrace,nopgxregisterdefaulttypes go vet ."
 
 // workdir is a folder outside the workspace with the files of a page.
 type workdir struct {

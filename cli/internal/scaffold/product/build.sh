@@ -7,6 +7,8 @@ cd "$(dirname "$0")"
 PREPARE
 npm --prefix web install --no-fund --no-audit --loglevel=error
 npm --prefix web run --silent build
-# grpcnotrace omits gRPC's trace pages, with which the program would be 3.6 MB larger.
-CGO_ENABLED=0 go build -tags grpcnotrace -trimpath \
+# The tags omit what a node does not use: grpcnotrace the trace pages of gRPC (3.6 MB),
+# nopgxregisterdefaulttypes generic types of pgx (1.4 MB). Remove the second if your code
+# connects to PostgreSQL with pgx itself, or uses pgtype.Array or pgtype.FlatArray.
+CGO_ENABLED=0 go build -tags grpcnotrace,nopgxregisterdefaulttypes -trimpath \
 	-ldflags="-s -w -funcalign=16 ${VERSION:+-X github.com/ganglion-es/ganglion/node.version=$VERSION}" -o diner .

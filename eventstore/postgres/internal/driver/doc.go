@@ -64,6 +64,20 @@
 // Not needed once pgx is as fast; BenchmarkAppend of package postgres measures
 // it. TestArrayIsEncodedAsByPgtype compares the two encodings.
 //
+// # Types of Go values
+//
+// pgx has a table of the PostgreSQL types that it assumes for Go types if it does
+// not know a parameter's: in the modes QueryExecModeExec and
+// QueryExecModeSimpleProtocol, which a URL can set, and for types such as arrays of
+// an enumeration. The table has generic types for each Go type (Array, FlatArray),
+// whose methods are 1.4 MB of a program. The build tag nopgxregisterdefaulttypes,
+// with which programs are built for release, omits the table. [RegisterTypes]
+// registers it for the connections of a store, without pgx's generic types.
+//
+// Not needed once pgx registers types without these methods.
+// TestRegisteredTypesAreThoseOfPgx compares the two tables, and
+// TestHandlersWriteValuesWhoseTypesTheServerDoesNotDescribe needs it.
+//
 // # Errors
 //
 // The text of a connect error has one line per attempt. Attempts with and without
