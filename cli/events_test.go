@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/coder/websocket"
@@ -175,7 +174,7 @@ func TestFollowerReconnectsAfterUnseenConnection(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	logged := writer(func(p []byte) { cancel() })
-	if err := watch(ctx, gateway, url, true, new(atomic.Bool), slog.New(slog.NewTextHandler(logged, nil))); err != nil || ctx.Err() == nil {
+	if err := watch(ctx, gateway, url, true, slog.New(slog.NewTextHandler(logged, nil))); err != nil || ctx.Err() == nil {
 		t.Errorf("it gives up (%v) and logs no loss", err)
 	}
 }

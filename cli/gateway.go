@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/url"
 	"sync"
-	"sync/atomic"
 
 	"github.com/spf13/pflag"
 
@@ -34,14 +33,13 @@ func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool
 	asking, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	started := make(chan struct{})
-	var isServed atomic.Bool // the gateway has served every subscription
 	options := client.Options{
 		URLs: []string{base + "/v1/ws"},
 		OnError: func(e *client.Error) {
 			switch {
 			case e.Code == client.CodeUnauthenticated: // the command line has no other token
 				stop(e)
-			case e.Code == client.CodeNotFound && !(follow && isServed.Load()): // later, an older gateway may not know the name
+			case e.Code == client.CodeNotFound && !(follow && e.Resumed): // after that, an older gateway may not know the name
 				stop(e)
 			default:
 				log.Warn("the gateway reported an error", "url", base, "err", e.Message)
@@ -64,7 +62,7 @@ func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		if err := watch(asking, gateway, base, follow, &isServed, log); err != nil {
+		if err := watch(asking, gateway, base, follow, log); err != nil {
 			stop(err)
 		}
 	})
@@ -84,16 +82,13 @@ func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool
 // watch logs when the connection to the gateway is lost. It returns an error if the
 // command must not wait for the gateway: before the first connection, and without
 // follow.
-func watch(ctx context.Context, gateway *client.Client, base string, follow bool, isServed *atomic.Bool, log *slog.Logger) error {
+func watch(ctx context.Context, gateway *client.Client, base string, follow bool, log *slog.Logger) error {
 	logged := false
 	for status := range gateway.Statuses(ctx) {
 		connected := gateway.Log() != "" // now or earlier, even if watch missed that status
 		switch {
 		case status == client.Live || status == client.CatchingUp:
 			logged = false
-			if status == client.Live {
-				isServed.Store(true)
-			}
 		case status == client.Offline && !(connected && follow):
 			err := gateway.ConnErr()
 			if errors.As(err, new(*url.Error)) {

@@ -584,3 +584,32 @@ func TestDefaultErrorHandlerLogsABoundedNumberOfLines(t *testing.T) {
 		t.Errorf("%d lines, want %d", n, warningsPerMinute)
 	}
 }
+
+func TestRefusalSaysWhetherTheSubscriptionWasAcceptedBefore(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		g := welcomed(t, Options{})
+		sub := g.client.Aggregate("counter", "a").Follow(FromStart())
+		defer sub.Close()
+		refuse := func(id any) {
+			g.send(object{"op": "error", "id": id, "code": "unavailable", "message": "not now", "retry": "later", "after_ms": 100})
+			time.Sleep(time.Second) // it subscribes again
+			synctest.Wait()
+		}
+		refuse(g.last()["id"])
+		g.send(object{"op": "subscribed", "id": g.last()["id"], "cursor": "100"})
+		g.cut()
+		g.accept()
+		hello := g.last()
+		g.welcome()
+		refuse(hello["subscriptions"].([]any)[0].(object)["id"])
+		var resumed []bool
+		for _, e := range g.reported {
+			if e.Message == "not now" {
+				resumed = append(resumed, e.Resumed)
+			}
+		}
+		if !slices.Equal(resumed, []bool{false, true}) {
+			t.Errorf("the refusals have Resumed %v in %v", resumed, g.reported)
+		}
+	})
+}

@@ -64,6 +64,9 @@ type Error struct {
 	// Replayed means that an earlier command with this key was rejected, and that
 	// this is its error.
 	Replayed bool
+	// Resumed means that a gateway has accepted this subscription before, so another one
+	// may still serve it.
+	Resumed bool
 
 	cause error
 }

@@ -26,12 +26,13 @@ type subscriber struct {
 	id   string // on the current connection; empty if not subscribed there
 	live bool
 
-	retryTimer *timer // until the next attempt
-	awaitsMove bool   // waits for the next connection
-	attempts   int
-	ended      bool
-	err        error
-	ready      chan struct{} // signals an item or the end; has capacity 1
+	retryTimer  *timer // until the next attempt
+	awaitsMove  bool   // waits for the next connection
+	attempts    int
+	wasAccepted bool // by a gateway, at any time
+	ended       bool
+	err         error
+	ready       chan struct{} // signals an item or the end; has capacity 1
 }
 
 // delivery is what one kind of subscription does with its frames. The client's
@@ -167,7 +168,7 @@ func (c *Client) handleSubscriptionFrame(a *gatewayFrame) bool {
 		c.handleHeartbeat(a)
 	case "subscribed", "consuming":
 		if s := c.byID[a.ID]; s != nil {
-			s.attempts = 0
+			s.attempts, s.wasAccepted = 0, true
 			s.delivery.handleSubscribed(a)
 		}
 	case "unsubscribed":
@@ -217,6 +218,7 @@ func (c *Client) handleHeartbeat(a *gatewayFrame) {
 func (s *subscriber) handleRefusal(e *Error, a *gatewayFrame, movable bool) {
 	c := s.c
 	c.unregister(s)
+	e.Resumed = s.wasAccepted
 	if movable && c.scheduleMove(e.Code == CodeNotFound) {
 		s.awaitsMove, e.Retry = true, RetryLater
 	}
