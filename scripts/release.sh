@@ -41,7 +41,7 @@ tree=$tmp/tree files=$tmp/files
 # the user's never has a version that was only tried. go.sum has all sums.
 # GONOPROXY must be empty. With any value, even "none", the go command first searches
 # the module cache alone, where it may find the main module, but not yet domain.
-alone=(GOENV=off GOWORK=off GOFLAGS="-trimpath -modcacherw -tags=grpcnotrace" CGO_ENABLED=0 GOPRIVATE= GONOPROXY= GOSUMDB=off
+alone=(GOENV=off GOWORK=off GOFLAGS="-trimpath -modcacherw -tags=grpcnotrace,nopgxregisterdefaulttypes" CGO_ENABLED=0 GOPRIVATE= GONOPROXY= GOSUMDB=off
 	GOPATH="$tmp/go" GOMODCACHE="$tmp/modules" GOPROXY="file://$tmp/proxy/cache/download,file://$(go env GOMODCACHE)/cache/download,$(go env GOPROXY)")
 go() { env "${alone[@]}" go "$@" 2>"$tmp/log" || { cat "$tmp/log" >&2; return 1; }; }
 
