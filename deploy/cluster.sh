@@ -60,7 +60,10 @@ build_binary() {
 }
 
 build_image() {
-	[ "$image" = ganglion ] || fail "no image $image:${GANGLION_TAG:-dev} on this machine: build or pull it first"
+	if [ "$image" != ganglion ]; then # of a program that is built elsewhere
+		present "$image:${GANGLION_TAG:-dev}" || fail "no image $image:${GANGLION_TAG:-dev} on this machine: build or pull it first"
+		return
+	fi
 	local ca dir=dist/image image=$image:${GANGLION_TAG:-dev} args
 	args=(--build-arg "VERSION=$(version)" --build-arg "REVISION=${REVISION:-$(git rev-parse HEAD 2>/dev/null || echo unknown)}")
 	if [ "${GANGLION_PREBUILT:-0}" = 0 ] && pulled "$go_image"; then
@@ -146,6 +149,10 @@ ready() {
 	gateway=$(a_gateway)
 	url=http://$(compose port balancer 8080)
 	token() { docker exec "$gateway" "$(program "$gateway")" token --client "$1" --expires-in 24h; }
+	if [ "$image" != ganglion ]; then
+		echo "cluster: ready $url; a token for a client: deploy/cluster.sh ganglion token --client ada"
+		return
+	fi
 	if [ "${GANGLION_AUTH:-jwt}" = jwt ]; then
 		ada=$(token ada)
 		house=$(token house)

@@ -42,6 +42,7 @@ trap 'exit 130' INT TERM
 
 need=""
 command -v docker >/dev/null || need="docker.io"
+command -v curl >/dev/null || need="$need curl"
 docker compose version >/dev/null 2>&1 || command -v docker-compose >/dev/null || need="$need docker-compose"
 docker info >/dev/null 2>&1 || [ "$(id -u)" != 0 ] || command -v dockerd >/dev/null || need="$need docker.io"
 # shellcheck disable=SC2086
@@ -78,6 +79,14 @@ fi
 deploy/cluster.sh down --volumes >/dev/null 2>&1
 # docker-compose 1.29 waits forever for a node that restarts in a loop.
 timeout --foreground 600 deploy/cluster.sh up >/dev/null
+
+# The load balancer passes the program's pages, and keeps what is for operators inside,
+# however its path is written.
+clients=http://$(deploy/cluster.sh compose port balancer 8080)
+for request in 302:/ 200:/examples/auction/auction.js 200:/v1/docs 404:/metrics 404:/%6detrics 307://metrics 404:/healthz 404:/v1/cluster 404:/v1/%63luster; do
+	got=$(curl -s --path-as-is -o /dev/null -w '%{http_code}' "$clients${request#*:}")
+	[ "$got" = "${request%%:*}" ] || { say "the load balancer answers ${request#*:} with $got, want ${request%%:*}"; exit 1; }
+done
 # The image alone runs a cluster of one node on the embedded store.
 one=$(docker run -d ganglion:test dev --listen :8080)
 for _ in $(seq 60); do
@@ -105,6 +114,12 @@ if [ -n "${SHORT:-}" ]; then
 	say "passed, the short form"
 	exit
 fi
+
+# An image of a program that is built elsewhere is only started.
+docker tag ganglion:test ganglion-test-elsewhere:test
+GANGLION_IMAGE=ganglion-test-elsewhere timeout --foreground 600 deploy/cluster.sh up | grep "^cluster: ready $clients;" || { say "a cluster of another image is not ready"; exit 1; }
+timeout --foreground 600 deploy/cluster.sh up >/dev/null
+docker image rm ganglion-test-elsewhere:test >/dev/null
 
 docker build -q -t ganglion:test-next - >/dev/null <<<"FROM ganglion:test
 LABEL org.opencontainers.image.version=next"
