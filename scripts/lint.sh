@@ -43,7 +43,7 @@ go build -ldflags="-s -w -funcalign=16" -o "$tmp/ganglion" ./cmd/ganglion
 bytes=$(wc -c <"$tmp/ganglion")
 # A program that "ganglion new" writes is 0.4 MB smaller, and may have 31.4 MB (30 MiB).
 [ "$bytes" -lt 32000000 ] || {
-	echo "the binary has $bytes bytes; the limit is 32000000. slices.SortFunc is compiled for each type of struct, 10 to 25 KB each: use sort.Slice where speed does not matter."
+	echo "the binary has $bytes bytes; the limit is 32000000."
 	echo "If the binary grew suddenly, some code may call methods by name, so that the linker keeps every method. Find the code with:"
 	echo "go build -tags grpcnotrace,nopgxregisterdefaulttypes -ldflags=-dumpdep ./cmd/ganglion 2>&1 | grep '<ReflectMethod>'"
 	exit 1

@@ -28,7 +28,7 @@ func (c *Coordinator) answer(gateway string) (a group.Answer, changed <-chan str
 	}
 	for id := range g.sessions {
 		if c.leaving[id] {
-			return a, nil, group.ErrNotCoordinator
+			return a, nil, group.ErrNotCoordinator // see leave; the gateway asks again soon
 		}
 	}
 	held := c.held()

@@ -33,7 +33,8 @@
 // change is being stored, the gateway gets no answer, so it cannot return to what it had
 // before. Only durations are compared, so clocks may differ.
 //
-// A revocation stands until its epoch is over: the coordinator says so until it has read
-// that the segment has moved, and the gateway keeps to it under a later coordinator that
-// has not heard of it, and takes it over when the segment is reported as released.
+// A revocation stands until its epoch is over. The coordinator repeats it until it has
+// read that the segment has moved. A later coordinator does not know it at first: the
+// gateway keeps to it, and the coordinator takes it over when the gateway reports the
+// segment as released.
 package group

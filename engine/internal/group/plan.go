@@ -30,7 +30,7 @@ type planner struct {
 	revoking map[string]revocation // by numbered segment
 	now      time.Time
 
-	moved   map[string]bool // revoked segments that move now
+	moved   map[string]bool // segments that go to another member now, or to none
 	members []*session
 	load    map[*session]int
 	holders map[string]*session // of numbered segments, after the changes
