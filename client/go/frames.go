@@ -219,6 +219,13 @@ func (a *gatewayFrame) after() (time.Duration, bool) {
 }
 
 func parse(line []byte) (*gatewayFrame, error) {
+	if a, ok := parseEvent(line); ok {
+		return a, nil
+	}
+	return parseAny(line)
+}
+
+func parseAny(line []byte) (*gatewayFrame, error) {
 	a := new(gatewayFrame)
 	if err := json.Unmarshal(line, a); err != nil {
 		return nil, err
