@@ -61,6 +61,12 @@ func (s *Store) Read(ctx context.Context, after eventstore.Position, limit int) 
 // ReadType implements eventstore.Store. It reads every row in the range of
 // positions, because an index on the type would slow every append.
 func (s *Store) ReadType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
+	return core.ReadType(after, limit, scan, func(after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
+		return s.scanType(ctx, typ, after, limit, scan)
+	})
+}
+
+func (s *Store) scanType(ctx context.Context, typ string, after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error) {
 	const op = "read a type"
 	var w core.Window
 	err := s.readBounded(ctx, op, func(ctx context.Context, c *pgx.Conn) error {

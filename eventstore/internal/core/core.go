@@ -117,7 +117,31 @@ func (c *Core) Restore(records []eventstore.Record, store func([]stored.Restored
 // number of events. All are nil if the range has no row.
 type Window struct{ First, UpTo, Events *int64 }
 
-// TypePage implements ReadType for a window after a position. read returns the
+// firstScan is how many positions the first of ReadType's scans has, per commit that
+// it may return: few for a type that is most of the log.
+const firstScan = 4
+
+// ReadType implements ReadType with scans of growing ranges, until it has enough
+// commits. scanType scans a range as ReadType does, with one TypePage.
+func ReadType(after eventstore.Position, limit, scan int,
+	scanType func(after eventstore.Position, limit, scan int) ([]eventstore.Commit, eventstore.Position, error),
+) (all []eventstore.Commit, upTo eventstore.Position, err error) {
+	upTo = after
+	for size := firstScan * max(limit, 1); ; size *= firstScan {
+		size = max(1, min(size, scan))
+		from := upTo
+		var page []eventstore.Commit
+		if page, upTo, err = scanType(from, limit-len(all), size); err != nil {
+			return nil, after, err
+		}
+		all, scan = append(all, page...), scan-int(upTo-from)
+		if len(all) >= limit || scan <= 0 || upTo < from+eventstore.Position(size) { // or the range ends at the head
+			return all, upTo, nil
+		}
+	}
+}
+
+// TypePage reads a window after a position, for ReadType. read returns the
 // commits of the type up to a position.
 func TypePage(w Window, after eventstore.Position, limit int, read func(upTo int64) ([]eventstore.Commit, error)) ([]eventstore.Commit, eventstore.Position, error) {
 	if w.UpTo == nil {
