@@ -121,7 +121,7 @@ func (l *Log) ReadPage(ctx context.Context, client string, t Topic, from Place, 
 	for i := range commits {
 		l.addTo(p, &commits[i], head)
 	}
-	p.to.At = max(from.At, end)
+	p.to.At, p.isLast = max(from.At, end), end >= head
 	return p, nil
 }
 

@@ -12,14 +12,20 @@ import (
 	"github.com/ganglion-es/ganglion/gateway/internal/queue"
 )
 
-// pageMemory bounds the pages that are kept for other readers, in bytes.
-const pageMemory = 16 << 20
+const (
+	// pageMemory bounds the pages that are kept for other readers, in bytes.
+	pageMemory = 16 << 20
+	// pagesAhead is how many pages past one that a reader got are read before anybody
+	// asks for them, as long as no read waits for its turn.
+	pagesAhead = 4
+)
 
 // Page has the events of one topic between two places. Readers share it.
 type Page struct {
 	topic   Topic
 	from    Place // the page has the events after it
 	to      Place // and up to it
+	isLast  bool  // to was the head
 	entries []*Entry
 	bytes   int
 
@@ -65,9 +71,10 @@ type Reader interface {
 //
 // Readers at nearby places get the same page: reads begin at round places,
 // readers share a read in progress, and the most recently used pages are kept.
-// The number of concurrent reads is bounded; clients are served in turn. A page
-// is pinned until the readers that waited for it have read it. While the pinned
-// pages exceed 16 MiB, no other page is read.
+// The number of concurrent reads is bounded; clients are served in turn. Reads that
+// no client waits for use the turns that are left. A page is pinned until the
+// readers that waited for it have read it. While the pinned pages exceed 16 MiB, no
+// other page is read.
 type Pages struct {
 	source  pageSource
 	log     *slog.Logger
@@ -105,6 +112,7 @@ type pageKey struct {
 type pageRead struct {
 	key     pageKey
 	client  string // the one that asked first
+	ahead   int    // pages past it to read
 	waiting []Reader
 }
 
@@ -131,28 +139,66 @@ func (ps *Pages) Stop() {
 func (ps *Pages) Get(r Reader, client string, t Topic, from Place) *Page {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	for _, el := range ps.topics[t] {
-		if p := el.Value.(*Page); p.covers(from) {
-			ps.kept.MoveToFront(el)
-			return p
-		}
-	}
-	key := pageKey{t, ps.round(t, from)}
-	read := ps.pending[key]
-	if read == nil && !ps.stopped {
-		read = &pageRead{key: key, client: client}
-		ps.pending[key] = read
-		ps.wanted.Push(client, read)
+	if el := ps.find(t, from); el != nil {
+		ps.kept.MoveToFront(el)
+		p := el.Value.(*Page)
 		if ps.readers < ps.reads {
-			ps.readers++
-			ps.done.Add(1)
-			go ps.readWanted()
+			ps.readAhead(client, p, pagesAhead)
 		}
+		return p
 	}
-	if read != nil {
+	if read := ps.want(client, pageKey{t, ps.round(t, from)}); read != nil {
+		read.ahead = pagesAhead
 		read.waiting = append(read.waiting, r)
 	}
 	return nil
+}
+
+// find returns the kept page that has the events that follow a place, or nil. The
+// caller holds ps.mu.
+func (ps *Pages) find(t Topic, from Place) *list.Element {
+	for _, el := range ps.topics[t] {
+		if el.Value.(*Page).covers(from) {
+			return el
+		}
+	}
+	return nil
+}
+
+// want returns the read of a page, which it begins if there is none. It returns nil
+// after Stop. The caller holds ps.mu.
+func (ps *Pages) want(client string, key pageKey) *pageRead {
+	if read := ps.pending[key]; read != nil || ps.stopped {
+		return read
+	}
+	read := &pageRead{key: key, client: client}
+	ps.pending[key] = read
+	ps.wanted.Push(client, read)
+	if ps.readers < ps.reads {
+		ps.readers++
+		ps.done.Add(1)
+		go ps.readWanted()
+	}
+	return read
+}
+
+// readAhead begins to read the first page that is missing of the n that follow p,
+// unless reads wait for their turn. The caller holds ps.mu, and knows that a read is
+// possible.
+func (ps *Pages) readAhead(client string, p *Page, n int) {
+	for ; n > 0 && !p.isLast && ps.wanted.Len() == 0; n-- {
+		el := ps.find(p.topic, p.to)
+		if el == nil {
+			key := pageKey{p.topic, ps.round(p.topic, p.to)}
+			if ps.pending[key] == nil {
+				if read := ps.want(client, key); read != nil {
+					read.ahead = n - 1
+				}
+			}
+			return
+		}
+		p = el.Value.(*Page)
+	}
 }
 
 // round moves a place back by less than a page, to a multiple of a step, so that
@@ -191,6 +237,7 @@ func (ps *Pages) readWanted() {
 		if p != nil {
 			ps.keep(p)
 			ps.pin(p, len(waiting))
+			ps.readAhead(r.client, p, r.ahead)
 		}
 		ps.mu.Unlock()
 		for _, reader := range waiting {
