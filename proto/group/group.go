@@ -42,7 +42,6 @@ package group
 
 import (
 	"context"
-	"hash/fnv"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -76,10 +75,18 @@ var (
 
 // SegmentOf returns the segment of a stream: 32-bit FNV-1a of its name, modulo the
 // number of segments. Positions are stored by segment, so it must never change.
+//
+// It does not use hash/fnv, which needs a copy of the name: gateways call it for
+// every event and group.
 func SegmentOf(s eventstore.StreamID, segments int) int {
-	h := fnv.New32a()
-	_, _ = h.Write([]byte(s.String()))
-	return int(h.Sum32() % uint32(segments))
+	const offset, prime = 2166136261, 16777619 // of draft-eastlake-fnv, section 5
+	h := uint32(offset)
+	for _, part := range [...]string{s.Type, "/", s.ID} {
+		for i := range len(part) {
+			h = (h ^ uint32(part[i])) * prime
+		}
+	}
+	return int(h % uint32(segments))
 }
 
 // A Group is a declared consumer group. It is immutable.

@@ -15,10 +15,13 @@ const (
 	maxBatch = 1000
 	// ackWithin bounds a round trip.
 	ackWithin = 10 * time.Second
+	// ackEvery is the time from the beginning of a round trip to that of the next.
+	ackEvery = 100 * time.Millisecond
 )
 
-// acks writes acknowledgements. The ones that arrive while a batch is in flight form the
-// next one, so that their number follows the latency of the database.
+// acks writes acknowledgements. The first is written immediately. Any that arrive
+// within ackEvery of it, or while a batch is in flight, form the next one, so that the
+// load of the database does not grow with the rate of acknowledgements.
 type acks struct {
 	write func(context.Context, []groups.Ack) ([]error, error)
 
@@ -75,6 +78,7 @@ func (a *acks) flush() {
 		if len(batch) == 0 {
 			return
 		}
+		next := time.Now().Add(ackEvery)
 		ctx, cancel := context.WithTimeout(context.Background(), ackWithin)
 		errs, err := a.write(ctx, batch)
 		cancel()
@@ -84,6 +88,7 @@ func (a *acks) flush() {
 			}
 			close(c.done)
 		}
+		time.Sleep(time.Until(next))
 	}
 }
 

@@ -228,7 +228,8 @@ func TestAcknowledgementsThatWaitAreOneBatch(t *testing.T) {
 		if err := <-outcomes; err != nil || len(outcomes) != 0 {
 			t.Errorf("the first: %v", err)
 		}
-		ack("2", 1) // joins the third batch
+		time.Sleep(ackEvery) // the second batch begins
+		ack("2", 1)          // joins the third batch
 		release <- struct{}{}
 		synctest.Wait()
 		var revoked int
@@ -254,6 +255,42 @@ func TestAcknowledgementsThatWaitAreOneBatch(t *testing.T) {
 			t.Errorf("a caller that gave up: %v", err)
 		}
 		close(release)
+		time.Sleep(2 * ackEvery)
+		synctest.Wait()
+	})
+}
+
+// TestAcknowledgementsAreWrittenAtMostTenTimesASecond acknowledges one event after the
+// other for a second.
+func TestAcknowledgementsAreWrittenAtMostTenTimesASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var newest eventstore.Position
+		batches := 0
+		a := newAcks(func(_ context.Context, batch []groups.Ack) ([]error, error) {
+			batches, newest = batches+1, batch[0].Position
+			return make([]error, len(batch)), nil
+		})
+		const acked = 1000
+		var waiting sync.WaitGroup
+		for p := range eventstore.Position(acked) {
+			waiting.Go(func() {
+				if err := a.ack(t.Context(), "g", "0", 7, p+1); err != nil {
+					t.Error(err)
+				}
+			})
+			if p == 0 {
+				synctest.Wait()
+				if batches != 1 {
+					t.Error("the first one was not written immediately")
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+		waiting.Wait()
+		if batches > 11 || newest != acked {
+			t.Errorf("%d batches were written in a second, the last up to %d", batches, newest)
+		}
+		time.Sleep(2 * ackEvery)
 		synctest.Wait()
 	})
 }

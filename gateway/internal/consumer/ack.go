@@ -37,10 +37,15 @@ func (m *Member) Ack(segment string, epoch uint64, cursor string) (isOver bool, 
 	if _, wasSent := s.find(at); !wasSent {
 		return false, badCursor(s, cursor, "was not sent")
 	}
+	wasFull := s.room() <= 0
 	s.acknowledge(at)
 	s.tell()
 	m.store(s)
-	m.wake()
+	if wasFull {
+		m.wake()
+	} else { // there was room already
+		m.gather()
+	}
 	return false, nil
 }
 

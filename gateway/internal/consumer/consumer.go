@@ -52,6 +52,9 @@ const (
 	moveEvery = time.Second
 	// scanLimit bounds the events that one Next looks at.
 	scanLimit = 4096
+	// gatherFor is how long a member that has got events waits for further ones, so
+	// that those of a busy log share a message.
+	gatherFor = 10 * time.Millisecond
 )
 
 // Gateway is what the members of a gateway share.
@@ -96,6 +99,8 @@ type Member struct {
 	wake    func()
 	hub     hub.Member
 	seat    hub.Seat
+	passed  atomic.Int64    // when the last Next that passed on events began, in Unix nanoseconds
+	gathers atomic.Bool     // a timer will call wake
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	tasks   sync.WaitGroup
@@ -274,6 +279,23 @@ func (m *Member) onTick() {
 	m.wake() // Next asks whether the coordinator is heard
 }
 
+// gather calls wake: immediately, or gatherFor after the last events were passed on.
+func (m *Member) gather() {
+	if m.gathers.Load() {
+		return
+	}
+	wait := gatherFor - time.Since(time.Unix(0, m.passed.Load()))
+	switch {
+	case wait <= 0:
+		m.wake()
+	case !m.gathers.Swap(true):
+		time.AfterFunc(wait, func() {
+			m.gathers.Store(false)
+			m.wake()
+		})
+	}
+}
+
 // follower has the methods for the hub.
 type follower struct{ *Member }
 
@@ -283,10 +305,10 @@ var (
 )
 
 // Touch implements [hub.Follower].
-func (f follower) Touch() { f.wake() }
+func (f follower) Touch() { f.gather() }
 
 // Reach implements [hub.Follower].
-func (f follower) Reach() { f.wake() }
+func (f follower) Reach() { f.gather() }
 
 // Write implements [hub.Session]: the session or the request writes.
 func (follower) Write(*hub.Turn) {}

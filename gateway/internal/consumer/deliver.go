@@ -168,6 +168,7 @@ func (d *delivery) pass(s *Segment, e *history.Entry) {
 		d.end(d.gateway.Unshown(e))
 	case d.to.Event(s, e):
 		s.add(e, d.now)
+		d.passed.Store(d.now.UnixNano())
 	default:
 		d.isFull = true
 	}
