@@ -37,7 +37,8 @@ var programs = map[string]func() *aggregate.Catalog{
 		group.Define(c, group.Group{Name: "readers", Access: aggregate.Authenticated, Reads: group.Reads{"note"}, Segments: 8, AckWithin: 3 * time.Second})
 		return c
 	},
-	"ticking": ticking,
+	"notes-written": writing,
+	"ticking":       ticking,
 	"market": func() *aggregate.Catalog { // ganglion's own, with a group
 		group.Define(&domain.Catalog, group.Group{Name: "readers", Access: aggregate.Authenticated, Reads: group.Reads{"auction", "client"}, Segments: 8, AckWithin: 3 * time.Second})
 		return &domain.Catalog
