@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -45,6 +46,10 @@ type Options struct {
 	Clone, Version string
 }
 
+// taken are names that no program can have: that of Ganglion's, and those of the
+// folders that the product has where its program is built.
+var taken = []string{"ganglion", "testdata", "web"}
+
 var (
 	validName   = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$`)
 	validModule = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._~-]*(/[a-zA-Z0-9_~-][a-zA-Z0-9._~-]*)*$`)
@@ -59,8 +64,8 @@ func (o Options) Check() error {
 	switch {
 	case !validName.MatchString(o.Name):
 		return fmt.Errorf("the name %q is not one of a program: use 1 to 40 lower-case letters, digits and -, beginning with a letter, such as my-shop", o.Name)
-	case o.Name == "ganglion":
-		return errors.New(`the name "ganglion" is taken: choose another, such as my-shop`)
+	case slices.Contains(taken, o.Name):
+		return fmt.Errorf("the name %q is taken: choose another, such as my-shop", o.Name)
 	case !validModule.MatchString(o.Module):
 		return fmt.Errorf("--module %q is not a module path: write one like example.com/%s", o.Module, o.Name)
 	case o.Clone == "" && !IsRelease(o.Version):

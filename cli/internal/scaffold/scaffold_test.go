@@ -94,6 +94,8 @@ func TestWrongOptionsAreRefused(t *testing.T) {
 		`the name "" is not`:           func(o *scaffold.Options) { o.Name = "" },
 		`the name "../shop" is not`:    func(o *scaffold.Options) { o.Name = "../shop" },
 		`the name "ganglion" is taken`: func(o *scaffold.Options) { o.Name = "ganglion" },
+		`the name "web" is taken`:      func(o *scaffold.Options) { o.Name = "web" },
+		`the name "testdata" is taken`: func(o *scaffold.Options) { o.Name = "testdata" },
 		`is not a module path`:         func(o *scaffold.Options) { o.Module = "example.com//shop" },
 		`--ganglion DIR`:               func(o *scaffold.Options) { o.Version = "devel-0123456789ab" },
 		`is not a clone of Ganglion`:   func(o *scaffold.Options) { o.Clone = t.TempDir() },
