@@ -28,10 +28,13 @@ func (f *sourceFlags) addTo(flags *pflag.FlagSet) {
 const schemaBytes = 16 << 20
 
 func (f sourceFlags) document(ctx context.Context, own *aggregate.Catalog) (*contract.Document, error) {
-	if f.URL == "" {
-		return contract.Of(own)
+	if f.URL != "" {
+		return fetchDocument(ctx, f.URL)
 	}
-	return fetchDocument(ctx, f.URL)
+	if err := own.Err(); err != nil { // what is wrong would be missing in the contract
+		return nil, err
+	}
+	return contract.Of(own)
 }
 
 // fetchDocument asks a gateway for the contract of the application that it runs.

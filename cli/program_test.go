@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -50,5 +51,27 @@ func TestCommandsUseCatalogOfProgram(t *testing.T) {
 	node, _, err := root.Find([]string{"node"})
 	if err != nil || node.Flag("examples") != nil {
 		t.Errorf("a program without pages has --examples: %v", err)
+	}
+}
+
+// TestContractOfWrongCatalogIsNotWritten has a type that is not registered, so a contract
+// would lack it.
+func TestContractOfWrongCatalogIsNotWritten(t *testing.T) {
+	t.Parallel()
+	var catalog aggregate.Catalog
+	aggregate.Define(&catalog, aggregate.Type[lamp]{
+		Name: "Lamp", Access: aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
+		Commands: aggregate.Commands[lamp]{"toggle": toggle{}}, Events: aggregate.Events[lamp]{"toggled": toggled{}},
+	})
+	for _, args := range [][]string{{"schema"}, {"gen", "ts"}} {
+		root := newRoot(newProgram(&catalog, Options{}))
+		file := filepath.Join(t.TempDir(), "contract")
+		root.SetArgs(append(args, "--out", file))
+		if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), `"Lamp"`) {
+			t.Errorf("%s: %v", args, err)
+		}
+		if _, err := os.Stat(file); err == nil {
+			t.Errorf("%s has written a file", args)
+		}
 	}
 }
