@@ -63,7 +63,7 @@ func (g golden) check(update bool) error {
 	event, err := g.d.DecodeEvent(g.event, g.form, old)
 	if err != nil {
 		return fmt.Errorf("this change makes stored events unreadable: %s fails with: %w; "+
-			"restore the old form, or add an upcaster from it", g.path, err)
+			"restore the old form, or add an upcaster from it"+unlessKept, g.path, err)
 	}
 	if g.form < g.d.Form(g.event) {
 		return nil // scenarios with Reads check the results of upcasters
@@ -76,7 +76,7 @@ func (g golden) check(update bool) error {
 		return fmt.Errorf("%s: %w", g.path, err)
 	} else if missing != "" {
 		return fmt.Errorf("this change loses %q of stored events: %s has it; "+
-			"restore the member, or add an upcaster from this form", missing, g.path)
+			"restore the member, or add an upcaster from this form"+unlessKept, missing, g.path)
 	}
 	sample, err := g.sample()
 	if err != nil {
@@ -177,6 +177,9 @@ func lostValue(path string, a, b any) string {
 	return ""
 }
 
+// unlessKept ends a message about a stored form that a catalog can no longer read.
+const unlessKept = " (if no log that you keep has such an event, delete the file)"
+
 // orphans returns the golden files that belong to no event of the catalog.
 func orphans(c *aggregate.Catalog, dir string) (errs []error) {
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -202,10 +205,10 @@ func orphans(c *aggregate.Catalog, dir string) (errs []error) {
 		switch {
 		case !ok:
 			errs = append(errs, fmt.Errorf("%s: the catalog no longer has type %q, but logs hold its events: "+
-				"restore it; stored names are permanent", path, typ))
+				"restore it; stored names are permanent"+unlessKept, path, typ))
 		case d.Form(name[0]) == 0:
 			errs = append(errs, fmt.Errorf("%s: %s no longer has event %q, but logs hold it: "+
-				"restore it; stored names are permanent, and a retired event stays registered", path, typ, name[0]))
+				"restore it; stored names are permanent, and a retired event stays registered"+unlessKept, path, typ, name[0]))
 		case d.Form(name[0]) < form:
 			errs = append(errs, fmt.Errorf("%s: event %q of %s is back at form %d, but logs hold form %d: restore the upcaster",
 				path, name[0], typ, d.Form(name[0]), form))
