@@ -288,11 +288,13 @@ func (c Config) problems() (errs []error) {
 		problem("Clients needs the gateway role, since its clients connect to the node's own gateway")
 	}
 	if c.GossipKeyFile == "" && !c.InsecurePeers && !isLoopback(c.GossipListen) {
-		problem("gossip on %s would accept any host: set GossipKeyFile (--gossip-key-file), or InsecurePeers (--insecure-peers) if the network is trusted", c.GossipListen)
+		problem("gossip on %s would accept any host: set GossipKeyFile (--gossip-key-file), or InsecurePeers (--insecure-peers) if the network is trusted, "+
+			"or a loopback address as GossipListen (--gossip-listen) if all nodes run on this machine", c.GossipListen)
 	}
 	if !c.PeerTLS.IsSet() && !c.InsecurePeers && !isLoopback(c.PeerListen) {
 		problem("links on %s would accept any host: set PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca), "+
-			"or InsecurePeers (--insecure-peers) if the network is trusted", c.PeerListen)
+			"or InsecurePeers (--insecure-peers) if the network is trusted, "+
+			"or a loopback address as PeerListen (--peer-listen) if all nodes run on this machine", c.PeerListen)
 	}
 	return errs
 }
