@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/proto/frame"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/feed"
@@ -108,6 +110,8 @@ func (n *node) handler() http.Handler {
 	mux := http.NewServeMux()
 	if n.gateway != nil {
 		mux.Handle("/v1/", n.unlessLeft(n.gateway.Handler()))
+	} else {
+		mux.HandleFunc("/v1/", refuseClient)
 	}
 	if n.cfg.Handler != nil {
 		mux.Handle("/", n.cfg.Handler)
@@ -123,6 +127,16 @@ func (n *node) handler() http.Handler {
 	mux.Handle("GET /metrics", n.metrics())
 	mux.HandleFunc("GET /v1/cluster", n.serveCluster)
 	return mux
+}
+
+// refuseClient answers a client at a node without the gateway role.
+func refuseClient(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusNotFound)
+	_, _ = w.Write(frame.Fault{ // an error means that the client is gone
+		Code: command.CodeNotFound, Retry: command.RetryNo,
+		Message: "this node has no gateway role: use a node that has (GET /v1/cluster lists the members)",
+	}.Append(nil))
 }
 
 // unlessLeft rejects requests once the node has left the cluster.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -51,4 +53,21 @@ func TestNodeIsReadyWhileDatabaseRefusesAppends(t *testing.T) {
 	shown(cluster.StoreRefuses, "ready")
 	n.status.Store(&status{state: cluster.Ready, wentBack: eventstore.ErrWentBack})
 	shown(cluster.LogWentBack, NotReady)
+}
+
+// TestNodeWithoutGatewayTellsClientsSo also has pages, which get no request of a client.
+func TestNodeWithoutGatewayTellsClientsSo(t *testing.T) {
+	t.Parallel()
+	url, _ := runNode(t, Config{Domain: true, Handler: http.NotFoundHandler()})
+	for _, path := range []string{"/v1/ws", "/v1/aggregates/auction/1", "/v1/docs"} {
+		if status, body := getAs(t, url+path, ""); status != http.StatusNotFound || !strings.Contains(body, `"code":"not_found"`) || !strings.Contains(body, "no gateway role") {
+			t.Errorf("%s: got %d %.200s", path, status, body)
+		}
+	}
+	if status, body := getAs(t, url+"/v1/cluster", ""); status != http.StatusOK {
+		t.Errorf("/v1/cluster: got %d %.200s", status, body)
+	}
+	if status, body := getAs(t, url+"/page", ""); status != http.StatusNotFound || strings.Contains(body, "gateway") {
+		t.Errorf("/page: got %d %.200s", status, body)
+	}
 }
