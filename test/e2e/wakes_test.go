@@ -145,10 +145,14 @@ func TestAuctionsEndOnceAfterAllNodesWereStopped(t *testing.T) {
 	for time.Now().Before(closes) {
 		time.Sleep(time.Until(closes)) // the time must pass while no node runs
 	}
-	for i := range c.members {
-		c.start(i)
-	}
+	c.start(0)
+	ready := time.Now()
+	c.spawn(1)
+	c.spawn(2)
 	e.all(30)
+	t.Logf("the last auction was seen to end %v after the first node was ready", e.last.Sub(ready).Round(time.Millisecond))
+	c.awaitReady(1)
+	c.awaitReady(2)
 
 	openUntil(t, c.wsURLs(), "running", 30, time.Now().Add(3*time.Second))
 	e.all(60)
