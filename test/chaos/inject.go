@@ -110,14 +110,30 @@ func (in *injector) do(ctx context.Context, f schedule.Fault) error {
 func (in *injector) touched(f schedule.Fault) (names []string) {
 	switch f.Kind {
 	case schedule.Rolling, schedule.KillAll, schedule.RestartStore:
-		for _, n := range in.world.nodes {
-			names = append(names, n.name)
-		}
-		return names
+		return in.names()
 	case schedule.CutPair:
 		return []string{f.Node, f.Peer}
 	}
 	return []string{f.Node}
+}
+
+func (in *injector) names() (names []string) {
+	for _, n := range in.world.nodes {
+		names = append(names, n.name)
+	}
+	return names
+}
+
+// isCut reports whether a fault may separate a node with the database from the others.
+// Then the node may coordinate a consumer group, also for some seconds after the cut is
+// mended, and no gateway but its own counts as alive for it. The tests of package group
+// know what a coordinator has heard, so they check the group's promise beside cuts.
+func isCut(f schedule.Fault) bool {
+	switch f.Kind {
+	case schedule.CutOwner, schedule.CutPeers, schedule.CutOneWay, schedule.CutPair:
+		return true
+	}
+	return false
 }
 
 // hit returns the nodes whose clients the fault affects directly.
@@ -138,6 +154,11 @@ func (in *injector) one(ctx context.Context, f schedule.Fault, phase func(string
 		defer func() {
 			for _, name := range in.touched(f) {
 				in.load.Hit(name, begin)
+			}
+			if isCut(f) {
+				for _, name := range in.names() {
+					in.load.HitFor(name, begin, load.Apart)
+				}
 			}
 		}()
 	}

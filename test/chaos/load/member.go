@@ -26,6 +26,9 @@ const (
 	// unsettled is how long the cluster may take after a fault until what it hit counts
 	// as alive again.
 	unsettled = 3 * time.Second
+	// Apart is the same after a cut, for all nodes: a node that was alone tries its seeds
+	// every 5 s, and coordinates groups until then.
+	Apart = 8 * time.Second
 )
 
 // consumers are the members of the group, and what they have observed.
@@ -136,8 +139,11 @@ func (l *Load) Freeze(ctx context.Context, name string, d time.Duration) {
 
 // Hit notes that a fault hits a gateway or a member since a time. Call it before the
 // fault ends.
-func (l *Load) Hit(name string, begin int64) {
-	l.consumers.hit(name, begin, l.Now()+int64(unsettled))
+func (l *Load) Hit(name string, begin int64) { l.HitFor(name, begin, unsettled) }
+
+// HitFor is Hit for a fault after which more time passes until its end has no effect.
+func (l *Load) HitFor(name string, begin int64, more time.Duration) {
+	l.consumers.hit(name, begin, l.Now()+int64(more))
 }
 
 func (l *Load) member(name string) *member {
