@@ -204,14 +204,13 @@ func (c *checker) wasAlive(t *Tenure, got int64, e Got) bool {
 	if sign < from {
 		return false
 	}
-	for _, name := range []string{t.Member, t.Gateway} {
-		for _, hit := range c.history.Group.Hits[name] {
-			if hit.Begin <= max(e.At, got) && hit.End >= from {
-				return false
-			}
-		}
-	}
-	return true
+	return !t.isHit(&c.history.Group, from, max(e.At, got))
+}
+
+// isHit reports whether a fault hit the member or its gateway between two times.
+func (t *Tenure) isHit(g *Group, from, to int64) bool {
+	overlaps := func(hit Span) bool { return hit.Begin <= to && hit.End >= from }
+	return slices.ContainsFunc(g.Hits[t.Member], overlaps) || slices.ContainsFunc(g.Hits[t.Gateway], overlaps)
 }
 
 // fenced checks that a segment's position passes an event only after a member has

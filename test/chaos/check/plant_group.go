@@ -28,7 +28,7 @@ var groupPlants = []Plant{
 	}},
 	{"a segment is given to a second member while the first is alive", []string{GroupAlone}, func(h *History, r *rand.Rand) bool {
 		return h.onTenure(r, func(t *Tenure) bool {
-			if len(t.Got) == 0 || t.isHit(&h.Group) {
+			if len(t.Got) == 0 || t.isHit(&h.Group, t.Got[0].At-int64(aliveFor), t.Got[0].At+1) {
 				return false
 			}
 			second := *t
@@ -70,7 +70,7 @@ var groupPlants = []Plant{
 	{"what was not acknowledged is not sent again", []string{GroupComplete}, func(h *History, _ *rand.Rand) bool {
 		last := -1
 		for i, t := range h.Group.Tenures {
-			if len(t.Acks) > 0 && (last < 0 || t.Epoch > h.Group.Tenures[last].Epoch) {
+			if (last < 0 || t.Epoch > h.Group.Tenures[last].Epoch) && h.acksAlone(&t) {
 				last = i
 			}
 		}
@@ -88,8 +88,20 @@ var groupPlants = []Plant{
 	}},
 }
 
-// isHit reports whether a fault ever hit the member or its gateway.
-func (t *Tenure) isHit(g *Group) bool { return len(g.Hits[t.Member])+len(g.Hits[t.Gateway]) > 0 }
+// acksAlone reports whether a tenure has acknowledged an event that no other tenure has.
+func (h *History) acksAlone(t *Tenure) bool {
+	return slices.ContainsFunc(t.Got, func(e Got) bool {
+		return t.acks(e) && !slices.ContainsFunc(h.Group.Tenures, func(other Tenure) bool {
+			return other.Segment == t.Segment && other.Epoch != t.Epoch && other.acks(e)
+		})
+	})
+}
+
+// acks reports whether a tenure has acknowledged an event.
+func (t *Tenure) acks(e Got) bool {
+	return len(t.Acks) > 0 && t.Acks[len(t.Acks)-1].Cursor >= e.Position &&
+		slices.ContainsFunc(t.Got, func(got Got) bool { return got.Position == e.Position })
+}
 
 // isFirst reports whether no other tenure got the tenure's first event.
 func (h *History) isFirst(t *Tenure) bool {
