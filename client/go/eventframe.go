@@ -3,7 +3,6 @@ package ganglion
 import (
 	"bytes"
 	"strconv"
-	"time"
 )
 
 // eventPrefix begins each event frame as gateways write it.
@@ -140,12 +139,7 @@ func (a *gatewayFrame) setEventMember(name, value []byte) bool {
 		a.Data = bytes.Clone(value)
 		return value[0] > ' ' && value[len(value)-1] > ' '
 	case "time":
-		if plainString(value) != len(value) {
-			return false
-		}
-		at, err := time.Parse(time.RFC3339Nano, string(value[1:len(value)-1]))
-		a.Time = at
-		return err == nil
+		return a.Time.UnmarshalJSON(value) == nil
 	default:
 		return false
 	}
