@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -187,6 +188,49 @@ func TestSilentMemberEndsAndRepeatedAckKeepsIt(t *testing.T) {
 		}
 		if isOver, _ := m.Ack("0", 7, "1"); !isOver {
 			t.Error("it may still acknowledge")
+		}
+	})
+}
+
+func TestMemberOfABusyLogIsWokenOnceInTenMilliseconds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &desk{stored: map[string]eventstore.Position{}}
+		g := newGateway(t, d, nil, 1000)
+		var wakes atomic.Int64
+		m, failure := g.Join(t.Context(), consumer.Request{Sub: "g", Group: "post", Name: "m", Window: 1000}, func() { wakes.Add(1) })
+		if failure != nil {
+			t.Fatal(failure)
+		}
+		defer m.Close()
+		d.hold(group.Holding{Segment: "0", Epoch: 7, Segments: 1})
+		_, _ = m.Next(&reader{}) // it loads the segment
+		synctest.Wait()
+		deliver := func(p eventstore.Position) (woken bool) {
+			before := wakes.Load()
+			g.Hub.Deliver(commit(p, "letter/a"))
+			synctest.Wait()
+			return wakes.Load() > before
+		}
+		if !deliver(1) {
+			t.Error("the first event does not wake the member")
+		}
+		r := &reader{room: 100, events: map[string][]*history.Entry{}}
+		_, _ = m.Next(r)
+		before := wakes.Load()
+		for p := range eventstore.Position(9) { // one each millisecond
+			time.Sleep(time.Millisecond)
+			if deliver(p + 2) {
+				t.Errorf("event %d wakes the member, which has just got events", p+2)
+			}
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if got := wakes.Load() - before; got != 1 {
+			t.Errorf("nine events wake the member %d times", got)
+		}
+		if _, _ = m.Next(r); len(r.events["0"]) != 10 {
+			t.Errorf("the member got %d events", len(r.events["0"]))
 		}
 	})
 }

@@ -24,7 +24,7 @@ func (r pageReader) Resume(p *Page) bool {
 }
 
 // numbers is a log of a number of events, of which a page has 4. A read takes until
-// the test sends to go, if that is not nil.
+// the test sends to gate, if that is not nil.
 type numbers struct {
 	ctx  context.Context
 	head eventstore.Position
@@ -114,12 +114,15 @@ func TestNoPageIsReadAheadWhileReadersWaitForTheirTurn(t *testing.T) {
 		ps.Get(r, "ada", Topic{Category: "a"}, Place{})
 		ps.Get(r, "bob", Topic{Category: "b"}, Place{})
 		synctest.Wait()
-		for range 2 {
-			gate <- struct{}{}
-			synctest.Wait()
+		gate <- struct{}{} // the page of a is read, while b waits
+		synctest.Wait()
+		if got, want := n.begun(), []eventstore.Position{0, 0}; !slices.Equal(got, want) {
+			t.Errorf("read from %v, want both first pages", got)
 		}
-		if got := n.begun(); len(got) < 2 || got[0] != 0 || got[1] != 0 {
-			t.Errorf("read from %v, want both first pages first", got)
+		ps.mu.Lock()
+		defer ps.mu.Unlock()
+		if ps.wanted.Len() > 0 {
+			t.Error("a page after that of a waits for its turn, though b waited before it")
 		}
 	})
 }
