@@ -145,7 +145,8 @@ func TestNobodySeesTheBidsOfOthers(t *testing.T) {
 	head := do("eve", "bid", "e1", map[string]int{"amount": 2100})
 	ofBob := map[string]any{"bidder": "bob"}
 	bob := newViewer("bob", "bids_of", ofBob)
-	if err := bob.view(ctx, c.wsURLs()[0], func() bool { return bob.keys() == "1/bob" && bob.position >= head }); err != nil {
+	// No batch needs to follow for eve's bid, which changes none of bob's rows.
+	if err := bob.view(ctx, c.wsURLs()[0], func() bool { return bob.keys() == "1/bob" }); err != nil {
 		t.Fatal(err)
 	}
 	for i, cursor := range []string{"", bob.cursor} {
