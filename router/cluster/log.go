@@ -38,6 +38,9 @@ func newLogger(to *slog.Logger) *log.Logger {
 
 // ordinary has the prefixes of lines that a dying or slow member causes.
 var ordinary = []string{
+	// A connection that was closed before it carried a byte, for instance because the
+	// probe of its member had ended in the meantime.
+	`discarding stream with unacceptable label ""`,
 	"Failed to send UDP ping",
 	"Failed to send UDP compound ping",
 	"Failed to send indirect UDP ping",

@@ -52,6 +52,8 @@ func TestMemberlistLogLevelsAreKept(t *testing.T) {
 		"Err: Could not set the deadline: closed":                          `level=WARN msg="gossip: Err: Could not set the deadline: closed"`,
 		"[ERR] memberlist: Failed fallback TCP ping: timeout 300ms: i/o":   `level=DEBUG msg="gossip: Failed fallback TCP ping: timeout 300ms: i/o"`,
 		"[WARN] memberlist: Got ping for unexpected node 'a.1' from=1.2.3": `level=DEBUG msg="gossip: Got ping for unexpected node 'a.1' from=1.2.3"`,
+		`[ERR] memberlist: discarding stream with unacceptable label "": from=1.2.3.4:5`:      `level=DEBUG msg="gossip: discarding stream with unacceptable label \"\": from=1.2.3.4:5"`,
+		`[ERR] memberlist: discarding stream with unacceptable label "other": from=1.2.3.4:5`: `level=ERROR msg="gossip: discarding stream with unacceptable label \"other\": from=1.2.3.4:5"`,
 		"": `level=WARN msg="gossip: "`,
 	} {
 		var out logs
