@@ -28,7 +28,8 @@
 // of all scenarios. Run fails if the same events make other rows or other states in
 // the same build: raise Revision. A process manager may send other commands than
 // before; -update then writes the file, and commands that were sent stay as they
-// are.
+// are. Run also fails if the catalog no longer has the model of such a file; -update
+// deletes the file.
 package domaintest
 
 import (
@@ -76,6 +77,9 @@ func Run(t *testing.T, c *aggregate.Catalog) {
 	for _, err := range checkGolden(c, filepath.Join("testdata", "events"), *update) {
 		t.Error(err)
 	}
+	for _, err := range orphanOutcomes(c, "testdata", *update) {
+		t.Error(err)
+	}
 }
 
 func runModel(t *testing.T, m aggregate.Model) {
@@ -93,9 +97,9 @@ func runModel(t *testing.T, m aggregate.Model) {
 	var err error
 	switch m := m.(type) {
 	case folded[projection.Outcome]:
-		err = checkOutcomes(m, ofProjections, filepath.Join("testdata", "projections"), *update)
+		err = checkOutcomes(m, ofProjections, filepath.Join("testdata", projectionFolder), *update)
 	case folded[process.Outcome]:
-		err = checkOutcomes(m, ofProcesses, filepath.Join("testdata", "processes"), *update)
+		err = checkOutcomes(m, ofProcesses, filepath.Join("testdata", processFolder), *update)
 	}
 	if err != nil {
 		t.Error(err)

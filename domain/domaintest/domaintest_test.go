@@ -2,8 +2,11 @@ package domaintest
 
 import (
 	"errors"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -289,4 +292,107 @@ func TestChangedStateOfProcessNeedsAnotherRevision(t *testing.T) {
 	expect(t, check(echo(t, 2, 1, "c"), false), "has scenarios with other outcomes: run 'go test -update'")
 	expect(t, check(echo(t, 2, 1, "c"), true), "")
 	expect(t, check(echo(t, 2, 1, "c"), false), "")
+}
+
+// catalogs are run in another process, since [Run] can fail its test.
+var catalogs = map[string]func(*aggregate.Catalog){
+	"without models": func(c *aggregate.Catalog) { defineNote(c, written{Text: "hello"}) },
+	"with models": func(c *aggregate.Catalog) {
+		defineNote(c, written{Text: "hello"})
+		projection.DefineMemory(c, projection.Memory[int]{
+			Name:      "length",
+			On:        projection.Handlers[int]{projection.On(func(_ projection.At, _ written, n *int) { *n++ })},
+			Scenarios: projection.Scenarios{"one": projection.Given("note/a", written{}).Becomes("1")},
+		})
+		process.Define(c, process.Type[struct{}]{
+			Name:      "reader",
+			On:        process.Handlers[struct{}]{process.On(func(process.At, written, *struct{}) process.Commands { return nil })},
+			Scenarios: process.Scenarios{"one": process.When("note/a", written{}).SendsNothing()},
+		})
+	},
+}
+
+// defineNote defines a note whose scenario expects an event.
+func defineNote(c *aggregate.Catalog, want aggregate.Event[note]) {
+	aggregate.Define(c, aggregate.Type[note]{
+		Name: "note", Access: aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
+		Commands:  aggregate.Commands[note]{"write": write{}},
+		Events:    one(written{}),
+		Scenarios: aggregate.Scenarios[note]{"a note": aggregate.When(write{Text: "hello"}).By("ada").Then(want)},
+	})
+}
+
+// TestRunOfOtherProcess is the test in the process that [run] starts.
+func TestRunOfOtherProcess(t *testing.T) {
+	if define := catalogs[os.Getenv("DOMAINTEST_CATALOG")]; define != nil {
+		var c aggregate.Catalog
+		define(&c)
+		Run(t, &c)
+	}
+}
+
+// run runs a catalog's test in a folder, and returns whether it passes and what it
+// prints.
+func run(t *testing.T, dir, catalog string, flags ...string) (bool, string) {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, append(flags, "-test.run=^TestRunOfOtherProcess$")...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "DOMAINTEST_CATALOG="+catalog)
+	out, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return err == nil, string(out)
+}
+
+// files returns the paths of the files in a folder.
+func files(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+func TestGoldenFilesOfDeletedModelsAreReported(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if ok, out := run(t, dir, "with models", "-update"); !ok {
+		t.Fatal(out)
+	}
+	const event, foreign = "testdata/events/note/written.1.json", "testdata/projections/orders.json"
+	const ofProjection, ofProcess = "testdata/projections/length.json", "testdata/processes/reader.json"
+	if err := os.WriteFile(filepath.Join(dir, foreign), []byte(`[{"fingerprint": "of the program"}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if ok, out := run(t, dir, "with models"); !ok {
+		t.Error(out)
+	}
+	ok, out := run(t, dir, "without models")
+	for _, want := range []string{
+		ofProjection + `: the catalog no longer has projection "length"`,
+		ofProcess + `: the catalog no longer has process manager "reader"`,
+	} {
+		if ok || !strings.Contains(out, want) {
+			t.Errorf("it prints %q, want %q", out, want)
+		}
+	}
+	if got, want := files(t, dir), []string{event, ofProcess, ofProjection, foreign}; !slices.Equal(got, want) {
+		t.Errorf("it leaves %v, want %v", got, want)
+	}
+	if ok, out := run(t, dir, "without models", "-update"); !ok {
+		t.Error(out)
+	}
+	if got, want := files(t, dir), []string{event, foreign}; !slices.Equal(got, want) {
+		t.Errorf("-update leaves %v, want %v", got, want)
+	}
 }

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
+	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/domain/process"
 	"github.com/ganglion-es/ganglion/domain/projection"
 )
@@ -115,6 +117,54 @@ func (o outcomes[O]) mixes(before outcomes[O], c comparer[O]) (name, why string)
 		}
 	}
 	return "", ""
+}
+
+// The folders of the golden files of outcomes.
+const (
+	projectionFolder = "projections"
+	processFolder    = "processes"
+)
+
+// orphanOutcomes returns the golden files of outcomes whose model the catalog no
+// longer has. With update it deletes them: the log has the events, so they protect
+// nothing. Other files in the folders belong to the program.
+func orphanOutcomes(c *aggregate.Catalog, dir string, update bool) (errs []error) {
+	owned := map[string]bool{}
+	for _, m := range c.AllModels() {
+		switch m.(type) {
+		case folded[projection.Outcome]:
+			owned[filepath.Join(dir, projectionFolder, m.Name()+".json")] = true
+		case folded[process.Outcome]:
+			owned[filepath.Join(dir, processFolder, m.Name()+".json")] = true
+		}
+	}
+	for _, of := range []struct{ kind, folder string }{{"projection", projectionFolder}, {"process manager", processFolder}} {
+		paths, err := filepath.Glob(filepath.Join(dir, of.folder, "*.json"))
+		if err != nil {
+			return append(errs, err)
+		}
+		for _, path := range paths {
+			name := strings.TrimSuffix(filepath.Base(path), ".json")
+			switch {
+			case owned[path] || !isOutcomes(path):
+			case !update:
+				errs = append(errs, fmt.Errorf("%s: the catalog no longer has %s %q, or it has no outcomes: restore it; "+
+					"if you removed or renamed it, run 'go test -update' here, which deletes the file, and commit that", path, of.kind, name))
+			default:
+				if err := os.Remove(path); err != nil {
+					errs = append(errs, err)
+				}
+			}
+		}
+	}
+	return errs
+}
+
+// isOutcomes reports whether a file has the form of [outcomes].
+func isOutcomes(path string) bool {
+	raw, err := os.ReadFile(path)
+	var o outcomes[json.RawMessage]
+	return err == nil && json.Unmarshal(raw, &o) == nil && o.Fingerprint != "" && o.Scenarios != nil
 }
 
 func sameCommand(a, b process.Sent) bool {
