@@ -2,11 +2,13 @@ package domaintest
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -154,13 +156,22 @@ func TestGoldenFilesCatchFormsThatBreakHistory(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(t.TempDir(), "events")
 			writeAll(t, test.before, dir)
-			expect(t, checkGolden(test.after, dir, false), test.want)
-			expect(t, checkGolden(test.after, dir, true), test.wantUpdate)
+			expect(t, checkAll(test.after, dir, off), test.want)
+			expect(t, checkAll(test.after, dir, on), test.wantUpdate)
 			if test.wantUpdate == "" {
-				expect(t, checkGolden(test.after, dir, false), "")
+				expect(t, checkAll(test.after, dir, off), "")
 			}
 		})
 	}
+}
+
+// checkAll checks the golden files of all events of a catalog.
+func checkAll(c *aggregate.Catalog, dir string, w writing) []error {
+	errs := orphans(c, dir)
+	for _, d := range c.Types() {
+		errs = append(errs, checkGolden(d, dir, w)...)
+	}
+	return errs
 }
 
 // writeAll writes the golden files of a catalog, those of older forms included.
@@ -176,7 +187,7 @@ func writeAll(t *testing.T, c *aggregate.Catalog, dir string) {
 			}
 		}
 	}
-	expect(t, checkGolden(c, dir, false), "")
+	expect(t, checkAll(c, dir, off), "")
 }
 
 func expect(t *testing.T, errs []error, want string) {
@@ -194,18 +205,18 @@ func TestUpdateNeverWritesGoldenFilesOfOldForms(t *testing.T) {
 	t.Parallel()
 	c := catalog(t, "note", one(writtenRenamed{}), aggregate.Upcast(rename))
 	dir := t.TempDir()
-	expect(t, checkGolden(c, dir, true), "form 1: the golden file")
+	expect(t, checkAll(c, dir, on), "form 1: the golden file")
 }
 
 func TestForeignFilesAmongGoldenFilesAreReported(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	c := catalog(t, "note", one(written{}))
-	expect(t, checkGolden(c, dir, true), "")
+	expect(t, checkAll(c, dir, on), "")
 	if err := os.WriteFile(filepath.Join(dir, "note", "README.md"), []byte("hello"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, checkGolden(c, dir, true), "README.md is not a golden file")
+	expect(t, checkAll(c, dir, on), "README.md is not a golden file")
 }
 
 func TestCommandsAndEventsWithoutScenarioAreReported(t *testing.T) {
@@ -239,16 +250,16 @@ func length(t *testing.T, step, revision int) *projection.MemoryDefinition {
 func TestChangedOutcomeOfMemoryNeedsAnotherRevision(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	check := func(f folded[projection.Outcome], update bool) []error {
-		return []error{checkOutcomes(f, ofProjections, dir, update)}
+	check := func(f folded[projection.Outcome], w writing) []error {
+		return []error{checkOutcomes(f, ofProjections, dir, w)}
 	}
-	expect(t, check(length(t, 1, 0), false), "the golden file of its outcomes is missing")
-	expect(t, check(length(t, 1, 0), true), "")
-	expect(t, check(length(t, 1, 0), false), "")
-	expect(t, check(length(t, 3, 0), true), `scenario "two" has another outcome than in`)
-	expect(t, check(length(t, 3, 1), false), "is of an older build")
-	expect(t, check(length(t, 3, 1), true), "")
-	expect(t, check(length(t, 3, 1), false), "")
+	expect(t, check(length(t, 1, 0), off), "the golden file of its outcomes is missing")
+	expect(t, check(length(t, 1, 0), on), "")
+	expect(t, check(length(t, 1, 0), off), "")
+	expect(t, check(length(t, 3, 0), on), `scenario "two" has another outcome than in`)
+	expect(t, check(length(t, 3, 1), off), "is of an older build")
+	expect(t, check(length(t, 3, 1), on), "")
+	expect(t, check(length(t, 3, 1), off), "")
 }
 
 // echo is a process manager that counts notes in steps and writes another one with
@@ -280,36 +291,47 @@ func echo(t *testing.T, step, revision int, target string) *process.Definition {
 func TestChangedStateOfProcessNeedsAnotherRevision(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	check := func(d *process.Definition, update bool) []error {
-		return []error{checkOutcomes(d, ofProcesses, dir, update)}
+	check := func(d *process.Definition, w writing) []error {
+		return []error{checkOutcomes(d, ofProcesses, dir, w)}
 	}
-	expect(t, check(echo(t, 1, 0, "b"), false), "the golden file of its outcomes is missing")
-	expect(t, check(echo(t, 1, 0, "b"), true), "")
-	expect(t, check(echo(t, 1, 0, "b"), false), "")
-	expect(t, check(echo(t, 2, 0, "b"), true), "states of both kinds would be mixed in one build; raise Revision")
-	expect(t, check(echo(t, 2, 1, "b"), true), "")
+	expect(t, check(echo(t, 1, 0, "b"), off), "the golden file of its outcomes is missing")
+	expect(t, check(echo(t, 1, 0, "b"), on), "")
+	expect(t, check(echo(t, 1, 0, "b"), off), "")
+	expect(t, check(echo(t, 2, 0, "b"), on), "states of both kinds would be mixed in one build; raise Revision")
+	expect(t, check(echo(t, 2, 1, "b"), on), "")
 	// Other commands need no other build.
-	expect(t, check(echo(t, 2, 1, "c"), false), "has scenarios with other outcomes: run 'go test -update'")
-	expect(t, check(echo(t, 2, 1, "c"), true), "")
-	expect(t, check(echo(t, 2, 1, "c"), false), "")
+	expect(t, check(echo(t, 2, 1, "c"), off), "has scenarios with other outcomes: run 'go test -update'")
+	expect(t, check(echo(t, 2, 1, "c"), on), "")
+	expect(t, check(echo(t, 2, 1, "c"), off), "")
 }
 
 // catalogs are run in another process, since [Run] can fail its test.
 var catalogs = map[string]func(*aggregate.Catalog){
-	"without models": func(c *aggregate.Catalog) { defineNote(c, written{Text: "hello"}) },
-	"with models": func(c *aggregate.Catalog) {
-		defineNote(c, written{Text: "hello"})
-		projection.DefineMemory(c, projection.Memory[int]{
-			Name:      "length",
-			On:        projection.Handlers[int]{projection.On(func(_ projection.At, _ written, n *int) { *n++ })},
-			Scenarios: projection.Scenarios{"one": projection.Given("note/a", written{}).Becomes("1")},
-		})
-		process.Define(c, process.Type[struct{}]{
-			Name:      "reader",
-			On:        process.Handlers[struct{}]{process.On(func(process.At, written, *struct{}) process.Commands { return nil })},
-			Scenarios: process.Scenarios{"one": process.When("note/a", written{}).SendsNothing()},
-		})
-	},
+	"without models":       func(c *aggregate.Catalog) { defineNote(c, written{Text: "hello"}) },
+	"with models":          func(c *aggregate.Catalog) { defineAll(c, "hello", 1) },
+	"with wrong scenarios": func(c *aggregate.Catalog) { defineAll(c, "hi", 2) },
+}
+
+// defineAll defines a note, a projection and a process manager whose scenarios expect
+// a text and a number of notes.
+func defineAll(c *aggregate.Catalog, text string, notes int) {
+	defineNote(c, written{Text: text})
+	projection.DefineMemory(c, projection.Memory[int]{
+		Name:      "length",
+		On:        projection.Handlers[int]{projection.On(func(_ projection.At, _ written, n *int) { *n++ })},
+		Scenarios: projection.Scenarios{"one": projection.Given("note/a", written{}).Becomes(strconv.Itoa(notes))},
+	})
+	type count struct {
+		Notes int `json:"notes"`
+	}
+	process.Define(c, process.Type[count]{
+		Name: "reader",
+		On: process.Handlers[count]{process.On(func(_ process.At, _ written, n *count) process.Commands {
+			n.Notes++
+			return nil
+		})},
+		Scenarios: process.Scenarios{"one": process.When("note/a", written{}).Shows(fmt.Sprintf(`{"notes": %d}`, notes))},
+	})
 }
 
 // defineNote defines a note whose scenario expects an event.
@@ -394,5 +416,26 @@ func TestGoldenFilesOfDeletedModelsAreReported(t *testing.T) {
 	}
 	if got, want := files(t, dir), []string{event, foreign}; !slices.Equal(got, want) {
 		t.Errorf("-update leaves %v, want %v", got, want)
+	}
+}
+
+func TestUpdateWritesNoGoldenFileWhileScenarioFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ok, out := run(t, dir, "with wrong scenarios", "-update")
+	for _, path := range []string{"events/note/written.1.json", "projections/length.json", "processes/reader.json"} {
+		want := "-update does not write it while this test fails: correct the other errors, run 'go test -update' again and commit testdata/" + path
+		if ok || !strings.Contains(out, want) {
+			t.Errorf("it prints %s, want %q", out, want)
+		}
+	}
+	if written := files(t, dir); len(written) > 0 {
+		t.Errorf("it writes %v", written)
+	}
+	if ok, out := run(t, dir, "with models", "-update"); !ok {
+		t.Error(out)
+	}
+	if ok, out := run(t, dir, "with models"); !ok {
+		t.Error(out)
 	}
 }

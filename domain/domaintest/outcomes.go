@@ -68,10 +68,10 @@ var ofProcesses = comparer[process.Outcome]{
 	},
 }
 
-// checkOutcomes compares the outcome of each scenario with the golden file. With
-// update it writes the file of another build, and scenarios that are new or that
-// only send other commands.
-func checkOutcomes[O any](p folded[O], c comparer[O], dir string, update bool) error {
+// checkOutcomes compares the outcome of each scenario with the golden file. It may
+// write the file of another build, and scenarios that are new or that only send other
+// commands.
+func checkOutcomes[O any](p folded[O], c comparer[O], dir string, w writing) error {
 	scenarios, err := p.Outcomes()
 	if err != nil {
 		return err
@@ -80,8 +80,8 @@ func checkOutcomes[O any](p folded[O], c comparer[O], dir string, update bool) e
 	path := filepath.Join(dir, p.Name()+".json")
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if !update {
-			return fmt.Errorf("the golden file of its outcomes is missing: run 'go test -update' here and commit %s", path)
+		if w != on {
+			return fmt.Errorf("the golden file of its outcomes is missing: %s", w.remedy(path))
 		}
 		return now.write(path)
 	}
@@ -100,8 +100,8 @@ func checkOutcomes[O any](p folded[O], c comparer[O], dir string, update bool) e
 			return nil
 		}
 	}
-	if !update {
-		return fmt.Errorf("%s is of an older build, or has scenarios with other outcomes: run 'go test -update' here and commit it", path)
+	if w != on {
+		return fmt.Errorf("%s is of an older build, or has scenarios with other outcomes: %s", path, w.remedy("it"))
 	}
 	return now.write(path)
 }
