@@ -79,18 +79,51 @@ func TestSendPrintsVersionAndRejection(t *testing.T) {
 	}
 	for want, args := range map[string][]string{
 		"rejected: own_auction: sellers may not bid": {"auction/1", "bid", `{"amount":1500}`},
-		"conflict: ":                      {"auction/1", "close", "--expect", "7"},
-		"not_found: ":                     {"auction/1", "bidd"},
-		"bad_request: data.amount":        {"auction/1", "bid", `{"amount":"much"}`},
-		"unauthenticated: ":               {"auction/1", "close", "--token", "what"},
-		"DATA is not JSON":                {"auction/1", "bid", "{amount:1}"},
-		"can't read DATA: ":               {"auction/1", "bid", "@missing.json"},
-		"does not name an aggregate":      {"auction", "bid"},
-		"no node answers at http://127.0": {"auction/1", "bid", "--url", "http://127.0.0.1:1"},
+		"conflict: ":                 {"auction/1", "close", "--expect", "7"},
+		"not_found: ":                {"auction/1", "bidd"},
+		"bad_request: data.amount":   {"auction/1", "bid", `{"amount":"much"}`},
+		"unauthenticated: ":          {"auction/1", "close", "--token", "what"},
+		"DATA is not JSON":           {"auction/1", "bid", "{amount:1}"},
+		"can't read DATA: ":          {"auction/1", "bid", "@missing.json"},
+		"does not name an aggregate": {"auction", "bid"},
 	} {
 		if out, err := send(args...); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "may have been executed") || out != "" {
 			t.Errorf("%v: %v, want %q; it prints %q", args, err, want, out)
 		}
+	}
+}
+
+func TestNextGatewayIsAskedIfOneDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	const down, off = "http://127.0.0.1:1", "http://127.0.0.1:2"
+	url, _ := devNode(t)
+	urls := []string{"--url", down, "--url", off + "," + url}
+	for _, args := range [][]string{
+		{"send", "auction/1", "open", openLamp, "--token", "dev:ada"},
+		{"get", "auction/1"},
+		{"query", "open_auctions"},
+		{"events", "--all"},
+	} {
+		if out, err := ask(t, testProgram(), "", append(args, urls...)...); err != nil || out == "" {
+			t.Errorf("%v: %q, %v", args, out, err)
+		}
+	}
+	stranger := newProgram(&aggregate.Catalog{}, Options{}) // knows only what the node says
+	if out, err := ask(t, stranger, "", slices.Concat([]string{"__complete", "query"}, urls, []string{""})...); err != nil || !strings.Contains(out, "open_auctions\n") {
+		t.Errorf("completions: %q, %v", out, err)
+	}
+	for _, args := range [][]string{{"send", "auction/1", "bid"}, {"get", "auction/1"}, {"query", "open_auctions", "--follow"}, {"events", "--all"}} {
+		_, err := ask(t, testProgram(), "", append(args, "--url", down, "--url", off)...)
+		if err == nil || !strings.Contains(err.Error(), "no node answers at "+down+": ") || !strings.Contains(err.Error(), "no node answers at "+off+": ") ||
+			strings.Contains(err.Error(), "may have been executed") {
+			t.Errorf("%v without a gateway: %v", args, err)
+		}
+	}
+	if _, err := ask(t, testProgram(), "", "get", "auction/1", "--url", url, "--url", "8081"); err == nil || !strings.Contains(err.Error(), `--url "8081" is not a URL of a node`) {
+		t.Errorf("with a wrong URL: %v", err)
+	}
+	if _, err := ask(t, testProgram(), "", "get", "auction/1", "--url="); err == nil || !strings.Contains(err.Error(), "--url is empty") {
+		t.Errorf("without a URL: %v", err)
 	}
 }
 

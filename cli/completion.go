@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ganglion-es/ganglion/node/contract"
 )
@@ -64,7 +65,11 @@ func contractFor(cmd *cobra.Command, p *program) *contract.Document {
 	if url := cmd.Flag("url"); url != nil && url.Changed {
 		ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
 		defer cancel()
-		if doc, err := fetchDocument(ctx, url.Value.String()); err == nil {
+		urls := []string{url.Value.String()}
+		if list, ok := url.Value.(pflag.SliceValue); ok {
+			urls = list.GetSlice()
+		}
+		if doc, err := fetchAny(ctx, urls); err == nil {
 			return doc
 		}
 	}

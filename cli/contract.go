@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +57,19 @@ func fetchDocument(ctx context.Context, url string) (*contract.Document, error) 
 		return nil, fmt.Errorf("%s does not answer as a Ganglion gateway: %w", url, err)
 	}
 	return doc, nil
+}
+
+// fetchAny fetches the contract of the first of several gateways that answers.
+func fetchAny(ctx context.Context, urls []string) (*contract.Document, error) {
+	var errs []error
+	for _, url := range urls {
+		doc, err := fetchDocument(ctx, url)
+		if err == nil {
+			return doc, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
 }
 
 func (f sourceFlags) write(text []byte) error {

@@ -299,7 +299,7 @@ func (c eventsCmd) types(ctx context.Context) ([]string, error) {
 	if !c.All {
 		return []string{c.Category}, nil
 	}
-	doc, err := fetchDocument(ctx, c.URL)
+	doc, err := fetchAny(ctx, c.URLs)
 	if err != nil {
 		return nil, err
 	}

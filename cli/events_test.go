@@ -63,7 +63,7 @@ func scripted(t *testing.T, code websocket.StatusCode, script ...string) (url st
 
 func follow(t *testing.T, url string) error {
 	t.Helper()
-	command := eventsCmd{gatewayFlags: gatewayFlags{URL: url, Token: "dev:operator"}, Category: "counter", Follow: true, catalog: &domain.Catalog}
+	command := eventsCmd{gatewayFlags: gatewayFlags{URLs: []string{url}, Token: "dev:operator"}, Category: "counter", Follow: true, catalog: &domain.Catalog}
 	return command.fromGateway(t.Context(), encoder(io.Discard), slog.New(slog.NewTextHandler(io.Discard, nil)))
 }
 
@@ -174,7 +174,7 @@ func TestFollowerReconnectsAfterUnseenConnection(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	logged := writer(func(p []byte) { cancel() })
-	if err := watch(ctx, gateway, url, true, slog.New(slog.NewTextHandler(logged, nil))); err != nil || ctx.Err() == nil {
+	if err := watch(ctx, gateway, []string{url}, true, slog.New(slog.NewTextHandler(logged, nil))); err != nil || ctx.Err() == nil {
 		t.Errorf("it gives up (%v) and logs no loss", err)
 	}
 }

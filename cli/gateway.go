@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strings"
 	"sync"
 
 	"github.com/spf13/pflag"
@@ -13,20 +14,39 @@ import (
 	client "github.com/ganglion-es/ganglion/client/go"
 )
 
-// gatewayFlags select a gateway, and the client that asks it.
-type gatewayFlags struct{ URL, Token string }
+// gatewayFlags select gateways of a cluster, and the client that asks one of them.
+type gatewayFlags struct {
+	URLs  []string
+	Token string
+}
 
 func (f *gatewayFlags) addTo(flags *pflag.FlagSet) {
-	flags.StringVar(&f.URL, "url", "http://127.0.0.1:8080", "`URL` of any gateway of the cluster")
+	flags.StringSliceVar(&f.URLs, "url", []string{"http://127.0.0.1:8080"}, "`URL` of a gateway or load balancer (repeatable: if one does not answer, the next is asked)")
 	flags.StringVar(&f.Token, "token", "dev:operator", "token for the gateway; dev:NAME in development mode, also with claims: 'dev:NAME {\"role\":\"cook\"}'")
 }
 
-// connect calls do with a client that connects to the gateway once do calls start: a
+// bases returns the URLs without their final slashes.
+func (f gatewayFlags) bases() ([]string, error) {
+	if len(f.URLs) == 0 {
+		return nil, usagef("--url is empty: write http://HOST:PORT")
+	}
+	bases := make([]string, len(f.URLs))
+	for i, given := range f.URLs {
+		base, err := nodeURL(given)
+		if err != nil {
+			return nil, err
+		}
+		bases[i] = base
+	}
+	return bases, nil
+}
+
+// connect calls do with a client that connects to a gateway once do calls start: a
 // subscription that do opens before is part of the first frame. The context of do
-// ends when the gateway cannot be reached: with follow only before the first
-// connection, otherwise always. connect then returns the reason.
+// ends when none of the gateways can be reached: with follow only before the first
+// connection, otherwise always. connect then returns the reasons.
 func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool, do func(ctx context.Context, gateway *client.Client, start func()) error) error {
-	base, err := nodeURL(f.URL)
+	bases, err := f.bases()
 	if err != nil {
 		return err
 	}
@@ -34,7 +54,6 @@ func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool
 	defer stop(nil)
 	started := make(chan struct{})
 	options := client.Options{
-		URLs: []string{base + "/v1/ws"},
 		OnError: func(e *client.Error) {
 			switch {
 			case e.Code == client.CodeUnauthenticated: // the command line has no other token
@@ -42,9 +61,12 @@ func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool
 			case e.Code == client.CodeNotFound && !(follow && e.Resumed): // after that, an older gateway may not know the name
 				stop(e)
 			default:
-				log.Warn("the gateway reported an error", "url", base, "err", e.Message)
+				log.Warn("the gateway reported an error", "url", strings.Join(bases, ","), "err", e.Message)
 			}
 		},
+	}
+	for _, base := range bases {
+		options.URLs = append(options.URLs, base+socketPath)
 	}
 	if f.Token != "" {
 		options.Token = func(ctx context.Context) (string, error) {
@@ -62,7 +84,7 @@ func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		if err := watch(asking, gateway, base, follow, log); err != nil {
+		if err := watch(asking, gateway, bases, follow, log); err != nil {
 			stop(err)
 		}
 	})
@@ -79,28 +101,40 @@ func (f gatewayFlags) connect(ctx context.Context, log *slog.Logger, follow bool
 	return refusal(err)
 }
 
-// watch logs when the connection to the gateway is lost. It returns an error if the
-// command must not wait for the gateway: before the first connection, and without
-// follow.
-func watch(ctx context.Context, gateway *client.Client, base string, follow bool, log *slog.Logger) error {
+// socketPath is the path of a gateway's WebSockets.
+const socketPath = "/v1/ws"
+
+// watch logs when the connection to a gateway is lost. It returns an error if the
+// command must not wait for a gateway: before the first connection, and without
+// follow. Then the client has tried each of them since the last connection.
+func watch(ctx context.Context, gateway *client.Client, bases []string, follow bool, log *slog.Logger) error {
 	logged := false
+	var failures []error // of the attempts since the last connection
 	for status := range gateway.Statuses(ctx) {
 		connected := gateway.Log() != "" // now or earlier, even if watch missed that status
 		switch {
 		case status == client.Live || status == client.CatchingUp:
-			logged = false
+			logged, failures = false, nil
 		case status == client.Offline && !(connected && follow):
-			err := gateway.ConnErr()
-			if errors.As(err, new(*url.Error)) {
-				err = noAnswer(base, err)
+			failures = append(failures, unreached(gateway.ConnErr()))
+			if len(failures) >= len(bases) {
+				return errors.Join(failures...)
 			}
-			return err
 		case status != client.Closed && connected && !logged:
 			logged = true
-			log.Warn("lost the gateway; reconnecting until it is back", "url", base, "err", gateway.ConnErr())
+			log.Warn("lost the gateway; reconnecting", "url", strings.Join(bases, ","), "err", gateway.ConnErr())
 		}
 	}
 	return nil
+}
+
+// unreached returns the error of an attempt to connect, with the URL of the gateway.
+func unreached(err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		return noAnswer(strings.TrimSuffix(request.URL, socketPath), err)
+	}
+	return err
 }
 
 // refusal returns an error of the client library in the words of the command line:

@@ -112,7 +112,7 @@ func (c seedCommand) token() string {
 func playSeed(ctx context.Context, url string, commands []seedCommand, log *slog.Logger) {
 	executed, before, failed := 0, 0, 0
 	for len(commands) > 0 && ctx.Err() == nil {
-		flags := gatewayFlags{URL: url, Token: commands[0].token()}
+		flags := gatewayFlags{URLs: []string{url}, Token: commands[0].token()}
 		n := 0 // commands of this client in a row
 		err := flags.connect(ctx, log, true, func(ctx context.Context, gateway *client.Client, start func()) error {
 			start()

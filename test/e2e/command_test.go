@@ -373,6 +373,51 @@ func TestFollowedEventsSurviveGatewayRestart(t *testing.T) {
 	}
 }
 
+// TestFollowedQueryContinuesAtAnotherGateway kills the gateway that serves
+// `query --follow`, which has the URLs of two.
+func TestFollowedQueryContinuesAtAnotherGateway(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t, database(t), []string{"domain", "gateway", "gateway"})
+	first, second := c.members[1], c.members[2]
+	follow := harness.Spawn(t, binary, "query", "open_auctions", "--follow", "--json", "--url", first.URLs[0], "--url", second.URLs[0])
+	shows := func(rows int) {
+		t.Helper()
+		harness.Eventually(t, "query --follow", func() error {
+			results := regexp.MustCompile(`(?m)^\{"position":.*`).FindAllString(follow.Output(), -1)
+			if len(results) == 0 {
+				return errors.New(follow.Output())
+			}
+			if got := strings.Count(results[len(results)-1], `"key":`); got != rows {
+				return fmt.Errorf("it shows %d rows, want %d:\n%s", got, rows, follow.Output())
+			}
+			return nil
+		})
+	}
+	open := func(id string, gateway member) {
+		t.Helper()
+		_, errs, code := call(t, "send", "auction/"+id, "open", `{"item":"lamp","reserve":1000,"closes_at":"2099-01-01T00:00:00Z"}`, "--url", gateway.URLs[0])
+		if code != 0 {
+			t.Fatal(errs)
+		}
+	}
+	open("1", first)
+	shows(1)
+	s, err := harness.Status(first.URLs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed, other := first, second
+	if s.Sessions == 0 {
+		killed, other = second, first
+	}
+	killed.Kill()
+	open("2", other)
+	shows(2)
+	if !follow.Running() || strings.Count(follow.Output(), "lost the gateway") != 1 {
+		t.Errorf("it prints\n%s", follow.Output())
+	}
+}
+
 // TestRunningNodeServesTheRepositoryContract checks that the documents that commands
 // generate from a running gateway equal those of the repository.
 func TestRunningNodeServesTheRepositoryContract(t *testing.T) {
