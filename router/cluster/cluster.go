@@ -12,7 +12,8 @@
 // not answer. Two nodes may see different members for a while, or for as long as
 // they are cut off from each other. A Cluster tries to reach its seeds for as
 // long as it runs, and a lost member for an hour, so that the parts of a cluster
-// merge within seconds once they can reach each other.
+// merge within seconds once they can reach each other. At its start it tries them
+// more often, since the nodes of a new cluster start one after another.
 //
 // A node is known by its id. Each of its runs has a boot time, and only the
 // newest run is in the View. So a node that restarts on another port or machine

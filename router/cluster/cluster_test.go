@@ -252,6 +252,22 @@ func TestJoinsThoughAllSeedsWereDownAtStart(t *testing.T) {
 	})
 }
 
+// The seeds start a moment later, and do not look for the node themselves.
+func TestLoneNodeTriesItsSeedsAgainSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		on := newNetwork(t)
+		early := host(t, on, 3, "10.0.0.1")
+		<-early.Joined()
+		time.Sleep(time.Second) // of the bubble's clock
+		began := time.Now()
+		awaitAll(t, []running{early, host(t, on, 1)}, "n1", "n3")
+		if d := time.Since(began); d > 600*time.Millisecond {
+			t.Errorf("a node that was alone for a second joined after %v more", d)
+		}
+	})
+}
+
 func TestJoinedMeansThatTheFirstRoundIsInTheView(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -14,6 +14,10 @@ import (
 // cut off from each other: a quiet cluster sends nothing to dead members.
 const rejoinEvery = 5 * time.Second
 
+// firstRejoin is the time until the second attempt. It doubles up to rejoinEvery: a
+// node that starts before all others is alone until they answer.
+const firstRejoin = 100 * time.Millisecond
+
 // maxJoins bounds concurrent attempts to join: a name may resolve to hundreds of
 // addresses.
 const maxJoins = 16
@@ -29,7 +33,8 @@ func (c *Cluster) seek(ctx context.Context, first chan<- struct{}) {
 		}
 		s.seeds = append(s.seeds, seed)
 	}
-	tick := time.NewTicker(rejoinEvery)
+	every := firstRejoin
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for turn := 0; ; turn++ {
 		s.round(ctx, turn)
@@ -40,6 +45,10 @@ func (c *Cluster) seek(ctx context.Context, first chan<- struct{}) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if every < rejoinEvery {
+			every = min(2*every, rejoinEvery)
+			tick.Reset(every)
 		}
 	}
 }
@@ -131,7 +140,7 @@ func (s *seeker) report(turn int, seed seed, err error) {
 		case turn == 0:
 			level = slog.LevelInfo
 		}
-		s.c.log.Log(context.Background(), level, what, "seed", seed.name, "every", rejoinEvery, "err", err)
+		s.c.log.Log(context.Background(), level, what, "seed", seed.name, "longest_pause", rejoinEvery, "err", err)
 	case err == nil && s.failed[seed.name]:
 		s.c.log.Info("a seed is back in reach", "seed", seed.name)
 	}

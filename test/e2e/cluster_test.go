@@ -46,8 +46,7 @@ func startCluster(t *testing.T, store string, roles []string, extra ...string) *
 }
 
 // startAll starts the first node, then the others together, and waits until all agree.
-// The first is running before the others join it: if a node finds no other, it tries
-// again after 5 s.
+// The first is running before the others join it, so each finds it in its first attempt.
 func (c *cluster) startAll() {
 	c.t.Helper()
 	c.start(0)
