@@ -63,6 +63,27 @@ func TestProductIsWrittenForAClone(t *testing.T) {
 	}
 }
 
+// TestProductLeavesShortNamesFree adds a file with short names to a product, whose files
+// are one Go package.
+func TestProductLeavesShortNamesFree(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "shop")
+	if err := scaffold.Write(scaffold.Options{Name: "shop", Module: "example.com/shop", Dir: dir, Clone: root(t)}); err != nil {
+		t.Fatal(err)
+	}
+	const names = "Status string; Line struct{}; Place struct{}; Cook struct{}; Finish struct{}; Placed struct{}; Started struct{}; Finished struct{}"
+	text := "package main\n\ntype (" + names + ")\n\nconst Waiting, Ready Status = \"waiting\", \"ready\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "menu.go"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vet := exec.Command("go", "vet", ".")
+	vet.Dir = dir
+	vet.Env = append(os.Environ(), "GOWORK=", "GOFLAGS=-mod=readonly")
+	if out, err := vet.CombinedOutput(); err != nil {
+		t.Errorf("go vet: %v\n%s", err, out)
+	}
+}
+
 func TestProductOfAReleaseRequiresItsModules(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

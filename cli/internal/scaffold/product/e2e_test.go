@@ -38,9 +38,9 @@ func start(t *testing.T, dir string) (client *ganglion.Client, stop func()) {
 }
 
 // lists waits until an order has a status on the board.
-func lists(ctx context.Context, t *testing.T, client *ganglion.Client, id string, want Status) {
+func lists(ctx context.Context, t *testing.T, client *ganglion.Client, id string, want OrderStatus) {
 	t.Helper()
-	for result, err := range (ganglion.Query[Orders, Line]{Name: "orders"}).Live(ctx, client, Orders{Status: want}) {
+	for result, err := range (ganglion.Query[Orders, BoardLine]{Name: "orders"}).Live(ctx, client, Orders{Status: want}) {
 		if err != nil {
 			t.Fatalf("waiting for order %s to be %s: %v", id, want, err)
 		}
@@ -58,17 +58,17 @@ func TestKitchenCooksInOrderAcrossARestart(t *testing.T) {
 	dir := t.TempDir()
 	client, stop := start(t, dir)
 	for _, id := range []string{"1", "2", "3"} {
-		if _, err := client.Aggregate("order", id).Send(ctx, "place", Place{Dish: "soup"}); err != nil {
+		if _, err := client.Aggregate("order", id).Send(ctx, "place", PlaceOrder{Dish: "soup"}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	lists(ctx, t, client, "2", Cooking)
-	lists(ctx, t, client, "3", Waiting)
+	lists(ctx, t, client, "2", OrderCooking)
+	lists(ctx, t, client, "3", OrderWaiting)
 	stop()
 
 	client, _ = start(t, dir)
-	if _, err := client.Aggregate("order", "1").Send(ctx, "finish", Finish{}); err != nil {
+	if _, err := client.Aggregate("order", "1").Send(ctx, "finish", FinishOrder{}); err != nil {
 		t.Fatal(err)
 	}
-	lists(ctx, t, client, "3", Cooking)
+	lists(ctx, t, client, "3", OrderCooking)
 }

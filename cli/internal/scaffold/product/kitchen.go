@@ -20,7 +20,7 @@ func (k *Kitchen) next() (c process.Commands) {
 	for len(k.Waiting) > 0 && len(k.Cooking) < stoves {
 		id := k.Waiting[0]
 		k.Waiting, k.Cooking = k.Waiting[1:], append(k.Cooking, id)
-		c = append(c, process.Send("order", id, Cook{}))
+		c = append(c, process.Send("order", id, CookOrder{}))
 	}
 	return c
 }
@@ -31,14 +31,14 @@ var _ = process.Define(&Catalog, process.Type[Kitchen]{
 	On: process.Handlers[Kitchen]{
 		// All orders have one state, that of the sequence "main".
 		process.OnKey(
-			func(process.At, Placed) string { return "main" },
-			func(at process.At, _ Placed, k *Kitchen) process.Commands {
+			func(process.At, OrderPlaced) string { return "main" },
+			func(at process.At, _ OrderPlaced, k *Kitchen) process.Commands {
 				k.Waiting = append(k.Waiting, at.ID)
 				return k.next()
 			}),
 		process.OnKey(
-			func(process.At, Finished) string { return "main" },
-			func(at process.At, _ Finished, k *Kitchen) process.Commands {
+			func(process.At, OrderFinished) string { return "main" },
+			func(at process.At, _ OrderFinished, k *Kitchen) process.Commands {
 				k.Cooking = slices.DeleteFunc(k.Cooking, func(id string) bool { return id == at.ID })
 				return k.next()
 			}),
@@ -46,25 +46,25 @@ var _ = process.Define(&Catalog, process.Type[Kitchen]{
 	Done: func(k Kitchen) bool { return len(k.Cooking)+len(k.Waiting) == 0 },
 	Scenarios: process.Scenarios{
 		"an order is started when a stove is free": process.
-			When("order/1", Placed{Dish: "soup"}).
-			Sends("order/1", Cook{}).
+			When("order/1", OrderPlaced{Dish: "soup"}).
+			Sends("order/1", CookOrder{}).
 			Shows(`{"cooking": ["1"]}`),
 		"a third order waits": process.
-			Given("order/1", Placed{Dish: "soup"}).
-			And("order/2", Placed{Dish: "pie"}).
-			When("order/3", Placed{Dish: "tea"}).
+			Given("order/1", OrderPlaced{Dish: "soup"}).
+			And("order/2", OrderPlaced{Dish: "pie"}).
+			When("order/3", OrderPlaced{Dish: "tea"}).
 			SendsNothing().
 			Shows(`{"cooking": ["1", "2"], "waiting": ["3"]}`),
 		"the oldest order gets the next free stove": process.
-			Given("order/1", Placed{Dish: "soup"}).
-			And("order/2", Placed{Dish: "pie"}).
-			And("order/3", Placed{Dish: "tea"}).
-			When("order/2", Finished{}).
-			Sends("order/3", Cook{}).
+			Given("order/1", OrderPlaced{Dish: "soup"}).
+			And("order/2", OrderPlaced{Dish: "pie"}).
+			And("order/3", OrderPlaced{Dish: "tea"}).
+			When("order/2", OrderFinished{}).
+			Sends("order/3", CookOrder{}).
 			Shows(`{"cooking": ["1", "3"]}`),
 		"nothing is kept of a kitchen without orders": process.
-			Given("order/1", Placed{Dish: "soup"}).
-			When("order/1", Finished{}).
+			Given("order/1", OrderPlaced{Dish: "soup"}).
+			When("order/1", OrderFinished{}).
 			SendsNothing().
 			Done(),
 	},

@@ -6,87 +6,87 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 )
 
-// Status is how far an order is.
-type Status string
+// OrderStatus is how far an order is.
+type OrderStatus string
 
 const (
-	Waiting Status = "waiting" // for a free stove
-	Cooking Status = "cooking"
-	Ready   Status = "ready"
+	OrderWaiting OrderStatus = "waiting" // for a free stove
+	OrderCooking OrderStatus = "cooking"
+	OrderReady   OrderStatus = "ready"
 )
 
 // Values lists the statuses for the contract.
-func (Status) Values() []string {
-	return []string{string(Waiting), string(Cooking), string(Ready)}
+func (OrderStatus) Values() []string {
+	return []string{string(OrderWaiting), string(OrderCooking), string(OrderReady)}
 }
 
 // Order is one dish for one guest.
 type Order struct {
-	Dish   string `json:"dish"`
-	Status Status `json:"status,omitzero"`
+	Dish   string      `json:"dish"`
+	Status OrderStatus `json:"status,omitzero"`
 }
 
-// Place orders a dish.
-type Place struct {
+// PlaceOrder orders a dish.
+type PlaceOrder struct {
 	Dish string `json:"dish"`
 }
 
-// Cook starts to cook the dish. The kitchen sends it, in kitchen.go.
-type Cook struct{}
+// CookOrder starts to cook the dish. The kitchen sends it, in kitchen.go.
+type CookOrder struct{}
 
-// Finish says that the dish is ready.
-type Finish struct{}
+// FinishOrder says that the dish is ready.
+type FinishOrder struct{}
 
-// Placed records that a guest ordered a dish.
-type Placed struct {
+// OrderPlaced records that a guest ordered a dish.
+type OrderPlaced struct {
 	Dish string `json:"dish"`
 }
 
-// Started records that the dish is being cooked.
-type Started struct{}
+// OrderStarted records that the dish is being cooked.
+type OrderStarted struct{}
 
-// Finished records that the dish is ready.
-type Finished struct{}
+// OrderFinished records that the dish is ready.
+type OrderFinished struct{}
 
 var (
 	// ErrNoDish rejects an order without a dish, or with a very long one.
 	ErrNoDish = aggregate.Reject("no_dish", "a dish has 1 to 100 letters")
 
-	// ErrPlaced rejects a second dish for one order.
-	ErrPlaced = aggregate.Reject("placed", "this order has a dish already")
+	// ErrOrderPlaced rejects a second dish for one order.
+	ErrOrderPlaced = aggregate.Reject("placed", "this order has a dish already")
 
-	// ErrNotCooking rejects Finish for an order that is not on a stove.
+	// ErrNotCooking rejects FinishOrder for an order that is not on a stove.
 	ErrNotCooking = aggregate.Reject("not_cooking", "this order is not being cooked")
 )
 
-func (c Place) Decide(_ aggregate.Call, o Order) (aggregate.Decision[Order], error) {
+func (c PlaceOrder) Decide(_ aggregate.Call, o Order) (aggregate.Decision[Order], error) {
 	dish := strings.TrimSpace(c.Dish)
 	switch {
 	case o.Status != "":
-		return nil, ErrPlaced
+		return nil, ErrOrderPlaced
 	case dish == "" || len(dish) > 100:
 		return nil, ErrNoDish
 	}
-	return aggregate.Emit(Placed{Dish: dish})
+	return aggregate.Emit(OrderPlaced{Dish: dish})
 }
 
-func (Cook) Decide(_ aggregate.Call, o Order) (aggregate.Decision[Order], error) {
-	if o.Status != Waiting {
+func (CookOrder) Decide(_ aggregate.Call, o Order) (aggregate.Decision[Order], error) {
+	if o.Status != OrderWaiting {
 		return aggregate.Emit[Order]() // started already
 	}
-	return aggregate.Emit(Started{})
+	return aggregate.Emit(OrderStarted{})
 }
 
-func (Finish) Decide(_ aggregate.Call, o Order) (aggregate.Decision[Order], error) {
-	if o.Status != Cooking {
+func (FinishOrder) Decide(_ aggregate.Call, o Order) (aggregate.Decision[Order], error) {
+	if o.Status != OrderCooking {
 		return nil, ErrNotCooking
 	}
-	return aggregate.Emit(Finished{})
+	return aggregate.Emit(OrderFinished{})
 }
 
-func (e Placed) Apply(o *Order) { *o = Order{Dish: e.Dish, Status: Waiting} }
-func (Started) Apply(o *Order)  { o.Status = Cooking }
-func (Finished) Apply(o *Order) { o.Status = Ready }
+func (e OrderPlaced) Apply(o *Order) { *o = Order{Dish: e.Dish, Status: OrderWaiting} }
+func (OrderStarted) Apply(o *Order)  { o.Status = OrderCooking }
+func (OrderFinished) Apply(o *Order) { o.Status = OrderReady }
 
 var _ = aggregate.Define(&Catalog, aggregate.Type[Order]{
 	Name: "order",
@@ -96,44 +96,44 @@ var _ = aggregate.Define(&Catalog, aggregate.Type[Order]{
 		Read:     aggregate.Authenticated,
 		Commands: map[string]aggregate.Rule{"cook": aggregate.System},
 	},
-	Commands:   aggregate.Commands[Order]{"place": Place{}, "cook": Cook{}, "finish": Finish{}},
-	Events:     aggregate.Events[Order]{"placed": Placed{}, "started": Started{}, "finished": Finished{}},
-	Rejections: aggregate.Rejections{ErrNoDish, ErrPlaced, ErrNotCooking},
+	Commands:   aggregate.Commands[Order]{"place": PlaceOrder{}, "cook": CookOrder{}, "finish": FinishOrder{}},
+	Events:     aggregate.Events[Order]{"placed": OrderPlaced{}, "started": OrderStarted{}, "finished": OrderFinished{}},
+	Rejections: aggregate.Rejections{ErrNoDish, ErrOrderPlaced, ErrNotCooking},
 	Scenarios: aggregate.Scenarios[Order]{
 		"an order waits for the kitchen": aggregate.
-			When(Place{Dish: " soup "}).By("ada").
-			Then(Placed{Dish: "soup"}).
+			When(PlaceOrder{Dish: " soup "}).By("ada").
+			Then(OrderPlaced{Dish: "soup"}).
 			Shows(`{"dish": "soup", "status": "waiting"}`),
 		"an order needs a dish": aggregate.
-			When(Place{Dish: " "}).By("ada").
+			When(PlaceOrder{Dish: " "}).By("ada").
 			Reject(ErrNoDish),
 		"an order has one dish": aggregate.
-			Given(Placed{Dish: "soup"}).
-			When(Place{Dish: "pie"}).By("ada").
-			Reject(ErrPlaced),
+			Given(OrderPlaced{Dish: "soup"}).
+			When(PlaceOrder{Dish: "pie"}).By("ada").
+			Reject(ErrOrderPlaced),
 		"guests who are not known may not order": aggregate.
-			When(Place{Dish: "soup"}).By("").
+			When(PlaceOrder{Dish: "soup"}).By("").
 			Forbid(),
 		"guests may not start to cook": aggregate.
-			Given(Placed{Dish: "soup"}).
-			When(Cook{}).By("ada").
+			Given(OrderPlaced{Dish: "soup"}).
+			When(CookOrder{}).By("ada").
 			Forbid(),
 		"the kitchen starts a dish that waits": aggregate.
-			Given(Placed{Dish: "soup"}).
-			When(Cook{}).By("~kitchen").
-			Then(Started{}),
+			Given(OrderPlaced{Dish: "soup"}).
+			When(CookOrder{}).By("~kitchen").
+			Then(OrderStarted{}),
 		"the kitchen starts a dish once": aggregate.
-			Given(Placed{Dish: "soup"}, Started{}).
-			When(Cook{}).By("~kitchen").
+			Given(OrderPlaced{Dish: "soup"}, OrderStarted{}).
+			When(CookOrder{}).By("~kitchen").
 			Then(),
 		"a dish that is cooked can be finished": aggregate.
-			Given(Placed{Dish: "soup"}, Started{}).
-			When(Finish{}).By("cook").
-			Then(Finished{}).
+			Given(OrderPlaced{Dish: "soup"}, OrderStarted{}).
+			When(FinishOrder{}).By("cook").
+			Then(OrderFinished{}).
 			Shows(`{"dish": "soup", "status": "ready"}`),
 		"a dish that waits can not be finished": aggregate.
-			Given(Placed{Dish: "soup"}).
-			When(Finish{}).By("cook").
+			Given(OrderPlaced{Dish: "soup"}).
+			When(FinishOrder{}).By("cook").
 			Reject(ErrNotCooking),
 	},
 })
