@@ -11,6 +11,13 @@ set -euo pipefail
 [ "${1:-}" != pack ] || out=$(realpath -m "${2:?usage: client-js.sh pack DIR}")
 cd "$(dirname "$0")/.."
 
+# Two runs in one clone would remove each other's files, so the second one waits.
+if command -v flock >/dev/null; then
+	mkdir -p .run
+	exec 9>.run/client-js.lock
+	flock 9
+fi
+
 major() { node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0; }
 
 if [ "$(major)" -lt 18 ] || ! command -v npm >/dev/null; then
