@@ -5,7 +5,7 @@
 #   deploy/cluster.sh dev               the same with a binary built here, mounted into the nodes, and any client id
 #                                       trusted; run it again after a change to roll the nodes onto the new binary
 #   deploy/cluster.sh roll [TAG]        replace the nodes one by one with those of the image with this tag
-#   deploy/cluster.sh image             only build the image
+#   deploy/cluster.sh image             only build the image; with another GANGLION_IMAGE, only check that it is present
 #   deploy/cluster.sh scale DOMAIN GATEWAY   set the number of domain nodes and gateways; remove drained ones first
 #   deploy/cluster.sh ganglion ARG...   run an operator's command on a gateway: members, token --client ada
 #   deploy/cluster.sh secrets LINE      run a shell command in the folder of all secrets, make missing secrets, and
@@ -62,6 +62,7 @@ build_binary() {
 build_image() {
 	if [ "$image" != ganglion ]; then # of a program that is built elsewhere
 		present "$image:${GANGLION_TAG:-dev}" || fail "no image $image:${GANGLION_TAG:-dev} on this machine: build or pull it first"
+		say "using the image $image:${GANGLION_TAG:-dev} as it is; only the image ganglion is built here"
 		return
 	fi
 	local ca dir=dist/image image=$image:${GANGLION_TAG:-dev} args
