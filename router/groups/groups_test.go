@@ -229,7 +229,8 @@ func TestAcknowledgementsThatWaitAreOneBatch(t *testing.T) {
 			t.Errorf("the first: %v", err)
 		}
 		time.Sleep(ackEvery) // the second batch begins
-		ack("2", 1)          // joins the third batch
+		synctest.Wait()
+		ack("2", 1) // joins the third batch
 		release <- struct{}{}
 		synctest.Wait()
 		var revoked int
