@@ -23,7 +23,9 @@ type GroupsConfig struct {
 	Store  eventstore.Store
 	Groups groups.Store
 	// Owns reports whether this node coordinates a group, by the ring.
-	Owns   func(group string) bool
+	Owns func(group string) bool
+	// Alone reports whether this node reaches no other domain node now.
+	Alone  func() bool
 	Logger *slog.Logger
 }
 
@@ -74,7 +76,7 @@ func NewGroups(cfg GroupsConfig) *Groups {
 		name := m.Name()
 		g.coordinators[name] = group.New(group.Config{
 			Group: name, Self: cfg.Self, Store: cfg.Groups, Read: cfg.Store.Read, LogID: cfg.Store.LogID, Logger: cfg.Logger,
-			Owns: func() bool { return cfg.Owns(name) },
+			Owns: func() bool { return cfg.Owns(name) }, Alone: cfg.Alone,
 		})
 	}
 	return g

@@ -45,7 +45,8 @@ func (n *node) makeConsumers(ctx context.Context) (err error) {
 			return err
 		}
 		n.consumers.coordinators = engine.NewGroups(engine.GroupsConfig{
-			Catalog: n.cfg.Catalog, Self: n.cfg.Name, Store: n.store, Groups: n.store.Groups(), Owns: places.Coordinates, Logger: n.log,
+			Catalog: n.cfg.Catalog, Self: n.cfg.Name, Store: n.store, Groups: n.store.Groups(), Owns: places.Coordinates, Alone: places.Alone,
+			Logger: n.log,
 		})
 		exchange.Local = n.consumers.coordinators
 	}

@@ -110,6 +110,13 @@ func (p *Placement) Coordinator(name string) string {
 	return p.owner(segment{name, group.Fingerprint(name), -1}, members, time.Now())
 }
 
+// Alone reports whether this node reaches no other domain node that is ready.
+func (p *Placement) Alone() bool {
+	return !slices.ContainsFunc(p.cfg.View().Members, func(m cluster.Member) bool {
+		return m.ID != p.cfg.Self && m.Domain && m.State == cluster.Ready && p.cfg.Reachable(m.ID)
+	})
+}
+
 // members returns the members of a projection's ring.
 func (p *Placement) members(fingerprint string) []string {
 	var all, sound []string

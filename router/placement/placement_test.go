@@ -213,6 +213,25 @@ func TestOnlyMembersThatRunTheProjectionOwnIt(t *testing.T) {
 	})
 }
 
+func TestNodeIsAloneWhileItReachesNoReadyDomainNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld("n1", "n2", "n3")
+	n1 := w.node("n1")
+	w.member("n3").Domain = false
+	if n1.Alone() {
+		t.Error("n1 is alone, and reaches n2")
+	}
+	w.broken["n2"] = true
+	if !n1.Alone() {
+		t.Error("n1 is not alone, and reaches only a node without the domain role")
+	}
+	w.broken["n2"] = false
+	w.member("n2").State = cluster.Draining
+	if !n1.Alone() {
+		t.Error("n1 is not alone, and the only other domain node drains")
+	}
+}
+
 func TestMembersAgreeOnCoordinatorsThatKnowTheGroup(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -20,9 +20,14 @@ const (
 	// tick is the longest time between two looks at what must be done.
 	tick = 100 * time.Millisecond
 	// loserWaits and loserWaitsMax bound how long a coordinator that another one has
-	// replaced waits before it takes the group back, if it still owns it.
+	// replaced waits before it takes the group back, if it still owns it and gateways do
+	// not ask for it.
 	loserWaits    = 2 * time.Second
 	loserWaitsMax = 30 * time.Second
+	// maxReturns bounds how often gateways give the group back to a node that coordinates
+	// it for less than 2 s each time. Two nodes that gateways ask would else never get to
+	// change anything.
+	maxReturns = 3
 	// reasonCrash is why the server parks a sequence.
 	reasonCrash = "its consumers ended or did not answer while they handled this event"
 )
@@ -38,7 +43,9 @@ type Config struct {
 	// LogID returns the log's incarnation.
 	LogID func() string
 	// Owns reports whether this node coordinates the group, by the ring.
-	Owns   func() bool
+	Owns func() bool
+	// Alone reports whether this node reaches no other domain node now.
+	Alone  func() bool
 	Logger *slog.Logger
 }
 
@@ -63,6 +70,8 @@ type Coordinator struct {
 	pause    time.Duration // of a loser
 	since    time.Time     // when the group was taken
 	retryAt  time.Time     // not to be taken before
+	loss     *loss         // why not; nil if gateways that ask change nothing
+	returns  int           // how often gateways may still give the group back
 }
 
 // Stats are the figures of one group on one node.
@@ -87,7 +96,7 @@ type Stats struct {
 func New(cfg Config) *Coordinator {
 	return &Coordinator{
 		cfg: cfg, kick: make(chan struct{}, 1), register: newRegister(), revoking: map[string]revocation{}, leaving: map[string]bool{},
-		changed: make(chan struct{}), pause: loserWaits, stats: Stats{Group: cfg.Group},
+		changed: make(chan struct{}), pause: loserWaits, returns: maxReturns, stats: Stats{Group: cfg.Group},
 	}
 }
 
@@ -141,15 +150,18 @@ func (c *Coordinator) take(ctx context.Context) error {
 		c.retryAt = time.Now().Add(confirmEvery)
 		return err
 	}
-	c.leads, c.state, c.confirm, c.stale, c.since = true, state, began, false, time.Now()
+	c.leads, c.state, c.confirm, c.stale, c.since = true, state, began, false, began
 	c.register, c.revoking, c.leaving = newRegister(), map[string]revocation{}, map[string]bool{}
 	c.isNew, c.quiet = true, time.Time{}
 	if slices.ContainsFunc(state.Segments, func(s groups.Segment) bool { return s.Holder.Session != "" }) {
 		c.hush()
 	}
 	if state.Coordinator != c.cfg.Self {
-		c.lose()
+		c.lose(state.Coordinator)
 		return nil
+	}
+	if c.loss != nil || c.cfg.Alone() { // no other gateway has asked for it
+		c.loss, c.returns = nil, 0
 	}
 	c.cfg.Logger.Info("coordinating a consumer group", "group", c.cfg.Group, "generation", state.Generation)
 	c.tell()
@@ -180,7 +192,7 @@ func (c *Coordinator) read(ctx context.Context) error {
 // adopt makes a group that was read the current one. The caller holds mu.
 func (c *Coordinator) adopt(state groups.Group, began time.Time) {
 	if state.Coordinator != c.cfg.Self {
-		c.lose()
+		c.lose(state.Coordinator)
 		return
 	}
 	if state.Count != c.state.Count {
@@ -194,9 +206,14 @@ func (c *Coordinator) adopt(state groups.Group, began time.Time) {
 	c.tell()
 }
 
-// lose makes this node wait, since another one has taken the group. The caller holds
-// mu.
-func (c *Coordinator) lose() {
+// lose makes this node wait, since another one has taken the group, unless gateways ask
+// for it: see ask. The caller holds mu.
+func (c *Coordinator) lose(to string) {
+	if time.Since(c.since) >= group.Lease {
+		c.returns = maxReturns
+	}
+	isFresh := time.Since(c.confirm) < group.Lease // this node was neither frozen nor without the database
+	c.loss = newLoss(c.register, to, c.returns > 0 && isFresh, time.Now())
 	if time.Since(c.since) > 2*loserWaitsMax {
 		c.pause = loserWaits
 	}
@@ -216,7 +233,7 @@ func (c *Coordinator) lose() {
 func (c *Coordinator) resign() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pause = loserWaits
+	c.pause, c.returns, c.loss, c.retryAt = loserWaits, maxReturns, nil, time.Time{}
 	if c.leads {
 		c.leads = false
 		c.tell()
@@ -362,16 +379,41 @@ func (c *Coordinator) accept(r group.Report) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.leads {
+		c.ask(r.Gateway)
 		return group.ErrNotCoordinator
 	}
 	if c.register.report(r, time.Now(), c.isNew) {
 		c.tell()
-		select {
-		case c.kick <- struct{}{}:
-		default:
-		}
+		c.wake()
 	}
 	return nil
+}
+
+// ask ends the wait of a node that was replaced, if other nodes do not see the one that
+// replaced it. The own gateway says nothing about them if this node is alone. The caller
+// holds mu.
+func (c *Coordinator) ask(gateway string) {
+	if c.loss == nil || gateway == c.cfg.Self && c.cfg.Alone() {
+		return
+	}
+	isOver, isNew := c.loss.ask(gateway, time.Now())
+	if !isOver {
+		return
+	}
+	c.returns--
+	if isNew {
+		c.returns = maxReturns
+	}
+	c.loss, c.retryAt, c.pause = nil, time.Time{}, loserWaits
+	c.wake()
+}
+
+// wake makes Run look at what must be done.
+func (c *Coordinator) wake() {
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
 }
 
 // Stats returns the figures of the group.

@@ -11,8 +11,8 @@ import (
 )
 
 // TestNoSegmentIsSentToTwoMembers lets members join, leave and come back, gateways lose
-// their links, coordinators lose the database, and the ring name another coordinator,
-// in any order. At each moment at most one member may be sent the events of a segment.
+// their links, parts of the cluster lose each other, coordinators lose the database, and
+// the ring name another coordinator, in any order. At each moment at most one member may be sent the events of a segment.
 // Once everything is whole again, each segment has a member and they share them evenly.
 func TestNoSegmentIsSentToTwoMembers(t *testing.T) {
 	t.Parallel()
@@ -53,6 +53,7 @@ func (f *faults) run() {
 	f.own(f.node().name)
 	for _, n := range f.nodes {
 		n.cut.Store(false)
+		n.part.Store(0)
 		n.frozen.Store(false)
 	}
 	if len(f.members) == 0 {
@@ -72,7 +73,7 @@ func (f *faults) join(name string, n *node) {
 
 func (f *faults) fault() {
 	n := f.node()
-	switch f.r.IntN(11) {
+	switch f.r.IntN(13) {
 	case 0, 1:
 		if len(f.members) < 10 {
 			f.names++
@@ -92,6 +93,7 @@ func (f *faults) fault() {
 		n.cut.Store(true)
 	case 5, 6:
 		n.cut.Store(false)
+		n.part.Store(0)
 		n.frozen.Store(false)
 	case 7:
 		n.frozen.Store(true)
@@ -99,6 +101,12 @@ func (f *faults) fault() {
 		f.own(n.name)
 	case 9, 10: // the rings of two nodes differ for a while
 		f.node().owner.Store(&n.name)
+	case 11: // a node that sees no other
+		f.part(int64(1+f.r.IntN(3)), n.name)
+	case 12: // two nodes that see each other only
+		if other := f.node(); other != n {
+			f.part(int64(1+f.r.IntN(3)), n.name, other.name)
+		}
 	}
 }
 

@@ -40,7 +40,8 @@ type node struct {
 	name        string
 	coordinator *group.Coordinator
 	members     *routergroups.Members
-	cut         atomic.Bool            // neither reports nor answers arrive
+	cut         atomic.Bool            // neither reports nor answers arrive at or from other nodes
+	part        atomic.Int64           // of the cluster; other parts are cut off
 	frozen      atomic.Bool            // the coordinator does not reach the database
 	assigning   atomic.Int64           // how long an assignment takes before and after it is stored, in ns
 	lag         atomic.Int64           // the longest time of a step to a coordinator or in the database, in ns
@@ -51,15 +52,29 @@ type node struct {
 func (n *node) Exchange(ctx context.Context, r protogroup.Report) (protogroup.Answer, error) {
 	to := n.w.nodes[*n.owner.Load()]
 	n.step()
-	if n.cut.Load() || to.cut.Load() && to != n {
+	if !n.reaches(to) {
 		return protogroup.Answer{}, errors.New("the link is broken")
 	}
 	a, err := to.coordinator.Exchange(ctx, r)
 	n.step()
-	if n.cut.Load() || to.cut.Load() && to != n {
+	if !n.reaches(to) {
 		return protogroup.Answer{}, errors.New("the link broke")
 	}
 	return a, err
+}
+
+// alone reports whether the node reaches no other one.
+func (n *node) alone() bool {
+	for _, to := range n.w.nodes {
+		if to != n && n.reaches(to) {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *node) reaches(to *node) bool {
+	return n == to || !n.cut.Load() && !to.cut.Load() && n.part.Load() == to.part.Load()
 }
 
 // step lets some time pass.
@@ -122,7 +137,11 @@ func run(t *testing.T, nodes, segments int, test func(w *world)) {
 			t.Fatal(err)
 		}
 		for i := range nodes {
-			w.start(fmt.Sprint("n", i+1))
+			w.add(fmt.Sprint("n", i+1))
+		}
+		for _, n := range w.nodes { // once the map has all
+			w.all.Go(func() { _ = n.coordinator.Run(w.ctx) })
+			w.all.Go(func() { _ = n.members.Run(w.ctx) })
 		}
 		defer w.all.Wait()
 		defer stop()
@@ -137,14 +156,14 @@ func (w *world) own(name string) {
 	}
 }
 
-func (w *world) start(name string) *node {
+func (w *world) add(name string) {
 	w.Helper()
 	n := &node{w: w, name: name}
 	first := "n1"
 	n.owner.Store(&first)
 	n.coordinator = group.New(group.Config{
 		Group: "g", Self: name, Store: storeOf{w.log.Groups(), n}, Read: w.log.Read, LogID: w.log.LogID,
-		Owns: func() bool { return *n.owner.Load() == name }, Logger: slog.New(slog.DiscardHandler),
+		Owns: func() bool { return *n.owner.Load() == name }, Alone: n.alone, Logger: slog.New(slog.DiscardHandler),
 	})
 	var err error
 	n.members, err = routergroups.NewMembers(routergroups.Config{
@@ -155,9 +174,6 @@ func (w *world) start(name string) *node {
 		w.Fatal(err)
 	}
 	w.nodes[name] = n
-	w.all.Go(func() { _ = n.coordinator.Run(w.ctx) })
-	w.all.Go(func() { _ = n.members.Run(w.ctx) })
-	return n
 }
 
 // append appends an event to box/id.
