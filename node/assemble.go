@@ -47,7 +47,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	}()
 	for _, step := range []func() error{
 		n.openPorts, n.loadSecrets, func() error { return n.openStore(ctx) }, n.makeCluster, n.makeRouter, n.makeReadSide,
-		func() error { return n.makeConsumers(ctx) }, n.makeGateway,
+		func() error { return n.makeConsumers(ctx) }, n.makeGateway, n.makeConsole,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -69,6 +69,12 @@ func (n *node) openPorts() (err error) {
 		return err
 	}
 	n.opened.add(func() { n.peers.Close() })
+	if n.cfg.ConsoleListen != "" {
+		if n.consolePort, err = n.listen("operators", "ConsoleListen (--console-listen)", adminAddr(n.cfg.ConsoleListen)); err != nil {
+			return err
+		}
+		n.opened.add(func() { n.consolePort.Close() })
+	}
 	if n.cfg.AdminListen == "" {
 		return nil
 	}

@@ -63,6 +63,15 @@ type Config struct {
 	// Defaults to none.
 	AdminListen string
 
+	// ConsoleListen is HOST:PORT for the console, under /_ganglion/. It must be a
+	// loopback address, since the console has no TLS; a proxy on the machine may add
+	// that. :PORT listens on the loopback interface. Users authenticate as clients do,
+	// and the claim ganglion_role of their token says what they may do: viewer, reader
+	// or operator. Without Auth, every user is an operator.
+	//
+	// Defaults to none. [RunDev] serves the console on Listen.
+	ConsoleListen string
+
 	// PeerListen is HOST:PORT for links from other nodes.
 	//
 	// Defaults to 127.0.0.1:9080. Port 0 selects a free one.
@@ -204,6 +213,7 @@ type Config struct {
 	Tracing trace.TracerProvider
 
 	trustsClients bool // a gateway whose Auth is the default
+	devConsole    bool // serve the console on Listen
 }
 
 // runsProjections reports whether the node runs projections.
@@ -271,11 +281,18 @@ func (c Config) problems() (errs []error) {
 		problem("Store is required: a postgres:// URL or a folder")
 	}
 	for _, a := range []struct{ name, addr string }{
-		{"Listen (--listen)", c.Listen}, {"PeerListen (--peer-listen)", c.PeerListen}, {"GossipListen (--gossip-listen)", c.GossipListen}, {"AdminListen (--admin-listen)", cmp.Or(c.AdminListen, ":0")},
+		{"Listen (--listen)", c.Listen},
+		{"PeerListen (--peer-listen)", c.PeerListen},
+		{"GossipListen (--gossip-listen)", c.GossipListen},
+		{"AdminListen (--admin-listen)", cmp.Or(c.AdminListen, ":0")},
+		{"ConsoleListen (--console-listen)", cmp.Or(c.ConsoleListen, ":0")},
 	} {
 		if _, _, err := splitHostPort(a.addr); err != nil {
 			problem("%s is %q, which is not an address: %w", a.name, a.addr, err)
 		}
+	}
+	if c.ConsoleListen != "" && !isLoopback(adminAddr(c.ConsoleListen)) {
+		problem("ConsoleListen (--console-listen) is %q: the console has no TLS, so use a loopback address, and a proxy with TLS on this machine for other machines", c.ConsoleListen)
 	}
 	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour {
 		problem("the heartbeat is %v: it must be from 1s to 1h", c.Heartbeat)

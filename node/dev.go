@@ -53,7 +53,7 @@ func makeDevNodes(ctx context.Context, cfg Config, host string, port, nodes int)
 	ready := announceInOrder(cfg.Ready, nodes)
 	for i := range nodes {
 		c := cfg
-		c.Name = devName(cfg.Name, i+1)
+		c.Name, c.devConsole = devName(cfg.Name, i+1), true
 		c.Origins = append(slices.Clone(c.Origins), "localhost", "localhost:*", "127.0.0.1", "127.0.0.1:*")
 		c.PeerListen, c.GossipListen = "127.0.0.1:0", "127.0.0.1:0"
 		if port != 0 {

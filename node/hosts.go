@@ -31,6 +31,11 @@ func (c Config) guardHost(next http.Handler, log *slog.Logger) http.Handler {
 	if !c.isDevelopment() {
 		return next
 	}
+	return c.onlyKnownHosts(next, log)
+}
+
+// onlyKnownHosts rejects requests for foreign hosts.
+func (c Config) onlyKnownHosts(next http.Handler, log *slog.Logger) http.Handler {
 	warning := rate.Sometimes{Interval: hostLogInterval}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if hostAllowed(r.Host, c.Origins) {

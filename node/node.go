@@ -9,6 +9,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/node/internal/observe"
 	"github.com/ganglion-es/ganglion/node/trust"
 	"github.com/ganglion-es/ganglion/router"
@@ -25,6 +26,7 @@ type node struct {
 
 	client, peers net.Listener
 	admin         net.Listener // nil without Config.AdminListen
+	consolePort   net.Listener // nil without Config.ConsoleListen
 	connections   *gateway.Connections
 	tls           *trust.PeerCredentials // nil without Config.PeerTLS
 	gossip        *trust.GossipKeys      // nil without Config.GossipKeyFile
@@ -45,6 +47,8 @@ type node struct {
 	gateway   *gateway.Gateway        // nil without the gateway role
 	sessions  *census[int]            // of the other gateways
 	working   *census[ProjectionWork] // of the other members
+	console   *console.Console        // nil if the node serves none
+	moves     ringMoves
 
 	clockAhead     atomic.Int64  // of the database's clock, in nanoseconds, at the last comparison
 	clockAnnounced time.Duration // to the cluster; 0 while the clocks agree

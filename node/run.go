@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -95,6 +96,12 @@ func (n *node) startParts(p *parts) {
 	p.startOuter("clients", n.front.serve)
 	if n.admin != nil {
 		p.startOuter("admin", n.serveAdmin)
+	}
+	if n.console != nil {
+		p.startOuter("console's figures", n.console.Run)
+	}
+	if n.consolePort != nil {
+		p.startOuter("console", n.serveConsole)
 	}
 }
 
@@ -198,6 +205,7 @@ func (n *node) deliver(commits []eventstore.Commit) {
 // ringChanged drops cached aggregates that another node owns now.
 func (n *node) ringChanged(r *ring.Ring) {
 	n.cluster.SetRing(r.Signature())
+	n.moves.changed(r, time.Now())
 	if n.host != nil {
 		n.host.Keep(func(s eventstore.StreamID) bool {
 			owner, ok := r.Owner(s)

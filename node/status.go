@@ -116,6 +116,9 @@ func (n *node) handler() http.Handler {
 	if n.cfg.Handler != nil {
 		mux.Handle("/", n.cfg.Handler)
 	}
+	if n.cfg.devConsole {
+		mux.Handle(consolePath, n.consoleHandler())
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "alive") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := n.ready(); err != nil {

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds and tests client/js and client/react, and checks that the example built with
-# client/js is current.
-#   client-js.sh build      only builds
-#   client-js.sh examples   rebuilds the example
+# Builds and tests client/js and client/react, and checks that the built pages are current:
+# the example, and the console.
+#   client-js.sh build      only builds the clients
+#   client-js.sh examples   rebuilds the pages
 #   client-js.sh pack DIR   packs the packages to publish into DIR, with the version
 #                           of the checked-out tag, like that of the binary, or VERSION
 # It needs Node 20 or newer. If Node is missing, it installs Debian's package. Debian 12
@@ -61,7 +61,7 @@ if [ "${1:-}" = pack ]; then
 	exit
 fi
 
-# The built example is committed, so the binary can be built with Go alone.
+# The built pages are committed, so the binary can be built with Go alone.
 bundle() {
 	node_modules/.bin/tsc -p ../../examples/auction
 	node_modules/.bin/esbuild ../../examples/auction/auction.ts --bundle --minify --format=esm --target=es2022 --log-level=warning \
@@ -69,8 +69,13 @@ bundle() {
 }
 if [ "${1:-}" = examples ]; then
 	bundle ../../examples/auction/auction.js
+	(cd ../../web/console && build && rm -f dist/* && gzip -9nk build/* && mv build/*.gz dist)
 	exit 0
 fi
+(cd ../../web/console && build && for file in build/*; do
+	gunzip -c "dist/${file##*/}.gz" | cmp -s - "$file" ||
+		{ echo "web/console/dist is stale, run 'scripts/client-js.sh examples'" >&2; exit 1; }
+done)
 bundle build/auction.js
 cmp -s build/auction.js ../../examples/auction/auction.js ||
 	{ echo "examples/auction/auction.js is stale, run 'scripts/client-js.sh examples'" >&2; exit 1; }

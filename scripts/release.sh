@@ -84,7 +84,7 @@ done
 
 step "go install of the program, and the archives"
 mkdir "$files"
-build() { go install -ldflags="-s -w -funcalign=16" "$module/cmd/ganglion@$version"; }
+build() { go install -ldflags="-s -w -funcalign=8" "$module/cmd/ganglion@$version"; }
 build
 got=$("$tmp/go/bin/ganglion" version)
 [ "$got" = "ganglion $version" ] || fail "the installed program says '$got', want 'ganglion $version'"

@@ -35,6 +35,7 @@ const (
 	Peer_Groups_FullMethodName      = "/ganglion.peer.v1.Peer/Groups"
 	Peer_Sessions_FullMethodName    = "/ganglion.peer.v1.Peer/Sessions"
 	Peer_Projections_FullMethodName = "/ganglion.peer.v1.Peer/Projections"
+	Peer_Vitals_FullMethodName      = "/ganglion.peer.v1.Peer/Vitals"
 	Peer_Drain_FullMethodName       = "/ganglion.peer.v1.Peer/Drain"
 	Peer_Debug_FullMethodName       = "/ganglion.peer.v1.Peer/Debug"
 )
@@ -63,6 +64,9 @@ type PeerClient interface {
 	Sessions(ctx context.Context, in *SessionsRequest, opts ...grpc.CallOption) (*SessionsReply, error)
 	// Projections reports what the node works on for projections, to an operator.
 	Projections(ctx context.Context, in *ProjectionsRequest, opts ...grpc.CallOption) (*ProjectionsReply, error)
+	// Vitals reports the node's counters and its health, to a node that shows them to
+	// operators.
+	Vitals(ctx context.Context, in *VitalsRequest, opts ...grpc.CallOption) (*VitalsReply, error)
 	// Drain makes the node leave the cluster, for an operator, and reports progress
 	// until the node has left.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
@@ -160,6 +164,16 @@ func (c *peerClient) Projections(ctx context.Context, in *ProjectionsRequest, op
 	return out, nil
 }
 
+func (c *peerClient) Vitals(ctx context.Context, in *VitalsRequest, opts ...grpc.CallOption) (*VitalsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(VitalsReply)
+	err := c.cc.Invoke(ctx, Peer_Vitals_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[3], Peer_Drain_FullMethodName, cOpts...)
@@ -222,6 +236,9 @@ type PeerServer interface {
 	Sessions(context.Context, *SessionsRequest) (*SessionsReply, error)
 	// Projections reports what the node works on for projections, to an operator.
 	Projections(context.Context, *ProjectionsRequest) (*ProjectionsReply, error)
+	// Vitals reports the node's counters and its health, to a node that shows them to
+	// operators.
+	Vitals(context.Context, *VitalsRequest) (*VitalsReply, error)
 	// Drain makes the node leave the cluster, for an operator, and reports progress
 	// until the node has left.
 	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
@@ -255,6 +272,9 @@ func (UnimplementedPeerServer) Sessions(context.Context, *SessionsRequest) (*Ses
 }
 func (UnimplementedPeerServer) Projections(context.Context, *ProjectionsRequest) (*ProjectionsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Projections not implemented")
+}
+func (UnimplementedPeerServer) Vitals(context.Context, *VitalsRequest) (*VitalsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Vitals not implemented")
 }
 func (UnimplementedPeerServer) Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
 	return status.Error(codes.Unimplemented, "method Drain not implemented")
@@ -366,6 +386,24 @@ func _Peer_Projections_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Vitals_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VitalsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Vitals(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Vitals_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Vitals(ctx, req.(*VitalsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(DrainRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -406,6 +444,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Projections",
 			Handler:    _Peer_Projections_Handler,
+		},
+		{
+			MethodName: "Vitals",
+			Handler:    _Peer_Vitals_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

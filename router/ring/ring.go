@@ -154,6 +154,15 @@ func Moves(from, to *Ring) []Move {
 	return moves
 }
 
+// Owners returns the owner of each partition; each is "" if the ring has no members.
+func (r *Ring) Owners() []string {
+	list := make([]string, Partitions)
+	for p := range list {
+		list[p] = r.owner(p)
+	}
+	return list
+}
+
 // owner returns the member that owns a partition, or "".
 func (r *Ring) owner(partition int) string {
 	if len(r.owners) == 0 {

@@ -162,17 +162,24 @@ func checkEvents(p *page, commands int) {
 	}
 }
 
-// startTrio starts three nodes on one PostgreSQL, each behind a proxy.
-func startTrio(t *testing.T, secret string) (nodes []*harness.Node, proxies []*proxy) {
+// startTrio starts three nodes on one PostgreSQL, each behind a proxy, and with its
+// console at an address.
+func startTrio(t *testing.T, secret string, consoles ...string) (nodes []*harness.Node, proxies []*proxy) {
 	store := postgrestest.URL(t)
 	var seeds []string
 	for range 3 {
 		seeds = append(seeds, harness.FreeAddress(t))
 	}
 	for i, seed := range seeds {
-		nodes = append(nodes, harness.Start(t, binary, 1, "node", "--name", "n"+strconv.Itoa(i+1), "--store", store,
+		args := []string{
+			"node", "--name", "n" + strconv.Itoa(i+1), "--store", store,
 			"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", seed, "--join", strings.Join(seeds, ","),
-			"--auth", "jwt", "--jwt-hmac-file", secret, "--jwt-leeway", "0s", "--origins", "127.0.0.1:*"))
+			"--auth", "jwt", "--jwt-hmac-file", secret, "--jwt-leeway", "0s", "--origins", "127.0.0.1:*",
+		}
+		if consoles != nil {
+			args = append(args, "--console-listen", consoles[i])
+		}
+		nodes = append(nodes, harness.Start(t, binary, 1, args...))
 	}
 	for _, n := range nodes {
 		harness.Eventually(t, "three members", func() error {

@@ -11,4 +11,4 @@ npm --prefix web run --silent build
 # nopgxregisterdefaulttypes generic types of pgx (1.4 MB). Remove the second if your code
 # connects to PostgreSQL with pgx itself, or uses pgtype.Array or pgtype.FlatArray.
 CGO_ENABLED=0 go build -tags grpcnotrace,nopgxregisterdefaulttypes -trimpath \
-	-ldflags="-s -w -funcalign=16 ${VERSION:+-X github.com/ganglion-es/ganglion/node.version=$VERSION}" -o diner .
+	-ldflags="-s -w -funcalign=8 ${VERSION:+-X github.com/ganglion-es/ganglion/node.version=$VERSION}" -o diner .

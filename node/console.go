@@ -1,0 +1,154 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/node/internal/console"
+	"github.com/ganglion-es/ganglion/router/ring"
+	"github.com/ganglion-es/ganglion/web"
+)
+
+const (
+	// consolePath is where the console is served.
+	consolePath = "/_ganglion/"
+	// roleClaim is the claim of a token that has the role of a user of the console.
+	roleClaim = "ganglion_role"
+)
+
+// makeConsole makes the console, if the node serves one.
+func (n *node) makeConsole() error {
+	if n.consolePort == nil && !n.cfg.devConsole {
+		return nil
+	}
+	n.console = console.New(console.Config{
+		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Identify: n.identifyUser, State: n.consoleState, Ring: n.consoleRing, Vitals: n.vitalsOf,
+		Pages: web.Console(), Logger: n.log,
+	})
+	return nil
+}
+
+// serveConsole serves the console on its own port.
+func (n *node) serveConsole(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle(consolePath, n.consoleHandler())
+	mux.Handle("GET /{$}", http.RedirectHandler(strings.TrimPrefix(consolePath, "/"), http.StatusFound))
+	var handler http.Handler = mux
+	if n.trustsUsers() { // also without the gateway role
+		handler = n.cfg.onlyKnownHosts(mux, n.log)
+	}
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: adminHeaderTimeout, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+	n.log.Info("the console is served", "url", "http://"+urlHost(n.consolePort.Addr())+consolePath)
+	return serveUntil(ctx, func() error { return server.Serve(n.consolePort) }, func() { server.Close() })
+}
+
+// consoleHandler serves the console, and the clients' paths below it: the page to try
+// commands is a client, which has its own access rules.
+func (n *node) consoleHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", http.NewCrossOriginProtection().Handler(n.console.Handler()))
+	if n.gateway != nil {
+		mux.Handle("/v1/", n.unlessLeft(n.gateway.Handler()))
+	} else {
+		mux.HandleFunc("/v1/", refuseClient)
+	}
+	return http.StripPrefix(strings.TrimSuffix(consolePath, "/"), mux)
+}
+
+// trustsUsers reports whether users of the console need no token.
+func (n *node) trustsUsers() bool { return n.cfg.Auth == gateway.Development() }
+
+// identifyUser returns the user of the console who sent a request. In development mode
+// and on a node without tokens, everybody who reaches it is an operator, unless a
+// development token says otherwise.
+func (n *node) identifyUser(r *http.Request) (console.User, error) {
+	token, has := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	trusts := n.trustsUsers()
+	if !has && trusts {
+		return console.User{Name: "developer", Role: console.Operator}, nil
+	}
+	if !has {
+		return console.User{}, errors.New("the console needs a token: send Authorization: Bearer and a token with the claim " + roleClaim)
+	}
+	id, err := n.cfg.Auth.Token(r.Context(), token)
+	if err != nil {
+		return console.User{}, err
+	}
+	user := console.User{Name: id.Client, Expires: id.Expires}
+	user.Role = roleOf(id.Claims)
+	if _, claims := id.Claims[roleClaim]; trusts && !claims {
+		user.Role = console.Operator
+	}
+	if user.Role == "" {
+		return user, fmt.Errorf("%w: the token of %q needs the claim %s with viewer, reader or operator", console.ErrForbidden, id.Client, roleClaim)
+	}
+	return user, nil
+}
+
+// roleOf returns the most powerful role in the claims of a token, "" without one. The
+// claim is a role or a list of roles.
+func roleOf(claims map[string]any) (role console.Role) {
+	var names []any
+	switch claim := claims[roleClaim].(type) {
+	case string:
+		names = []any{claim}
+	case []any:
+		names = claim
+	}
+	for _, r := range []console.Role{console.Viewer, console.Reader, console.Operator} {
+		if slices.Contains(names, any(string(r))) {
+			role = r
+		}
+	}
+	return role
+}
+
+// consoleState returns the cluster as this node sees it, without asking other nodes.
+func (n *node) consoleState() console.State {
+	owners, view := n.router.Ring(), n.cluster.View()
+	counts := owners.Counts()
+	s := console.State{
+		State: stateOf(n.status.Load().state, n.problem()), Log: n.store.LogID(), Head: uint64(n.feed.Stats().Watermark),
+		Ring: RingSignature(owners), Partitions: ring.Partitions, Owners: len(owners.Members()), Members: []console.Member{}, Lost: []console.Lost{},
+	}
+	if err := n.status.Load().problem(); err != nil {
+		s.Problem = err.Error()
+	}
+	for _, m := range view.Members {
+		s.Members = append(s.Members, console.Member{
+			ID: m.ID, State: stateOf(m.State, m.Problem), Problem: m.Problem.String(), Roles: roles(m), Version: m.Version,
+			AgeSeconds: wholeSeconds(n.cfg.Now().Sub(time.Unix(0, int64(m.Boot)))), Peer: m.PeerAddr, HTTP: m.HTTPAddr,
+			Partitions: counts[m.ID], ClockMS: m.ClockMS, Ring: signature(m.Ring),
+		})
+	}
+	for _, l := range n.cluster.Lost() {
+		s.Lost = append(s.Lost, console.Lost{ID: l.Member.ID, Seconds: wholeSeconds(time.Since(l.At))})
+	}
+	return s
+}
+
+// whySilent says why a member has not answered.
+func whySilent(ctx context.Context, s *grpcstatus.Status) error {
+	switch {
+	case ctx.Err() != nil || s.Code() == codes.DeadlineExceeded:
+		return errors.New("no answer in time")
+	case s.Code() == codes.Unimplemented:
+		return errors.New("it is too old to report figures: upgrade it")
+	}
+	return errors.New(s.Message())
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

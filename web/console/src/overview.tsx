@@ -1,0 +1,113 @@
+// What the cluster does, and what is wrong with it.
+import type { JSX } from "preact";
+import { Chart } from "./chart.js";
+import { bytes, compact, number, seconds } from "./format.js";
+import { type Member, picture, type Problem, samples } from "./status.js";
+import { Data, Figure, Table } from "./ui.js";
+
+const runbooks = "https://github.com/ganglion-es/ganglion/blob/main/docs/runbooks.md";
+
+export function Overview(): JSX.Element {
+  const p = picture.value;
+  if (!p) return <p class="empty">Waiting for the first figures of the cluster.</p>;
+  const s = p.sample;
+  const sessions = Object.values(s.sessions).reduce((a, b) => a + b, 0);
+  return (
+    <>
+      <Problems list={p.problems} />
+      <div class="figures">
+        <Figure name="Commands/s" value={compact(s.commands)} hint="Commands that clients have sent to all gateways" />
+        <Figure name="Events/s" value={compact(s.events)} hint="Events that were added to the log" />
+        <Figure name="Deliveries/s" value={compact(s.delivered)} hint="Event frames that gateways have written to sockets" />
+        <Figure name="p99" value={s.p99 === null ? "–" : seconds(s.p99)} hint="99 % of the commands of the last second were answered within this time" />
+        <Figure name="Sessions" value={number(sessions)} hint="Open sessions of all gateways" />
+        <Figure name="Slow sessions" value={number(p.full)} hint="Sessions whose socket is full" tone={p.full > 0 ? "warning" : undefined} />
+        <Figure name="Lag" value={s.lag_events === 0 ? "0" : `${compact(s.lag_events)} events`} hint="How far the slowest projection is behind the log" />
+        <Figure name="Blocked rows" value={number(p.blocked)} hint="Rows of projections that wait for an operator" tone={p.blocked > 0 ? "bad" : undefined} />
+        <Figure name="Head" value={number(p.head)} hint={`Position of the newest event; the log is ${p.log}`} />
+      </div>
+      <Charts />
+      <Members />
+    </>
+  );
+}
+
+function Problems(p: { list: Problem[] }): JSX.Element {
+  if (p.list.length === 0)
+    return (
+      <p class="card good" id="problems">
+        No problems found.
+      </p>
+    );
+  return (
+    <ul class="problems" id="problems" aria-label="Problems">
+      {p.list.map((one) => (
+        <li class={one.severity} key={one.text}>
+          <strong>{one.text}</strong> {one.do}{" "}
+          <a href={`${runbooks}#${one.runbook.toLowerCase().replaceAll(" ", "-")}`} target="_blank" rel="noreferrer">
+            Runbook
+          </a>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Charts(): JSX.Element {
+  const list = samples.value;
+  const times = list.map((s) => s.at);
+  const gateways = [...new Set(list.flatMap((s) => Object.keys(s.sessions)))].sort();
+  return (
+    <div class="charts">
+      <Chart
+        name="Commands, events and deliveries per second"
+        times={times}
+        format={compact}
+        lines={[
+          { name: "commands", values: list.map((s) => s.commands) },
+          { name: "events", values: list.map((s) => s.events) },
+          { name: "deliveries", values: list.map((s) => s.delivered) },
+        ]}
+      />
+      <Chart
+        name="Time to answer a command"
+        times={times}
+        format={seconds}
+        lines={[
+          { name: "p50", values: list.map((s) => s.p50) },
+          { name: "p99", values: list.map((s) => s.p99) },
+        ]}
+      />
+      <Chart name="Events that the slowest projection is behind" times={times} format={compact} lines={[{ name: "lag", values: list.map((s) => s.lag_events) }]} />
+      <Chart name="Sessions by gateway" times={times} format={compact} lines={gateways.map((g) => ({ name: g, values: list.map((s) => s.sessions[g] ?? null) }))} />
+    </div>
+  );
+}
+
+function Members(): JSX.Element {
+  const p = picture.value!;
+  const none = "–";
+  return (
+    <Table<Member>
+      name="Members"
+      rows={p.members}
+      id={(m) => m.id}
+      tone={(m) => (m.state !== "ready" || m.silent ? "doubtful" : undefined)}
+      empty="The members of the cluster would be here."
+      columns={[
+        { title: "Member", cell: (m) => <Data>{m.id}</Data>, text: (m) => m.id },
+        { title: "State", cell: (m) => (m.silent ? `${m.state}, did not answer` : m.state) },
+        { title: "Roles", cell: (m) => m.roles.join(", ") || "projections" },
+        { title: "Version", cell: (m) => m.version },
+        { title: "Up for", cell: (m) => seconds(m.age_seconds), isNumber: true },
+        { title: "Partitions", cell: (m) => number(m.partitions), isNumber: true },
+        { title: "Sessions", cell: (m) => (m.sessions === undefined ? none : number(m.sessions)), isNumber: true },
+        { title: "Commands/s", cell: (m) => (m.silent ? none : compact(m.commands)), isNumber: true },
+        { title: "Deliveries/s", cell: (m) => (m.silent ? none : compact(m.delivered)), isNumber: true },
+        { title: "Events behind", cell: (m) => (m.silent ? none : number(m.behind ?? 0)), isNumber: true },
+        { title: "Processors", cell: (m) => (m.cpu === undefined ? none : m.cpu.toFixed(2)), isNumber: true },
+        { title: "Memory", cell: (m) => (m.memory ? bytes(m.memory) : none), isNumber: true },
+      ]}
+    />
+  );
+}
