@@ -200,6 +200,9 @@ func (n *node) deliver(commits []eventstore.Commit) {
 	if n.gateway != nil {
 		n.observer.Deliver(commits, n.cfg.Now(), n.gateway.Deliver)
 	}
+	if n.console != nil {
+		n.console.Deliver(commits)
+	}
 }
 
 // ringChanged drops cached aggregates that another node owns now.

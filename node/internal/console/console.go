@@ -22,6 +22,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
 )
 
 // A Role is what a user of the console may do.
@@ -67,6 +69,12 @@ type Config struct {
 	Ring func() Ring
 	// Vitals asks a member for its figures. It must return when its context ends.
 	Vitals func(context.Context, Member) (Vitals, error)
+	// Log is read for the pages that show events.
+	Log Log
+	// Owner returns the member that owns an aggregate, "" if none does.
+	Owner func(eventstore.StreamID) string
+	// Folds makes states of events.
+	Folds Folds
 	// Pages are the files of the console.
 	Pages fs.FS
 	// Logger gets warnings.
@@ -75,12 +83,17 @@ type Config struct {
 
 // Console serves the console of one node. It is safe for concurrent use.
 type Console struct {
-	cfg   Config
-	watch *watch
+	cfg    Config
+	watch  *watch
+	tails  *tails
+	reader *reader
+	kept   keeper
 }
 
 // New returns a Console. Call Run.
-func New(cfg Config) *Console { return &Console{cfg: cfg, watch: newWatch(cfg)} }
+func New(cfg Config) *Console {
+	return &Console{cfg: cfg, watch: newWatch(cfg), tails: newTails(), reader: newReader(cfg.Log)}
+}
 
 // Run gathers figures while pages are open, until ctx ends.
 func (c *Console) Run(ctx context.Context) error { return c.watch.run(ctx) }
@@ -96,6 +109,9 @@ func (c *Console) Handler() http.Handler {
 	mux.HandleFunc("GET /api/me", c.as(Viewer, c.serveMe))
 	mux.HandleFunc("GET /api/status", c.as(Viewer, c.serveStatus))
 	mux.HandleFunc("GET /api/ring", c.as(Viewer, c.serveRing))
+	mux.HandleFunc("GET /api/log", c.as(Viewer, c.serveLog))
+	mux.HandleFunc("GET /api/events", c.as(Viewer, c.serveEvents))
+	mux.HandleFunc("GET /api/streams/{type}/{id}", c.as(Viewer, c.serveStream))
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "the console has no "+r.Method+" "+r.URL.Path)
 	})
