@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
 	"github.com/ganglion-es/ganglion/gateway/token"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
@@ -201,6 +204,118 @@ func wantAccessible(p *page) {
 		p.until(`faults`)
 		for _, fault := range value[[]string](p, `faults`) {
 			p.t.Errorf("axe, %s: %s", scheme, fault)
+		}
+	}
+}
+
+// hostile is text that would run as a script if a page took it for HTML, and that is
+// written from right to left.
+const hostile = `</script><img src=x onerror=alert(1)>` + "\u202eשלום"
+
+// TestConsoleShowsTheLogAndStepsThroughAStream bids on an auction whose id, item and
+// bidders are hostile text, while a page shows the log.
+func TestConsoleShowsTheLogAndStepsThroughAStream(t *testing.T) {
+	args := auctions(t)
+	dev := harness.Start(t, binary, 3, args...)
+	p := open(t, dev.URLs[0]+console+"#/log")
+	p.until(`document.querySelector("#tail").textContent === "live" && document.body.innerText.includes("appear here as they happen")`)
+
+	id := strings.ReplaceAll(strings.ReplaceAll(hostile, "/", "-"), "\u202e", "") + strings.Repeat("ש", 60)
+	ada, bob := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[1])}}, harness.Client{ID: "<b>bob", URLs: []string{harness.WS(dev.URLs[2])}}
+	defer ada.Leave()
+	defer bob.Leave()
+	do := func(c *harness.Client, key, name string, data any) {
+		t.Helper()
+		if _, err := c.Do(t.Context(), "auction/"+id, name, key, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(&ada, "open", "open", map[string]any{"item": hostile + strings.Repeat(" lamp", 700), "reserve": 1, "closes_at": time.Now().Add(time.Hour)})
+	for i := range 110 {
+		do(&bob, fmt.Sprint("bid", i), "bid", map[string]any{"amount": 10 + i})
+	}
+	do(&bob, "last", "bid", map[string]any{"amount": 500})
+	rows := `[...document.querySelectorAll("table.log tbody tr:not(.gap)")]`
+	p.until(rows + `[0]?.querySelector(".version").textContent === "112"`)
+	p.until(rows + `[0].querySelector(".text").textContent.includes('"amount":500')`)
+	if shown := value[int](p, rows+".length"); shown > 200 {
+		t.Errorf("the log has %d rows", shown)
+	}
+	if text := value[string](p, rows+`[0].querySelector(".stream").textContent`); text != "auction/"+id {
+		t.Errorf("the row shows the stream %q, want %q", text, "auction/"+id)
+	}
+	screenshotAll(p, "console-log")
+	wantAccessible(p)
+
+	click(p, "#pause")
+	p.until(`document.querySelector("#tail").textContent.startsWith("paused")`)
+	do(&bob, "paused", "bid", map[string]any{"amount": 501})
+	p.until(`document.querySelector("#tail").textContent === "paused, 1 newer"`)
+	click(p, "#pause")
+	p.until(rows + `[0].querySelector(".version").textContent === "113"`)
+
+	// An event is opened, and its stream at its version.
+	value[bool](p, `location.hash = "#/log?position=1", true`)
+	p.until(`document.querySelector(".details .lines")?.textContent.includes("onerror=alert(1)")`)
+	p.until(`document.querySelector(".details h3").textContent.includes("the first 2.0 KiB of")`)
+	click(p, ".details .json .buttons button")
+	p.until(`document.querySelector(".details h3").textContent === "Data" && document.querySelectorAll(".details .line").length === 6`)
+	screenshotAll(p, "console-log-event")
+	click(p, "table.log td.stream a")
+	p.until(`document.querySelector("#chosen")?.textContent === "Version 1: opened"`)
+	p.until(`location.hash.endsWith("?at=1")`)
+
+	// Only the keyboard is used from here on.
+	press := func(key, version string) {
+		t.Helper()
+		p.do(chromedp.KeyEvent(key))
+		p.until(fmt.Sprintf(`document.querySelector("#chosen")?.textContent.startsWith("Version %s:") && location.hash.endsWith("?at=%s")`, version, version))
+	}
+	for _, step := range [][2]string{{"j", "2"}, {kb.ArrowDown, "3"}, {"k", "2"}, {kb.End, "113"}, {kb.ArrowUp, "112"}, {kb.Home, "1"}, {kb.ArrowDown, "2"}} {
+		press(step[0], step[1])
+	}
+	p.until(`document.querySelector(".line.removed")?.textContent.includes("null")`) // there was no top bid
+	press(kb.End, "113")
+	p.until(`document.querySelectorAll(".line.changed").length === 2 && document.querySelector(".line.changed").textContent.includes("500") && document.querySelector(".line.changed").textContent.includes("501")`)
+	if shown := value[int](p, `document.querySelectorAll("[role=option]").length`); shown != 13 {
+		t.Errorf("the list has %d rows, want versions 101 to 113", shown)
+	}
+	screenshotAll(p, "console-stream")
+	wantAccessible(p)
+
+	// A page that follows the newest version shows one more bid without being loaded again.
+	value[bool](p, `location.hash = location.hash.split("?")[0], true`)
+	p.until(`document.querySelector("#head")?.textContent === "113 events" && document.body.innerText.includes("Following the newest")`)
+	do(&bob, "live", "bid", map[string]any{"amount": 502})
+	p.until(`document.querySelector("#chosen")?.textContent.startsWith("Version 114:")`)
+	if found := value[int](p, `document.querySelectorAll("img, b, script:not([src])").length`); found > 0 {
+		t.Errorf("the page has %d elements of the application's text", found)
+	}
+	p.wantConsole()
+
+	// A viewer sees names, and no data.
+	value[bool](p, `sessionStorage.setItem("ganglion-console-token", 'dev:vera {"ganglion_role":"viewer"}'), location.reload(), true`)
+	p.until(`document.querySelector(".note")?.textContent.includes("You have the role viewer") && document.body.innerText.includes("bid_placed")`)
+	if value[bool](p, `document.body.innerText.includes("amount")`) {
+		t.Error("the page shows data to a viewer")
+	}
+	screenshotAll(p, "console-stream-viewer")
+	p.wantConsole()
+
+	// The tail continues after its node was killed and started again.
+	value[bool](p, `sessionStorage.clear(), location.hash = "#/log", location.reload(), true`)
+	p.until(`document.querySelector("#tail")?.textContent === "live" && ` + rows + `[0]?.querySelector(".position").textContent === "114"`)
+	dev.Kill()
+	p.until(`document.querySelector("#tail").textContent === "connecting"`)
+	harness.Start(t, binary, 3, args...)
+	for i := range 20 {
+		do(&bob, fmt.Sprint("again", i), "bid", map[string]any{"amount": 600 + i})
+	}
+	p.until(rows + `[0].querySelector(".position").textContent === "134"`)
+	positions := value[[]int](p, rows+`.map((r) => Number(r.querySelector(".position").textContent))`)
+	for i, position := range positions {
+		if position != 134-i {
+			t.Fatalf("the page shows the positions %v", positions)
 		}
 	}
 }

@@ -4,14 +4,18 @@ import { useEffect } from "preact/hooks";
 import { effect } from "@preact/signals";
 import { hasToken, me, refused, signIn, signOut, who } from "./api.js";
 import "./console.css";
+import { Log } from "./log.js";
 import { Overview } from "./overview.js";
 import { Ring } from "./ring.js";
 import { link, route } from "./route.js";
 import { follow, isLive, picture } from "./status.js";
+import { Stream } from "./stream.js";
 import { Try } from "./try.js";
 
 const pages: { name: string; path: string; page: () => JSX.Element }[] = [
   { name: "Overview", path: "", page: Overview },
+  { name: "Log", path: "log", page: Log },
+  { name: "Stream", path: "stream", page: Stream },
   { name: "Try", path: "try", page: Try },
   { name: "Ring", path: "ring", page: Ring },
 ];
