@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
+	"sort"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -179,7 +179,7 @@ func (c verifyRowsCmd) run(ctx context.Context, p *program, name string) error {
 
 func (r rowsReport) write(out io.Writer, name string) {
 	fmt.Fprintf(out, "%s, build %d: %d rows and %d deletions, compared with the log up to position %d\n", name, r.Build, r.Rows, r.Tombstones, r.Position)
-	slices.SortFunc(r.Listed, func(a, b node.RowDifference) int { return a.Segment - b.Segment })
+	sort.Slice(r.Listed, func(i, j int) bool { return r.Listed[i].Segment < r.Listed[j].Segment })
 	for _, d := range r.Listed {
 		if d.Command {
 			fmt.Fprintf(out, "%s: %s\n", d.Key, d.Folded)

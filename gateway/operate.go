@@ -3,7 +3,7 @@ package gateway
 import (
 	"cmp"
 	"context"
-	"slices"
+	"sort"
 
 	"github.com/ganglion-es/ganglion/gateway/internal/session"
 )
@@ -21,8 +21,9 @@ func (g *Gateway) Slow(most int) []SlowSession {
 			list = append(list, slow)
 		}
 	}
-	slices.SortFunc(list, func(a, b SlowSession) int {
-		return cmp.Or(cmp.Compare(b.Behind, a.Behind), cmp.Compare(b.Waiting, a.Waiting), cmp.Compare(a.ID, b.ID))
+	sort.Slice(list, func(i, j int) bool {
+		a, b := list[i], list[j]
+		return cmp.Or(cmp.Compare(b.Behind, a.Behind), cmp.Compare(b.Waiting, a.Waiting), cmp.Compare(a.ID, b.ID)) < 0
 	})
 	return list[:min(max(most, 0), len(list))]
 }

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"slices"
+	"sort"
 
 	"github.com/ganglion-es/ganglion/node/operator"
 	"github.com/ganglion-es/ganglion/proto/peer"
@@ -29,8 +29,9 @@ func (n *node) work() ProjectionWork {
 			})
 		}
 	}
-	slices.SortFunc(w.Segments, func(a, b operator.Segment) int {
-		return cmp.Or(cmp.Compare(a.Projection, b.Projection), cmp.Compare(a.Build, b.Build), cmp.Compare(a.Segment, b.Segment))
+	sort.Slice(w.Segments, func(i, j int) bool {
+		a, b := w.Segments[i], w.Segments[j]
+		return cmp.Or(cmp.Compare(a.Projection, b.Projection), cmp.Compare(a.Build, b.Build), cmp.Compare(a.Segment, b.Segment)) < 0
 	})
 	w.Segments = w.Segments[:min(len(w.Segments), maxWorked)]
 	for _, f := range n.readSide.projections.Memory() {

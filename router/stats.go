@@ -1,8 +1,7 @@
 package router
 
 import (
-	"slices"
-	"strings"
+	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -106,7 +105,7 @@ func (r *Router) Links() []LinkStatus {
 	for _, l := range *r.links.Load() {
 		all = append(all, l.Status())
 	}
-	slices.SortFunc(all, func(a, b LinkStatus) int { return strings.Compare(a.Node, b.Node) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Node < all[j].Node })
 	return all
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -209,7 +210,7 @@ func (d *Definition) Effects(at At, name aggregate.EventName, event any) ([]Effe
 	for key, handlers := range found {
 		effects = append(effects, Effect{key, handlers})
 	}
-	slices.SortFunc(effects, func(a, b Effect) int { return strings.Compare(a.Sequence, b.Sequence) })
+	sort.Slice(effects, func(i, j int) bool { return effects[i].Sequence < effects[j].Sequence })
 	return effects, nil
 }
 

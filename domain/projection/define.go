@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -184,7 +185,7 @@ func (d *Definition) defineColumns() (problems []error) {
 			}
 		}
 	}
-	slices.SortFunc(d.columns, func(a, b Column) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(d.columns, func(i, j int) bool { return d.columns[i].Name < d.columns[j].Name })
 	return problems
 }
 

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -136,7 +137,7 @@ func (t *table) fold(news map[string]heard, now time.Time) *sight {
 	for _, name := range best {
 		v.Members = append(v.Members, t.nodes[name].member)
 	}
-	slices.SortFunc(v.Members, func(a, b Member) int { return strings.Compare(a.ID, b.ID) })
+	sort.Slice(v.Members, func(i, j int) bool { return v.Members[i].ID < v.Members[j].ID })
 	s := &sight{view: v, alive: alive}
 	for _, id := range slices.Sorted(maps.Keys(t.lost)) {
 		one := t.lost[id]

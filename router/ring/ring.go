@@ -16,9 +16,9 @@
 package ring
 
 import (
-	"cmp"
 	"encoding/binary"
 	"slices"
+	"sort"
 	"sync"
 
 	"github.com/buraksezer/consistent"
@@ -148,8 +148,9 @@ func Moves(from, to *Ring) []Move {
 	for pair, n := range counts {
 		moves = append(moves, Move{From: pair[0], To: pair[1], Partitions: n})
 	}
-	slices.SortFunc(moves, func(a, b Move) int {
-		return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To))
+	sort.Slice(moves, func(i, j int) bool {
+		a, b := moves[i], moves[j]
+		return a.From < b.From || a.From == b.From && a.To < b.To
 	})
 	return moves
 }

@@ -1,12 +1,11 @@
 package processor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -130,7 +129,7 @@ func (m *Memories) Figures() []MemoryFigures {
 		all = append(all, MemoryFigures{one.model.Name(), one.at, one.current && one.stopped == nil, one.stopped != nil})
 		one.mu.RUnlock()
 	}
-	slices.SortFunc(all, func(a, b MemoryFigures) int { return cmp.Compare(a.Projection, b.Projection) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Projection < all[j].Projection })
 	return all
 }
 

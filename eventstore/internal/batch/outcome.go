@@ -2,7 +2,7 @@ package batch
 
 import (
 	"bytes"
-	"slices"
+	"sort"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/internal/guard"
@@ -111,7 +111,7 @@ func (c *Committer) announce(log string, commits []eventstore.Commit) {
 	if log != c.announced.log { // positions may have gone back
 		c.announced = announced{log: log}
 	}
-	slices.SortFunc(commits, func(a, b eventstore.Commit) int { return int(int64(a.Position) - int64(b.Position)) })
+	sort.Slice(commits, func(i, j int) bool { return commits[i].Position < commits[j].Position })
 	// A commit at or below the announced position was stored by another node,
 	// with the same content, and announced there.
 	for len(commits) > 0 && commits[0].First() <= c.announced.position {
