@@ -22,7 +22,7 @@ export function Overview(): JSX.Element {
         <Figure name="p99" value={s.p99 === null ? "–" : seconds(s.p99)} hint="99 % of the commands of the last second were answered within this time" />
         <Figure name="Sessions" value={number(sessions)} hint="Open sessions of all gateways" />
         <Figure name="Slow sessions" value={number(p.full)} hint="Sessions whose socket is full" tone={p.full > 0 ? "warning" : undefined} />
-        <Figure name="Lag" value={s.lag_events === 0 ? "0" : `${compact(s.lag_events)} events`} hint="How far the slowest projection is behind the log" />
+        <Figure name="Lag" value={s.lag_events === 0 ? "0" : `${compact(s.lag_events)} ${s.lag_events === 1 ? "event" : "events"}`} hint="How far the slowest projection is behind the log" />
         <Figure name="Blocked rows" value={number(p.blocked)} hint="Rows of projections that wait for an operator" tone={p.blocked > 0 ? "bad" : undefined} />
         <Figure name="Head" value={number(p.head)} hint={`Position of the newest event; the log is ${p.log}`} />
       </div>
