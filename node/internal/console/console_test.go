@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -31,6 +32,7 @@ type fake struct {
 	mu    sync.Mutex
 	state State
 	own   map[string]Vitals
+	seen  map[string]Vitals // own when the console last asked for the state, so that the members change together
 	fails map[string]error
 	asked int
 	users map[string]User // by token
@@ -71,7 +73,12 @@ func (f *fake) identify(r *http.Request) (User, error) {
 func (f *fake) config() Config {
 	return Config{
 		Node: "n1", Cluster: "test", Identify: f.identify,
-		State: func() State { f.mu.Lock(); defer f.mu.Unlock(); return f.state },
+		State: func() State {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.seen = maps.Clone(f.own)
+			return f.state
+		},
 		Ring: func() Ring {
 			return Ring{
 				Members: []string{"n1", "n2"}, Owners: []string{"n1", "n2", "n1"}, Moves: []Move{{At: time.Unix(1, 0).UTC(), From: "n3", To: "n1", Partitions: 1}},
@@ -87,7 +94,7 @@ func (f *fake) config() Config {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.asked++
-			return f.own[m.ID], f.fails[m.ID]
+			return f.seen[m.ID], f.fails[m.ID]
 		},
 		Pages:  fstest.MapFS{"index.html.gz": {Data: zipped("<!doctype html>")}, "console.js.gz": {Data: zipped(strings.Repeat("// code\n", 100))}},
 		Logger: slog.New(slog.DiscardHandler),
