@@ -121,7 +121,7 @@ type Config struct {
 
 	// Handler answers requests on Listen outside the node's own paths, such as
 	// the pages of an application. The node's are /v1/, /healthz, /readyz and
-	// /metrics.
+	// /metrics, and /_ganglion/ with [RunDev].
 	//
 	// Defaults to one that answers 404.
 	Handler http.Handler

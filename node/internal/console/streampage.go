@@ -49,9 +49,9 @@ type Folds interface {
 // versionOf is an event of a stream with the state after it.
 type versionOf struct {
 	event
-	// State is what clients see after the event, as the text of JSON; it is missing for users without the
-	// role reader, if Error says why, and if the answer has too many bytes: a page then
-	// asks for this event alone.
+	// State is what clients see after the event, as the text of JSON. It is missing for
+	// users without the role reader, if Error says why, and if the answer has too many
+	// bytes: a page then asks for this event alone.
 	State string `json:"state,omitempty"`
 	Error string `json:"error,omitempty"`
 }
