@@ -59,6 +59,9 @@ func spoil(t *testing.T, url string, statements ...string) {
 const killOthers = `select pg_terminate_backend(pid) from pg_stat_activity
 	where datname = current_database() and pid <> pg_backend_pid() and application_name = 'ganglion'`
 
+// endOthers is killOthers, and waits until the connections that it found have ended.
+var endOthers = strings.Replace(killOthers, "(pid)", "(pid, 60000)", 1)
+
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Log {
