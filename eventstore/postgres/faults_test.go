@@ -88,6 +88,8 @@ func TestKilledBackendsLoseAndDuplicateNothing(t *testing.T) {
 		killing sync.WaitGroup
 		killed  int
 	)
+	end := func() { stop(); killing.Wait() }
+	defer end()
 	killing.Go(func() {
 		// Right after a commit the next batch is in flight.
 		for {
@@ -105,8 +107,8 @@ func TestKilledBackendsLoseAndDuplicateNothing(t *testing.T) {
 		}
 	})
 	storetest.Fight(t, stores, 8, 50, 25)
-	stop()
-	killing.Wait()
+	end() // the audit reads each part once
+	storetest.Clean(t, stores[0])
 	if killed < 20 {
 		t.Errorf("only %d backends were killed", killed)
 	}

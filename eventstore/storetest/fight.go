@@ -38,7 +38,6 @@ func Fight(t *testing.T, stores []Store, writers, streams, perWriter int) {
 	writing.Wait()
 	stopTailing()
 	f.check(<-tailed, writers*perWriter*2)
-	Clean(t, stores[0])
 }
 
 type fight struct {
@@ -175,6 +174,7 @@ func testFight(t *testing.T, log Log) {
 		stores[i] = open(t, log).Store
 	}
 	Fight(t, stores, 8, 50, 60)
+	Clean(t, stores[0])
 }
 
 func testVerify(t *testing.T, log Log) {
