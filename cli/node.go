@@ -104,7 +104,7 @@ func (c *nodeCmd) addTo(cmd *cobra.Command, p *program) {
 	peerTLSFlags(f, &c.PeerTLS)
 	f.BoolVar(&c.InsecurePeers, "insecure-peers", false, "allow gossip without keys and links without TLS on addresses other than loopback")
 	f.StringVar(&c.AdminListen, "admin-listen", "", "`HOST:PORT` for profiles (/debug/pprof/) and the log level (/log-level); :PORT listens on loopback only (default off)")
-	f.StringVar(&c.ConsoleListen, "console-listen", "", "loopback `HOST:PORT` for the console (/_ganglion/); :PORT listens on loopback (default off)")
+	f.StringVar(&c.ConsoleListen, "console-listen", "", "`HOST:PORT` for the console (/_ganglion/); :PORT listens on loopback; other addresses have TLS with the certificate of --peer-tls-cert (default off)")
 	c.tracingFlags.addTo(f)
 	f.BoolVar(&c.TailOnly, "tail-only", false, "")
 	f.DurationVar(&c.Suspect, "suspect", 0, "")

@@ -15,6 +15,7 @@
 #   deploy/cluster.sh compose ARG...    run any other compose command with the same files
 #
 # GANGLION_PUBLISH    address for clients (127.0.0.1:8080)
+# GANGLION_PUBLISH_CONSOLE   address of the console (127.0.0.1:9100)
 # GANGLION_IMAGE      the nodes' image (ganglion), such as your own program's; only ganglion is built here
 # GANGLION_TAG        its tag (dev)
 # VERSION, REVISION   of the image that is built (the checked-out ones)
@@ -146,12 +147,15 @@ drained() {
 
 ready() {
 	healthy postgres domain gateway balancer
-	local gateway url ada=dev:ada as="?as=ada" other="?as=bob" house
+	local gateway url console="" ada=dev:ada as="?as=ada" other="?as=bob" house
 	gateway=$(a_gateway)
 	url=http://$(compose port balancer 8080)
+	[ "${GANGLION_AUTH:-jwt}" = dev ] || # without tokens it asks for a certificate, which the load balancer does not have
+		console="The console is at http://$(compose port balancer 9100)/_ganglion/; for its token: deploy/cluster.sh ganglion token --client ada --claim ganglion_role=operator"
 	token() { docker exec "$gateway" "$(program "$gateway")" token --client "$1" --expires-in 24h; }
 	if [ "$image" != ganglion ]; then
 		echo "cluster: ready $url; a token for a client: deploy/cluster.sh ganglion token --client ada"
+		echo "$console"
 		return
 	fi
 	if [ "${GANGLION_AUTH:-jwt}" = jwt ]; then
@@ -172,6 +176,8 @@ ready() {
 		Without a browser, run:
 
 		  curl -s $url/v1/commands -H 'Authorization: Bearer $ada' -d '{"id":"1","aggregate":"counter/c","command":"add","data":{"by":1}}'
+
+		$console
 	EOF
 }
 

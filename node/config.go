@@ -63,11 +63,12 @@ type Config struct {
 	// Defaults to none.
 	AdminListen string
 
-	// ConsoleListen is HOST:PORT for the console, under /_ganglion/. It must be a
-	// loopback address, since the console has no TLS; a proxy on the machine may add
-	// that. :PORT listens on the loopback interface. Users authenticate as clients do,
-	// and the claim ganglion_role of their token says what they may do: viewer, reader
-	// or operator. Without Auth, every user is an operator.
+	// ConsoleListen is HOST:PORT for the console, under /_ganglion/. :PORT listens on the
+	// loopback interface. Other addresses need PeerTLS: the console then has TLS with the
+	// node's certificate. Users authenticate as clients do, and the claim ganglion_role of
+	// their token says what they may do: viewer, reader or operator. A user who presents a
+	// certificate of PeerTLS's authority is an operator. Without Auth, every user on the
+	// loopback interface is an operator, and users elsewhere need such a certificate.
 	//
 	// Defaults to none. [RunDev] serves the console on Listen.
 	ConsoleListen string
@@ -291,8 +292,9 @@ func (c Config) problems() (errs []error) {
 			problem("%s is %q, which is not an address: %w", a.name, a.addr, err)
 		}
 	}
-	if c.ConsoleListen != "" && !isLoopback(adminAddr(c.ConsoleListen)) {
-		problem("ConsoleListen (--console-listen) is %q: the console has no TLS, so use a loopback address, and a proxy with TLS on this machine for other machines", c.ConsoleListen)
+	if c.ConsoleListen != "" && !isLoopback(adminAddr(c.ConsoleListen)) && !c.PeerTLS.IsSet() {
+		problem("ConsoleListen (--console-listen) is %q: on addresses other than loopback the console has TLS with the node's certificate, so set PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca), "+
+			"or use a loopback address and a proxy with TLS on this machine", c.ConsoleListen)
 	}
 	if c.Heartbeat < time.Second || c.Heartbeat > time.Hour {
 		problem("the heartbeat is %v: it must be from 1s to 1h", c.Heartbeat)

@@ -51,8 +51,18 @@ func (n *node) serveConsole(ctx context.Context) error {
 		Handler: handler, ReadHeaderTimeout: adminHeaderTimeout, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
-	n.log.Info("the console is served", "url", "http://"+urlHost(n.consolePort.Addr())+consolePath)
-	return serveUntil(ctx, func() error { return server.Serve(n.consolePort) }, func() { server.Close() })
+	serve, scheme := func() error { return server.Serve(n.consolePort) }, "http"
+	if !n.consoleIsLocal() {
+		server.TLSConfig = n.tls.Users()
+		serve, scheme = func() error { return server.ServeTLS(n.consolePort, "", "") }, "https"
+	}
+	n.log.Info("the console is served", "url", scheme+"://"+urlHost(n.consolePort.Addr())+consolePath)
+	return serveUntil(ctx, serve, func() { server.Close() })
+}
+
+// consoleIsLocal reports whether only users on this machine reach the console's own port.
+func (n *node) consoleIsLocal() bool {
+	return n.consolePort == nil || isLoopback(n.consolePort.Addr().String())
 }
 
 // consoleHandler serves the console, and the clients' paths below it: the page to try
@@ -68,20 +78,29 @@ func (n *node) consoleHandler() http.Handler {
 	return http.StripPrefix(strings.TrimSuffix(consolePath, "/"), mux)
 }
 
+// knowsTokens reports whether the node verifies tokens.
+func (n *node) knowsTokens() bool { return n.cfg.Auth != gateway.Development() }
+
 // trustsUsers reports whether users of the console need no token.
-func (n *node) trustsUsers() bool { return n.cfg.Auth == gateway.Development() }
+func (n *node) trustsUsers() bool { return !n.knowsTokens() && n.consoleIsLocal() }
 
 // identifyUser returns the user of the console who sent a request. In development mode
-// and on a node without tokens, everybody who reaches it is an operator, unless a
+// and on a node without tokens, everybody on this machine is an operator, unless a
 // development token says otherwise.
 func (n *node) identifyUser(r *http.Request) (console.User, error) {
 	token, has := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	trusts := n.trustsUsers()
-	if !has && trusts {
+	switch {
+	case has && (trusts || n.knowsTokens()):
+	case r.TLS != nil && len(r.TLS.PeerCertificates) > 0:
+		cert := r.TLS.PeerCertificates[0]
+		return console.User{Name: cert.Subject.CommonName, Role: console.Operator, Expires: cert.NotAfter}, nil
+	case trusts:
 		return console.User{Name: "developer", Role: console.Operator}, nil
-	}
-	if !has {
+	case n.knowsTokens():
 		return console.User{}, errors.New("the console needs a token: send Authorization: Bearer and a token with the claim " + roleClaim)
+	default:
+		return console.User{}, errors.New("this node verifies no tokens: present a certificate of the cluster's authority, or use the console of a gateway with Auth (--auth)")
 	}
 	id, err := n.cfg.Auth.Token(r.Context(), token)
 	if err != nil {

@@ -2,19 +2,33 @@ package node_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/gateway/token"
 	"github.com/ganglion-es/ganglion/node"
+	"github.com/ganglion-es/ganglion/node/trust"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
 // askConsole returns the status and the body of an answer of the console.
 func askConsole(t *testing.T, url, token string) (int, string) {
+	t.Helper()
+	return askConsoleWith(t, harness.HTTP, url, token)
+}
+
+func askConsoleWith(t *testing.T, client *http.Client, url, token string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -23,7 +37,7 @@ func askConsole(t *testing.T, url, token string) (int, string) {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	response, err := harness.HTTP.Do(r)
+	response, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,12 +132,109 @@ func TestConsoleIsOffTheClientsPort(t *testing.T) {
 	}
 }
 
-func TestConsoleListensOnLoopbackOnly(t *testing.T) {
+func TestConsoleOffLoopbackNeedsPeerCertificates(t *testing.T) {
 	t.Parallel()
-	for addr, ok := range map[string]bool{":9100": true, "127.0.0.1:9100": true, "[::1]:9100": true, "0.0.0.0:9100": false, "10.0.0.1:9100": false, "nonsense": false} {
-		err := node.Config{Catalog: verdicts(), Name: "n1", Store: "x", ConsoleListen: addr}.Check()
-		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "ConsoleListen (--console-listen)") {
+	dir := t.TempDir()
+	if _, err := trust.MakeCerts(dir, []string{"n1"}); err != nil {
+		t.Fatal(err)
+	}
+	for addr, local := range map[string]bool{":9100": true, "127.0.0.1:9100": true, "[::1]:9100": true, "0.0.0.0:9100": false, "10.0.0.1:9100": false, "nonsense": false} {
+		config := node.Config{Catalog: verdicts(), Name: "n1", Store: "x", ConsoleListen: addr}
+		err := config.Check()
+		if (err == nil) != local || err != nil && !strings.Contains(err.Error(), "ConsoleListen (--console-listen)") {
 			t.Errorf("%s: %v", addr, err)
 		}
+		config.PeerTLS = trust.PeerTLS{Cert: filepath.Join(dir, "n1.pem"), Key: filepath.Join(dir, "n1.key"), CA: filepath.Join(dir, "ca.pem")}
+		if err := config.Check(); (err == nil) != (addr != "nonsense") {
+			t.Errorf("%s with certificates: %v", addr, err)
+		}
+	}
+}
+
+// TestConsoleOffLoopbackAsksForTokenOrCertificate serves two consoles on all addresses: of a
+// node that verifies tokens, and of one that does not.
+func TestConsoleOffLoopbackAsksForTokenOrCertificate(t *testing.T) {
+	t.Parallel()
+	dir, other := t.TempDir(), t.TempDir()
+	_, err := trust.MakeCerts(dir, []string{"n1", "ada"})
+	_, err2 := trust.MakeCerts(other, []string{"eve"})
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	client := func(folder, name string) *http.Client {
+		config := &tls.Config{RootCAs: roots, ServerName: "n1"}
+		if name != "" {
+			pair, err := tls.LoadX509KeyPair(filepath.Join(folder, name+".pem"), filepath.Join(folder, name+".key"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
+		}
+		transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+		t.Cleanup(transport.CloseIdleConnections)
+		return &http.Client{Transport: transport}
+	}
+	stranger, ada, eve := client("", ""), client(dir, "ada"), client(other, "eve")
+	signer := &court{secrets: filepath.Join(dir, "secrets")}
+	if err := os.WriteFile(signer.secrets, []byte(strings.Repeat("justice", 10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	auth := signer.authenticator(t, token.Config{HMACFile: signer.secrets, Audience: "court"})
+	for _, of := range []struct {
+		name          string
+		auth          gateway.Authenticator
+		token, answer string // of a client without a certificate
+	}{
+		{"with tokens", auth, "", "the console needs a token"},
+		{"without tokens", nil, `dev:ada {"ganglion_role":"operator"}`, "present a certificate of the cluster's authority"},
+	} {
+		t.Run(of.name, func(t *testing.T) {
+			_, port, err := net.SplitHostPort(harness.FreeAddress(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			store := t.TempDir()
+			harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
+				return node.Run(ctx, node.Config{
+					Catalog: verdicts(), Name: "n1", Listen: "127.0.0.1:0", PeerListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Store: store, Auth: of.auth,
+					PeerTLS:       trust.PeerTLS{Cert: filepath.Join(dir, "n1.pem"), Key: filepath.Join(dir, "n1.key"), CA: filepath.Join(dir, "ca.pem")},
+					ConsoleListen: "0.0.0.0:" + port, Ready: ready,
+				})
+			})
+			me := "https://127.0.0.1:" + port + "/_ganglion/api/me"
+			for _, asker := range []struct {
+				client *http.Client
+				token  string
+				code   int
+				body   string
+			}{
+				{stranger, of.token, http.StatusUnauthorized, of.answer},
+				{ada, "", http.StatusOK, `"name":"ada","node":"n1","role":"operator"`},
+			} {
+				if code, body := askConsoleWith(t, asker.client, me, asker.token); code != asker.code || !strings.Contains(body, asker.body) {
+					t.Errorf("the answer is %d %s, want %d and %s", code, body, asker.code, asker.body)
+				}
+			}
+			if of.auth != nil { // a token decides, also beside a certificate
+				for _, c := range []*http.Client{stranger, ada} {
+					token := signer.token(t, "vera", time.Hour, map[string]any{"ganglion_role": "viewer"})
+					if code, body := askConsoleWith(t, c, me, token); code != http.StatusOK || !strings.Contains(body, `"name":"vera","node":"n1","role":"viewer"`) {
+						t.Errorf("a token: %d %s", code, body)
+					}
+				}
+			}
+			if _, err := eve.Get(me); err == nil {
+				t.Error("a certificate of another authority is accepted")
+			}
+			if code, body := askConsole(t, "http://127.0.0.1:"+port+"/_ganglion/", ""); code != http.StatusBadRequest {
+				t.Errorf("without TLS the answer is %d %s", code, body)
+			}
+		})
 	}
 }

@@ -165,6 +165,30 @@ func (c *PeerCredentials) Server() *tls.Config {
 	return config
 }
 
+// Users returns the TLS configuration of a port for people and programs, or nil for a
+// nil receiver. They may present a certificate of the authority, which is verified; the
+// connection's first peer certificate then is theirs.
+func (c *PeerCredentials) Users() *tls.Config {
+	if c == nil {
+		return nil
+	}
+	return &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		now, verify := c.now(), c.verify(x509.ExtKeyUsageClientAuth, hello.Conn.RemoteAddr().String())
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: []string{"h2", "http/1.1"},
+			Certificates: []tls.Certificate{now.pair},
+			ClientAuth:   tls.RequestClientCert,
+			ClientCAs:    now.roots, // browsers offer only certificates of these
+			VerifyConnection: func(state tls.ConnectionState) error {
+				if len(state.PeerCertificates) == 0 {
+					return nil
+				}
+				return verify(state)
+			},
+		}, nil
+	}}
+}
+
 // Client returns the TLS configuration of the calling end, or nil for a nil receiver.
 func (c *PeerCredentials) Client() *tls.Config {
 	if c == nil {

@@ -20,7 +20,7 @@ work=$(mktemp -d)
 daemon="" bench=""
 # The project, its volumes with the secrets, and the tag of the image differ from those
 # of a real cluster, which the test leaves alone.
-export COMPOSE_PROJECT_NAME=ganglion-test GANGLION_TAG=test GANGLION_PUBLISH=${GANGLION_PUBLISH:-127.0.0.1:0} GANGLION_STANDINS=${GANGLION_STANDINS:-1}
+export COMPOSE_PROJECT_NAME=ganglion-test GANGLION_TAG=test GANGLION_PUBLISH=${GANGLION_PUBLISH:-127.0.0.1:0} GANGLION_PUBLISH_CONSOLE=127.0.0.1:0 GANGLION_STANDINS=${GANGLION_STANDINS:-1}
 
 finish() {
 	local code=$?
@@ -86,6 +86,13 @@ clients=http://$(deploy/cluster.sh compose port balancer 8080)
 for request in 302:/ 200:/examples/auction/auction.js 200:/v1/docs 404:/metrics 404:/%6detrics 307://metrics 404:/healthz 404:/v1/cluster 404:/v1/%63luster; do
 	got=$(curl -s --path-as-is -o /dev/null -w '%{http_code}' "$clients${request#*:}")
 	[ "$got" = "${request%%:*}" ] || { say "the load balancer answers ${request#*:} with $got, want ${request%%:*}"; exit 1; }
+done
+# The console is on a port of its own, and asks for a token.
+console=http://$(deploy/cluster.sh compose port balancer 9100)/_ganglion
+viewer=$(deploy/cluster.sh ganglion token --client vera --claim ganglion_role=viewer)
+for request in 200:/ 401:/api/me "200:/api/me -H authorization:Bearer\ $viewer"; do
+	eval "got=\$(curl -s -o /dev/null -w '%{http_code}' $console${request#*:})"
+	[ "$got" = "${request%%:*}" ] || { say "the console answers ${request#*:} with $got, want ${request%%:*}"; exit 1; }
 done
 # The image alone runs a cluster of one node on the embedded store.
 one=$(docker run -d ganglion:test dev --listen :8080)
