@@ -51,7 +51,7 @@ func (c *cluster) run(w workload) {
 	log := readLog(t, c.store)
 	senders.check(t, log)
 	if n := senders.errors.Load(); w.noErrors && n > 0 {
-		t.Errorf("%d commands got an error that asks for a retry", n)
+		t.Errorf("%d commands got an error that asks for a retry, such as %v", n, senders.lastError.Load())
 	}
 	reconnects := followers.check(t, log)
 	t.Logf("%d commands in %d streams, %d retries; %d followers reconnected %d times",
@@ -77,6 +77,7 @@ type senders struct {
 	results   [][]sent // by sender
 
 	acked, retries, errors atomic.Int64
+	lastError              atomic.Pointer[harness.ErrRefused]
 }
 
 // sent is an acknowledged command.
@@ -119,6 +120,11 @@ func (s *senders) send(ctx context.Context, w workload, i int, urls []string, r 
 	}
 	s.retries.Add(client.Retries.Load() + seller.Retries.Load())
 	s.errors.Add(client.Errors.Load() + seller.Errors.Load())
+	for _, c := range []*harness.Client{client, seller} {
+		if err := c.LastError.Load(); err != nil {
+			s.lastError.Store(err)
+		}
+	}
 }
 
 // applySteps executes the steps. Before each, it waits until as many commands as

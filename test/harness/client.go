@@ -252,8 +252,9 @@ type Client struct {
 	URLs []string
 
 	// Retries counts repeated commands. Errors counts the replies that asked for
-	// a repetition.
+	// a repetition, and LastError is the last of them.
 	Retries, Errors atomic.Int64
+	LastError       atomic.Pointer[ErrRefused]
 
 	mu      sync.Mutex
 	session *Session
@@ -356,11 +357,9 @@ func (c *Client) DoFrame(ctx context.Context, frame map[string]any) (Frame, erro
 		case f.Op == "result":
 			return f, nil
 		case f.Op == "error" && f.Retry == "same_key":
-			c.Errors.Add(1)
-			last = &ErrRefused{f}
+			last = c.askedAgain(f)
 		case f.Op == "error" && f.Retry == "later":
-			c.Errors.Add(1)
-			last = &ErrRefused{f}
+			last = c.askedAgain(f)
 			if err := pause(ctx, 5*time.Millisecond); err != nil {
 				return Frame{}, err
 			}
@@ -368,6 +367,14 @@ func (c *Client) DoFrame(ctx context.Context, frame map[string]any) (Frame, erro
 			return f, &ErrRefused{f}
 		}
 	}
+}
+
+// askedAgain records an error that asks for a retry.
+func (c *Client) askedAgain(f Frame) error {
+	err := &ErrRefused{f}
+	c.Errors.Add(1)
+	c.LastError.Store(err)
+	return err
 }
 
 func pause(ctx context.Context, d time.Duration) error {
