@@ -31,8 +31,12 @@ func (n *node) makeConsole() error {
 	if n.consolePort == nil && !n.cfg.devConsole {
 		return nil
 	}
+	if err := n.checkConsole(); err != nil {
+		return err
+	}
 	n.console = console.New(console.Config{
 		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Identify: n.identifyUser, State: n.consoleState, Ring: n.consoleRing, Vitals: n.vitalsOf,
+		Audit: n.store, Actions: n.consoleActions(), Now: n.cfg.Now,
 		Log: n.store, Owner: n.ownerOf, Folds: folds{n.cfg.Catalog}, Pages: web.Console(), Logger: n.log,
 	})
 	return nil
@@ -165,7 +169,7 @@ func whySilent(ctx context.Context, s *grpcstatus.Status) error {
 	case ctx.Err() != nil || s.Code() == codes.DeadlineExceeded:
 		return errors.New("no answer in time")
 	case s.Code() == codes.Unimplemented:
-		return errors.New("it is too old to report figures: upgrade it")
+		return errors.New("it is too old for this: upgrade it")
 	}
 	return errors.New(s.Message())
 }

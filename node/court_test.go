@@ -122,8 +122,8 @@ type wsClient struct {
 }
 
 type answer struct {
-	Op, ID, Client, Code, Reason, Message, Retry string
-	InMS                                         int `json:"in_ms"`
+	Op, ID, Client, Session, Code, Reason, Message, Retry string
+	InMS                                                  int `json:"in_ms"`
 }
 
 func (c *court) connect(t *testing.T, header http.Header) *wsClient {

@@ -58,6 +58,7 @@ type node struct {
 	handled  chan struct{} // closed when the handlers of Config.Consumers have ended
 	status   atomic.Pointer[status]
 	updating sync.Mutex // held while the status changes
+	moving   sync.Mutex // held while an operator moves sessions
 }
 
 // closers close what was opened, in reverse order.

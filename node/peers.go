@@ -36,9 +36,14 @@ type peerServer struct {
 	log       *slog.Logger
 }
 
+// peerServer returns what the node does for other nodes and operators.
+func (n *node) peerServer() peerServer {
+	return peerServer{node: n, router: n.router, publisher: n.publisher, gateway: n.gateway, moving: &n.moving, log: n.log}
+}
+
 func (n *node) servePeers(ctx context.Context) error {
 	server := link.NewServer(link.ServerConfig{TLS: n.tls.Server(), Silence: n.cfg.Suspect})
-	peer.RegisterPeerServer(server, peerServer{node: n, router: n.router, publisher: n.publisher, gateway: n.gateway, moving: new(sync.Mutex), log: n.log})
+	peer.RegisterPeerServer(server, n.peerServer())
 	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
 		// After a drain the streams end on their own once the last events and the
 		// goodbye are sent.

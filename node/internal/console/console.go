@@ -71,6 +71,12 @@ type Config struct {
 	Vitals func(context.Context, Member) (Vitals, error)
 	// Log is read for the pages that show events.
 	Log Log
+	// Audit records what operators do, in the stream ops/CLUSTER.
+	Audit Audit
+	// Actions are what operators can do, by name.
+	Actions map[string]Action
+	// Now dates what operators do.
+	Now func() time.Time
 	// Owner returns the member that owns an aggregate, "" if none does.
 	Owner func(eventstore.StreamID) string
 	// Folds makes states of events.
@@ -88,11 +94,12 @@ type Console struct {
 	tails  *tails
 	reader *reader
 	kept   keeper
+	acting chan struct{} // one element for each action in progress
 }
 
 // New returns a Console. Call Run.
 func New(cfg Config) *Console {
-	return &Console{cfg: cfg, watch: newWatch(cfg), tails: newTails(), reader: newReader(cfg.Log)}
+	return &Console{cfg: cfg, watch: newWatch(cfg), tails: newTails(), reader: newReader(cfg.Log), acting: make(chan struct{}, maxActing)}
 }
 
 // Run gathers figures while pages are open, until ctx ends.
@@ -112,6 +119,8 @@ func (c *Console) Handler() http.Handler {
 	mux.HandleFunc("GET /api/log", c.as(Viewer, c.serveLog))
 	mux.HandleFunc("GET /api/events", c.as(Viewer, c.serveEvents))
 	mux.HandleFunc("GET /api/streams/{type}/{id}", c.as(Viewer, c.serveStream))
+	mux.HandleFunc("GET /api/audit", c.as(Viewer, c.serveAudit))
+	mux.HandleFunc("POST /api/actions/{name}", c.as(Operator, c.serveAction))
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "the console has no "+r.Method+" "+r.URL.Path)
 	})
@@ -149,8 +158,14 @@ func refuse(w http.ResponseWriter, code int, message string) {
 	_ = json.NewEncoder(w).Encode(map[string]string{"error": message}) // the page may have gone
 }
 
-// serveMe tells a page who its user is.
+// serveMe tells a page who its user is, and what the user can do.
 func (c *Console) serveMe(w http.ResponseWriter, _ *http.Request, user User) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"name": user.Name, "role": user.Role, "node": c.cfg.Node, "cluster": c.cfg.Cluster})
+	actions := []string{}
+	if user.Role.includes(Operator) {
+		for name := range c.cfg.Actions {
+			actions = append(actions, name)
+		}
+		slices.Sort(actions)
+	}
+	answer(w, map[string]any{"name": user.Name, "role": user.Role, "node": c.cfg.Node, "cluster": c.cfg.Cluster, "actions": actions})
 }

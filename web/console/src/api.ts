@@ -7,6 +7,8 @@ export interface Me {
   role: "viewer" | "reader" | "operator";
   node: string;
   cluster: string;
+  /** What the user may do here. */
+  actions: string[];
 }
 
 /** The user; undefined until the node has answered. */
@@ -79,7 +81,7 @@ export async function who(): Promise<void> {
   }
 }
 
-const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
+export const pause = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms));
 
 export interface StreamOptions {
   /** The path; it is computed again for each connection, for instance to continue after the last event. */

@@ -3,6 +3,7 @@ import { render, type ComponentChildren, type JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { effect } from "@preact/signals";
 import { hasToken, me, refused, signIn, signOut, who } from "./api.js";
+import { Audit } from "./audit.js";
 import "./console.css";
 import { Log } from "./log.js";
 import { Overview } from "./overview.js";
@@ -18,6 +19,7 @@ const pages: { name: string; path: string; page: () => JSX.Element }[] = [
   { name: "Stream", path: "stream", page: Stream },
   { name: "Try", path: "try", page: Try },
   { name: "Ring", path: "ring", page: Ring },
+  { name: "Audit", path: "audit", page: Audit },
 ];
 
 function App(): JSX.Element {

@@ -1,0 +1,253 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/node/internal/console"
+	"github.com/ganglion-es/ganglion/proto/peer"
+)
+
+const (
+	// memberTime bounds the answer of one member to an action.
+	memberTime = 5 * time.Second
+	// maxMoved bounds the sessions of one action: a gateway moves 200 a second.
+	maxMoved = 2000
+	// drainActionTime is how long the action drain waits until the member has left. The
+	// member continues to drain after that.
+	drainActionTime = 30 * time.Second
+)
+
+// checkConsole reports whether the console can record the actions of its users.
+func (n *node) checkConsole() error {
+	if n.cfg.Catalog.HasType(console.OpsType) {
+		return &ConfigError{fmt.Errorf("the application has an aggregate %q, which is the name of the console's record of actions: rename it, or leave out ConsoleListen (--console-listen)", console.OpsType)}
+	}
+	if err := eventstore.ValidateID(n.cfg.Cluster); err != nil {
+		return &ConfigError{fmt.Errorf("the cluster's name is %q, and the console records actions under it: %w", n.cfg.Cluster, err)}
+	}
+	return nil
+}
+
+// actionArgs are the arguments of all actions.
+type actionArgs struct {
+	Member  string `json:"member"`
+	Session string `json:"session"`
+	Client  string `json:"client"`
+	Count   int    `json:"count"`
+}
+
+// consoleActions returns what operators can do on the console.
+func (n *node) consoleActions() map[string]console.Action {
+	with := func(within time.Duration, do func(context.Context, actionArgs) (string, error)) console.Action {
+		return console.Action{Within: within, Do: func(ctx context.Context, _ console.User, args json.RawMessage) (string, error) {
+			var a actionArgs
+			if err := json.Unmarshal(args, &a); err != nil {
+				return "", errors.New("the arguments are not the expected JSON object")
+			}
+			return do(ctx, a)
+		}}
+	}
+	return map[string]console.Action{
+		"kick_session":  with(2*memberTime, n.kickSession),
+		"kick_client":   with(2*memberTime, n.kickClient),
+		"move_sessions": with(maxMoved/200*time.Second+memberTime, n.moveSessions),
+		"drain":         with(drainActionTime+memberTime, n.drainMember),
+	}
+}
+
+func (n *node) kickSession(ctx context.Context, a actionArgs) (string, error) {
+	if a.Session == "" {
+		return "", errors.New("the argument session is missing")
+	}
+	closed, err := n.closeSessions(ctx, &peer.SessionsRequest{KickSession: a.Session})
+	switch {
+	case closed > 0:
+		return "closed the session with 4004", nil
+	case err != nil:
+		return "", fmt.Errorf("no gateway that answered has the session: %w", err)
+	}
+	return "", errors.New("no gateway has the session: it has ended")
+}
+
+func (n *node) kickClient(ctx context.Context, a actionArgs) (string, error) {
+	if a.Client == "" {
+		return "", errors.New("the argument client is missing")
+	}
+	closed, err := n.closeSessions(ctx, &peer.SessionsRequest{KickClient: a.Client})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("closed %s; the others may still be open: %w", counted(closed, "session"), err)
+	case closed == 0:
+		return "", errors.New("no gateway has a session of this client")
+	}
+	return "closed " + counted(closed, "session") + " with 4004", nil
+}
+
+func counted(n int, of string) string {
+	if n == 1 {
+		return "1 " + of
+	}
+	return fmt.Sprintf("%d %ss", n, of)
+}
+
+// closeSessions sends a request to all gateways, and returns the number of sessions that
+// they closed. The error names the gateways that did not answer.
+func (n *node) closeSessions(ctx context.Context, req *peer.SessionsRequest) (closed int, err error) {
+	var (
+		asking sync.WaitGroup
+		mu     sync.Mutex
+		errs   []string
+	)
+	for _, m := range n.consoleState().Members {
+		if !slices.Contains(m.Roles, "gateway") {
+			continue
+		}
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, memberTime)
+			defer cancel()
+			reply, err := n.sessionsOf(ctx, m, req)
+			mu.Lock()
+			defer mu.Unlock()
+			closed += int(reply.GetAsked())
+			if err != nil {
+				errs = append(errs, m.ID+": "+err.Error())
+			}
+		})
+	}
+	asking.Wait()
+	if len(errs) > 0 {
+		slices.Sort(errs)
+		err = errors.New(strings.Join(errs, "; "))
+	}
+	return closed, err
+}
+
+// sessionsOf makes a gateway close, move or count sessions.
+func (n *node) sessionsOf(ctx context.Context, m console.Member, req *peer.SessionsRequest) (reply *peer.SessionsReply, err error) {
+	err = n.ask(ctx, m, func(s peer.PeerServer) (err error) {
+		reply, err = s.Sessions(ctx, req)
+		return err
+	}, func(c peer.PeerClient) (err error) {
+		reply, err = c.Sessions(ctx, req)
+		return err
+	})
+	return reply, err
+}
+
+// ask calls a member over its link, or this node itself without one. The error is
+// written for operators.
+func (n *node) ask(ctx context.Context, m console.Member, own func(peer.PeerServer) error, other func(peer.PeerClient) error) error {
+	var err error
+	if m.ID == n.cfg.Name {
+		err = own(n.peerServer())
+	} else {
+		conn, release, connErr := n.pool.Conn(m.Peer)
+		if connErr != nil {
+			return connErr
+		}
+		defer release()
+		err = other(peer.NewPeerClient(conn))
+	}
+	if err != nil {
+		return whySilent(ctx, grpcstatus.Convert(err))
+	}
+	return nil
+}
+
+// member returns a member of the cluster.
+func (n *node) member(id string) (console.Member, []console.Member, error) {
+	members := n.consoleState().Members
+	for _, m := range members {
+		if m.ID == id {
+			return m, members, nil
+		}
+	}
+	return console.Member{}, nil, fmt.Errorf("%.80q is not a member of the cluster", id)
+}
+
+func (n *node) moveSessions(ctx context.Context, a actionArgs) (string, error) {
+	if a.Count < 1 || a.Count > maxMoved {
+		return "", fmt.Errorf("the argument count must be from 1 to %d", maxMoved)
+	}
+	m, members, err := n.member(a.Member)
+	if err != nil {
+		return "", err
+	}
+	if !anotherReady(members, m.ID, "gateway") {
+		return "", fmt.Errorf("%s is the only ready gateway, so its sessions have no other place", m.ID)
+	}
+	reply, err := n.sessionsOf(ctx, m, &peer.SessionsRequest{Move: uint32(a.Count)})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("asked %s of %s to connect elsewhere", counted(int(reply.Asked), "session"), m.ID), nil
+}
+
+// anotherReady reports whether a member other than id is ready and has a role.
+func anotherReady(members []console.Member, id, role string) bool {
+	return slices.ContainsFunc(members, func(m console.Member) bool {
+		return m.ID != id && m.State == "ready" && slices.Contains(m.Roles, role)
+	})
+}
+
+// drainMember makes a member leave the cluster, as ganglion drain does.
+func (n *node) drainMember(ctx context.Context, a actionArgs) (string, error) {
+	m, members, err := n.member(a.Member)
+	if err != nil {
+		return "", err
+	}
+	for _, role := range m.Roles {
+		if !anotherReady(members, m.ID, role) {
+			return "", fmt.Errorf("%s is the last ready member with the role %s: start another one first", m.ID, role)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, drainActionTime)
+	defer cancel()
+	var last *peer.DrainProgress
+	err = n.ask(ctx, m, func(peer.PeerServer) error {
+		n.log.Info("an operator drains this node", "shutdown", false)
+		n.leaving.begin()
+		select {
+		case <-n.leaving.left:
+			last = &peer.DrainProgress{Left: true}
+			return nil
+		case <-ctx.Done():
+			last = &peer.DrainProgress{Sessions: uint32(n.vitals().Sessions)}
+			return ctx.Err()
+		}
+	}, func(c peer.PeerClient) error {
+		reports, err := c.Drain(ctx, &peer.DrainRequest{})
+		for err == nil {
+			var report *peer.DrainProgress
+			if report, err = reports.Recv(); err == nil {
+				last = report
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		if err == nil && !last.GetLeft() {
+			err = grpcstatus.Error(codes.Aborted, "it stopped before it had left")
+		}
+		return err
+	})
+	switch {
+	case last.GetLeft():
+		return m.ID + " has left; stop its process, or restart it to bring the member back", nil
+	case last != nil && ctx.Err() != nil:
+		return fmt.Sprintf("%s drains, and %s are still open", m.ID, counted(int(last.Sessions), "session")), nil
+	}
+	return "", err
+}

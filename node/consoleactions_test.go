@@ -1,0 +1,182 @@
+package node_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/node"
+	"github.com/ganglion-es/ganglion/proto/frame"
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+const kicked = websocket.StatusCode(frame.CloseForbidden)
+
+// actOnConsole sends an action to the console at a node, and returns the status and the
+// body of the answer.
+func actOnConsole(t *testing.T, url, token, action string, body map[string]any) (int, string) {
+	t.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/_ganglion/api/actions/"+action, strings.NewReader(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	response, err := harness.HTTP.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(answer)
+}
+
+func (c *court) role(t *testing.T, name, role string) string {
+	return c.token(t, name, time.Hour, map[string]any{"ganglion_role": role, "role": "judge"})
+}
+
+// connected returns a session of a client.
+func (c *court) connected(t *testing.T, client string) (k *wsClient, session string) {
+	t.Helper()
+	k = c.connect(t, nil)
+	welcome := k.ask(hello(c.token(t, client, time.Hour, map[string]any{"role": "judge"})))
+	if welcome.Op != "welcome" {
+		t.Fatalf("%s is answered %+v", client, welcome)
+	}
+	return k, welcome.Session
+}
+
+func TestConsoleClosesSessionsOfOtherNodes(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	otto, other := c.role(t, "otto", "operator"), c.urls[1] // the clients are at the first node
+	ada, _ := c.connected(t, "ada")
+	bob, _ := c.connected(t, "bob")
+	act := func(action, key string, args map[string]any, want string) {
+		t.Helper()
+		code, text := actOnConsole(t, other, otto, action, map[string]any{"key": key, "args": args, "reason": "floods"})
+		if code != http.StatusOK || !strings.Contains(text, want) {
+			t.Fatalf("%s is answered %d %s, want %q", action, code, text, want)
+		}
+	}
+	act("kick_client", "k1", map[string]any{"client": "ada"}, `"text":"closed 1 session with 4004"`)
+	if code, _ := ada.closed(); code != kicked {
+		t.Errorf("ada gets the close code %d, want %d", code, kicked)
+	}
+	ada, session := c.connected(t, "ada")
+	act("kick_client", "k1", map[string]any{"client": "ada"}, `"replayed":true`) // and does nothing
+	if a := ada.ask(map[string]any{"op": "get", "id": "g", "aggregate": "verdict/1"}); a.Op != "result" {
+		t.Errorf("after the same key again, ada gets %+v", a)
+	}
+	act("kick_session", "k2", map[string]any{"session": session}, `"text":"closed the session with 4004"`)
+	if code, _ := ada.closed(); code != kicked {
+		t.Errorf("ada gets the close code %d, want %d", code, kicked)
+	}
+	act("kick_session", "k3", map[string]any{"session": session}, `"text":"no gateway has the session: it has ended","failed":true`)
+	act("kick_client", "k4", map[string]any{"client": "cem"}, `no gateway has a session of this client`)
+	act("kick_client", "k5", map[string]any{"client": 7}, `the arguments are not the expected JSON object`)
+	act("kick_session", "k6", nil, `the argument session is missing`)
+	act("move_sessions", "k7", map[string]any{"member": "dev9", "count": 1}, `is not a member of the cluster`)
+	act("move_sessions", "k8", map[string]any{"member": "dev1", "count": 2001}, `must be from 1 to 2000`)
+	act("drain", "k9", map[string]any{"member": "dev9"}, `is not a member of the cluster`)
+	if a := bob.ask(map[string]any{"op": "get", "id": "g", "aggregate": "verdict/1"}); a.Op != "result" {
+		t.Errorf("bob, who was not meant, gets %+v", a)
+	}
+	if code, text := askConsole(t, c.urls[0]+"/_ganglion/api/audit", otto); code != http.StatusOK ||
+		!strings.Contains(text, `"client":"otto","key":"k1","action":"kick_client","reason":"floods","args":"{\"client\":\"ada\"}"`) {
+		t.Errorf("the audit is %d %s", code, text)
+	}
+}
+
+func TestConsoleActionsNeedOperators(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	ada, _ := c.connected(t, "ada")
+	_, me := askConsole(t, c.urls[0]+"/_ganglion/api/me", c.role(t, "otto", "operator"))
+	var known struct{ Actions []string }
+	if err := json.Unmarshal([]byte(me), &known); err != nil || len(known.Actions) < 4 {
+		t.Fatal(me, err)
+	}
+	for _, action := range known.Actions {
+		for _, role := range []string{"viewer", "reader"} {
+			code, text := actOnConsole(t, c.urls[0], c.role(t, "vera", role), action, map[string]any{"key": "k", "args": map[string]any{"client": "ada", "member": "dev1", "count": 1}})
+			if code != http.StatusForbidden || !strings.Contains(text, "needs the role operator") {
+				t.Errorf("%s: a %s is answered %d %s", action, role, code, text)
+			}
+		}
+	}
+	if a := ada.ask(map[string]any{"op": "get", "id": "g", "aggregate": "verdict/1"}); a.Op != "result" {
+		t.Errorf("ada gets %+v", a)
+	}
+	if _, text := askConsole(t, c.urls[0]+"/_ganglion/api/audit", c.role(t, "vera", "viewer")); !strings.Contains(text, `"entries":[]`) {
+		t.Errorf("the audit is %s", text)
+	}
+}
+
+func TestClientsCannotUseTheRecordOfActions(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	if code, text := actOnConsole(t, c.urls[0], c.role(t, "otto", "operator"), "kick_client", map[string]any{"key": "k", "args": map[string]any{"client": "cem"}}); code != http.StatusOK {
+		t.Fatal(code, text)
+	}
+	k := c.connect(t, nil)
+	k.ask(hello(c.role(t, "otto", "operator")))
+	for i, f := range []map[string]any{
+		{"op": "get", "aggregate": "ops/ganglion"},
+		{"op": "command", "aggregate": "ops/ganglion", "command": "requested", "key": "c", "data": map[string]any{}},
+		{"op": "subscribe", "aggregate": "ops/ganglion", "from": 0},
+		{"op": "subscribe", "category": "ops", "from": 0},
+	} {
+		f["id"] = fmt.Sprint(i)
+		if a := k.ask(f); a.Op != "error" || a.Code != "not_found" && a.Code != "bad_request" {
+			t.Errorf("%v is answered %+v", f, a)
+		}
+	}
+	for _, path := range []string{"/v1/schema", "/v1/asyncapi"} {
+		if _, text := askConsole(t, c.urls[0]+path, c.role(t, "otto", "operator")); strings.Contains(text, `"ops"`) || strings.Contains(text, "requested") {
+			t.Errorf("%s has the record of actions", path)
+		}
+	}
+}
+
+func TestConsoleRefusesAnApplicationWithItsRecord(t *testing.T) {
+	t.Parallel()
+	c := &aggregate.Catalog{}
+	_ = aggregate.Define(c, aggregate.Type[verdict]{
+		Name: "ops", Access: aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
+		Commands: aggregate.Commands[verdict]{"pass": pass{}}, Events: aggregate.Events[verdict]{"passed": passed{}}, Rejections: aggregate.Rejections{errTooLow},
+	})
+	cfg := node.Config{
+		Catalog: c, Name: "n1", Listen: "127.0.0.1:0", PeerListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Store: t.TempDir(), ConsoleListen: "127.0.0.1:0",
+	}
+	err := node.Run(t.Context(), cfg)
+	var wrong *node.ConfigError
+	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), `the application has an aggregate "ops"`) {
+		t.Errorf("the error is %v", err)
+	}
+	cfg.Catalog, cfg.Cluster = verdicts(), "a/b"
+	if err := node.Run(t.Context(), cfg); !errors.As(err, &wrong) || !strings.Contains(err.Error(), `the cluster's name is "a/b"`) {
+		t.Errorf("the error is %v", err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	cfg.Catalog, cfg.Cluster, cfg.ConsoleListen, cfg.Store = c, "", "", t.TempDir()
+	cfg.Ready = func(string) { stop() }
+	if err := node.Run(ctx, cfg); err != nil {
+		t.Errorf("without a console, the error is %v", err)
+	}
+}

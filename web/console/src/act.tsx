@@ -1,0 +1,121 @@
+// Actions of operators: a button, a dialog that asks before it acts, and the outcome.
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { useSignal } from "@preact/signals";
+import { me, pause, Refusal, request } from "./api.js";
+
+export interface Outcome {
+  /** The position of the request in the log. */
+  request: number;
+  text: string;
+  failed?: boolean;
+  unknown?: boolean;
+  replayed?: boolean;
+}
+
+/** Reports whether the user may do something, and the node can. */
+export const may = (action: string): boolean => me.value?.actions.includes(action) ?? false;
+
+/** Acts once, also if the connection breaks: the same key does not act again. */
+export async function act(action: string, args: object, reason?: string): Promise<Outcome> {
+  const key = [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join("");
+  for (let tries = 1; ; tries++) {
+    try {
+      const response = await request(`api/actions/${action}`, { method: "POST", body: JSON.stringify({ key, reason, args }) });
+      return (await response.json()) as Outcome;
+    } catch (e) {
+      if (e instanceof Refusal || tries === 5) throw e;
+      await pause(1000);
+    }
+  }
+}
+
+interface Props {
+  /** The text of the button. */
+  name: string;
+  action: string;
+  args: object;
+  /** What the dialog says, or asks. */
+  children: ComponentChildren;
+  /** A text that the user must type. */
+  type?: string;
+  /** The user must give a reason. Without it, a reason is asked for and may be left out. */
+  needsReason?: boolean;
+  /** What the dialog shows while the node acts. */
+  progress?: () => ComponentChildren;
+  /** Called with the outcome. */
+  acted?: (o: Outcome) => void;
+}
+
+/** A button for an action. Users who may not act do not see it. */
+export function Act(p: Props): JSX.Element | null {
+  const open = useSignal(false);
+  if (!may(p.action)) return null;
+  return (
+    <>
+      <button type="button" class="small" onClick={() => (open.value = true)}>
+        {p.name}
+      </button>
+      {open.value && <Dialog {...p} close={() => (open.value = false)} />}
+    </>
+  );
+}
+
+function Dialog(p: Props & { close: () => void }): JSX.Element {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const typed = useSignal("");
+  const reason = useSignal("");
+  const acting = useSignal(false);
+  const answer = useSignal<{ text: string; bad: boolean } | undefined>(undefined);
+  useEffect(() => dialog.current?.showModal(), []);
+  const submit = async (e: SubmitEvent): Promise<void> => {
+    e.preventDefault();
+    acting.value = true;
+    try {
+      const o = await act(p.action, p.args, reason.value || undefined);
+      answer.value = { text: o.text, bad: Boolean(o.failed || o.unknown) };
+      p.acted?.(o);
+    } catch (e) {
+      answer.value = { text: (e as Error).message, bad: true };
+    }
+    acting.value = false;
+  };
+  return (
+    <dialog ref={dialog} aria-label={p.name} onClose={p.close}>
+      <form onSubmit={(e) => void submit(e)}>
+        <h2>{p.name}</h2>
+        <div>{p.children}</div>
+        {answer.value ? (
+          <p role="status" class={answer.value.bad ? "wrong" : "good"} id="outcome">
+            <bdi>{answer.value.text}</bdi>
+          </p>
+        ) : acting.value ? (
+          <p role="status">{p.progress?.() ?? "The node acts."}</p>
+        ) : (
+          <>
+            {p.type !== undefined && (
+              <label>
+                <span>
+                  Type <strong><bdi>{p.type}</bdi></strong> to continue
+                </span>
+                <input name="typed" value={typed.value} autocomplete="off" spellcheck={false} onInput={(e) => (typed.value = e.currentTarget.value)} />
+              </label>
+            )}
+            <label>
+              {p.needsReason ? "Reason, for the audit" : "Reason, for the audit (may be left out)"}
+              <input name="reason" value={reason.value} maxLength={300} autocomplete="off" onInput={(e) => (reason.value = e.currentTarget.value)} />
+            </label>
+          </>
+        )}
+        <div class="buttons">
+          {!answer.value && !acting.value && (
+            <button disabled={(p.type !== undefined && typed.value !== p.type) || (p.needsReason && reason.value.trim() === "")}>{p.name}</button>
+          )}
+          <button type="button" onClick={() => dialog.current?.close()}>
+            {answer.value || acting.value ? "Close" : "Cancel"}
+          </button>
+        </div>
+      </form>
+    </dialog>
+  );
+}
