@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -46,24 +47,15 @@ func processorsCommand(p *program) *cobra.Command {
 
 // processorsReport is what "ganglion processors" prints.
 type processorsReport struct {
-	Segments []ownedSegment    `json:"segments"`
-	Blocked  []node.BlockedRow `json:"blocked"`
-	Memories []memberMemory    `json:"memories"`
+	Segments []node.OwnedSegment `json:"segments"`
+	Blocked  []node.BlockedRow   `json:"blocked"`
+	Memories []memberMemory      `json:"memories"`
 	// Outboxes are those of this program's process managers.
 	Outboxes []node.OutboxState `json:"outboxes"`
 	// Silent has the members that did not say what they work on. Problem is why the
 	// cluster was not asked.
 	Silent  []string `json:"silent"`
 	Problem string   `json:"problem,omitempty"`
-}
-
-// An ownedSegment is a segment with the members that work on it: one, none if
-// unknown, several for moments.
-type ownedSegment struct {
-	node.SegmentState
-	Owners []string `json:"owners"`
-
-	waits []string // owners that do not follow the log, with the cause
 }
 
 // A memberMemory is a projection in the memory of a member.
@@ -89,14 +81,11 @@ func (c processorsCmd) run(ctx context.Context, p *program) error {
 	if err != nil {
 		return err
 	}
-	r := processorsReport{Segments: []ownedSegment{}, Memories: []memberMemory{}, Silent: []string{}}
-	for _, s := range segments {
-		r.Segments = append(r.Segments, ownedSegment{SegmentState: s, Owners: []string{}})
-	}
-	if r.Blocked, err = o.Blocked(ctx); err != nil {
+	r := processorsReport{Segments: node.OwnedSegments(segments), Memories: []memberMemory{}, Silent: []string{}}
+	if r.Blocked, err = o.Blocked(ctx, math.MaxInt); err != nil {
 		return err
 	}
-	if r.Outboxes, err = o.Outboxes(ctx); err != nil {
+	if r.Outboxes, err = o.Outboxes(ctx, node.MostHeld); err != nil {
 		return err
 	}
 	r.addOwners(ctx, c.urlFlag, store.LogID())
@@ -131,19 +120,7 @@ func (r *processorsReport) add(member string, w node.ProjectionWork) {
 	for _, one := range w.Memories {
 		r.Memories = append(r.Memories, memberMemory{member, one})
 	}
-	for _, one := range w.Segments {
-		i := slices.IndexFunc(r.Segments, func(s ownedSegment) bool {
-			return s.Projection == one.Projection && s.Build == one.Build && s.Segment == one.Segment
-		})
-		if i < 0 {
-			continue // began after the store was read
-		}
-		s := &r.Segments[i]
-		s.Owners = append(s.Owners, member)
-		if one.Stopped != "" && !s.Paused {
-			s.waits = append(s.waits, member+" waits: "+one.Stopped)
-		}
-	}
+	node.AddOwner(r.Segments, member, w)
 }
 
 // mostBlocked bounds the blocked rows that are printed; JSON has all.
@@ -185,7 +162,7 @@ func (r processorsReport) writeSegments(out io.Writer) error {
 			program = "this"
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%s\t%d\t%d\t%s\n", s.Projection, s.Build, s.Fingerprint[:min(len(s.Fingerprint), 8)], program,
-			s.Segment, cmp.Or(strings.Join(s.Owners, ","), "-"), s.Position, s.Lag, segmentState(s))
+			s.Segment, cmp.Or(strings.Join(s.Owners, ","), "-"), s.Position, s.Lag, s.Describe())
 	}
 	return w.Flush()
 }
@@ -222,28 +199,7 @@ func (r processorsReport) writeMemories(out io.Writer) error {
 	fmt.Fprintln(w, "IN MEMORY\tMEMBER\tPOSITION\tSTATE")
 	slices.SortStableFunc(r.Memories, func(a, b memberMemory) int { return cmp.Compare(a.Projection, b.Projection) })
 	for _, m := range r.Memories {
-		state := "building"
-		switch {
-		case m.Stopped:
-			state = "stopped: an event cannot be folded"
-		case m.Current:
-			state = "active"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", m.Projection, m.Member, m.Position, state)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", m.Projection, m.Member, m.Position, m.State())
 	}
 	return w.Flush()
-}
-
-func segmentState(s ownedSegment) string {
-	text := s.State
-	switch {
-	case s.Stopped != "":
-		text = "stopped: " + s.Stopped
-	case s.Paused:
-		text += ", paused"
-	}
-	if s.Blocked > 0 {
-		text += fmt.Sprintf(", blocked %d", s.Blocked)
-	}
-	return strings.Join(append([]string{text}, s.waits...), ", ")
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/ganglion-es/ganglion/node/operator"
 )
 
-func state(s node.SegmentState) ownedSegment { return ownedSegment{SegmentState: s} }
+func state(s node.SegmentState) node.OwnedSegment { return node.OwnedSegment{SegmentState: s} }
 
 func TestProcessorsTableShowsStatesOwnersAndBlockedRows(t *testing.T) {
 	t.Parallel()
 	r := processorsReport{
-		Segments: []ownedSegment{
+		Segments: []node.OwnedSegment{
 			state(node.SegmentState{Projection: "listings", Build: 1, Fingerprint: "0123456789abcdef", Position: 10, Lag: 2, State: "active", Blocked: 1, Own: true}),
 			state(node.SegmentState{Projection: "listings", Build: 2, Fingerprint: "fedcba98", Segment: 1, State: "building", Paused: true}),
 			state(node.SegmentState{Projection: "listings", Build: 3, Fingerprint: "fedcba98", State: "active", Stopped: "other log"}),

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strconv"
 	"text/tabwriter"
@@ -57,7 +58,7 @@ func (c groupsCmd) run(ctx context.Context, p *program) error {
 	if r.Segments, err = o.Segments(ctx); err != nil {
 		return err
 	}
-	if r.Parked, err = o.Parked(ctx); err != nil {
+	if r.Parked, err = o.Parked(ctx, math.MaxInt); err != nil {
 		return err
 	}
 	if c.JSON {
@@ -75,7 +76,7 @@ func (r groupsReport) write(out io.Writer) error {
 	fmt.Fprintln(w, "GROUP\tSEGMENT\tMEMBER\tGATEWAY\tPOSITION\tLAG\tEPOCH\tTRIES\tSTATE")
 	for _, s := range r.Segments {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", s.Group, s.Segment, cmp.Or(s.Member, "-"), cmp.Or(s.Gateway, "-"),
-			s.Position, s.Lag, s.Epoch, s.Tries, groupState(s))
+			s.Position, s.Lag, s.Epoch, s.Tries, s.State())
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -91,16 +92,6 @@ func (r groupsReport) write(out io.Writer) error {
 		fmt.Fprintf(out, "%d more sequences are parked; --json lists all\n", more)
 	}
 	return nil
-}
-
-func groupState(s node.GroupSegment) string {
-	switch {
-	case s.Stopped != "":
-		return "stopped: " + s.Stopped
-	case s.Member == "":
-		return "no member"
-	}
-	return "consumed"
 }
 
 func groupCommand(p *program) *cobra.Command {
@@ -208,7 +199,7 @@ func groupRetryCommand(p *program) *cobra.Command {
 			if sequence != "" {
 				return retrySequence(ctx, o, c.name, sequence)
 			}
-			parked, err := o.Parked(ctx, c.name)
+			parked, err := o.Parked(ctx, math.MaxInt, c.name)
 			if err != nil {
 				return err
 			}

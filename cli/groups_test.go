@@ -46,7 +46,7 @@ func TestOperatorsRepairAConsumerGroup(t *testing.T) {
 		var r groupsReport
 		var err error
 		if r.Segments, err = o.Segments(t.Context()); err == nil {
-			r.Parked, err = o.Parked(t.Context())
+			r.Parked, err = o.Parked(t.Context(), 10)
 		}
 		var out bytes.Buffer
 		if err != nil || r.write(&out) != nil {

@@ -149,7 +149,7 @@ func wantToggles(t *testing.T, dir string, catalog *aggregate.Catalog, want stri
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocked, err := o.Blocked(t.Context())
+	blocked, err := o.Blocked(t.Context(), 10)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,17 @@ type GroupSegment struct {
 	Parked  int    `json:"parked"` // sequences of the whole group
 }
 
+// State describes the segment in words.
+func (s GroupSegment) State() string {
+	switch {
+	case s.Stopped != "":
+		return "stopped: " + s.Stopped
+	case s.Member == "":
+		return "no member"
+	}
+	return "consumed"
+}
+
 // Segments returns the segments of all groups, or of those with the names, sorted by
 // group.
 func (o *GroupOperations) Segments(ctx context.Context, names ...string) ([]GroupSegment, error) {
@@ -96,15 +107,18 @@ type ParkedSequence struct {
 }
 
 // Parked returns the parked sequences of all groups, or of those with the names, sorted
-// by group and position.
-func (o *GroupOperations) Parked(ctx context.Context, names ...string) ([]ParkedSequence, error) {
+// by group and position, at most limit.
+func (o *GroupOperations) Parked(ctx context.Context, limit int, names ...string) ([]ParkedSequence, error) {
 	list, err := o.store.Groups(ctx, names...)
 	if err != nil {
 		return nil, err
 	}
 	all := []ParkedSequence{}
 	for _, g := range list {
-		parked, err := o.store.Parked(ctx, g.Name)
+		if g.Parked == 0 || len(all) == limit {
+			continue
+		}
+		parked, err := o.store.Parked(ctx, g.Name, limit-len(all))
 		if err != nil {
 			return nil, err
 		}

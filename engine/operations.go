@@ -92,38 +92,40 @@ type BlockedRow struct {
 	Segment    int                 `json:"segment"`
 	Key        string              `json:"key"` // of a row, or "~" and a stream
 	Position   eventstore.Position `json:"position"`
+	Attempts   int                 `json:"attempts"`
 	Error      string              `json:"error"`
 	Since      time.Time           `json:"since"` // by the database's clock
 }
 
 // Blocked returns what waits in the builds of this program's definitions, sorted
-// by projection, build and position.
-func (o *Operations) Blocked(ctx context.Context) ([]BlockedRow, error) {
+// by projection, build and position, at most limit.
+func (o *Operations) Blocked(ctx context.Context, limit int) ([]BlockedRow, error) {
 	list, err := o.cfg.Rows.Overviews(ctx)
 	if err != nil {
 		return nil, err
 	}
-	found := []BlockedRow{}
+	var own []int64
 	for _, b := range list {
 		d, err := o.definition(b.Projection)
-		if err != nil || d.fingerprint() != b.Fingerprint || slices.Max(b.Blocked) == 0 {
-			continue
+		if err == nil && d.fingerprint() == b.Fingerprint && slices.Max(b.Blocked) > 0 {
+			own = append(own, b.ID)
 		}
-		table, err := o.cfg.Rows.Open(ctx, d.spec(), b.ID)
-		if errors.Is(err, rows.ErrDropped) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		blocks, err := table.Blocks(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, k := range blocks {
-			found = append(found, BlockedRow{
-				Projection: b.Projection, Build: b.ID, Segment: k.Segment, Key: k.Key, Position: k.Position, Error: k.Error, Since: k.At,
-			})
+	}
+	found := []BlockedRow{}
+	if len(own) == 0 {
+		return found, nil
+	}
+	waiting, err := o.cfg.Rows.Blocked(ctx, own, limit)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range list { // in their order
+		for _, w := range waiting {
+			if w.Build == b.ID {
+				found = append(found, BlockedRow{
+					Projection: b.Projection, Build: b.ID, Segment: w.Segment, Key: w.Key, Position: w.Position, Attempts: w.Attempts, Error: w.Error, Since: w.At,
+				})
+			}
 		}
 	}
 	return found, nil

@@ -11,15 +11,15 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/rows"
 )
 
-// mostHeld bounds the held commands that operations read together.
-const mostHeld = 1000
+// MostHeld bounds the held commands that operations read together.
+const MostHeld = 1000
 
 // An OutboxState is the outbox of a process manager of this program.
 type OutboxState struct {
 	Process  string        `json:"process"`
 	Commands int           `json:"commands"` // whose outcome is not final
 	Oldest   time.Duration `json:"oldest_ns"`
-	Held     []HeldCommand `json:"held"` // at most 1,000
+	Held     []HeldCommand `json:"held"` // the first ones
 	// Rejected counts the commands that aggregates have finally refused, on all nodes,
 	// since the process manager first ran on this log. LastRejected is when the last of
 	// them was, by the database's clock.
@@ -37,8 +37,9 @@ type HeldCommand struct {
 	Error    string              `json:"error"`
 }
 
-// Outboxes returns the outboxes of this program's process managers, sorted by name.
-func (o *Operations) Outboxes(ctx context.Context) ([]OutboxState, error) {
+// Outboxes returns the outboxes of this program's process managers, sorted by name, each
+// with at most limit held commands.
+func (o *Operations) Outboxes(ctx context.Context, limit int) ([]OutboxState, error) {
 	states := []OutboxState{}
 	for _, d := range process.All(o.cfg.Catalog) {
 		senders, err := o.cfg.Rows.Senders(ctx, d.Name())
@@ -53,7 +54,7 @@ func (o *Operations) Outboxes(ctx context.Context) ([]OutboxState, error) {
 			s.Commands += of.Commands
 			s.Oldest = max(s.Oldest, of.Age)
 		}
-		held, err := o.cfg.Rows.Held(ctx, d.Name(), mostHeld)
+		held, err := o.cfg.Rows.Held(ctx, d.Name(), limit)
 		if err != nil {
 			return nil, err
 		}
@@ -94,7 +95,7 @@ func (o *Operations) eachHeld(ctx context.Context, name, target string, do func(
 	if err != nil || d.process == nil {
 		return false, err
 	}
-	list, err := o.cfg.Rows.Held(ctx, name, mostHeld)
+	list, err := o.cfg.Rows.Held(ctx, name, MostHeld)
 	if err != nil {
 		return false, err
 	}

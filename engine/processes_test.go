@@ -184,7 +184,7 @@ func TestRefusedCommandReachesRejectedOnce(t *testing.T) {
 		if len(list) != 1 || list[0].From != fmt.Sprintf("ledger/l rejected rude %d", p) {
 			t.Errorf("the ledger has %v", list)
 		}
-		if of, err := n.operations().Outboxes(t.Context()); err != nil || len(of) != 1 || of[0].Rejected != 1 || of[0].LastRejected.IsZero() {
+		if of, err := n.operations().Outboxes(t.Context(), MostHeld); err != nil || len(of) != 1 || of[0].Rejected != 1 || of[0].LastRejected.IsZero() {
 			t.Errorf("the outboxes of both nodes are %+v, %v; want one rejected command", of, err)
 		}
 		if got := n.state("s"); got != `{"orders":1,"refusals":1}` {
@@ -209,7 +209,7 @@ func TestLoopOfCausesEndsAtItsDepth(t *testing.T) {
 	if head, err := n.store.Head(t.Context()); err != nil || head != 11 {
 		t.Errorf("the log has %d events, %v; want the first and 10 that followed", head, err)
 	}
-	blocked, err := NewOperations(OperationsConfig{Catalog: n.host.catalog, Store: n.store, Rows: n.store.Rows()}).Blocked(t.Context())
+	blocked, err := NewOperations(OperationsConfig{Catalog: n.host.catalog, Store: n.store, Rows: n.store.Rows()}).Blocked(t.Context(), 100)
 	if err != nil || len(blocked) != 1 || blocked[0].Key != "s" || !strings.Contains(blocked[0].Error, "chain of 10 causes") {
 		t.Errorf("blocked: %+v, %v", blocked, err)
 	}

@@ -17,6 +17,9 @@ type (
 	RowsVerified  = engine.Verified
 )
 
+// MostHeld bounds the held commands that operations read together.
+const MostHeld = engine.MostHeld
+
 // OperateProcessors returns the operations on the projections of a log, whether or
 // not nodes run. The error is what is wrong with the catalog.
 func OperateProcessors(store Store, catalog *aggregate.Catalog) (*Processors, error) {

@@ -224,8 +224,9 @@ type Store interface {
 	// holder of the segment. It is not an error if both are gone already. The error is
 	// ErrRevoked.
 	Rejoin(ctx context.Context, group, segment string, epoch uint64) error
-	// Parked returns the parked sequences of a group, by position.
-	Parked(ctx context.Context, group string) ([]Parked, error)
+	// Parked returns the parked sequences of a group, by position, at most limit.
+	// MaxParked is enough for all.
+	Parked(ctx context.Context, group string, limit int) ([]Parked, error)
 
 	// Reset moves all segments under a new epoch, adopts the log's incarnation and
 	// ends retries. Sequences that are parked behind the place are not parked any more.

@@ -139,7 +139,7 @@ func (w *world) ack(segment string, epoch uint64, p eventstore.Position) error {
 
 func (w *world) parked() (list []groups.Parked) {
 	w.Helper()
-	list, err := w.store.Parked(w.Context(), "g")
+	list, err := w.store.Parked(w.Context(), "g", groups.MaxParked)
 	if err != nil {
 		w.Fatal(err)
 	}

@@ -40,6 +40,10 @@ func testPark(w *world) {
 	w.is("a park of no segment", w.park("1", epoch, "box/c", 3), groups.ErrRevoked)
 	w.equal("parked", w.parked(), []groups.Parked{parkedAt("box/a", 2, false), parkedAt("box/b", 5, false)})
 	w.equal("the number", w.read().Parked, 2)
+	first, err := w.store.Parked(w.Context(), "g", 1)
+	if err != nil || len(first) != 1 || first[0].Sequence != "box/a" {
+		w.Errorf("the first parked sequence is %v, %v; want box/a", first, err)
+	}
 	w.equal("tries", []any{w.segment().Tries, w.segment().Suspect}, []any{0, eventstore.Position(0)})
 }
 

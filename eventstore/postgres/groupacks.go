@@ -121,10 +121,10 @@ func (g groupStore) Rejoin(ctx context.Context, group, segment string, epoch uin
 }
 
 // Parked implements groups.Store.
-func (g groupStore) Parked(ctx context.Context, group string) (parked []groups.Parked, err error) {
+func (g groupStore) Parked(ctx context.Context, group string, limit int) (parked []groups.Parked, err error) {
 	err = g.with(ctx, "read the parked sequences of "+group, func(ctx context.Context, c *pgx.Conn) error {
 		list, err := c.Query(ctx, `select sequence, pos, reason, at, exists (select from consumer_segment s where s.name = p.name and s.segment = '~' || p.sequence)
-			from consumer_parked p where name = $1 order by pos, sequence`, group)
+			from consumer_parked p where name = $1 order by pos, sequence limit $2`, group, limit)
 		if err != nil {
 			return err
 		}

@@ -241,3 +241,20 @@ func (r *rowStore) Overviews(ctx context.Context) (list []rows.Overview, err err
 	})
 	return list, err
 }
+
+// Blocked implements rows.Store.
+func (r *rowStore) Blocked(ctx context.Context, builds []int64, limit int) (list []rows.Waiting, err error) {
+	err = r.with(ctx, "read the blocked rows", func(ctx context.Context, c *pgx.Conn) error {
+		found, err := c.Query(ctx, `select key, segment, pos, attempts, error, at, sends_after, build from processor_blocked
+			where build = any($1) order by build, pos, key limit $2`, append([]int64{}, builds...), limit)
+		if err != nil {
+			return err
+		}
+		list, err = pgx.CollectRows(found, func(row pgx.CollectableRow) (w rows.Waiting, err error) {
+			w.Block, err = scanBlockAnd(row, &w.Build)
+			return w, err
+		})
+		return err
+	})
+	return list, err
+}

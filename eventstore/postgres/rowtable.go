@@ -167,10 +167,13 @@ func (t *rowTable) Blocks(ctx context.Context) (list []rows.Block, err error) {
 
 const blocksSQL = `select key, segment, pos, attempts, error, at, sends_after from processor_blocked where build = $1 order by pos, key`
 
-func scanBlock(row pgx.CollectableRow) (b rows.Block, err error) {
+func scanBlock(row pgx.CollectableRow) (b rows.Block, err error) { return scanBlockAnd(row) }
+
+// scanBlockAnd scans a block, and further columns after it.
+func scanBlockAnd(row pgx.CollectableRow, more ...any) (b rows.Block, err error) {
 	var pos int64
 	var after *int64
-	err = row.Scan(&b.Key, &b.Segment, &pos, &b.Attempts, &b.Error, &b.At, &after)
+	err = row.Scan(append([]any{&b.Key, &b.Segment, &pos, &b.Attempts, &b.Error, &b.At, &after}, more...)...)
 	b.Position, b.At = eventstore.Position(pos), b.At.UTC()
 	if after != nil {
 		b.HandedOver, b.After = true, eventstore.Position(*after)

@@ -185,6 +185,12 @@ type Block struct {
 	After      eventstore.Position
 }
 
+// A Waiting is a Block of one of several builds.
+type Waiting struct {
+	Build int64
+	Block
+}
+
 // A Skip is an event that an operator has excluded from one row, or from all rows
 // of a stream.
 type Skip struct {
@@ -245,6 +251,9 @@ type Store interface {
 	// Overviews returns all builds, sorted by projection and ID, as they are at one
 	// moment.
 	Overviews(ctx context.Context) ([]Overview, error)
+	// Blocked returns what waits for an operator in builds, sorted by build, position and
+	// key, at most limit. Unknown builds are ignored.
+	Blocked(ctx context.Context, builds []int64, limit int) ([]Waiting, error)
 	// SetState changes what a build is for.
 	SetState(ctx context.Context, id int64, s State) error
 	// Use records that a program writes these builds. Unknown IDs are

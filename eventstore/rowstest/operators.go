@@ -184,6 +184,32 @@ func testOverviews(t *testing.T, s rows.Store) {
 	}
 }
 
+func testBlocked(t *testing.T, s rows.Store) {
+	one, other := opened(t, s, spec("one")), opened(t, s, rows.Spec{Projection: "other", Fingerprint: "one", Segments: 1})
+	write(t, other, rows.Batch{To: 9, Block: []rows.Block{{Key: "a", Position: 1, Attempts: 3, Error: "no"}}})
+	write(t, one, rows.Batch{Segment: 1, To: 9, Block: []rows.Block{{Key: "b", Segment: 1, Position: 7, Attempts: 3, Error: "boom"}}})
+	write(t, one, rows.Batch{To: 9, Block: []rows.Block{{Key: "d", Position: 8}, {Key: "c", Position: 2}}})
+	found := func(limit int, builds ...int64) (list []string) {
+		t.Helper()
+		waiting, err := s.Blocked(t.Context(), builds, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range waiting {
+			if w.At.IsZero() {
+				t.Errorf("%+v has no time", w)
+			}
+			list = append(list, fmt.Sprintf("%v %s %d %d %d %s", w.Build == one.Build().ID, w.Key, w.Segment, w.Position, w.Attempts, w.Error))
+		}
+		return list
+	}
+	all := []string{"true c 0 2 0 ", "true b 1 7 3 boom", "true d 0 8 0 ", "false a 0 1 3 no"}
+	equal(t, "all blocked rows", found(10, other.Build().ID, one.Build().ID, 1<<40), all)
+	equal(t, "the first two", found(2, one.Build().ID, other.Build().ID), all[:2])
+	equal(t, "those of a build", found(10, other.Build().ID), all[3:])
+	equal(t, "those of no build", len(found(10)), 0)
+}
+
 func testExpire(t *testing.T, s rows.Store) {
 	old, current := opened(t, s, spec("one")), opened(t, s, spec("two"))
 	other := opened(t, s, rows.Spec{Projection: "other", Fingerprint: "one", Segments: 1})

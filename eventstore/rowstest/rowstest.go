@@ -44,6 +44,7 @@ func Run(t *testing.T, newStore func(t *testing.T) rows.Store) {
 		{"states change and a retired build can return", testStates},
 		{"a rebuild stands beside the build", testRebuild},
 		{"overviews show every build", testOverviews},
+		{"blocked rows are listed for several builds", testBlocked},
 		{"a build that no program uses expires", testExpire},
 		{"a batch writes its commands with rows and checkpoint", testCommands},
 		{"an outbox is read in order until outcomes are final", testOutbox},

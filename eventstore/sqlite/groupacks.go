@@ -106,11 +106,11 @@ func (g groupStore) Rejoin(ctx context.Context, group, segment string, epoch uin
 }
 
 // Parked implements groups.Store.
-func (g groupStore) Parked(ctx context.Context, group string) (parked []groups.Parked, err error) {
+func (g groupStore) Parked(ctx context.Context, group string, limit int) (parked []groups.Parked, err error) {
 	err = g.s.reading(ctx, "read the parked sequences of "+group, func(ctx context.Context, tx *sql.Tx) error {
 		return each(ctx, tx, rowsql.Statement{
 			SQL: `select sequence, pos, reason, at, exists (select 1 from consumer_segment s where s.name = p.name and s.segment = '~' || p.sequence)
-				from consumer_parked p where name = ?1 order by pos, sequence`, Args: []any{group},
+				from consumer_parked p where name = ?1 order by pos, sequence limit ?2`, Args: []any{group, limit},
 		}, func(scan func(...any) error) error {
 			var p groups.Parked
 			var at int64

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"strconv"
 	"time"
@@ -250,6 +251,27 @@ func (r rowStore) Overviews(ctx context.Context) (list []rows.Overview, err erro
 			}
 			last := &list[len(list)-1]
 			last.Checkpoints, last.Blocked = append(last.Checkpoints, c), append(last.Blocked, blocked)
+			return err
+		})
+	})
+	return list, err
+}
+
+// Blocked implements rows.Store.
+func (r rowStore) Blocked(ctx context.Context, builds []int64, limit int) (list []rows.Waiting, err error) {
+	ids, err := json.Marshal(builds)
+	if err != nil {
+		return nil, err
+	}
+	err = r.s.reading(ctx, "read the blocked rows", func(ctx context.Context, tx *sql.Tx) error {
+		list = nil
+		return each(ctx, tx, rowsql.Statement{
+			SQL: `select key, segment, pos, attempts, error, at, sends_after, build from processor_blocked
+				where build in (select value from json_each(?1)) order by build, pos, key limit ?2`, Args: []any{string(ids), limit},
+		}, func(scan func(...any) error) (err error) {
+			var w rows.Waiting
+			w.Block, err = scanBlock(scan, &w.Build)
+			list = append(list, w)
 			return err
 		})
 	})

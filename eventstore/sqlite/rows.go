@@ -210,15 +210,20 @@ const blocksSQL = `select key, segment, pos, attempts, error, at, sends_after fr
 
 func scanBlocks(list *[]rows.Block) func(scan func(...any) error) error {
 	return func(scan func(...any) error) error {
-		var b rows.Block
-		var at int64
-		var after sql.NullInt64
-		err := scan(&b.Key, &b.Segment, &b.Position, &b.Attempts, &b.Error, &at, &after)
-		b.At = time.UnixMicro(at).UTC()
-		b.HandedOver, b.After = after.Valid, eventstore.Position(after.Int64)
+		b, err := scanBlock(scan)
 		*list = append(*list, b)
 		return err
 	}
+}
+
+// scanBlock scans a block, and further columns after it.
+func scanBlock(scan func(...any) error, more ...any) (b rows.Block, err error) {
+	var at int64
+	var after sql.NullInt64
+	err = scan(append([]any{&b.Key, &b.Segment, &b.Position, &b.Attempts, &b.Error, &at, &after}, more...)...)
+	b.At = time.UnixMicro(at).UTC()
+	b.HandedOver, b.After = after.Valid, eventstore.Position(after.Int64)
+	return b, err
 }
 
 // Skips implements rows.Table.

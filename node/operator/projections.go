@@ -34,6 +34,17 @@ type Memory struct {
 	Stopped    bool                `json:"stopped"`  // an event cannot be folded
 }
 
+// State describes the projection in words.
+func (m Memory) State() string {
+	switch {
+	case m.Stopped:
+		return "stopped: an event cannot be folded"
+	case m.Current:
+		return "active"
+	}
+	return "building"
+}
+
 // Projections returns what a node works on for projections.
 func (c *Client) Projections(ctx context.Context, addr string) (p Projections, err error) {
 	var reply *peer.ProjectionsReply

@@ -61,7 +61,7 @@ func (s *membership) Parked(ctx context.Context, segment string, epoch uint64) (
 	if segments == 0 {
 		return nil, group.ErrRevoked
 	}
-	list, err := s.talk.cfg.Store.Parked(ctx, s.who.Group)
+	list, err := s.talk.cfg.Store.Parked(ctx, s.who.Group, groups.MaxParked)
 	if err != nil {
 		return nil, err
 	}

@@ -514,7 +514,7 @@ func TestEventThatCrashesItsConsumersIsParked(t *testing.T) {
 			}
 			break
 		}
-		parked, err := operator.Parked(ctx, "readers")
+		parked, err := operator.Parked(ctx, 10_000, "readers")
 		if err == nil && (len(parked) != 1 || parked[0].Sequence != "note/poison") {
 			err = fmt.Errorf("parked: %+v, after %d members", parked, members)
 		}
@@ -536,7 +536,7 @@ func TestEventThatCrashesItsConsumersIsParked(t *testing.T) {
 	write()
 	l.wantHandled(t, w.written, "after the stream has rejoined")
 	harness.Eventually(t, "the stream is no longer parked", func() error { // its acknowledgement is stored a moment after the event was handled
-		parked, err := operator.Parked(ctx, "readers")
+		parked, err := operator.Parked(ctx, 10_000, "readers")
 		if err == nil && len(parked) != 0 {
 			err = fmt.Errorf("parked: %+v", parked)
 		}

@@ -507,7 +507,7 @@ func TestEventThatEndsItsConsumersIsParked(t *testing.T) {
 			m.Close()
 			wait(time.Second)
 		}
-		parked, err := w.log.Groups().Parked(w.ctx, "g")
+		parked, err := w.log.Groups().Parked(w.ctx, "g", groups.MaxParked)
 		if err != nil || len(parked) != 1 || parked[0].Sequence != "box/a" || parked[0].Position != poison || parked[0].Reason == "" {
 			t.Fatalf("parked: %+v, %v", parked, err)
 		}
