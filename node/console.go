@@ -37,7 +37,7 @@ func (n *node) makeConsole() error {
 	n.console = console.New(console.Config{
 		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Identify: n.identifyUser, State: n.consoleState, Ring: n.consoleRing, Vitals: n.vitalsOf,
 		Audit: n.store, Actions: n.consoleActions(), Now: n.cfg.Now,
-		Log: n.store, Owner: n.ownerOf, Folds: folds{n.cfg.Catalog}, Pages: web.Console(), Logger: n.log,
+		Log: n.store, Owner: n.ownerOf, Folds: folds{n.cfg.Catalog}, Views: n.consoleViews(), Pages: web.Console(), Logger: n.log,
 	})
 	return nil
 }

@@ -12,16 +12,16 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"go.uber.org/goleak"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/gateway/token"
 	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { postgrestest.Main(m) }
 
 // verdict is an aggregate whose access rules and decisions use claims.
 type verdict struct {

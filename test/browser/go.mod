@@ -12,6 +12,8 @@ require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0
 	github.com/ganglion-es/ganglion v0.0.0
+	github.com/ganglion-es/ganglion/client/go v0.0.0
+	github.com/ganglion-es/ganglion/domain v0.0.0
 	go.uber.org/goleak v1.3.0
 )
 
@@ -21,8 +23,6 @@ require (
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
 	github.com/coder/websocket v1.8.15 // indirect
 	github.com/dustin/go-humanize v1.1.0 // indirect
-	github.com/ganglion-es/ganglion/client/go v0.0.0 // indirect
-	github.com/ganglion-es/ganglion/domain v0.0.0 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.8 // indirect
 	github.com/go-json-experiment/json v0.0.0-20260213210345-44df1a37e875 // indirect
 	github.com/google/btree v1.1.3 // indirect

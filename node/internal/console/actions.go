@@ -126,7 +126,11 @@ func (c *Console) serveAction(w http.ResponseWriter, r *http.Request, user User)
 		answer(w, o)
 		return
 	}
-	answer(w, c.act(ctx, user, action, req, at))
+	o := c.act(ctx, user, action, req, at)
+	for _, v := range c.views {
+		v.changed.Store(true)
+	}
+	answer(w, o)
 }
 
 // readAction reads a request to act.

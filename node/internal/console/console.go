@@ -81,6 +81,8 @@ type Config struct {
 	Owner func(eventstore.StreamID) string
 	// Folds makes states of events.
 	Folds Folds
+	// Views are what the pages of the read side show, by name.
+	Views map[string]View
 	// Pages are the files of the console.
 	Pages fs.FS
 	// Logger gets warnings.
@@ -95,11 +97,18 @@ type Console struct {
 	reader *reader
 	kept   keeper
 	acting chan struct{} // one element for each action in progress
+	views  map[string]*view
 }
 
 // New returns a Console. Call Run.
 func New(cfg Config) *Console {
-	return &Console{cfg: cfg, watch: newWatch(cfg), tails: newTails(), reader: newReader(cfg.Log), acting: make(chan struct{}, maxActing)}
+	c := &Console{
+		cfg: cfg, watch: newWatch(cfg), tails: newTails(), reader: newReader(cfg.Log), views: map[string]*view{}, acting: make(chan struct{}, maxActing),
+	}
+	for name, read := range cfg.Views {
+		c.views[name] = &view{read: read}
+	}
+	return c
 }
 
 // Run gathers figures while pages are open, until ctx ends.
@@ -121,6 +130,7 @@ func (c *Console) Handler() http.Handler {
 	mux.HandleFunc("GET /api/streams/{type}/{id}", c.as(Viewer, c.serveStream))
 	mux.HandleFunc("GET /api/audit", c.as(Viewer, c.serveAudit))
 	mux.HandleFunc("POST /api/actions/{name}", c.as(Operator, c.serveAction))
+	mux.HandleFunc("GET /api/views/{view}", c.as(Viewer, c.serveView))
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotFound, "the console has no "+r.Method+" "+r.URL.Path)
 	})

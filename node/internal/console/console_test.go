@@ -36,6 +36,7 @@ type fake struct {
 	fails map[string]error
 	asked int
 	users map[string]User // by token
+	views map[string]View
 }
 
 func newFake() *fake {
@@ -96,6 +97,7 @@ func (f *fake) config() Config {
 			f.asked++
 			return f.seen[m.ID], f.fails[m.ID]
 		},
+		Views:  f.views,
 		Pages:  fstest.MapFS{"index.html.gz": {Data: zipped("<!doctype html>")}, "console.js.gz": {Data: zipped(strings.Repeat("// code\n", 100))}},
 		Logger: slog.New(slog.DiscardHandler),
 	}

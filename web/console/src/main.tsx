@@ -7,6 +7,7 @@ import { Audit } from "./audit.js";
 import "./console.css";
 import { Log } from "./log.js";
 import { Overview } from "./overview.js";
+import { Blocked, Groups, Processors, Wakes } from "./readside.js";
 import { Ring } from "./ring.js";
 import { link, route } from "./route.js";
 import { follow, isLive, picture } from "./status.js";
@@ -18,6 +19,10 @@ const pages: { name: string; path: string; page: () => JSX.Element }[] = [
   { name: "Log", path: "log", page: Log },
   { name: "Stream", path: "stream", page: Stream },
   { name: "Try", path: "try", page: Try },
+  { name: "Processors", path: "processors", page: Processors },
+  { name: "Blocked", path: "blocked", page: Blocked },
+  { name: "Groups", path: "groups", page: Groups },
+  { name: "Wake-ups", path: "wakeups", page: Wakes },
   { name: "Ring", path: "ring", page: Ring },
   { name: "Audit", path: "audit", page: Audit },
 ];

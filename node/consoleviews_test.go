@@ -1,0 +1,313 @@
+package node_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	ganglion "github.com/ganglion-es/ganglion/client/go"
+	"github.com/ganglion-es/ganglion/domain/aggregate"
+	"github.com/ganglion-es/ganglion/domain/group"
+	"github.com/ganglion-es/ganglion/domain/process"
+	"github.com/ganglion-es/ganglion/domain/projection"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
+	"github.com/ganglion-es/ganglion/node"
+	"github.com/ganglion-es/ganglion/test/harness"
+)
+
+// A task asks to be woken in the year 2099, or immediately if its note is "now": then
+// the command for that is rejected.
+type task struct {
+	Note string `json:"note"`
+}
+
+type (
+	note struct {
+		Text string `json:"text"`
+	}
+	noted struct {
+		Text string `json:"text"`
+	}
+	wake struct{}
+)
+
+func (n note) Decide(aggregate.Call, task) (aggregate.Decision[task], error) {
+	return aggregate.Emit(noted(n))
+}
+func (e noted) Apply(t *task) { t.Note = e.Text }
+func (wake) Decide(_ aggregate.Call, t task) (aggregate.Decision[task], error) {
+	return nil, aggregate.Reject("not_now", "the note is "+t.Note)
+}
+
+type noteRow struct {
+	Notes int `json:"notes"`
+}
+
+// secret is data that viewers must not see.
+const secret = "hunter2"
+
+// workshop has one of everything on the read side. What folds a note that begins with
+// "bad" fails while broken, with an error that has the note.
+type workshop struct {
+	broken  atomic.Bool
+	folded  atomic.Int64 // events that the handlers of "notes" have been given
+	catalog *aggregate.Catalog
+}
+
+func newWorkshop() *workshop {
+	w := &workshop{catalog: new(aggregate.Catalog)}
+	c := w.catalog
+	w.broken.Store(true)
+	fail := func(text string) {
+		if w.broken.Load() && strings.HasPrefix(text, "bad") {
+			panic("cannot fold " + text)
+		}
+	}
+	aggregate.Define(c, aggregate.Type[task]{
+		Name: "task", Access: aggregate.Access{
+			Send: aggregate.Anyone, Read: aggregate.Anyone, Commands: map[string]aggregate.Rule{"wake": aggregate.System},
+		},
+		Commands: aggregate.Commands[task]{"note": note{}, "wake": wake{}}, Events: aggregate.Events[task]{"noted": noted{}},
+		Wake: func(t task) (time.Time, aggregate.Command[task]) {
+			switch t.Note {
+			case "":
+				return time.Time{}, nil
+			case "now " + secret:
+				return time.Unix(0, 0), wake{}
+			}
+			return time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC), wake{}
+		},
+	})
+	projection.Define(c, projection.Table[noteRow]{Name: "notes", On: projection.Handlers[noteRow]{
+		projection.On(func(_ projection.At, e noted, r *noteRow) { w.folded.Add(1); fail(e.Text); r.Notes++ }),
+	}})
+	projection.Define(c, projection.Table[noteRow]{Name: "by_text", On: projection.Handlers[noteRow]{
+		projection.OnKey(func(_ projection.At, e noted) string { return e.Text }, func(_ projection.At, e noted, r *noteRow) { fail(e.Text); r.Notes++ }),
+	}})
+	projection.DefineMemory(c, projection.Memory[noteRow]{Name: "counted", New: func() noteRow { return noteRow{} }, On: projection.Handlers[noteRow]{
+		projection.On(func(_ projection.At, _ noted, r *noteRow) { r.Notes++ }),
+	}})
+	process.Define(c, process.Type[noteRow]{Name: "watcher", On: process.Handlers[noteRow]{
+		process.On(func(_ process.At, e noted, r *noteRow) process.Commands { fail(e.Text); r.Notes++; return nil }),
+	}, Done: func(noteRow) bool { return false }})
+	process.Define(c, process.Every{Name: "yearly", Cron: "@yearly", Run: func(process.At, time.Time) process.Commands { return nil }})
+	group.Define(c, group.Group{Name: "mailer", Reads: group.Reads{"task"}, Segments: 2, Access: aggregate.Anyone})
+	return w
+}
+
+// handle parks what fold fails at.
+func (w *workshop) handle(_ context.Context, e ganglion.GroupEvent) error {
+	if w.broken.Load() && strings.Contains(string(e.Data), "bad") {
+		return ganglion.Park("cannot send " + string(e.Data))
+	}
+	return nil
+}
+
+// start runs a node of the workshop, and returns its URL.
+func (w *workshop) start(t *testing.T, store string) string {
+	t.Helper()
+	urls, _ := harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
+		return node.RunDev(ctx, node.Config{
+			Catalog: w.catalog, Listen: "127.0.0.1:0", Store: store, Ready: ready, Consumers: []node.Consumer{{Group: "mailer", Handle: w.handle}},
+		}, 1)
+	})
+	return urls[0]
+}
+
+func (w *workshop) note(t *testing.T, url, id, text string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"aggregate":"task/%s","command":"note","key":%q,"data":{"text":%q}}`, id, id+" "+text, text)
+	if code, answer := post(t, url+"/v1/commands", body); code != http.StatusOK {
+		t.Fatalf("a note: %d %s", code, answer)
+	}
+}
+
+const (
+	asOperator = `dev:otto {"ganglion_role":"operator"}`
+	asViewer   = `dev:vera {"ganglion_role":"viewer"}`
+)
+
+// view decodes what a page shows.
+func view[T any](t *testing.T, url, name, token string) (v T, err error) {
+	t.Helper()
+	code, body := askConsole(t, url+"/_ganglion/api/views/"+name, token)
+	if code != http.StatusOK {
+		return v, fmt.Errorf("%s: %d %s", name, code, body)
+	}
+	if token == asViewer && strings.Contains(body, secret) {
+		t.Errorf("%s shows data to a viewer: %s", name, body)
+	}
+	return v, json.Unmarshal([]byte(body), &v)
+}
+
+type partsShown struct {
+	Name, Kind, State    string
+	Own, Paused, Stopped bool
+	Build                int64
+	Position, Lag        uint64
+	Blocked, Members     int
+	Segments             []struct{ Segment, Owner, State string }
+	List                 []waitingShown // of the page Blocked
+	Groups, Builds       []partsShown   // of their pages
+	Memories             []struct{ Name, Member, State string }
+	Outboxes, Silent     []any
+	Kinds                []string
+	Wakes                []wakeShown
+	Schedules            []struct{ Name, When, Next string }
+}
+
+type wakeShown struct {
+	Aggregate, Due, Error string
+	In                    float64
+	Refused               bool
+}
+
+type waitingShown struct {
+	Kind, Of, Key, Stream, Event, Error string
+	Build                               int64
+	Position                            uint64
+	Tries                               int
+}
+
+// TestConsoleShowsTheReadSide looks at a node of which a projection, a process manager
+// and a consumer group cannot handle one event, as an operator and as a viewer.
+func TestConsoleShowsTheReadSide(t *testing.T) {
+	t.Parallel()
+	for name, store := range map[string]func(*testing.T) string{
+		"embedded": func(t *testing.T) string { return t.TempDir() }, "PostgreSQL": func(t *testing.T) string { return postgrestest.URL(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testReadSide(t, store(t))
+		})
+	}
+}
+
+func testReadSide(t *testing.T, store string) {
+	w := newWorkshop()
+	url := w.start(t, store)
+	w.note(t, url, "t1", "good")
+	w.note(t, url, "t1", "bad "+secret)
+	w.note(t, url, "t2", "now "+secret)
+
+	wantBlocked(t, url)
+	for token, want := range map[string]string{asOperator: "the note is now " + secret, asViewer: ""} {
+		harness.Eventually(t, "the wake-ups", func() error {
+			v, err := view[partsShown](t, url, "wakeups", token)
+			switch {
+			case err != nil:
+				return err
+			case len(v.Wakes) != 2 || !v.Wakes[0].Refused || v.Wakes[0].Aggregate != "task/t2" || !strings.HasSuffix(v.Wakes[0].Error, want):
+				return fmt.Errorf("wake-ups: %+v, want t2 to be refused with %q", v.Wakes, want)
+			case v.Wakes[1].Aggregate != "task/t1" || v.Wakes[1].In < 1e6 || !strings.HasPrefix(v.Wakes[1].Due, "2099-01-01"):
+				return fmt.Errorf("the second is %+v", v.Wakes[1])
+			case len(v.Kinds) != 1 || v.Kinds[0] != "task":
+				return fmt.Errorf("the types with wake-ups are %v", v.Kinds)
+			case len(v.Schedules) != 1 || v.Schedules[0].When != "@yearly UTC" || !strings.HasSuffix(v.Schedules[0].Next, "-01-01T00:00:00Z"):
+				return fmt.Errorf("schedules: %+v", v.Schedules)
+			}
+			return nil
+		})
+	}
+
+	s, err := node.OpenStore(t.Context(), node.StoreConfig{URL: store})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	o, err := node.OperateProcessors(s, w.catalog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(o.Pause(t.Context(), "by_text", true), node.OperateGroups(s).Pause(t.Context(), "mailer", true)); err != nil {
+		t.Fatal(err)
+	}
+	harness.Eventually(t, "builds with their owners", func() error {
+		v, err := view[partsShown](t, url, "processors", asViewer)
+		if err != nil {
+			return err
+		}
+		if len(v.Memories) != 1 || v.Memories[0].Member != "dev1" || v.Memories[0].State != "active" || len(v.Outboxes) != 2 || len(v.Silent) != 0 {
+			return fmt.Errorf("%+v", v)
+		}
+		shown := map[string]partsShown{}
+		for _, b := range v.Builds {
+			shown[b.Name] = b
+		}
+		for name, kind := range map[string]string{"notes": "projection", "by_text": "projection", "watcher": "process manager", "yearly": "schedule"} {
+			state := "active"
+			if name == "by_text" {
+				state = "active, paused"
+			}
+			b := shown[name]
+			if b.Kind != kind || b.State != state || !b.Own || b.Stopped || b.Paused != (name == "by_text") || len(b.Segments) != 1 || b.Segments[0].Owner != "dev1" {
+				return fmt.Errorf("%s: %+v", name, b)
+			}
+			if b.Position != 3 || b.Lag != 0 || (b.Blocked > 0) != (name != "yearly") {
+				return fmt.Errorf("%s: %+v", name, b)
+			}
+		}
+		return nil
+	})
+	harness.Eventually(t, "a group with its member", func() error {
+		v, err := view[partsShown](t, url, "groups", asViewer)
+		if err != nil {
+			return err
+		}
+		if len(v.Groups) != 1 {
+			return fmt.Errorf("%+v", v)
+		}
+		g := v.Groups[0]
+		if g.Name != "mailer" || g.State != "stopped: paused" || !g.Paused || g.Members != 1 || g.Blocked != 1 || len(g.Segments) != 2 || !strings.HasSuffix(g.Segments[0].Owner, " at dev1") {
+			return fmt.Errorf("%+v", g)
+		}
+		return nil
+	})
+	if code, body := askConsole(t, url+"/_ganglion/api/views/others", asViewer); code != http.StatusNotFound {
+		t.Errorf("a view that does not exist: %d %s", code, body)
+	}
+}
+
+// wantBlocked waits until the console shows what the second note blocks.
+func wantBlocked(t *testing.T, url string) {
+	t.Helper()
+	for _, token := range []string{asOperator, asViewer} {
+		data := func(text string) string {
+			if token == asViewer {
+				return ""
+			}
+			return text
+		}
+		failure := data("cannot fold bad " + secret)
+		harness.Eventually(t, "four blocked sequences", func() error {
+			v, err := view[partsShown](t, url, "blocked", token)
+			if err != nil {
+				return err
+			}
+			shown := map[string]waitingShown{}
+			for _, w := range v.List {
+				if shown[w.Of] = w; w.Position != 2 || w.Stream != "task/t1" || w.Event != "noted" {
+					return fmt.Errorf("%+v", w)
+				}
+			}
+			for of, want := range map[string]waitingShown{
+				"notes":   {Kind: "projection", Key: "t1", Tries: 3, Error: failure},
+				"by_text": {Kind: "projection", Key: data("bad " + secret), Tries: 3, Error: failure},
+				"watcher": {Kind: "process manager", Key: "t1", Tries: 3, Error: failure},
+				"mailer":  {Kind: "consumer group", Key: "task/t1", Error: data("cannot send ")},
+			} {
+				got := shown[of]
+				if got.Kind != want.Kind || got.Key != want.Key || got.Tries != want.Tries || !strings.Contains(got.Error, want.Error) || (got.Error == "") != (want.Error == "") {
+					return fmt.Errorf("%s: %+v, want %+v, of %d", of, got, want, len(v.List))
+				}
+			}
+			return nil
+		})
+	}
+}

@@ -1,0 +1,327 @@
+// The read side: projections and process managers, what is blocked, consumer groups, and wake-ups.
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect } from "preact/hooks";
+import { useSignal } from "@preact/signals";
+import { get } from "./api.js";
+import { moment, seesData, streamLink } from "./event.js";
+import { compact, number, seconds } from "./format.js";
+import { link, route } from "./route.js";
+import { type Column, Data, Figure, Table } from "./ui.js";
+
+interface Segment {
+  segment: string;
+  owner: string;
+  position: number;
+  lag: number;
+  rate?: number;
+  state: string;
+}
+
+/** A build of a projection or a process manager, or a consumer group. */
+interface Parts {
+  name: string;
+  kind: string;
+  build?: number;
+  own?: boolean;
+  state: string;
+  paused?: boolean;
+  stopped?: boolean;
+  position: number;
+  lag: number;
+  rate?: number;
+  blocked: number;
+  members?: number;
+  segments: Segment[];
+}
+
+interface Waiting {
+  kind: string;
+  of: string;
+  build?: number;
+  key: string;
+  stream?: string;
+  event?: string;
+  position: number;
+  tries?: number;
+  since?: string;
+  retried?: boolean;
+  error: string;
+}
+
+/** The time between two requests. The node reads its database for all pages together, and less often. */
+const every = 2000;
+/** The segments in a table. */
+const mostRows = 500;
+const none = "–";
+
+/** Reads what a page shows while it is open and visible. */
+function View<T>(p: { name: string; children: (v: T) => ComponentChildren }): JSX.Element {
+  const value = useSignal<T | undefined>(undefined);
+  const problem = useSignal("");
+  useEffect(() => {
+    const ended = new AbortController();
+    let next = 0;
+    const read = async (): Promise<void> => {
+      if (!document.hidden)
+        try {
+          value.value = await get<T>(`api/views/${p.name}`, ended.signal);
+          problem.value = "";
+        } catch (e) {
+          problem.value = (e as Error).message;
+        }
+      if (!ended.signal.aborted) next = window.setTimeout(() => void read(), every);
+    };
+    void read();
+    return () => {
+      clearTimeout(next);
+      ended.abort();
+    };
+  }, [p.name]);
+  return (
+    <>
+      {problem.value && (
+        <p class="note bad" role="alert">
+          {problem.value}
+          {value.value && " The page shows what was read before."}
+        </p>
+      )}
+      {value.value ? p.children(value.value) : <p class="empty">Reading.</p>}
+    </>
+  );
+}
+
+const rate = (r?: number): string => (r === undefined ? none : compact(r));
+const tone = (p: { paused?: boolean; stopped?: boolean }): string | undefined => (p.paused || p.stopped ? "doubtful" : undefined);
+const name = (page: string) => ({ title: "Name", cell: (p: Parts) => <a href={link([page, p.name])}><Data>{p.name}</Data></a>, text: (p: Parts) => p.name });
+
+/** How far something is; its segments are the same. */
+const figures: Column<Segment | Parts>[] = [
+  { title: "Position", cell: (s) => number(s.position), isNumber: true },
+  { title: "Lag", cell: (s) => number(s.lag), isNumber: true },
+  { title: "Events/s", cell: (s) => rate(s.rate), isNumber: true },
+];
+
+function Segments(p: { of: Parts[]; owner: string; leftOut?: number | undefined }): JSX.Element {
+  const only = route.value.path[1];
+  const rows = p.of.flatMap((one) => (only === undefined || one.name === only ? one.segments.map((s) => ({ ...s, of: one.build ? `${one.name}, build ${one.build}` : one.name })) : []));
+  const page = route.value.path[0]!;
+  return (
+    <>
+      <Table
+        name={only === undefined ? "Segments" : `Segments of ${only}`}
+        rows={rows.slice(0, mostRows)}
+        id={(s) => `${s.of} ${s.segment}`}
+        empty="The segments would be here, with the member that works on each."
+        columns={[
+          { title: "Of", cell: (s) => <Data>{s.of}</Data>, text: (s) => s.of },
+          { title: "Segment", cell: (s) => <Data>{s.segment}</Data>, text: (s) => s.segment },
+          { title: p.owner, cell: (s) => (s.owner ? <Data>{s.owner}</Data> : none), text: (s) => s.owner },
+          ...figures,
+          { title: "State", cell: (s) => s.state },
+        ]}
+      />
+      {(rows.length > mostRows || (p.leftOut ?? 0) > 0) && <p class="quiet">Not all segments are shown: choose a name above, or use the command line.</p>}
+      {only !== undefined && <a href={link([page])}>Show the segments of all</a>}
+    </>
+  );
+}
+
+/** The state of a build, and how much of a new one is built. */
+function stateOf(p: Parts): string {
+  if (!p.state.startsWith("building")) return p.state;
+  const left = p.rate ? `, ${seconds(p.lag / p.rate)} left` : "";
+  return `${p.state}, ${Math.floor((100 * p.position) / Math.max(1, p.position + p.lag))} %${left}`;
+}
+
+interface ProcessorsView {
+  builds: Parts[];
+  left_out?: number;
+  memories: { name: string; member: string; position: number; state: string }[];
+  outboxes: { name: string; commands: number; oldest: number; held: number; rejected: number }[];
+  silent: string[];
+}
+
+export function Processors(): JSX.Element {
+  return (
+    <View<ProcessorsView> name="processors">
+      {(v) => (
+        <>
+          {v.silent.length > 0 && <p class="note">{v.silent.join(", ")} did not say what it works on, so owners may be missing.</p>}
+          <Table<Parts>
+            name="Projections and process managers"
+            rows={v.builds}
+            id={(b) => String(b.build)}
+            tone={tone}
+            empty="No projection has a build. One would be here after a node whose program defines a projection or a process manager has run on this log."
+            columns={[
+              name("processors"),
+              { title: "Kind", cell: (b) => b.kind || "of another program" },
+              { title: "Build", cell: (b) => b.build, isNumber: true },
+              { title: "State", cell: stateOf },
+              ...figures,
+              { title: "Segments", cell: (b) => b.segments.length, isNumber: true },
+              { title: "Blocked", cell: (b) => (b.blocked ? <a href={link(["blocked"])}>{number(b.blocked)}</a> : 0), text: (b) => String(b.blocked), isNumber: true },
+            ]}
+          />
+          <Segments of={v.builds} owner="Owner" leftOut={v.left_out} />
+          <Table
+            name="Commands of process managers"
+            rows={v.outboxes}
+            id={(o) => o.name}
+            empty="This program has no process managers. The commands that they have decided to send would be here."
+            columns={[
+              { title: "Name", cell: (o) => <Data>{o.name}</Data>, text: (o) => o.name },
+              { title: "Pending", cell: (o) => number(o.commands), isNumber: true },
+              { title: "Oldest", cell: (o) => (o.commands ? seconds(o.oldest) : none), isNumber: true },
+              { title: "Held", cell: (o) => number(o.held), isNumber: true },
+              { title: "Rejected, ever", cell: (o) => number(o.rejected), isNumber: true },
+            ]}
+          />
+          <Table
+            name="Projections in memory"
+            rows={v.memories}
+            id={(m) => `${m.name} ${m.member}`}
+            empty="This program has no projections in memory. Their states on each member would be here."
+            columns={[
+              { title: "Name", cell: (m) => <Data>{m.name}</Data>, text: (m) => m.name },
+              { title: "Member", cell: (m) => <Data>{m.member}</Data>, text: (m) => m.member },
+              { title: "Position", cell: (m) => number(m.position), isNumber: true },
+              { title: "State", cell: (m) => m.state },
+            ]}
+          />
+        </>
+      )}
+    </View>
+  );
+}
+
+/** A link to the page of a stream, type/id. */
+function StreamLink(p: { of: string; version?: number }): JSX.Element {
+  const slash = p.of.indexOf("/");
+  return (
+    <a href={streamLink({ type: p.of.slice(0, slash), id: p.of.slice(slash + 1) }, p.version)}>
+      <Data>{p.of}</Data>
+    </a>
+  );
+}
+
+/** Text that a program has made, such as an error, in several lines. */
+const Long = (p: { text: string }): JSX.Element => <div class="long">{p.text ? <Data>{p.text}</Data> : <span class="quiet">{seesData() ? none : "for readers"}</span>}</div>;
+
+export function Blocked(): JSX.Element {
+  return (
+    <View<{ list: Waiting[]; more?: boolean }> name="blocked">
+      {(v) => (
+        <>
+          <Table<Waiting>
+            name="Blocked sequences"
+            rows={v.list}
+            id={(w) => `${w.of} ${w.build} ${w.key} ${w.position}`}
+            empty="Nothing is blocked. A row or a sequence of which an event cannot be handled would be here, with the event and the error; so would commands that process managers cannot send, and what consumer groups have parked."
+            columns={[
+              { title: "Of", cell: (w) => <><Data>{w.of}</Data> <span class="quiet">{w.kind}{w.build ? `, build ${w.build}` : ""}</span></>, text: (w) => `${w.of} (${w.kind})` },
+              { title: "Sequence", cell: (w) => (w.key ? <Data>{w.key}</Data> : <span class="quiet">for readers</span>), text: (w) => w.key },
+              { title: "Event", cell: (w) => (w.stream ? <><a href={link(["log"], { position: w.position })}>{w.event}</a> of <StreamLink of={w.stream} /></> : none), text: (w) => `${w.event ?? ""} ${w.stream ?? ""}` },
+              { title: "Position", cell: (w) => number(w.position), isNumber: true },
+              { title: "Tries", cell: (w) => w.tries ?? none, isNumber: true },
+              { title: "Since", cell: (w) => (w.since ? moment(w.since) : none) },
+              { title: "Error", cell: (w) => <Long text={(w.retried ? "is being retried; " : "") + w.error} />, text: (w) => w.error },
+            ]}
+          />
+          {v.more && <p class="quiet">More are blocked: the first 100 of each kind are shown.</p>}
+        </>
+      )}
+    </View>
+  );
+}
+
+export function Groups(): JSX.Element {
+  return (
+    <View<{ groups: Parts[]; left_out?: number }> name="groups">
+      {(v) => (
+        <>
+          <Table<Parts>
+            name="Consumer groups"
+            rows={v.groups}
+            id={(g) => g.name}
+            tone={tone}
+            empty="No consumer group is stored. One would be here after a node whose program declares a group has run on this log."
+            columns={[
+              name("groups"),
+              { title: "State", cell: (g) => g.state },
+              { title: "Members", cell: (g) => number(g.members ?? 0), isNumber: true },
+              ...figures,
+              { title: "Segments", cell: (g) => g.segments.length, isNumber: true },
+              { title: "Parked", cell: (g) => (g.blocked ? <a href={link(["blocked"])}>{number(g.blocked)}</a> : 0), text: (g) => String(g.blocked), isNumber: true },
+            ]}
+          />
+          <Segments of={v.groups} owner="Member" leftOut={v.left_out} />
+        </>
+      )}
+    </View>
+  );
+}
+
+interface WakesView {
+  kinds: string[];
+  paused: boolean;
+  wakes: { aggregate: string; version: number; due?: string; in?: number; refused?: boolean; error?: string }[];
+  more?: boolean;
+  schedules: { name: string; when: string; last?: string; next?: string; in?: number; paused?: boolean }[];
+}
+
+/** How long until then: in 3 min, 5 s late. */
+const until = (s?: number): string => (s === undefined ? none : s < 0 ? `${seconds(-s)} late` : `in ${seconds(s)}`);
+const when = (at?: string): string => (at ? moment(at) : none);
+
+export function Wakes(): JSX.Element {
+  return (
+    <View<WakesView> name="wakeups">
+      {(v) => {
+        const times = v.wakes.flatMap((w) => (w.refused ? [] : [w.in ?? 0]));
+        const due = times.filter((t) => t <= 0);
+        const next = times.find((t) => t > 0);
+        const refused = v.wakes.length - times.length;
+        return (
+          <>
+            {v.paused && <p class="note">Wake-ups are paused: no aggregate is woken.</p>}
+            <div class="figures">
+              <Figure name="Due" value={number(due.length) + (v.more ? "+" : "")} hint="Aggregates whose time has come" />
+              <Figure name="Late" value={due.length ? seconds(-Math.min(...due)) : none} hint="How long the first of them has been due" />
+              <Figure name="Next" value={next === undefined ? none : seconds(next)} hint="The time until the next aggregate is due" />
+              <Figure name="Refused" value={number(refused)} hint="Wake-ups that had no events, and wait for an operator or for another state" tone={refused ? "bad" : undefined} />
+            </div>
+            <Table
+              name="Wake-ups"
+              rows={v.wakes}
+              id={(w) => w.aggregate}
+              tone={(w) => (w.refused ? "doubtful" : undefined)}
+              empty={v.kinds.length ? `No aggregate is to be woken. Those of the types ${v.kinds.join(", ")} would be here while their state asks for it.` : "This program has no aggregates with wake-ups. They would be here, with their time."}
+              columns={[
+                { title: "Aggregate", cell: (w) => <StreamLink of={w.aggregate} version={w.version} />, text: (w) => w.aggregate },
+                { title: "Due", cell: (w) => when(w.due) },
+                { title: "In", cell: (w) => (w.refused ? "refused" : until(w.in ?? 0)) },
+                { title: "Why it was refused", cell: (w) => (w.refused ? <Long text={w.error ?? ""} /> : none), text: (w) => w.error ?? "" },
+              ]}
+            />
+            {v.more && <p class="quiet">The first 200 are shown: refused ones, and then by their time.</p>}
+            <Table
+              name="Schedules"
+              rows={v.schedules}
+              id={(s) => s.name}
+              tone={tone}
+              empty="This program has no schedules. Their planned times would be here."
+              columns={[
+                { title: "Name", cell: (s) => <Data>{s.name}</Data>, text: (s) => s.name },
+                { title: "Planned", cell: (s) => s.when },
+                { title: "Last", cell: (s) => when(s.last) },
+                { title: "Next", cell: (s) => when(s.next) },
+                { title: "In", cell: (s) => (s.paused ? "paused" : until(s.in)) },
+              ]}
+            />
+          </>
+        );
+      }}
+    </View>
+  );
+}
