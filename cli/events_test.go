@@ -179,6 +179,39 @@ func TestFollowerReconnectsAfterUnseenConnection(t *testing.T) {
 	}
 }
 
+// TestFirstConnectionIsNoLoss watches a client that knows its log and is still
+// connecting for the first time, as one that has connected since watch saw its status.
+func TestFirstConnectionIsNoLoss(t *testing.T) {
+	t.Parallel()
+	refuse := make(chan struct{})
+	starting := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		<-refuse
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer starting.Close()
+	gateway, err := client.Connect(t.Context(), client.Options{URLs: []string{starting.URL}, ClientID: "operator", Log: "L1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gateway.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	logged := make(chan string, 100)
+	lines := writer(func(p []byte) { logged <- string(p) })
+	ended := make(chan error, 1)
+	go func() {
+		ended <- watch(ctx, gateway, []string{starting.URL}, true, slog.New(slog.NewTextHandler(lines, nil)))
+	}()
+	close(refuse)
+	if line := <-logged; !strings.Contains(line, "503") {
+		t.Errorf("the first connection is logged as lost: %s", line)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // writer is a function that is called with each write.
 type writer func([]byte)
 

@@ -108,21 +108,23 @@ const socketPath = "/v1/ws"
 // command must not wait for a gateway: before the first connection, and without
 // follow. Then the client has tried each of them since the last connection.
 func watch(ctx context.Context, gateway *client.Client, bases []string, follow bool, log *slog.Logger) error {
-	logged := false
-	var failures []error // of the attempts since the last connection
+	seen, logged := false, false // a connection; its loss
+	var failures []error         // of the attempts since the last connection
 	for status := range gateway.Statuses(ctx) {
+		reason := gateway.ConnErr()
 		connected := gateway.Log() != "" // now or earlier, even if watch missed that status
 		switch {
 		case status == client.Live || status == client.CatchingUp:
-			logged, failures = false, nil
+			seen, logged, failures = true, false, nil
+		case reason == nil && !seen: // the first attempt, which may have succeeded since this status
 		case status == client.Offline && !(connected && follow):
-			failures = append(failures, unreached(gateway.ConnErr()))
+			failures = append(failures, unreached(reason))
 			if len(failures) >= len(bases) {
 				return errors.Join(failures...)
 			}
 		case status != client.Closed && connected && !logged:
 			logged = true
-			log.Warn("lost the gateway; reconnecting", "url", strings.Join(bases, ","), "err", gateway.ConnErr())
+			log.Warn("lost the gateway; reconnecting", "url", strings.Join(bases, ","), "err", reason)
 		}
 	}
 	return nil
