@@ -165,7 +165,7 @@ func TestNobodySeesTheBidsOfOthers(t *testing.T) {
 		}
 		do("bob", "bid", fmt.Sprint("after", i), map[string]int{"amount": 3000 + 1000*i})
 		own := newViewer("bob", "bids_of", ofBob)
-		if err := own.view(ctx, c.wsURLs()[1], func() bool { return own.batches == 1 }); err != nil {
+		if err := own.view(ctx, c.wsURLs()[1], func() bool { return own.batches > 0 }); err != nil { // the state may lack the bid, which then follows
 			t.Fatal(err)
 		}
 		f, err := s.Call(ctx, map[string]any{"op": "query", "query": "bids_of", "data": ofBob, "at_least": head})

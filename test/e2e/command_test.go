@@ -153,10 +153,14 @@ func TestOneProcessPerStore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	members, _, code := call(t, "members", "--url", dev.URLs[1])
-	if code != 0 || strings.Count(members, "ready") != 3 {
-		t.Errorf("members: exit %d\n%s", code, members)
-	}
+	var members string
+	harness.Eventually(t, "all members are ready", func() (err error) {
+		var code int
+		if members, _, code = call(t, "members", "--url", dev.URLs[1]); code != 0 || strings.Count(members, " ready ") != 3 {
+			err = fmt.Errorf("exit %d\n%s", code, members)
+		}
+		return err
+	})
 	owner, _, code := call(t, "owner", "counter/a", "--url", dev.URLs[2])
 	if code != 0 || !strings.Contains(members, strings.TrimSpace(owner)+" ") {
 		t.Errorf("owner: exit %d, %q is no member", code, owner)
@@ -256,6 +260,13 @@ func gauge(t *testing.T, url, name string) float64 {
 func TestMetricsAreServedAndExplained(t *testing.T) {
 	t.Parallel()
 	dev := harness.Start(t, binary, 2, "dev", "--nodes", "2", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	harness.Eventually(t, "the first node shares the ring with the other one", func() error {
+		s, err := harness.Status(dev.URLs[0])
+		if err == nil && s.Ring.Owners != 2 {
+			err = fmt.Errorf("it sees %d owners", s.Ring.Owners)
+		}
+		return err
+	})
 	client := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[0])}}
 	defer client.Leave()
 	for i := range 20 { // each node owns some

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -55,13 +54,15 @@ func TestEveryLimitIsEnforcedAndCounted(t *testing.T) {
 	if code := late.closed(); code != 4003 {
 		t.Errorf("no hello: closed with %d, want 4003", code)
 	}
-	closed := make(chan websocket.StatusCode, 9) // one more than allowed without hello
-	for range cap(closed) {
-		silent := dial(t, url)
-		go func() { closed <- silent.closed() }()
-	}
-	if code := <-closed; code != 4101 {
-		t.Errorf("the ninth session without hello: one is closed with %d, want 4101", code)
+	for code := websocket.StatusCode(4003); code == 4003; { // a busy machine may need the time for hello to open them
+		closed := make(chan websocket.StatusCode, 9) // one more than allowed without hello
+		for range cap(closed) {
+			silent := dial(t, url)
+			go func() { closed <- silent.closed() }()
+		}
+		if code = <-closed; code != 4101 && code != 4003 {
+			t.Errorf("the ninth session without hello: one is closed with %d, want 4101", code)
+		}
 	}
 	bob := dial(t, url)
 	bob.send(`{"op":"hello","id":"1","client":"bob"}`)
@@ -76,14 +77,19 @@ func TestEveryLimitIsEnforcedAndCounted(t *testing.T) {
 		t.Errorf("a second live query: %s for %s", f.Code, f.ID)
 	}
 	// A second query is busy once the first has begun, which waits for a position.
-	bob.send(`{"op":"query","id":"q","query":"open_auctions","data":{},"at_least":999999,"timeout_ms":2000}`)
-	for isBusy, waits := false, true; !isBusy || waits; {
-		if !isBusy {
+	waiting := `{"op":"query","id":"q","query":"open_auctions","data":{},"at_least":999999,"timeout_ms":2000}`
+	bob.send(waiting)
+	for isBusy, waits, isAsked := false, true, false; !isBusy || waits; {
+		if !isBusy && !isAsked {
 			bob.send(`{"op":"query","id":"r","query":"open_auctions","data":{}}`)
+			isAsked = true
 		}
 		f := bob.next()
 		for f.ID != "q" && f.ID != "r" {
 			f = bob.next()
+		}
+		if f.ID == "r" {
+			isAsked = false
 		}
 		switch {
 		case f.ID == "r" && f.Code == "busy":
@@ -96,6 +102,8 @@ func TestEveryLimitIsEnforcedAndCounted(t *testing.T) {
 			waits = false
 		case f.ID == "q" && f.Code == "unavailable" && isBusy:
 			waits = false
+		case f.ID == "q" && f.Code == "unavailable": // on a busy machine "r" came after its time
+			bob.send(waiting)
 		case f.ID == "r" && f.Op == "result":
 		default:
 			t.Fatalf("of two queries: %+v", f)
@@ -120,30 +128,25 @@ func TestEveryLimitIsEnforcedAndCounted(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("X-Long", strings.Repeat("x", bytes))
-		resp, err := harness.HTTP.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
-			t.Errorf("a header of %d bytes: %s", bytes, resp.Status)
-		}
+		harness.Eventually(t, fmt.Sprint("the answer to a header of ", bytes, " bytes"), func() error { // which may get lost while the header is sent
+			resp, err := harness.HTTP.Do(req)
+			if err != nil {
+				return err
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+				t.Fatalf("a header of %d bytes: %s", bytes, resp.Status)
+			}
+			return nil
+		})
 	}
 
-	resp, err := harness.HTTP.Get(url + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	metrics, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	metrics := scrape(t, url)
 	for _, limit := range []string{
 		"frame_bytes", "header_bytes", "hello_timeout", "sessions", "sessions_per_client", "subscriptions", "open_requests", "commands_per_second",
 		"anonymous_sessions", "connections", "renewals", "live_queries", "queries",
 	} {
-		_, count, ok := strings.Cut(string(metrics), `ganglion_limited_total{limit="`+limit+`"} `)
+		_, count, ok := strings.Cut(metrics, `ganglion_limited_total{limit="`+limit+`"} `)
 		if count, _, _ = strings.Cut(count, "\n"); !ok || count == "0" {
 			t.Errorf("%s: /metrics has %q", limit, count)
 		}

@@ -90,10 +90,13 @@ func TestOperatorsSeeAndSteerProjections(t *testing.T) {
 		}
 		return current(p)
 	})
-	table, _ := must(t, "processors", "--store", c.store, "--url", c.urls()[1])
-	if line := regexp.MustCompile(`(?m)^listings +\d+ +[0-9a-f]{8} +this +0 +` + owner + ` +\d+ +0 +active$`); !line.MatchString(table) {
-		t.Errorf("no line %s in\n%s", line, table)
-	}
+	line := regexp.MustCompile(`(?m)^listings +\d+ +[0-9a-f]{8} +this +0 +` + owner + ` +\d+ +0 +active$`)
+	harness.Eventually(t, "the table shows listings", func() error { // notices of outbid, which change no row, may just have come
+		if table, _ := must(t, "processors", "--store", c.store, "--url", c.urls()[1]); !line.MatchString(table) {
+			return fmt.Errorf("no line %s in\n%s", line, table)
+		}
+		return nil
+	})
 	if out := operate("verify", "listings"); !strings.Contains(out, "no differences found") {
 		t.Errorf("verify prints %q", out)
 	}

@@ -33,7 +33,11 @@ type asker struct {
 func (a *asker) run(ctx context.Context) error {
 	defer a.Leave()
 	for ; ctx.Err() == nil; a.asked++ {
-		f, err := a.DoFrame(ctx, map[string]any{"op": "query", "query": a.query, "data": json.RawMessage(a.data)})
+		frame := map[string]any{"op": "query", "query": a.query, "data": json.RawMessage(a.data)}
+		if len(a.URLs) > 1 && a.position > 0 { // another gateway may serve another build, which may be behind
+			frame["at_least"] = a.position
+		}
+		f, err := a.DoFrame(ctx, frame)
 		if ctx.Err() != nil {
 			break
 		}

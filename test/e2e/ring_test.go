@@ -100,9 +100,12 @@ func TestRingPlanMatchesJoinAndDrain(t *testing.T) {
 			t.Errorf("drained, %s returns %d, want %d", path, resp.StatusCode, want)
 		}
 	}
-	if _, errs, code := call(t, "drain", "n2", "--url", url); code != 2 || !strings.Contains(errs, "not a member") {
-		t.Errorf("drained again: exit %d, %s", code, errs)
-	}
+	harness.Eventually(t, "n2 cannot be drained again", func() error { // once gossip has spread that it has left
+		if _, errs, code := call(t, "drain", "n2", "--url", url); code != 2 || !strings.Contains(errs, "not a member") {
+			return fmt.Errorf("exit %d, %s", code, errs)
+		}
+		return nil
+	})
 	drained.Signal(syscall.SIGTERM)
 	if code := drained.Wait(); code != 0 {
 		t.Errorf("drained, then stopped: exit %d", code)

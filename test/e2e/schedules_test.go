@@ -93,7 +93,9 @@ func TestScheduleAfterAStopOfAnHour(t *testing.T) {
 		t.Errorf("each ran for %v, want %v", each, want)
 	}
 	once, first := written("once")
-	if want := missed(first); once[0] != want[len(want)-1] {
+	lastOf := func(list []string) string { return list[len(list)-1] }
+	// Another time may have come between the decision and the note.
+	if want := missed(first); once[0] != lastOf(want) && once[0] != lastOf(missed(first.Add(-time.Minute))) {
 		t.Errorf("once ran for %v, want the last of %v", once, want)
 	}
 }
