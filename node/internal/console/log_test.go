@@ -431,7 +431,7 @@ func TestTailHasNoHoleAndNoRepeatAcrossReconnects(t *testing.T) {
 		}
 	})
 	var shown []uint64
-	for end := uint64(20); ; end = min(end+40, all) {
+	for end := uint64(20); ; end = min(uint64(len(shown))+40, all) { // a message may have shown more than it was read for
 		ctx, cancel := context.WithCancel(t.Context())
 		q := query("after", 0)
 		if len(shown) > 0 {
@@ -439,7 +439,7 @@ func TestTailHasNoHoleAndNoRepeatAcrossReconnects(t *testing.T) {
 		}
 		shown = append(shown, s.positions(s.tail(ctx, Reader, q), end)...)
 		cancel()
-		if end == all {
+		if len(shown) >= all {
 			break
 		}
 	}
