@@ -68,7 +68,7 @@ func TestDevelopmentModeRejectsForeignHosts(t *testing.T) {
 			} {
 				for _, url := range []string{
 					client + "/v1/aggregates/auction/1", client + "/v1/ws", client + "/v1/cluster", client + "/metrics", client + "/healthz", client + "/page",
-					admin + "/log-level", admin + "/debug/pprof/cmdline",
+					admin + "/log-level", admin + "/debug/pprof/",
 				} {
 					status, body := getAs(t, url, host)
 					refused := status == http.StatusForbidden && strings.Contains(body, "--origins")

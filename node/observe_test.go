@@ -167,8 +167,24 @@ func TestLogLevelChangesAtRunTime(t *testing.T) {
 	if logged := out.String(); strings.Contains(logged, "before") || !strings.Contains(logged, "after") {
 		t.Errorf("logged: %s", logged)
 	}
-	if code, _ := ask("GET", "/debug/pprof/goroutine?debug=1", ""); code != 200 {
-		t.Errorf("profiles answer %d", code)
+	for _, c := range []struct {
+		path string
+		code int
+		says string
+	}{
+		{"/debug/pprof/", 200, "goroutine "},
+		{"/debug/pprof/goroutine?debug=1", 200, "goroutine profile: total"},
+		{"/debug/pprof/heap?gc=1", 200, "\x1f\x8b"}, // gzip
+		{"/debug/pprof/profile?seconds=0.05", 200, "\x1f\x8b"},
+		{"/debug/pprof/trace?seconds=0.01", 200, "go 1."},
+		{"/debug/pprof/trace?seconds=-1", 400, "write a number up to 600"},
+		{"/debug/pprof/profile?seconds=1h", 400, "write a number up to 600"},
+		{"/debug/pprof/heap?debug=yes", 400, "debug is a number"},
+		{"/debug/pprof/wow", 404, "/debug/pprof/ lists them"},
+	} {
+		if code, text := ask("GET", c.path, ""); code != c.code || !strings.Contains(text, c.says) {
+			t.Errorf("%s: %d %.100q", c.path, code, text)
+		}
 	}
 	for given, want := range map[string]string{":6060": "127.0.0.1:6060", "10.0.0.1:6060": "10.0.0.1:6060"} {
 		if got := adminAddr(given); got != want {
