@@ -36,10 +36,9 @@
 package groups
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -255,17 +254,16 @@ var Errors = []error{ErrNoGroup, ErrFenced, ErrRevoked, ErrAhead, ErrParkedFull,
 // Sort sorts the segments of a group: the numbered ones by number, then those of
 // sequences.
 func Sort(segments []Segment) {
-	slices.SortFunc(segments, func(a, b Segment) int {
-		x, errA := strconv.Atoi(a.Name)
-		y, errB := strconv.Atoi(b.Name)
+	sort.Slice(segments, func(i, j int) bool {
+		a, b := segments[i].Name, segments[j].Name
+		x, errA := strconv.Atoi(a)
+		y, errB := strconv.Atoi(b)
 		switch {
 		case errA == nil && errB == nil:
-			return cmp.Compare(x, y)
-		case errA == nil:
-			return -1
-		case errB == nil:
-			return 1
+			return x < y
+		case errA == nil || errB == nil:
+			return errA == nil
 		}
-		return strings.Compare(a.Name, b.Name)
+		return a < b
 	})
 }

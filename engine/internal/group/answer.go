@@ -5,7 +5,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore/groups"
@@ -71,7 +71,7 @@ func (c *Coordinator) held() map[string][]group.Holding {
 		held[s.Holder.Session] = append(held[s.Holder.Session], h)
 	}
 	for _, list := range held {
-		slices.SortFunc(list, func(a, b group.Holding) int { return strings.Compare(a.Segment, b.Segment) })
+		sort.Slice(list, func(i, j int) bool { return list[i].Segment < list[j].Segment })
 	}
 	return held
 }
