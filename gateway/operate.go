@@ -28,6 +28,54 @@ func (g *Gateway) Slow(most int) []SlowSession {
 	return list[:min(max(most, 0), len(list))]
 }
 
+// SessionDescription describes a session for operators.
+type SessionDescription = session.Description
+
+// SessionTopic is what a session subscribes to.
+type SessionTopic = session.Topic
+
+// maxTopics bounds the topics of a SessionDescription.
+const maxTopics = 8
+
+// Find returns the number of sessions whose id or client id contains a text, and
+// describes at most the given number of them: those whose socket is full first, and
+// then by id.
+func (g *Gateway) Find(text string, most int) (matching int, list []SessionDescription) {
+	type place struct {
+		isOpen bool // its socket is not full
+		id     string
+		s      *session.Session
+	}
+	var first []place // of the matching sessions, in order
+	for _, s := range g.roster.all() {
+		id, isFull, matches := s.Match(text)
+		if !matches {
+			continue
+		}
+		matching++
+		one := place{!isFull, id, s}
+		i := sort.Search(len(first), func(i int) bool {
+			if first[i].isOpen != one.isOpen {
+				return first[i].isOpen
+			}
+			return first[i].id > id
+		})
+		if i == most {
+			continue
+		}
+		if len(first) < most {
+			first = append(first, place{})
+		}
+		copy(first[i+1:], first[i:])
+		first[i] = one
+	}
+	head := g.hub.Head()
+	for _, one := range first {
+		list = append(list, one.s.Describe(head, maxTopics))
+	}
+	return matching, list
+}
+
 // KickSession closes a session with 4004, so that its client does not
 // reconnect. It returns how many sessions with that id it closed: 0 or 1.
 func (g *Gateway) KickSession(id string) int {

@@ -108,3 +108,42 @@ func TestSlowSessionsAreListed(t *testing.T) {
 	}
 	waitFor(t, func() bool { return n.Stats().Full == 0 && len(n.Slow(10)) == 0 })
 }
+
+func TestSessionsAreCountedAndDescribed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	n := w.node(small, func(c *gateway.Config) { c.SendBuffer = 4 << 10 })
+	for range 5 {
+		n.join("ada")
+	}
+	slow, silent := n.join("eve"), n.dial()
+	silent.send(`{"op":"ping","id":"p"}`)
+	silent.read() // its session is admitted
+	slow.send(`{"op":"subscribe","id":"s","stream":"counter/a"}`)
+	want[frame.Subscribed](slow)
+	want[frame.Live](slow)
+	slow.send(`{"op":"subscribe","id":"c","category":"auction"}`)
+	want[frame.Subscribed](slow)
+	want[frame.Live](slow)
+	for len(n.Slow(1)) == 0 || n.Slow(1)[0].Behind == 0 {
+		w.append(eventstore.StreamID{Type: "counter", ID: "a"}, large(100)...)
+		n.catchUp()
+	}
+	matching, list := n.Find("", 3)
+	if matching != 7 || len(list) != 3 || list[0].Client != "eve" || list[1].ID >= list[2].ID {
+		t.Fatalf("%d match, and the first are %+v", matching, list)
+	}
+	eve := list[0]
+	if !eve.IsFull || eve.Waiting == 0 || eve.Protocol != "websocket" || eve.Opened.IsZero() || eve.Subscriptions != 2 ||
+		len(eve.Topics) != 2 || eve.Topics[0] != (gateway.SessionTopic{Name: "auction/*"}) || eve.Topics[1].Name != "counter/a" || eve.Topics[1].Behind == 0 {
+		t.Errorf("the slow session is %+v", eve)
+	}
+	for text, want := range map[string]int{"ad": 5, "eve": 1, eve.ID: 1, eve.ID[2:]: 1, "zoe": 0, "": 7} {
+		if matching, list := n.Find(text, 100); matching != want || len(list) != want {
+			t.Errorf("%d sessions match %q, and %d are described, want %d", matching, text, len(list), want)
+		}
+	}
+	if matching, list := n.Find("ada", 0); matching != 5 || len(list) != 0 {
+		t.Errorf("%d match, and %+v are described", matching, list)
+	}
+}

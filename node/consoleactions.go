@@ -53,25 +53,57 @@ func (n *node) consoleActions() map[string]console.Action {
 	with := func(within time.Duration, do func(context.Context, actionArgs) (string, error)) console.Action {
 		return console.Action{Within: within, Do: func(ctx context.Context, _ console.User, args json.RawMessage) (string, error) {
 			var a actionArgs
-			if err := json.Unmarshal(args, &a); err != nil {
+			if err := json.Unmarshal(args, &a); len(args) > 0 && err != nil {
 				return "", errors.New("the arguments are not the expected JSON object")
 			}
 			return do(ctx, a)
 		}}
 	}
-	return map[string]console.Action{
+	actions := map[string]console.Action{
 		"kick_session":  with(2*memberTime, n.kickSession),
 		"kick_client":   with(2*memberTime, n.kickClient),
 		"move_sessions": with(maxMoved/200*time.Second+memberTime, n.moveSessions),
 		"drain":         with(drainActionTime+memberTime, n.drainMember),
 	}
+	if _, ok := n.clientRevoker(); ok {
+		actions["revoke_client"] = with(2*memberTime, n.revokeClient)
+	}
+	return actions
+}
+
+// clientRevoker is an authenticator that can revoke the tokens of a client, such as a
+// *token.Authenticator with a file of revocations.
+type clientRevoker interface {
+	RevokesClients() bool
+	RevokeClient(client string) error
+}
+
+func (n *node) clientRevoker() (clientRevoker, bool) {
+	r, ok := n.cfg.Auth.(clientRevoker)
+	return r, ok && r.RevokesClients()
+}
+
+func (n *node) revokeClient(ctx context.Context, a actionArgs) (string, error) {
+	if a.Client == "" {
+		return "", errors.New("the argument client is missing")
+	}
+	revoked, err := n.onGateways(ctx, &peer.SessionsRequest{RevokeClient: a.Client}, func(r *peer.SessionsReply) (int, error) {
+		if !r.Revoked {
+			return 0, errors.New("it is too old for this: upgrade it")
+		}
+		return 1, nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("revoked the tokens on %s, and not on all: %w", counted(revoked, "gateway"), err)
+	}
+	return "revoked the tokens issued until now on " + counted(revoked, "gateway") + "; sessions that use one are closed within a few seconds", nil
 }
 
 func (n *node) kickSession(ctx context.Context, a actionArgs) (string, error) {
 	if a.Session == "" {
 		return "", errors.New("the argument session is missing")
 	}
-	closed, err := n.closeSessions(ctx, &peer.SessionsRequest{KickSession: a.Session})
+	closed, err := n.onGateways(ctx, &peer.SessionsRequest{KickSession: a.Session}, askedSessions)
 	switch {
 	case closed > 0:
 		return "closed the session with 4004", nil
@@ -85,7 +117,7 @@ func (n *node) kickClient(ctx context.Context, a actionArgs) (string, error) {
 	if a.Client == "" {
 		return "", errors.New("the argument client is missing")
 	}
-	closed, err := n.closeSessions(ctx, &peer.SessionsRequest{KickClient: a.Client})
+	closed, err := n.onGateways(ctx, &peer.SessionsRequest{KickClient: a.Client}, askedSessions)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("closed %s; the others may still be open: %w", counted(closed, "session"), err)
@@ -102,9 +134,12 @@ func counted(n int, of string) string {
 	return fmt.Sprintf("%d %ss", n, of)
 }
 
-// closeSessions sends a request to all gateways, and returns the number of sessions that
-// they closed. The error names the gateways that did not answer.
-func (n *node) closeSessions(ctx context.Context, req *peer.SessionsRequest) (closed int, err error) {
+func askedSessions(r *peer.SessionsReply) (int, error) { return int(r.Asked), nil }
+
+// onGateways sends a request to all gateways, and returns the sum of what count returns
+// for their replies. The error names the gateways that did not answer or that have an
+// error.
+func (n *node) onGateways(ctx context.Context, req *peer.SessionsRequest, count func(*peer.SessionsReply) (int, error)) (sum int, err error) {
 	var (
 		asking sync.WaitGroup
 		mu     sync.Mutex
@@ -118,9 +153,13 @@ func (n *node) closeSessions(ctx context.Context, req *peer.SessionsRequest) (cl
 			ctx, cancel := context.WithTimeout(ctx, memberTime)
 			defer cancel()
 			reply, err := n.sessionsOf(ctx, m, req)
+			counted := 0
+			if err == nil {
+				counted, err = count(reply)
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			closed += int(reply.GetAsked())
+			sum += counted
 			if err != nil {
 				errs = append(errs, m.ID+": "+err.Error())
 			}
@@ -131,7 +170,7 @@ func (n *node) closeSessions(ctx context.Context, req *peer.SessionsRequest) (cl
 		slices.Sort(errs)
 		err = errors.New(strings.Join(errs, "; "))
 	}
-	return closed, err
+	return sum, err
 }
 
 // sessionsOf makes a gateway close, move or count sessions.

@@ -91,11 +91,20 @@ func (s peerServer) Sessions(ctx context.Context, req *peer.SessionsRequest) (*p
 		asked = g.KickSession(req.KickSession)
 	case req.KickClient != "":
 		asked = g.KickClient(req.KickClient)
+	case req.RevokeClient != "":
+		r, ok := s.node.clientRevoker()
+		if !ok {
+			return nil, grpcstatus.Error(codes.FailedPrecondition, "it has no file of revoked tokens: set Revocations (--jwt-revocations)")
+		}
+		if err := r.RevokeClient(req.RevokeClient); err != nil {
+			return nil, grpcstatus.Error(codes.Internal, err.Error())
+		}
+		s.log.Info("an operator revoked the tokens of a client", "client", req.RevokeClient)
 	}
 	if asked > 0 {
 		s.log.Info("an operator moved or closed sessions", "count", asked, "moved", req.Move > 0, "session", req.KickSession, "client", req.KickClient)
 	}
-	reply := &peer.SessionsReply{Asked: uint32(asked)}
+	reply := &peer.SessionsReply{Asked: uint32(asked), Revoked: req.RevokeClient != ""}
 	for _, one := range g.Slow(int(min(req.Slow, maxSlow))) {
 		reply.Slow = append(reply.Slow, &peer.Session{
 			Id: one.ID, Client: one.Client, Subscriptions: uint32(one.Subscriptions), WaitingBytes: uint64(one.Waiting), Behind: uint64(one.Behind),

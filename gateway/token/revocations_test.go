@@ -187,3 +187,31 @@ func TestConcurrentRevocationsAreAllWritten(t *testing.T) {
 		}
 	}
 }
+
+func TestClientsAreRevokedThroughTheAuthenticator(t *testing.T) {
+	t.Parallel()
+	secret, file := filepath.Join(t.TempDir(), "secret"), filepath.Join(t.TempDir(), "revoked")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(secret, []byte(strings.Repeat("secret", 10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, err := token.New(t.Context(), token.Config{HMACFile: secret, Revocations: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.RevokeClient(""); err == nil {
+		t.Error("an empty client, which means all clients, is revoked")
+	}
+	if err := a.RevokeClient("bob"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil || !strings.HasPrefix(strings.TrimSpace(string(text)), `{"sub":"bob","before":"`) || !a.RevokesClients() {
+		t.Errorf("the file has %s, %v", text, err)
+	}
+	if a, err = token.New(t.Context(), token.Config{HMACFile: secret}); err != nil || a.RevokesClients() {
+		t.Error("clients are revoked without a file", err)
+	}
+}

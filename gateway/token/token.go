@@ -237,6 +237,22 @@ func (a *Authenticator) Revoked(id gateway.Identity) error {
 	return set.check(id, time.Now())
 }
 
+// RevokesClients reports whether RevokeClient is possible: Config.Revocations is set.
+func (a *Authenticator) RevokesClients() bool { return a.cfg.Revocations != "" }
+
+// revokedFor is how long RevokeClient revokes tokens, as ganglion revoke does.
+const revokedFor = 30 * 24 * time.Hour
+
+// RevokeClient revokes the tokens of a client that were issued before now, for 30 days,
+// in the file Config.Revocations. See [Revoke].
+func (a *Authenticator) RevokeClient(client string) error {
+	if client == "" { // an empty client in the file means all clients
+		return errors.New("token: the client is missing")
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	return Revoke(a.cfg.Revocations, Revocation{Client: client, Before: now, Until: now.Add(revokedFor)})
+}
+
 // Revocations implements [gateway.Revoker].
 func (a *Authenticator) Revocations() <-chan struct{} {
 	_, changed := a.revocations.now()

@@ -235,7 +235,10 @@ type SessionsRequest struct {
 	KickSession string `protobuf:"bytes,2,opt,name=kick_session,json=kickSession,proto3" json:"kick_session,omitempty"`
 	KickClient  string `protobuf:"bytes,3,opt,name=kick_client,json=kickClient,proto3" json:"kick_client,omitempty"`
 	// slow is the largest number of sessions with a full socket to list.
-	Slow          uint32 `protobuf:"varint,4,opt,name=slow,proto3" json:"slow,omitempty"`
+	Slow uint32 `protobuf:"varint,4,opt,name=slow,proto3" json:"slow,omitempty"`
+	// revoke_client revokes the tokens of that client in the gateway's file of
+	// revocations.
+	RevokeClient  string `protobuf:"bytes,5,opt,name=revoke_client,json=revokeClient,proto3" json:"revoke_client,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -298,12 +301,20 @@ func (x *SessionsRequest) GetSlow() uint32 {
 	return 0
 }
 
+func (x *SessionsRequest) GetRevokeClient() string {
+	if x != nil {
+		return x.RevokeClient
+	}
+	return ""
+}
+
 type SessionsReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Open          uint32                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
 	Full          uint32                 `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`   // sessions whose socket is full
 	Asked         uint32                 `protobuf:"varint,3,opt,name=asked,proto3" json:"asked,omitempty"` // sessions that were asked to move, or were kicked
 	Slow          []*Session             `protobuf:"bytes,4,rep,name=slow,proto3" json:"slow,omitempty"`
+	Revoked       bool                   `protobuf:"varint,5,opt,name=revoked,proto3" json:"revoked,omitempty"` // the tokens of revoke_client are revoked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -364,6 +375,13 @@ func (x *SessionsReply) GetSlow() []*Session {
 		return x.Slow
 	}
 	return nil
+}
+
+func (x *SessionsReply) GetRevoked() bool {
+	if x != nil {
+		return x.Revoked
+	}
+	return false
 }
 
 type Session struct {
@@ -442,6 +460,278 @@ func (x *Session) GetBehind() uint64 {
 	return 0
 }
 
+type FindSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`  // in the session's id or the client id; empty matches all
+	Most          uint32                 `protobuf:"varint,2,opt,name=most,proto3" json:"most,omitempty"` // to describe
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindSessionsRequest) Reset() {
+	*x = FindSessionsRequest{}
+	mi := &file_peer_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindSessionsRequest) ProtoMessage() {}
+
+func (x *FindSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindSessionsRequest.ProtoReflect.Descriptor instead.
+func (*FindSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *FindSessionsRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *FindSessionsRequest) GetMost() uint32 {
+	if x != nil {
+		return x.Most
+	}
+	return 0
+}
+
+type FindSessionsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Open          uint32                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
+	Full          uint32                 `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"` // sessions whose socket is full
+	Matching      uint32                 `protobuf:"varint,3,opt,name=matching,proto3" json:"matching,omitempty"`
+	Sessions      []*SessionDescription  `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FindSessionsReply) Reset() {
+	*x = FindSessionsReply{}
+	mi := &file_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FindSessionsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FindSessionsReply) ProtoMessage() {}
+
+func (x *FindSessionsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FindSessionsReply.ProtoReflect.Descriptor instead.
+func (*FindSessionsReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *FindSessionsReply) GetOpen() uint32 {
+	if x != nil {
+		return x.Open
+	}
+	return 0
+}
+
+func (x *FindSessionsReply) GetFull() uint32 {
+	if x != nil {
+		return x.Full
+	}
+	return 0
+}
+
+func (x *FindSessionsReply) GetMatching() uint32 {
+	if x != nil {
+		return x.Matching
+	}
+	return 0
+}
+
+func (x *FindSessionsReply) GetSessions() []*SessionDescription {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+type SessionDescription struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Opened        int64                  `protobuf:"varint,4,opt,name=opened,proto3" json:"opened,omitempty"`                                 // Unix time in seconds
+	WaitingBytes  uint64                 `protobuf:"varint,5,opt,name=waiting_bytes,json=waitingBytes,proto3" json:"waiting_bytes,omitempty"` // not written to its socket
+	Full          bool                   `protobuf:"varint,6,opt,name=full,proto3" json:"full,omitempty"`                                     // its socket is full
+	Subscriptions uint32                 `protobuf:"varint,7,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	Topics        []*SessionTopic        `protobuf:"bytes,8,rep,name=topics,proto3" json:"topics,omitempty"` // of the first subscriptions, sorted by name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionDescription) Reset() {
+	*x = SessionDescription{}
+	mi := &file_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionDescription) ProtoMessage() {}
+
+func (x *SessionDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionDescription.ProtoReflect.Descriptor instead.
+func (*SessionDescription) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SessionDescription) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SessionDescription) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *SessionDescription) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *SessionDescription) GetOpened() int64 {
+	if x != nil {
+		return x.Opened
+	}
+	return 0
+}
+
+func (x *SessionDescription) GetWaitingBytes() uint64 {
+	if x != nil {
+		return x.WaitingBytes
+	}
+	return 0
+}
+
+func (x *SessionDescription) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *SessionDescription) GetSubscriptions() uint32 {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return 0
+}
+
+func (x *SessionDescription) GetTopics() []*SessionTopic {
+	if x != nil {
+		return x.Topics
+	}
+	return nil
+}
+
+type SessionTopic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`      // TYPE/ID, TYPE/*, "query NAME" or "group NAME"
+	Behind        uint64                 `protobuf:"varint,2,opt,name=behind,proto3" json:"behind,omitempty"` // positions from its cursor to the head
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionTopic) Reset() {
+	*x = SessionTopic{}
+	mi := &file_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionTopic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionTopic) ProtoMessage() {}
+
+func (x *SessionTopic) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionTopic.ProtoReflect.Descriptor instead.
+func (*SessionTopic) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SessionTopic) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SessionTopic) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
 type VitalsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -450,7 +740,7 @@ type VitalsRequest struct {
 
 func (x *VitalsRequest) Reset() {
 	*x = VitalsRequest{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +752,7 @@ func (x *VitalsRequest) String() string {
 func (*VitalsRequest) ProtoMessage() {}
 
 func (x *VitalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +765,7 @@ func (x *VitalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VitalsRequest.ProtoReflect.Descriptor instead.
 func (*VitalsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 // VitalsReply has counters since the start of the node, and figures of this moment.
@@ -506,7 +796,7 @@ type VitalsReply struct {
 
 func (x *VitalsReply) Reset() {
 	*x = VitalsReply{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +808,7 @@ func (x *VitalsReply) String() string {
 func (*VitalsReply) ProtoMessage() {}
 
 func (x *VitalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +821,7 @@ func (x *VitalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VitalsReply.ProtoReflect.Descriptor instead.
 func (*VitalsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VitalsReply) GetCommands() uint64 {
@@ -647,7 +937,7 @@ type ProjectionsRequest struct {
 
 func (x *ProjectionsRequest) Reset() {
 	*x = ProjectionsRequest{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +949,7 @@ func (x *ProjectionsRequest) String() string {
 func (*ProjectionsRequest) ProtoMessage() {}
 
 func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +962,7 @@ func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsRequest.ProtoReflect.Descriptor instead.
 func (*ProjectionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 type ProjectionsReply struct {
@@ -687,7 +977,7 @@ type ProjectionsReply struct {
 
 func (x *ProjectionsReply) Reset() {
 	*x = ProjectionsReply{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +989,7 @@ func (x *ProjectionsReply) String() string {
 func (*ProjectionsReply) ProtoMessage() {}
 
 func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +1002,7 @@ func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsReply.ProtoReflect.Descriptor instead.
 func (*ProjectionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ProjectionsReply) GetSegments() []*WorkedSegment {
@@ -742,7 +1032,7 @@ type WorkedSegment struct {
 
 func (x *WorkedSegment) Reset() {
 	*x = WorkedSegment{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1044,7 @@ func (x *WorkedSegment) String() string {
 func (*WorkedSegment) ProtoMessage() {}
 
 func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1057,7 @@ func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkedSegment.ProtoReflect.Descriptor instead.
 func (*WorkedSegment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WorkedSegment) GetProjection() string {
@@ -817,7 +1107,7 @@ type MemoryProjection struct {
 
 func (x *MemoryProjection) Reset() {
 	*x = MemoryProjection{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -829,7 +1119,7 @@ func (x *MemoryProjection) String() string {
 func (*MemoryProjection) ProtoMessage() {}
 
 func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -842,7 +1132,7 @@ func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryProjection.ProtoReflect.Descriptor instead.
 func (*MemoryProjection) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MemoryProjection) GetProjection() string {
@@ -885,7 +1175,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1187,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1200,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -946,7 +1236,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1248,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1261,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Request) GetId() uint64 {
@@ -1056,7 +1346,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1358,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1371,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Command) GetType() string {
@@ -1217,7 +1507,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1519,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1532,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Get) GetType() string {
@@ -1300,7 +1590,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1602,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1615,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -1357,7 +1647,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1659,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1672,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -1461,7 +1751,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1763,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1776,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Result) GetKey() string {
@@ -1535,7 +1825,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1837,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1850,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -1603,7 +1893,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1905,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1918,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Failure) GetCode() string {
@@ -1717,7 +2007,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1729,7 +2019,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1742,7 +2032,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FeedRequest) GetNode() string {
@@ -1765,7 +2055,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +2067,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +2080,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -1822,7 +2112,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1834,7 +2124,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1847,7 +2137,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -1933,7 +2223,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2235,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2248,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -1994,7 +2284,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2006,7 +2296,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2019,7 +2309,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -2055,7 +2345,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2357,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2370,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Commit) GetType() string {
@@ -2171,7 +2461,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2183,7 +2473,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2196,7 +2486,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Wake) GetAtUs() int64 {
@@ -2222,7 +2512,7 @@ type ProgressRequest struct {
 
 func (x *ProgressRequest) Reset() {
 	*x = ProgressRequest{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2524,7 @@ func (x *ProgressRequest) String() string {
 func (*ProgressRequest) ProtoMessage() {}
 
 func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2537,7 @@ func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
 func (*ProgressRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ProgressRequest) GetNode() string {
@@ -2267,7 +2557,7 @@ type ProgressBatch struct {
 
 func (x *ProgressBatch) Reset() {
 	*x = ProgressBatch{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2569,7 @@ func (x *ProgressBatch) String() string {
 func (*ProgressBatch) ProtoMessage() {}
 
 func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2582,7 @@ func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressBatch.ProtoReflect.Descriptor instead.
 func (*ProgressBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProgressBatch) GetSegments() []*Segment {
@@ -2315,7 +2605,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2617,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2630,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{31}
+	return file_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Segment) GetProjection() string {
@@ -2386,7 +2676,7 @@ type GroupReport struct {
 
 func (x *GroupReport) Reset() {
 	*x = GroupReport{}
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2688,7 @@ func (x *GroupReport) String() string {
 func (*GroupReport) ProtoMessage() {}
 
 func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2701,7 @@ func (x *GroupReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
 func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{32}
+	return file_peer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GroupReport) GetGroup() string {
@@ -2470,7 +2760,7 @@ type GroupSession struct {
 
 func (x *GroupSession) Reset() {
 	*x = GroupSession{}
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2482,7 +2772,7 @@ func (x *GroupSession) String() string {
 func (*GroupSession) ProtoMessage() {}
 
 func (x *GroupSession) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2495,7 +2785,7 @@ func (x *GroupSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSession.ProtoReflect.Descriptor instead.
 func (*GroupSession) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{33}
+	return file_peer_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GroupSession) GetId() string {
@@ -2554,7 +2844,7 @@ type GroupTenure struct {
 
 func (x *GroupTenure) Reset() {
 	*x = GroupTenure{}
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2566,7 +2856,7 @@ func (x *GroupTenure) String() string {
 func (*GroupTenure) ProtoMessage() {}
 
 func (x *GroupTenure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2579,7 +2869,7 @@ func (x *GroupTenure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupTenure.ProtoReflect.Descriptor instead.
 func (*GroupTenure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{34}
+	return file_peer_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GroupTenure) GetSegment() string {
@@ -2628,7 +2918,7 @@ type GroupAnswer struct {
 
 func (x *GroupAnswer) Reset() {
 	*x = GroupAnswer{}
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +2930,7 @@ func (x *GroupAnswer) String() string {
 func (*GroupAnswer) ProtoMessage() {}
 
 func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +2943,7 @@ func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAnswer.ProtoReflect.Descriptor instead.
 func (*GroupAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{35}
+	return file_peer_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GroupAnswer) GetAgeUs() int64 {
@@ -2688,7 +2978,7 @@ type GroupHeld struct {
 
 func (x *GroupHeld) Reset() {
 	*x = GroupHeld{}
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2700,7 +2990,7 @@ func (x *GroupHeld) String() string {
 func (*GroupHeld) ProtoMessage() {}
 
 func (x *GroupHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2713,7 +3003,7 @@ func (x *GroupHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHeld.ProtoReflect.Descriptor instead.
 func (*GroupHeld) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{36}
+	return file_peer_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GroupHeld) GetSession() string {
@@ -2754,7 +3044,7 @@ type GroupHolding struct {
 
 func (x *GroupHolding) Reset() {
 	*x = GroupHolding{}
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +3056,7 @@ func (x *GroupHolding) String() string {
 func (*GroupHolding) ProtoMessage() {}
 
 func (x *GroupHolding) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +3069,7 @@ func (x *GroupHolding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHolding.ProtoReflect.Descriptor instead.
 func (*GroupHolding) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{37}
+	return file_peer_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GroupHolding) GetSegment() string {
@@ -2856,7 +3146,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2868,7 +3158,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2881,7 +3171,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{38}
+	return file_peer_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Event) GetType() string {
@@ -2921,24 +3211,46 @@ const file_peer_proto_rawDesc = "" +
 	"\rDrainProgress\x12\x1a\n" +
 	"\bsessions\x18\x01 \x01(\rR\bsessions\x12\x1a\n" +
 	"\bcommands\x18\x02 \x01(\rR\bcommands\x12\x12\n" +
-	"\x04left\x18\x03 \x01(\bR\x04left\"}\n" +
+	"\x04left\x18\x03 \x01(\bR\x04left\"\xa2\x01\n" +
 	"\x0fSessionsRequest\x12\x12\n" +
 	"\x04move\x18\x01 \x01(\rR\x04move\x12!\n" +
 	"\fkick_session\x18\x02 \x01(\tR\vkickSession\x12\x1f\n" +
 	"\vkick_client\x18\x03 \x01(\tR\n" +
 	"kickClient\x12\x12\n" +
-	"\x04slow\x18\x04 \x01(\rR\x04slow\"|\n" +
+	"\x04slow\x18\x04 \x01(\rR\x04slow\x12#\n" +
+	"\rrevoke_client\x18\x05 \x01(\tR\frevokeClient\"\x96\x01\n" +
 	"\rSessionsReply\x12\x12\n" +
 	"\x04open\x18\x01 \x01(\rR\x04open\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\rR\x04full\x12\x14\n" +
 	"\x05asked\x18\x03 \x01(\rR\x05asked\x12-\n" +
-	"\x04slow\x18\x04 \x03(\v2\x19.ganglion.peer.v1.SessionR\x04slow\"\x94\x01\n" +
+	"\x04slow\x18\x04 \x03(\v2\x19.ganglion.peer.v1.SessionR\x04slow\x12\x18\n" +
+	"\arevoked\x18\x05 \x01(\bR\arevoked\"\x94\x01\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06client\x18\x02 \x01(\tR\x06client\x12$\n" +
 	"\rsubscriptions\x18\x03 \x01(\rR\rsubscriptions\x12#\n" +
 	"\rwaiting_bytes\x18\x04 \x01(\x04R\fwaitingBytes\x12\x16\n" +
-	"\x06behind\x18\x05 \x01(\x04R\x06behind\"\x0f\n" +
+	"\x06behind\x18\x05 \x01(\x04R\x06behind\"=\n" +
+	"\x13FindSessionsRequest\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
+	"\x04most\x18\x02 \x01(\rR\x04most\"\x99\x01\n" +
+	"\x11FindSessionsReply\x12\x12\n" +
+	"\x04open\x18\x01 \x01(\rR\x04open\x12\x12\n" +
+	"\x04full\x18\x02 \x01(\rR\x04full\x12\x1a\n" +
+	"\bmatching\x18\x03 \x01(\rR\bmatching\x12@\n" +
+	"\bsessions\x18\x04 \x03(\v2$.ganglion.peer.v1.SessionDescriptionR\bsessions\"\x87\x02\n" +
+	"\x12SessionDescription\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06client\x18\x02 \x01(\tR\x06client\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x16\n" +
+	"\x06opened\x18\x04 \x01(\x03R\x06opened\x12#\n" +
+	"\rwaiting_bytes\x18\x05 \x01(\x04R\fwaitingBytes\x12\x12\n" +
+	"\x04full\x18\x06 \x01(\bR\x04full\x12$\n" +
+	"\rsubscriptions\x18\a \x01(\rR\rsubscriptions\x126\n" +
+	"\x06topics\x18\b \x03(\v2\x1e.ganglion.peer.v1.SessionTopicR\x06topics\":\n" +
+	"\fSessionTopic\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06behind\x18\x02 \x01(\x04R\x06behind\"\x0f\n" +
 	"\rVitalsRequest\"\xcb\x03\n" +
 	"\vVitalsReply\x12\x1a\n" +
 	"\bcommands\x18\x01 \x01(\x04R\bcommands\x12\x1c\n" +
@@ -3136,13 +3448,14 @@ const file_peer_proto_rawDesc = "" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04form\x18\x02 \x01(\rR\x04form\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data2\xb5\x05\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data2\x91\x06\n" +
 	"\x04Peer\x12E\n" +
 	"\bCommands\x12\x1a.ganglion.peer.v1.Requests\x1a\x19.ganglion.peer.v1.Replies(\x010\x01\x12D\n" +
 	"\x04Feed\x12\x1d.ganglion.peer.v1.FeedRequest\x1a\x1b.ganglion.peer.v1.FeedBatch0\x01\x12P\n" +
 	"\bProgress\x12!.ganglion.peer.v1.ProgressRequest\x1a\x1f.ganglion.peer.v1.ProgressBatch0\x01\x12F\n" +
 	"\x06Groups\x12\x1d.ganglion.peer.v1.GroupReport\x1a\x1d.ganglion.peer.v1.GroupAnswer\x12N\n" +
-	"\bSessions\x12!.ganglion.peer.v1.SessionsRequest\x1a\x1f.ganglion.peer.v1.SessionsReply\x12W\n" +
+	"\bSessions\x12!.ganglion.peer.v1.SessionsRequest\x1a\x1f.ganglion.peer.v1.SessionsReply\x12Z\n" +
+	"\fFindSessions\x12%.ganglion.peer.v1.FindSessionsRequest\x1a#.ganglion.peer.v1.FindSessionsReply\x12W\n" +
 	"\vProjections\x12$.ganglion.peer.v1.ProjectionsRequest\x1a\".ganglion.peer.v1.ProjectionsReply\x12H\n" +
 	"\x06Vitals\x12\x1f.ganglion.peer.v1.VitalsRequest\x1a\x1d.ganglion.peer.v1.VitalsReply\x12J\n" +
 	"\x05Drain\x12\x1e.ganglion.peer.v1.DrainRequest\x1a\x1f.ganglion.peer.v1.DrainProgress0\x01\x12G\n" +
@@ -3160,93 +3473,101 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_peer_proto_goTypes = []any{
-	(*DebugRequest)(nil),       // 0: ganglion.peer.v1.DebugRequest
-	(*DebugPiece)(nil),         // 1: ganglion.peer.v1.DebugPiece
-	(*DrainRequest)(nil),       // 2: ganglion.peer.v1.DrainRequest
-	(*DrainProgress)(nil),      // 3: ganglion.peer.v1.DrainProgress
-	(*SessionsRequest)(nil),    // 4: ganglion.peer.v1.SessionsRequest
-	(*SessionsReply)(nil),      // 5: ganglion.peer.v1.SessionsReply
-	(*Session)(nil),            // 6: ganglion.peer.v1.Session
-	(*VitalsRequest)(nil),      // 7: ganglion.peer.v1.VitalsRequest
-	(*VitalsReply)(nil),        // 8: ganglion.peer.v1.VitalsReply
-	(*ProjectionsRequest)(nil), // 9: ganglion.peer.v1.ProjectionsRequest
-	(*ProjectionsReply)(nil),   // 10: ganglion.peer.v1.ProjectionsReply
-	(*WorkedSegment)(nil),      // 11: ganglion.peer.v1.WorkedSegment
-	(*MemoryProjection)(nil),   // 12: ganglion.peer.v1.MemoryProjection
-	(*Requests)(nil),           // 13: ganglion.peer.v1.Requests
-	(*Request)(nil),            // 14: ganglion.peer.v1.Request
-	(*Command)(nil),            // 15: ganglion.peer.v1.Command
-	(*Get)(nil),                // 16: ganglion.peer.v1.Get
-	(*Replies)(nil),            // 17: ganglion.peer.v1.Replies
-	(*Reply)(nil),              // 18: ganglion.peer.v1.Reply
-	(*Result)(nil),             // 19: ganglion.peer.v1.Result
-	(*State)(nil),              // 20: ganglion.peer.v1.State
-	(*Failure)(nil),            // 21: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil),        // 22: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),          // 23: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),          // 24: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),            // 25: ganglion.peer.v1.Commits
-	(*Skip)(nil),               // 26: ganglion.peer.v1.Skip
-	(*Commit)(nil),             // 27: ganglion.peer.v1.Commit
-	(*Wake)(nil),               // 28: ganglion.peer.v1.Wake
-	(*ProgressRequest)(nil),    // 29: ganglion.peer.v1.ProgressRequest
-	(*ProgressBatch)(nil),      // 30: ganglion.peer.v1.ProgressBatch
-	(*Segment)(nil),            // 31: ganglion.peer.v1.Segment
-	(*GroupReport)(nil),        // 32: ganglion.peer.v1.GroupReport
-	(*GroupSession)(nil),       // 33: ganglion.peer.v1.GroupSession
-	(*GroupTenure)(nil),        // 34: ganglion.peer.v1.GroupTenure
-	(*GroupAnswer)(nil),        // 35: ganglion.peer.v1.GroupAnswer
-	(*GroupHeld)(nil),          // 36: ganglion.peer.v1.GroupHeld
-	(*GroupHolding)(nil),       // 37: ganglion.peer.v1.GroupHolding
-	(*Event)(nil),              // 38: ganglion.peer.v1.Event
+	(*DebugRequest)(nil),        // 0: ganglion.peer.v1.DebugRequest
+	(*DebugPiece)(nil),          // 1: ganglion.peer.v1.DebugPiece
+	(*DrainRequest)(nil),        // 2: ganglion.peer.v1.DrainRequest
+	(*DrainProgress)(nil),       // 3: ganglion.peer.v1.DrainProgress
+	(*SessionsRequest)(nil),     // 4: ganglion.peer.v1.SessionsRequest
+	(*SessionsReply)(nil),       // 5: ganglion.peer.v1.SessionsReply
+	(*Session)(nil),             // 6: ganglion.peer.v1.Session
+	(*FindSessionsRequest)(nil), // 7: ganglion.peer.v1.FindSessionsRequest
+	(*FindSessionsReply)(nil),   // 8: ganglion.peer.v1.FindSessionsReply
+	(*SessionDescription)(nil),  // 9: ganglion.peer.v1.SessionDescription
+	(*SessionTopic)(nil),        // 10: ganglion.peer.v1.SessionTopic
+	(*VitalsRequest)(nil),       // 11: ganglion.peer.v1.VitalsRequest
+	(*VitalsReply)(nil),         // 12: ganglion.peer.v1.VitalsReply
+	(*ProjectionsRequest)(nil),  // 13: ganglion.peer.v1.ProjectionsRequest
+	(*ProjectionsReply)(nil),    // 14: ganglion.peer.v1.ProjectionsReply
+	(*WorkedSegment)(nil),       // 15: ganglion.peer.v1.WorkedSegment
+	(*MemoryProjection)(nil),    // 16: ganglion.peer.v1.MemoryProjection
+	(*Requests)(nil),            // 17: ganglion.peer.v1.Requests
+	(*Request)(nil),             // 18: ganglion.peer.v1.Request
+	(*Command)(nil),             // 19: ganglion.peer.v1.Command
+	(*Get)(nil),                 // 20: ganglion.peer.v1.Get
+	(*Replies)(nil),             // 21: ganglion.peer.v1.Replies
+	(*Reply)(nil),               // 22: ganglion.peer.v1.Reply
+	(*Result)(nil),              // 23: ganglion.peer.v1.Result
+	(*State)(nil),               // 24: ganglion.peer.v1.State
+	(*Failure)(nil),             // 25: ganglion.peer.v1.Failure
+	(*FeedRequest)(nil),         // 26: ganglion.peer.v1.FeedRequest
+	(*FeedBatch)(nil),           // 27: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),           // 28: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),             // 29: ganglion.peer.v1.Commits
+	(*Skip)(nil),                // 30: ganglion.peer.v1.Skip
+	(*Commit)(nil),              // 31: ganglion.peer.v1.Commit
+	(*Wake)(nil),                // 32: ganglion.peer.v1.Wake
+	(*ProgressRequest)(nil),     // 33: ganglion.peer.v1.ProgressRequest
+	(*ProgressBatch)(nil),       // 34: ganglion.peer.v1.ProgressBatch
+	(*Segment)(nil),             // 35: ganglion.peer.v1.Segment
+	(*GroupReport)(nil),         // 36: ganglion.peer.v1.GroupReport
+	(*GroupSession)(nil),        // 37: ganglion.peer.v1.GroupSession
+	(*GroupTenure)(nil),         // 38: ganglion.peer.v1.GroupTenure
+	(*GroupAnswer)(nil),         // 39: ganglion.peer.v1.GroupAnswer
+	(*GroupHeld)(nil),           // 40: ganglion.peer.v1.GroupHeld
+	(*GroupHolding)(nil),        // 41: ganglion.peer.v1.GroupHolding
+	(*Event)(nil),               // 42: ganglion.peer.v1.Event
 }
 var file_peer_proto_depIdxs = []int32{
 	6,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
-	11, // 1: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
-	12, // 2: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
-	14, // 3: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	15, // 4: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	16, // 5: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	18, // 6: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	19, // 7: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	20, // 8: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	21, // 9: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	24, // 10: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	25, // 11: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	26, // 12: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	27, // 13: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	38, // 14: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	28, // 15: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
-	31, // 16: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
-	33, // 17: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
-	34, // 18: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
-	36, // 19: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
-	37, // 20: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
-	13, // 21: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	22, // 22: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	29, // 23: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
-	32, // 24: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
-	4,  // 25: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
-	9,  // 26: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
-	7,  // 27: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
-	2,  // 28: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
-	0,  // 29: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
-	17, // 30: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	23, // 31: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	30, // 32: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
-	35, // 33: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
-	5,  // 34: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
-	10, // 35: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
-	8,  // 36: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
-	3,  // 37: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
-	1,  // 38: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
-	30, // [30:39] is the sub-list for method output_type
-	21, // [21:30] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	9,  // 1: ganglion.peer.v1.FindSessionsReply.sessions:type_name -> ganglion.peer.v1.SessionDescription
+	10, // 2: ganglion.peer.v1.SessionDescription.topics:type_name -> ganglion.peer.v1.SessionTopic
+	15, // 3: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
+	16, // 4: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
+	18, // 5: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	19, // 6: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	20, // 7: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	22, // 8: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	23, // 9: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	24, // 10: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	25, // 11: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	28, // 12: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	29, // 13: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	30, // 14: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	31, // 15: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	42, // 16: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	32, // 17: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
+	35, // 18: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
+	37, // 19: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
+	38, // 20: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
+	40, // 21: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
+	41, // 22: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
+	17, // 23: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
+	26, // 24: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
+	33, // 25: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
+	36, // 26: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
+	4,  // 27: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
+	7,  // 28: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
+	13, // 29: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
+	11, // 30: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
+	2,  // 31: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
+	0,  // 32: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
+	21, // 33: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
+	27, // 34: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
+	34, // 35: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
+	39, // 36: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
+	5,  // 37: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
+	8,  // 38: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
+	14, // 39: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
+	12, // 40: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
+	3,  // 41: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
+	1,  // 42: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
+	33, // [33:43] is the sub-list for method output_type
+	23, // [23:33] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -3254,18 +3575,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[14].OneofWrappers = []any{
+	file_peer_proto_msgTypes[18].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[15].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[18].OneofWrappers = []any{
+	file_peer_proto_msgTypes[19].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[22].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[21].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[24].OneofWrappers = []any{
+	file_peer_proto_msgTypes[25].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[28].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -3277,7 +3598,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   39,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

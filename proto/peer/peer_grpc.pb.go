@@ -29,15 +29,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Peer_Commands_FullMethodName    = "/ganglion.peer.v1.Peer/Commands"
-	Peer_Feed_FullMethodName        = "/ganglion.peer.v1.Peer/Feed"
-	Peer_Progress_FullMethodName    = "/ganglion.peer.v1.Peer/Progress"
-	Peer_Groups_FullMethodName      = "/ganglion.peer.v1.Peer/Groups"
-	Peer_Sessions_FullMethodName    = "/ganglion.peer.v1.Peer/Sessions"
-	Peer_Projections_FullMethodName = "/ganglion.peer.v1.Peer/Projections"
-	Peer_Vitals_FullMethodName      = "/ganglion.peer.v1.Peer/Vitals"
-	Peer_Drain_FullMethodName       = "/ganglion.peer.v1.Peer/Drain"
-	Peer_Debug_FullMethodName       = "/ganglion.peer.v1.Peer/Debug"
+	Peer_Commands_FullMethodName     = "/ganglion.peer.v1.Peer/Commands"
+	Peer_Feed_FullMethodName         = "/ganglion.peer.v1.Peer/Feed"
+	Peer_Progress_FullMethodName     = "/ganglion.peer.v1.Peer/Progress"
+	Peer_Groups_FullMethodName       = "/ganglion.peer.v1.Peer/Groups"
+	Peer_Sessions_FullMethodName     = "/ganglion.peer.v1.Peer/Sessions"
+	Peer_FindSessions_FullMethodName = "/ganglion.peer.v1.Peer/FindSessions"
+	Peer_Projections_FullMethodName  = "/ganglion.peer.v1.Peer/Projections"
+	Peer_Vitals_FullMethodName       = "/ganglion.peer.v1.Peer/Vitals"
+	Peer_Drain_FullMethodName        = "/ganglion.peer.v1.Peer/Drain"
+	Peer_Debug_FullMethodName        = "/ganglion.peer.v1.Peer/Debug"
 )
 
 // PeerClient is the client API for Peer service.
@@ -62,6 +63,9 @@ type PeerClient interface {
 	// Sessions counts and lists a gateway's sessions, and moves or closes them for
 	// an operator. A node that is not a gateway answers FAILED_PRECONDITION.
 	Sessions(ctx context.Context, in *SessionsRequest, opts ...grpc.CallOption) (*SessionsReply, error)
+	// FindSessions counts a gateway's sessions, and describes the first ones that match
+	// a text. A node that is not a gateway answers FAILED_PRECONDITION.
+	FindSessions(ctx context.Context, in *FindSessionsRequest, opts ...grpc.CallOption) (*FindSessionsReply, error)
 	// Projections reports what the node works on for projections, to an operator.
 	Projections(ctx context.Context, in *ProjectionsRequest, opts ...grpc.CallOption) (*ProjectionsReply, error)
 	// Vitals reports the node's counters and its health, to a node that shows them to
@@ -154,6 +158,16 @@ func (c *peerClient) Sessions(ctx context.Context, in *SessionsRequest, opts ...
 	return out, nil
 }
 
+func (c *peerClient) FindSessions(ctx context.Context, in *FindSessionsRequest, opts ...grpc.CallOption) (*FindSessionsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FindSessionsReply)
+	err := c.cc.Invoke(ctx, Peer_FindSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Projections(ctx context.Context, in *ProjectionsRequest, opts ...grpc.CallOption) (*ProjectionsReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProjectionsReply)
@@ -234,6 +248,9 @@ type PeerServer interface {
 	// Sessions counts and lists a gateway's sessions, and moves or closes them for
 	// an operator. A node that is not a gateway answers FAILED_PRECONDITION.
 	Sessions(context.Context, *SessionsRequest) (*SessionsReply, error)
+	// FindSessions counts a gateway's sessions, and describes the first ones that match
+	// a text. A node that is not a gateway answers FAILED_PRECONDITION.
+	FindSessions(context.Context, *FindSessionsRequest) (*FindSessionsReply, error)
 	// Projections reports what the node works on for projections, to an operator.
 	Projections(context.Context, *ProjectionsRequest) (*ProjectionsReply, error)
 	// Vitals reports the node's counters and its health, to a node that shows them to
@@ -269,6 +286,9 @@ func (UnimplementedPeerServer) Groups(context.Context, *GroupReport) (*GroupAnsw
 }
 func (UnimplementedPeerServer) Sessions(context.Context, *SessionsRequest) (*SessionsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Sessions not implemented")
+}
+func (UnimplementedPeerServer) FindSessions(context.Context, *FindSessionsRequest) (*FindSessionsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method FindSessions not implemented")
 }
 func (UnimplementedPeerServer) Projections(context.Context, *ProjectionsRequest) (*ProjectionsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Projections not implemented")
@@ -368,6 +388,24 @@ func _Peer_Sessions_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_FindSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FindSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).FindSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_FindSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).FindSessions(ctx, req.(*FindSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Projections_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ProjectionsRequest)
 	if err := dec(in); err != nil {
@@ -440,6 +478,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Sessions",
 			Handler:    _Peer_Sessions_Handler,
+		},
+		{
+			MethodName: "FindSessions",
+			Handler:    _Peer_FindSessions_Handler,
 		},
 		{
 			MethodName: "Projections",

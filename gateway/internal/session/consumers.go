@@ -21,6 +21,7 @@ const maxConsumptions = 16
 // consumption is the session's membership of a consumer group.
 type consumption struct {
 	source
+	group  string
 	member *consumer.Member // nil until it has joined; guarded by Session.mu
 }
 
@@ -55,7 +56,7 @@ func (s reader) consume(f frame.Consume, r *request) {
 		s.replyLocked(r, wire.Fault(r.id, "", failure))
 		return
 	}
-	c := &consumption{source: source{session: s.Session, id: r.id, request: r}}
+	c := &consumption{source: source{session: s.Session, id: r.id, request: r}, group: f.Group}
 	s.consumers.add(c)
 	identity, renewals := s.client.identity, s.client.renewals
 	request := consumer.Request{

@@ -1,6 +1,13 @@
 package session
 
-import "github.com/ganglion-es/ganglion/eventstore"
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/gateway/internal/wire"
+)
 
 // Slow describes a session whose socket is full.
 type Slow struct {
@@ -16,9 +23,90 @@ func (s *Session) Slow(head eventstore.Position) (Slow, bool) {
 	defer s.mu.Unlock()
 	slow := Slow{ID: s.id, Client: s.client.identity.Client, Subscriptions: len(s.subs.byID) + len(s.queries.byID) + len(s.consumers.byID), Waiting: s.out.Bytes()}
 	for _, sub := range s.subs.byID {
-		if sub.isStarted && sub.At < head && (!sub.isLive || sub.isReady) {
-			slow.Behind = max(slow.Behind, head-sub.At)
-		}
+		slow.Behind = max(slow.Behind, sub.behind(head))
 	}
 	return slow, s.out.IsBlocked()
+}
+
+// behind returns the number of positions from the cursor to the head, 0 if no matching
+// event is between them. The caller holds s.mu.
+func (sub *subscription) behind(head eventstore.Position) eventstore.Position {
+	if sub.isStarted && sub.At < head && (!sub.isLive || sub.isReady) {
+		return head - sub.At
+	}
+	return 0
+}
+
+// The transports of a session.
+const (
+	ProtocolWebSocket   = "websocket"
+	ProtocolEventStream = "event stream"
+	ProtocolInProcess   = "in process"
+)
+
+// Description describes a session for operators.
+type Description struct {
+	ID, Client    string // Client is empty for an anonymous session, and before hello
+	Protocol      string
+	Opened        time.Time // in whole seconds
+	Waiting       int       // pending bytes
+	IsFull        bool      // its socket is full
+	Subscriptions int       // their number
+	Topics        []Topic   // the first of them, sorted by name
+}
+
+// Topic is what a session subscribes to.
+type Topic struct {
+	// Name is TYPE/ID, TYPE/* for a category, "query NAME", or "group NAME".
+	Name string
+	// Behind is the number of positions from the cursor of a subscription to events
+	// to the head, 0 if no matching event is between them.
+	Behind eventstore.Position
+}
+
+// Match returns the session's id, and reports whether its socket is full, and whether
+// the id or the client id contains a text.
+func (s *Session) Match(text string) (id string, isFull, matches bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id, s.out.IsBlocked(), strings.Contains(s.id, text) || strings.Contains(s.client.identity.Client, text)
+}
+
+// Describe describes the session, with at most the given number of topics.
+func (s *Session) Describe(head eventstore.Position, topics int) Description {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := Description{
+		ID: s.id, Client: s.client.identity.Client, Protocol: ProtocolWebSocket, Opened: time.Unix(s.opened, 0), Waiting: s.out.Bytes(), IsFull: s.out.IsBlocked(),
+		Subscriptions: len(s.subs.byID) + len(s.queries.byID) + len(s.consumers.byID),
+	}
+	switch {
+	case s.client.identity.IsInProcess():
+		d.Protocol = ProtocolInProcess
+	case wire.EndsWithSubscription(s.wire):
+		d.Protocol = ProtocolEventStream
+	}
+	behind := map[string]eventstore.Position{} // of the slowest subscription to a topic
+	for _, sub := range s.subs.byID {
+		name := sub.Topic().Stream.String()
+		if t := sub.Topic(); t.IsCategory() {
+			name = t.Category + "/*"
+		}
+		behind[name] = max(behind[name], sub.behind(head))
+	}
+	for _, q := range s.queries.byID {
+		behind["query "+q.question.Query] = 0
+	}
+	for _, c := range s.consumers.byID {
+		behind["group "+c.group] = 0
+	}
+	names := make([]string, 0, len(behind))
+	for name := range behind {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names[:min(topics, len(names))] {
+		d.Topics = append(d.Topics, Topic{name, behind[name]})
+	}
+	return d
 }

@@ -107,6 +107,7 @@ type Roster interface {
 // Session is one connection of a client.
 type Session struct {
 	id     string
+	opened int64 // Unix time in seconds
 	server *Server
 	conn   *socket.Conn
 	wire   wire.Wire
@@ -141,7 +142,7 @@ type client struct {
 // New returns a session without a connection.
 func New(server *Server, identity access.Identity) *Session {
 	s := &Session{
-		id: access.NewID(), server: server, client: client{identity: identity},
+		id: access.NewID(), opened: time.Now().Unix(), server: server, client: client{identity: identity},
 		room:     make(chan struct{}, 1),
 		requests: newRequests(&server.Limits),
 		subs:     subs{byID: make(map[string]*subscription)},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -239,5 +240,42 @@ func TestActionsThatCannotBeRecordedAreNotExecuted(t *testing.T) {
 	}
 	if outcomeKey(7) != "~console:7.0:0" || causeOf(&eventstore.Commit{Key: outcomeKey(7)}) != 7 {
 		t.Error("the key of an outcome does not name its request")
+	}
+}
+
+func TestSessionsOfAllGatewaysAreCounted(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.state.Members = append(f.state.Members, Member{ID: "n3", Roles: []string{"domain"}}, Member{ID: "n4", Roles: []string{"gateway"}})
+	cfg := f.config()
+	cfg.Sessions = func(ctx context.Context, m Member, text string, most int) (s Sessions, err error) {
+		if m.ID == "n4" {
+			<-ctx.Done()
+			return s, errors.New("no answer in time")
+		}
+		s = Sessions{Open: 1500, Full: 1, Matching: 1500}
+		for i := range most {
+			s.List = append(s.List, Session{ID: fmt.Sprintf("%s-%03d", m.ID, i), Client: text, Full: i == 7, Topics: []Topic{}})
+		}
+		return s, nil
+	}
+	c := New(cfg)
+	w := httptest.NewRecorder()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/sessions?q=ada", nil)
+	r.Header.Set("Authorization", "Bearer viewer")
+	c.Handler().ServeHTTP(w, r)
+	var page struct {
+		Open, Full, Matching int
+		Gateways             []gatewayRow
+		Sessions             []Session
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &page); err != nil {
+		t.Fatal(w.Body, err)
+	}
+	if page.Open != 3000 || page.Full != 2 || page.Matching != 3000 || len(page.Gateways) != 3 || page.Gateways[2].Silent != "no answer in time" {
+		t.Errorf("the answer counts %d %d %d %+v", page.Open, page.Full, page.Matching, page.Gateways)
+	}
+	if len(page.Sessions) != maxSessions || page.Sessions[0].ID != "n1-007" || page.Sessions[1].ID != "n2-007" || page.Sessions[2].ID != "n1-000" || page.Sessions[2].Node != "n1" {
+		t.Errorf("the first of %d sessions are %+v", len(page.Sessions), page.Sessions[:3])
 	}
 }

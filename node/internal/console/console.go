@@ -69,6 +69,9 @@ type Config struct {
 	Ring func() Ring
 	// Vitals asks a member for its figures. It must return when its context ends.
 	Vitals func(context.Context, Member) (Vitals, error)
+	// Sessions asks a gateway for its sessions, and for at most the given number of
+	// those with a text in their id or client id. It must return when its context ends.
+	Sessions func(ctx context.Context, m Member, text string, most int) (Sessions, error)
 	// Log is read for the pages that show events.
 	Log Log
 	// Audit records what operators do, in the stream ops/CLUSTER.
@@ -128,6 +131,7 @@ func (c *Console) Handler() http.Handler {
 	mux.HandleFunc("GET /api/log", c.as(Viewer, c.serveLog))
 	mux.HandleFunc("GET /api/events", c.as(Viewer, c.serveEvents))
 	mux.HandleFunc("GET /api/streams/{type}/{id}", c.as(Viewer, c.serveStream))
+	mux.HandleFunc("GET /api/sessions", c.as(Viewer, c.serveSessions))
 	mux.HandleFunc("GET /api/audit", c.as(Viewer, c.serveAudit))
 	mux.HandleFunc("POST /api/actions/{name}", c.as(Operator, c.serveAction))
 	mux.HandleFunc("GET /api/views/{view}", c.as(Viewer, c.serveView))

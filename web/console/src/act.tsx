@@ -1,7 +1,7 @@
 // Actions of operators: a button, a dialog that asks before it acts, and the outcome.
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
-import { useSignal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
 import { me, pause, Refusal, request } from "./api.js";
 
 export interface Outcome {
@@ -47,21 +47,21 @@ interface Props {
   acted?: (o: Outcome) => void;
 }
 
-/** A button for an action. Users who may not act do not see it. */
-export function Act(p: Props): JSX.Element | null {
-  const open = useSignal(false);
-  if (!may(p.action)) return null;
-  return (
-    <>
-      <button type="button" class="small" onClick={() => (open.value = true)}>
-        {p.name}
-      </button>
-      {open.value && <Dialog {...p} close={() => (open.value = false)} />}
-    </>
-  );
-}
+/** The action of the open dialog. The dialog stays when its button goes, for instance with the member that has left. */
+const asked = signal<Props | undefined>(undefined);
 
-function Dialog(p: Props & { close: () => void }): JSX.Element {
+/** A button for an action. Users who may not act do not see it. */
+export const Act = (p: Props): JSX.Element | null =>
+  may(p.action) ? (
+    <button type="button" class="small" onClick={() => (asked.value = p)}>
+      {p.name}
+    </button>
+  ) : null;
+
+/** The dialog of the last button, if it is open. */
+export const Asked = (): JSX.Element | null => (asked.value ? <Dialog {...asked.value} /> : null);
+
+function Dialog(p: Props): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
   const typed = useSignal("");
   const reason = useSignal("");
@@ -81,7 +81,7 @@ function Dialog(p: Props & { close: () => void }): JSX.Element {
     acting.value = false;
   };
   return (
-    <dialog ref={dialog} aria-label={p.name} onClose={p.close}>
+    <dialog ref={dialog} aria-label={p.name} onClose={() => (asked.value = undefined)}>
       <form onSubmit={(e) => void submit(e)}>
         <h2>{p.name}</h2>
         <div>{p.children}</div>

@@ -109,7 +109,7 @@ export function Audit(): JSX.Element {
         rows={rows}
         id={(r) => String(r.version)}
         tone={(r) => (r.outcome && !r.outcome.failed ? undefined : "doubtful")}
-        empty={all.length > 0 ? `None of the newest ${number(all.length)} actions has this text.` : "What operators do on the console is recorded here: who, what, why, and the outcome. There is nothing yet."}
+        empty={all.length > 0 ? (p.after > 0 ? `None of the newest ${number(all.length)} actions has this text.` : "No action has this text.") : "What operators do on the console is recorded here: who, what, why, and the outcome. There is nothing yet."}
         columns={[
           { title: "Time", cell: (r) => <a href={link(["stream", type, id], { at: r.version })} title={r.at}>{moment(r.at)}</a>, text: (r) => r.at },
           { title: "By", cell: (r) => <Data>{r.client}</Data>, text: (r) => r.client },

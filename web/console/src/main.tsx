@@ -2,6 +2,7 @@
 import { render, type ComponentChildren, type JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { effect } from "@preact/signals";
+import { Asked } from "./act.js";
 import { hasToken, me, refused, signIn, signOut, who } from "./api.js";
 import { Audit } from "./audit.js";
 import "./console.css";
@@ -11,6 +12,7 @@ import { Blocked, Groups, Processors, Wakes } from "./readside.js";
 import { Ring } from "./ring.js";
 import { link, route } from "./route.js";
 import { follow, isLive, picture } from "./status.js";
+import { Sessions } from "./sessions.js";
 import { Stream } from "./stream.js";
 import { Try } from "./try.js";
 
@@ -24,6 +26,7 @@ const pages: { name: string; path: string; page: () => JSX.Element }[] = [
   { name: "Groups", path: "groups", page: Groups },
   { name: "Wake-ups", path: "wakeups", page: Wakes },
   { name: "Ring", path: "ring", page: Ring },
+  { name: "Sessions", path: "sessions", page: Sessions },
   { name: "Audit", path: "audit", page: Audit },
 ];
 
@@ -72,6 +75,7 @@ function Frame(p: { at: string; children: ComponentChildren }): JSX.Element {
         )}
       </header>
       <main>{p.children}</main>
+      <Asked />
     </>
   );
 }

@@ -1,5 +1,6 @@
 // What the cluster does, and what is wrong with it.
 import type { JSX } from "preact";
+import { Act, may } from "./act.js";
 import { Chart } from "./chart.js";
 import { bytes, compact, number, seconds } from "./format.js";
 import { type Member, picture, type Problem, samples } from "./status.js";
@@ -84,6 +85,18 @@ function Charts(): JSX.Element {
   );
 }
 
+function Drain(p: { id: string }): JSX.Element {
+  const progress = (): string => {
+    const m = picture.value?.members.find((one) => one.id === p.id);
+    return m ? `${m.state}: ${m.sessions === undefined ? "its sessions are not known" : `${number(m.sessions)} sessions are open`}` : "it has left the cluster";
+  };
+  return (
+    <Act name="Drain" action="drain" args={{ member: p.id }} type={p.id} progress={progress}>
+      <Data>{p.id}</Data> finishes its commands, sends its sessions to other members, and leaves the cluster. Its process then waits to be stopped.
+    </Act>
+  );
+}
+
 function Members(): JSX.Element {
   const p = picture.value!;
   const none = "–";
@@ -107,6 +120,7 @@ function Members(): JSX.Element {
         { title: "Events behind", cell: (m) => (m.silent ? none : number(m.behind ?? 0)), isNumber: true },
         { title: "Processors", cell: (m) => (m.cpu === undefined ? none : m.cpu.toFixed(2)), isNumber: true },
         { title: "Memory", cell: (m) => (m.memory ? bytes(m.memory) : none), isNumber: true },
+        ...(may("drain") ? [{ title: "", cell: (m: Member) => m.state !== "draining" && <Drain id={m.id} />, text: () => "" }] : []),
       ]}
     />
   );
