@@ -138,7 +138,7 @@ func TestFaultKnownKeyWaitsForTheStandby(t *testing.T) {
 	exec(t, admin, `alter system set synchronous_standby_names = 'second'`, `select pg_reload_conf()`)
 	until(t, admin, `exists (select from pg_stat_replication where application_name = 'second' and sync_state = 'sync')`)
 	hasty := openTo(t, postgres.Config{URL: p.url + "&synchronous_commit=local"})
-	other := openTo(t, postgres.Config{URL: p.url})
+	other := openTo(t, postgres.Config{URL: p.url, Deadline: time.Minute}) // the standby may need long to connect again
 
 	p.between.refuse(true)
 	if _, err := hasty.Append(ctx, unit("a", 0, "k")); err != nil {
