@@ -5,6 +5,8 @@ import (
 	"context"
 	"sort"
 
+	"github.com/ganglion-es/ganglion/eventstore"
+
 	"github.com/ganglion-es/ganglion/gateway/internal/session"
 )
 
@@ -115,3 +117,7 @@ func (g *Gateway) closeRevoked(ctx context.Context) {
 		}
 	}
 }
+
+// Audience counts the live subscriptions that get the events of a stream: to the stream,
+// to its category and to all events. It leaves out queries and consumer groups.
+func (g *Gateway) Audience(stream eventstore.StreamID) int { return g.hub.Audience(stream) }

@@ -189,7 +189,11 @@ func (n *node) makeGateway() error {
 		Store: n.store, Router: observe.Router{Router: n.router, Observer: n.observer}, Queries: n.readSide.queries, Groups: n.consumers.members,
 		Auth: n.cfg.Auth, Origins: n.cfg.Origins, Limits: n.cfg.Limits, Heartbeat: n.cfg.Heartbeat, DrainWindow: n.cfg.DrainWindow, Logger: n.log,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	n.observer.Audience = n.gateway.Audience
+	return nil
 }
 
 // documents returns the JSON Schema, the AsyncAPI document and the page of an

@@ -35,7 +35,7 @@ func (n *node) makeConsole() error {
 		return err
 	}
 	n.console = console.New(console.Config{
-		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Identify: n.identifyUser, State: n.consoleState, Ring: n.consoleRing, Vitals: n.vitalsOf, Sessions: n.findSessions,
+		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Identify: n.identifyUser, State: n.consoleState, Ring: n.consoleRing, Vitals: n.vitalsOf, Steps: n.steps, Sessions: n.findSessions,
 		Audit: n.store, Actions: n.consoleActions(), Now: n.cfg.Now,
 		Log: n.store, Owner: n.ownerOf, Folds: folds{n.cfg.Catalog}, Views: n.consoleViews(), Pages: web.Console(), Logger: n.log,
 	})

@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -237,4 +239,71 @@ func TestConsoleOffLoopbackAsksForTokenOrCertificate(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestConsoleFollowsACommandOverTheMembers(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	viewer := c.token(t, "vera", time.Hour, map[string]any{"ganglion_role": "viewer"})
+	judge := c.token(t, "cem", time.Hour, map[string]any{"role": "judge", "level": 3})
+	harness.Eventually(t, "the ring has both nodes", func() error {
+		if _, body := askConsole(t, c.urls[0]+"/_ganglion/api/ring", viewer); !strings.Contains(body, `"members":["dev1","dev2"]`) {
+			return fmt.Errorf("the answer is %.80s", body)
+		}
+		return nil
+	})
+	journey := c.urls[0] + "/_ganglion/api/journey?"
+	for _, test := range []struct {
+		query string
+		code  int
+		body  string
+	}{
+		{"type=verdict&id=7&key=k", 200, `"steps":[],"followers":[],"silent":[]`}, // from now on both nodes remember steps
+		{"position=0", 400, "position is the number of an event"},
+		{"position=99", 404, "no event at position 99"},
+		{"type=verdict&id=7", 400, "name a position"},
+	} {
+		if code, body := askConsole(t, journey+test.query, viewer); code != test.code || !strings.Contains(body, test.body) {
+			t.Errorf("%s: %d %s, want %d %s", test.query, code, body, test.code, test.body)
+		}
+	}
+	k := c.connect(t, nil)
+	k.ask(hello(judge))
+	k.send(map[string]any{"op": "subscribe", "id": "s", "stream": "verdict/7"})
+	for op := ""; op != "live"; {
+		a, err := k.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		op = a.Op
+	}
+	if a := k.ask(map[string]any{"op": "command", "id": "1", "aggregate": "verdict/7", "command": "pass", "key": "k", "data": map[string]any{}}); a.Op != "result" {
+		t.Fatalf("the answer is %+v", a)
+	}
+	harness.Eventually(t, "both nodes have delivered the event", func() error {
+		var found struct {
+			Key   string
+			Steps []struct {
+				Member, Kind, Command, Outcome string
+				Subscriptions                  int
+			}
+			Silent []any
+		}
+		code, body := askConsole(t, journey+"position=1", viewer)
+		if err := json.Unmarshal([]byte(body), &found); err != nil || code != http.StatusOK || found.Key != "k" {
+			t.Fatalf("the answer is %d %s (%v)", code, body, err)
+		}
+		kinds, subscriptions := map[string]int{}, 0
+		for _, s := range found.Steps {
+			kinds[s.Kind]++
+			subscriptions += s.Subscriptions
+			if hasName := s.Kind == "command" || s.Kind == "execute"; hasName != (s.Command == "pass") || s.Outcome != "" {
+				t.Errorf("the step %+v", s)
+			}
+		}
+		if want := map[string]int{"command": 1, "execute": 1, "append": 1, "deliver": 2}; !maps.Equal(kinds, want) || subscriptions != 1 {
+			return fmt.Errorf("the answer is %s", body)
+		}
+		return nil
+	})
 }

@@ -16,6 +16,7 @@ import (
 
 // vitals returns the node's own figures.
 func (n *node) vitals() console.Vitals {
+	n.observer.Steps.Keep() // a page is open
 	v := console.Vitals{Position: uint64(n.feed.Stats().Watermark), StoreUp: n.observer.Store.Up(time.Now())}
 	if n.gateway != nil {
 		s := n.gateway.Stats()

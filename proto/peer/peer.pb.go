@@ -929,6 +929,280 @@ func (x *VitalsReply) GetCertificateExpires() int64 {
 	return 0
 }
 
+type StepsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// type, id and key name a command.
+	Type          string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	Key           string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepsRequest) Reset() {
+	*x = StepsRequest{}
+	mi := &file_peer_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepsRequest) ProtoMessage() {}
+
+func (x *StepsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepsRequest.ProtoReflect.Descriptor instead.
+func (*StepsRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StepsRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *StepsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *StepsRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+type StepsReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Steps         []*Step                `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`         // at most 64
+	Followers     []*Follower            `protobuf:"bytes,2,rep,name=followers,proto3" json:"followers,omitempty"` // projections and process managers that the node works on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepsReply) Reset() {
+	*x = StepsReply{}
+	mi := &file_peer_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepsReply) ProtoMessage() {}
+
+func (x *StepsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepsReply.ProtoReflect.Descriptor instead.
+func (*StepsReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *StepsReply) GetSteps() []*Step {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *StepsReply) GetFollowers() []*Follower {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+type Step struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`                    // "command", "execute", "append" or "deliver"
+	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`              // its name, if the node saw it
+	Position      uint64                 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`           // of the command's last event, 0 if unknown
+	Began         int64                  `protobuf:"varint,4,opt,name=began,proto3" json:"began,omitempty"`                 // Unix time in microseconds, by the node's clock
+	Took          int64                  `protobuf:"varint,5,opt,name=took,proto3" json:"took,omitempty"`                   // microseconds
+	Outcome       string                 `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`              // a failure's code, "replayed", or ""
+	Attempt       uint32                 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`             // the number of nodes that the command was sent to
+	Subscriptions uint32                 `protobuf:"varint,8,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"` // live ones that got the events
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Step) Reset() {
+	*x = Step{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Step) ProtoMessage() {}
+
+func (x *Step) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Step.ProtoReflect.Descriptor instead.
+func (*Step) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Step) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Step) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *Step) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Step) GetBegan() int64 {
+	if x != nil {
+		return x.Began
+	}
+	return 0
+}
+
+func (x *Step) GetTook() int64 {
+	if x != nil {
+		return x.Took
+	}
+	return 0
+}
+
+func (x *Step) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Step) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Step) GetSubscriptions() uint32 {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return 0
+}
+
+// Follower is a build of a projection or of a process manager.
+type Follower struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Segments      uint32                 `protobuf:"varint,2,opt,name=segments,proto3" json:"segments,omitempty"` // on which the node works
+	Lowest        uint64                 `protobuf:"varint,3,opt,name=lowest,proto3" json:"lowest,omitempty"`     // the position that all of them have reached
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Follower) Reset() {
+	*x = Follower{}
+	mi := &file_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Follower) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Follower) ProtoMessage() {}
+
+func (x *Follower) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Follower.ProtoReflect.Descriptor instead.
+func (*Follower) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Follower) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Follower) GetSegments() uint32 {
+	if x != nil {
+		return x.Segments
+	}
+	return 0
+}
+
+func (x *Follower) GetLowest() uint64 {
+	if x != nil {
+		return x.Lowest
+	}
+	return 0
+}
+
 type ProjectionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -937,7 +1211,7 @@ type ProjectionsRequest struct {
 
 func (x *ProjectionsRequest) Reset() {
 	*x = ProjectionsRequest{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1223,7 @@ func (x *ProjectionsRequest) String() string {
 func (*ProjectionsRequest) ProtoMessage() {}
 
 func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1236,7 @@ func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsRequest.ProtoReflect.Descriptor instead.
 func (*ProjectionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 type ProjectionsReply struct {
@@ -977,7 +1251,7 @@ type ProjectionsReply struct {
 
 func (x *ProjectionsReply) Reset() {
 	*x = ProjectionsReply{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1263,7 @@ func (x *ProjectionsReply) String() string {
 func (*ProjectionsReply) ProtoMessage() {}
 
 func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1276,7 @@ func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsReply.ProtoReflect.Descriptor instead.
 func (*ProjectionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProjectionsReply) GetSegments() []*WorkedSegment {
@@ -1032,7 +1306,7 @@ type WorkedSegment struct {
 
 func (x *WorkedSegment) Reset() {
 	*x = WorkedSegment{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1044,7 +1318,7 @@ func (x *WorkedSegment) String() string {
 func (*WorkedSegment) ProtoMessage() {}
 
 func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1057,7 +1331,7 @@ func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkedSegment.ProtoReflect.Descriptor instead.
 func (*WorkedSegment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WorkedSegment) GetProjection() string {
@@ -1107,7 +1381,7 @@ type MemoryProjection struct {
 
 func (x *MemoryProjection) Reset() {
 	*x = MemoryProjection{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1393,7 @@ func (x *MemoryProjection) String() string {
 func (*MemoryProjection) ProtoMessage() {}
 
 func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1406,7 @@ func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryProjection.ProtoReflect.Descriptor instead.
 func (*MemoryProjection) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *MemoryProjection) GetProjection() string {
@@ -1175,7 +1449,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1461,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1474,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -1236,7 +1510,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1522,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1535,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Request) GetId() uint64 {
@@ -1346,7 +1620,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1632,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1645,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Command) GetType() string {
@@ -1507,7 +1781,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1793,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1806,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Get) GetType() string {
@@ -1590,7 +1864,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1876,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1889,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -1647,7 +1921,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1933,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1946,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -1751,7 +2025,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +2037,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +2050,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Result) GetKey() string {
@@ -1825,7 +2099,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2111,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2124,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -1893,7 +2167,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1905,7 +2179,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1918,7 +2192,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Failure) GetCode() string {
@@ -2007,7 +2281,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2019,7 +2293,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2032,7 +2306,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FeedRequest) GetNode() string {
@@ -2055,7 +2329,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2067,7 +2341,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2080,7 +2354,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -2112,7 +2386,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2398,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2411,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -2223,7 +2497,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2509,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2522,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -2284,7 +2558,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2570,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2583,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -2345,7 +2619,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2631,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2644,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{31}
+	return file_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Commit) GetType() string {
@@ -2461,7 +2735,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2473,7 +2747,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2486,7 +2760,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{32}
+	return file_peer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Wake) GetAtUs() int64 {
@@ -2512,7 +2786,7 @@ type ProgressRequest struct {
 
 func (x *ProgressRequest) Reset() {
 	*x = ProgressRequest{}
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2524,7 +2798,7 @@ func (x *ProgressRequest) String() string {
 func (*ProgressRequest) ProtoMessage() {}
 
 func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2537,7 +2811,7 @@ func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
 func (*ProgressRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{33}
+	return file_peer_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProgressRequest) GetNode() string {
@@ -2557,7 +2831,7 @@ type ProgressBatch struct {
 
 func (x *ProgressBatch) Reset() {
 	*x = ProgressBatch{}
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2569,7 +2843,7 @@ func (x *ProgressBatch) String() string {
 func (*ProgressBatch) ProtoMessage() {}
 
 func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2582,7 +2856,7 @@ func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressBatch.ProtoReflect.Descriptor instead.
 func (*ProgressBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{34}
+	return file_peer_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProgressBatch) GetSegments() []*Segment {
@@ -2605,7 +2879,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2617,7 +2891,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2630,7 +2904,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{35}
+	return file_peer_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Segment) GetProjection() string {
@@ -2676,7 +2950,7 @@ type GroupReport struct {
 
 func (x *GroupReport) Reset() {
 	*x = GroupReport{}
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2688,7 +2962,7 @@ func (x *GroupReport) String() string {
 func (*GroupReport) ProtoMessage() {}
 
 func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2701,7 +2975,7 @@ func (x *GroupReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
 func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{36}
+	return file_peer_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GroupReport) GetGroup() string {
@@ -2760,7 +3034,7 @@ type GroupSession struct {
 
 func (x *GroupSession) Reset() {
 	*x = GroupSession{}
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +3046,7 @@ func (x *GroupSession) String() string {
 func (*GroupSession) ProtoMessage() {}
 
 func (x *GroupSession) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +3059,7 @@ func (x *GroupSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSession.ProtoReflect.Descriptor instead.
 func (*GroupSession) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{37}
+	return file_peer_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GroupSession) GetId() string {
@@ -2844,7 +3118,7 @@ type GroupTenure struct {
 
 func (x *GroupTenure) Reset() {
 	*x = GroupTenure{}
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2856,7 +3130,7 @@ func (x *GroupTenure) String() string {
 func (*GroupTenure) ProtoMessage() {}
 
 func (x *GroupTenure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2869,7 +3143,7 @@ func (x *GroupTenure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupTenure.ProtoReflect.Descriptor instead.
 func (*GroupTenure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{38}
+	return file_peer_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GroupTenure) GetSegment() string {
@@ -2918,7 +3192,7 @@ type GroupAnswer struct {
 
 func (x *GroupAnswer) Reset() {
 	*x = GroupAnswer{}
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3204,7 @@ func (x *GroupAnswer) String() string {
 func (*GroupAnswer) ProtoMessage() {}
 
 func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3217,7 @@ func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAnswer.ProtoReflect.Descriptor instead.
 func (*GroupAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{39}
+	return file_peer_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GroupAnswer) GetAgeUs() int64 {
@@ -2978,7 +3252,7 @@ type GroupHeld struct {
 
 func (x *GroupHeld) Reset() {
 	*x = GroupHeld{}
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3264,7 @@ func (x *GroupHeld) String() string {
 func (*GroupHeld) ProtoMessage() {}
 
 func (x *GroupHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3277,7 @@ func (x *GroupHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHeld.ProtoReflect.Descriptor instead.
 func (*GroupHeld) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{40}
+	return file_peer_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GroupHeld) GetSession() string {
@@ -3044,7 +3318,7 @@ type GroupHolding struct {
 
 func (x *GroupHolding) Reset() {
 	*x = GroupHolding{}
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3056,7 +3330,7 @@ func (x *GroupHolding) String() string {
 func (*GroupHolding) ProtoMessage() {}
 
 func (x *GroupHolding) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3069,7 +3343,7 @@ func (x *GroupHolding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHolding.ProtoReflect.Descriptor instead.
 func (*GroupHolding) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{41}
+	return file_peer_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GroupHolding) GetSegment() string {
@@ -3146,7 +3420,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3432,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3445,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{42}
+	return file_peer_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Event) GetType() string {
@@ -3271,7 +3545,28 @@ const file_peer_proto_rawDesc = "" +
 	"cpuSeconds\x12!\n" +
 	"\fmemory_bytes\x18\r \x01(\x04R\vmemoryBytes\x12\x19\n" +
 	"\bstore_up\x18\x0e \x01(\bR\astoreUp\x12/\n" +
-	"\x13certificate_expires\x18\x0f \x01(\x03R\x12certificateExpires\"\x14\n" +
+	"\x13certificate_expires\x18\x0f \x01(\x03R\x12certificateExpires\"D\n" +
+	"\fStepsRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\"t\n" +
+	"\n" +
+	"StepsReply\x12,\n" +
+	"\x05steps\x18\x01 \x03(\v2\x16.ganglion.peer.v1.StepR\x05steps\x128\n" +
+	"\tfollowers\x18\x02 \x03(\v2\x1a.ganglion.peer.v1.FollowerR\tfollowers\"\xd4\x01\n" +
+	"\x04Step\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\tR\acommand\x12\x1a\n" +
+	"\bposition\x18\x03 \x01(\x04R\bposition\x12\x14\n" +
+	"\x05began\x18\x04 \x01(\x03R\x05began\x12\x12\n" +
+	"\x04took\x18\x05 \x01(\x03R\x04took\x12\x18\n" +
+	"\aoutcome\x18\x06 \x01(\tR\aoutcome\x12\x18\n" +
+	"\aattempt\x18\a \x01(\rR\aattempt\x12$\n" +
+	"\rsubscriptions\x18\b \x01(\rR\rsubscriptions\"R\n" +
+	"\bFollower\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\bsegments\x18\x02 \x01(\rR\bsegments\x12\x16\n" +
+	"\x06lowest\x18\x03 \x01(\x04R\x06lowest\"\x14\n" +
 	"\x12ProjectionsRequest\"\x8f\x01\n" +
 	"\x10ProjectionsReply\x12;\n" +
 	"\bsegments\x18\x01 \x03(\v2\x1f.ganglion.peer.v1.WorkedSegmentR\bsegments\x12>\n" +
@@ -3448,7 +3743,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04form\x18\x02 \x01(\rR\x04form\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data2\x91\x06\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data2\xd8\x06\n" +
 	"\x04Peer\x12E\n" +
 	"\bCommands\x12\x1a.ganglion.peer.v1.Requests\x1a\x19.ganglion.peer.v1.Replies(\x010\x01\x12D\n" +
 	"\x04Feed\x12\x1d.ganglion.peer.v1.FeedRequest\x1a\x1b.ganglion.peer.v1.FeedBatch0\x01\x12P\n" +
@@ -3457,7 +3752,8 @@ const file_peer_proto_rawDesc = "" +
 	"\bSessions\x12!.ganglion.peer.v1.SessionsRequest\x1a\x1f.ganglion.peer.v1.SessionsReply\x12Z\n" +
 	"\fFindSessions\x12%.ganglion.peer.v1.FindSessionsRequest\x1a#.ganglion.peer.v1.FindSessionsReply\x12W\n" +
 	"\vProjections\x12$.ganglion.peer.v1.ProjectionsRequest\x1a\".ganglion.peer.v1.ProjectionsReply\x12H\n" +
-	"\x06Vitals\x12\x1f.ganglion.peer.v1.VitalsRequest\x1a\x1d.ganglion.peer.v1.VitalsReply\x12J\n" +
+	"\x06Vitals\x12\x1f.ganglion.peer.v1.VitalsRequest\x1a\x1d.ganglion.peer.v1.VitalsReply\x12E\n" +
+	"\x05Steps\x12\x1e.ganglion.peer.v1.StepsRequest\x1a\x1c.ganglion.peer.v1.StepsReply\x12J\n" +
 	"\x05Drain\x12\x1e.ganglion.peer.v1.DrainRequest\x1a\x1f.ganglion.peer.v1.DrainProgress0\x01\x12G\n" +
 	"\x05Debug\x12\x1e.ganglion.peer.v1.DebugRequest\x1a\x1c.ganglion.peer.v1.DebugPiece0\x01B,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
 
@@ -3473,7 +3769,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_peer_proto_goTypes = []any{
 	(*DebugRequest)(nil),        // 0: ganglion.peer.v1.DebugRequest
 	(*DebugPiece)(nil),          // 1: ganglion.peer.v1.DebugPiece
@@ -3488,86 +3784,94 @@ var file_peer_proto_goTypes = []any{
 	(*SessionTopic)(nil),        // 10: ganglion.peer.v1.SessionTopic
 	(*VitalsRequest)(nil),       // 11: ganglion.peer.v1.VitalsRequest
 	(*VitalsReply)(nil),         // 12: ganglion.peer.v1.VitalsReply
-	(*ProjectionsRequest)(nil),  // 13: ganglion.peer.v1.ProjectionsRequest
-	(*ProjectionsReply)(nil),    // 14: ganglion.peer.v1.ProjectionsReply
-	(*WorkedSegment)(nil),       // 15: ganglion.peer.v1.WorkedSegment
-	(*MemoryProjection)(nil),    // 16: ganglion.peer.v1.MemoryProjection
-	(*Requests)(nil),            // 17: ganglion.peer.v1.Requests
-	(*Request)(nil),             // 18: ganglion.peer.v1.Request
-	(*Command)(nil),             // 19: ganglion.peer.v1.Command
-	(*Get)(nil),                 // 20: ganglion.peer.v1.Get
-	(*Replies)(nil),             // 21: ganglion.peer.v1.Replies
-	(*Reply)(nil),               // 22: ganglion.peer.v1.Reply
-	(*Result)(nil),              // 23: ganglion.peer.v1.Result
-	(*State)(nil),               // 24: ganglion.peer.v1.State
-	(*Failure)(nil),             // 25: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil),         // 26: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),           // 27: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),           // 28: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),             // 29: ganglion.peer.v1.Commits
-	(*Skip)(nil),                // 30: ganglion.peer.v1.Skip
-	(*Commit)(nil),              // 31: ganglion.peer.v1.Commit
-	(*Wake)(nil),                // 32: ganglion.peer.v1.Wake
-	(*ProgressRequest)(nil),     // 33: ganglion.peer.v1.ProgressRequest
-	(*ProgressBatch)(nil),       // 34: ganglion.peer.v1.ProgressBatch
-	(*Segment)(nil),             // 35: ganglion.peer.v1.Segment
-	(*GroupReport)(nil),         // 36: ganglion.peer.v1.GroupReport
-	(*GroupSession)(nil),        // 37: ganglion.peer.v1.GroupSession
-	(*GroupTenure)(nil),         // 38: ganglion.peer.v1.GroupTenure
-	(*GroupAnswer)(nil),         // 39: ganglion.peer.v1.GroupAnswer
-	(*GroupHeld)(nil),           // 40: ganglion.peer.v1.GroupHeld
-	(*GroupHolding)(nil),        // 41: ganglion.peer.v1.GroupHolding
-	(*Event)(nil),               // 42: ganglion.peer.v1.Event
+	(*StepsRequest)(nil),        // 13: ganglion.peer.v1.StepsRequest
+	(*StepsReply)(nil),          // 14: ganglion.peer.v1.StepsReply
+	(*Step)(nil),                // 15: ganglion.peer.v1.Step
+	(*Follower)(nil),            // 16: ganglion.peer.v1.Follower
+	(*ProjectionsRequest)(nil),  // 17: ganglion.peer.v1.ProjectionsRequest
+	(*ProjectionsReply)(nil),    // 18: ganglion.peer.v1.ProjectionsReply
+	(*WorkedSegment)(nil),       // 19: ganglion.peer.v1.WorkedSegment
+	(*MemoryProjection)(nil),    // 20: ganglion.peer.v1.MemoryProjection
+	(*Requests)(nil),            // 21: ganglion.peer.v1.Requests
+	(*Request)(nil),             // 22: ganglion.peer.v1.Request
+	(*Command)(nil),             // 23: ganglion.peer.v1.Command
+	(*Get)(nil),                 // 24: ganglion.peer.v1.Get
+	(*Replies)(nil),             // 25: ganglion.peer.v1.Replies
+	(*Reply)(nil),               // 26: ganglion.peer.v1.Reply
+	(*Result)(nil),              // 27: ganglion.peer.v1.Result
+	(*State)(nil),               // 28: ganglion.peer.v1.State
+	(*Failure)(nil),             // 29: ganglion.peer.v1.Failure
+	(*FeedRequest)(nil),         // 30: ganglion.peer.v1.FeedRequest
+	(*FeedBatch)(nil),           // 31: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),           // 32: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),             // 33: ganglion.peer.v1.Commits
+	(*Skip)(nil),                // 34: ganglion.peer.v1.Skip
+	(*Commit)(nil),              // 35: ganglion.peer.v1.Commit
+	(*Wake)(nil),                // 36: ganglion.peer.v1.Wake
+	(*ProgressRequest)(nil),     // 37: ganglion.peer.v1.ProgressRequest
+	(*ProgressBatch)(nil),       // 38: ganglion.peer.v1.ProgressBatch
+	(*Segment)(nil),             // 39: ganglion.peer.v1.Segment
+	(*GroupReport)(nil),         // 40: ganglion.peer.v1.GroupReport
+	(*GroupSession)(nil),        // 41: ganglion.peer.v1.GroupSession
+	(*GroupTenure)(nil),         // 42: ganglion.peer.v1.GroupTenure
+	(*GroupAnswer)(nil),         // 43: ganglion.peer.v1.GroupAnswer
+	(*GroupHeld)(nil),           // 44: ganglion.peer.v1.GroupHeld
+	(*GroupHolding)(nil),        // 45: ganglion.peer.v1.GroupHolding
+	(*Event)(nil),               // 46: ganglion.peer.v1.Event
 }
 var file_peer_proto_depIdxs = []int32{
 	6,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
 	9,  // 1: ganglion.peer.v1.FindSessionsReply.sessions:type_name -> ganglion.peer.v1.SessionDescription
 	10, // 2: ganglion.peer.v1.SessionDescription.topics:type_name -> ganglion.peer.v1.SessionTopic
-	15, // 3: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
-	16, // 4: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
-	18, // 5: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	19, // 6: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	20, // 7: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	22, // 8: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	23, // 9: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	24, // 10: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	25, // 11: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	28, // 12: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	29, // 13: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	30, // 14: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	31, // 15: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	42, // 16: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	32, // 17: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
-	35, // 18: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
-	37, // 19: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
-	38, // 20: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
-	40, // 21: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
-	41, // 22: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
-	17, // 23: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	26, // 24: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	33, // 25: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
-	36, // 26: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
-	4,  // 27: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
-	7,  // 28: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
-	13, // 29: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
-	11, // 30: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
-	2,  // 31: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
-	0,  // 32: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
-	21, // 33: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	27, // 34: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	34, // 35: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
-	39, // 36: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
-	5,  // 37: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
-	8,  // 38: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
-	14, // 39: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
-	12, // 40: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
-	3,  // 41: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
-	1,  // 42: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
-	33, // [33:43] is the sub-list for method output_type
-	23, // [23:33] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	15, // 3: ganglion.peer.v1.StepsReply.steps:type_name -> ganglion.peer.v1.Step
+	16, // 4: ganglion.peer.v1.StepsReply.followers:type_name -> ganglion.peer.v1.Follower
+	19, // 5: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
+	20, // 6: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
+	22, // 7: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	23, // 8: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	24, // 9: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	26, // 10: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	27, // 11: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	28, // 12: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	29, // 13: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	32, // 14: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	33, // 15: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	34, // 16: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	35, // 17: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	46, // 18: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	36, // 19: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
+	39, // 20: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
+	41, // 21: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
+	42, // 22: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
+	44, // 23: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
+	45, // 24: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
+	21, // 25: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
+	30, // 26: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
+	37, // 27: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
+	40, // 28: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
+	4,  // 29: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
+	7,  // 30: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
+	17, // 31: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
+	11, // 32: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
+	13, // 33: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
+	2,  // 34: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
+	0,  // 35: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
+	25, // 36: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
+	31, // 37: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
+	38, // 38: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
+	43, // 39: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
+	5,  // 40: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
+	8,  // 41: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
+	18, // 42: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
+	12, // 43: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
+	14, // 44: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
+	3,  // 45: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
+	1,  // 46: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
+	36, // [36:47] is the sub-list for method output_type
+	25, // [25:36] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -3575,18 +3879,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[18].OneofWrappers = []any{
+	file_peer_proto_msgTypes[22].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[19].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[22].OneofWrappers = []any{
+	file_peer_proto_msgTypes[23].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[26].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[25].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[28].OneofWrappers = []any{
+	file_peer_proto_msgTypes[29].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[32].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -3598,7 +3902,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,6 +37,7 @@ const (
 	Peer_FindSessions_FullMethodName = "/ganglion.peer.v1.Peer/FindSessions"
 	Peer_Projections_FullMethodName  = "/ganglion.peer.v1.Peer/Projections"
 	Peer_Vitals_FullMethodName       = "/ganglion.peer.v1.Peer/Vitals"
+	Peer_Steps_FullMethodName        = "/ganglion.peer.v1.Peer/Steps"
 	Peer_Drain_FullMethodName        = "/ganglion.peer.v1.Peer/Drain"
 	Peer_Debug_FullMethodName        = "/ganglion.peer.v1.Peer/Debug"
 )
@@ -71,6 +72,9 @@ type PeerClient interface {
 	// Vitals reports the node's counters and its health, to a node that shows them to
 	// operators.
 	Vitals(ctx context.Context, in *VitalsRequest, opts ...grpc.CallOption) (*VitalsReply, error)
+	// Steps reports what the node did lately for a command, to a node that shows it to
+	// operators. The node remembers steps for 10 s after Vitals or Steps.
+	Steps(ctx context.Context, in *StepsRequest, opts ...grpc.CallOption) (*StepsReply, error)
 	// Drain makes the node leave the cluster, for an operator, and reports progress
 	// until the node has left.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
@@ -188,6 +192,16 @@ func (c *peerClient) Vitals(ctx context.Context, in *VitalsRequest, opts ...grpc
 	return out, nil
 }
 
+func (c *peerClient) Steps(ctx context.Context, in *StepsRequest, opts ...grpc.CallOption) (*StepsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StepsReply)
+	err := c.cc.Invoke(ctx, Peer_Steps_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[3], Peer_Drain_FullMethodName, cOpts...)
@@ -256,6 +270,9 @@ type PeerServer interface {
 	// Vitals reports the node's counters and its health, to a node that shows them to
 	// operators.
 	Vitals(context.Context, *VitalsRequest) (*VitalsReply, error)
+	// Steps reports what the node did lately for a command, to a node that shows it to
+	// operators. The node remembers steps for 10 s after Vitals or Steps.
+	Steps(context.Context, *StepsRequest) (*StepsReply, error)
 	// Drain makes the node leave the cluster, for an operator, and reports progress
 	// until the node has left.
 	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
@@ -295,6 +312,9 @@ func (UnimplementedPeerServer) Projections(context.Context, *ProjectionsRequest)
 }
 func (UnimplementedPeerServer) Vitals(context.Context, *VitalsRequest) (*VitalsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Vitals not implemented")
+}
+func (UnimplementedPeerServer) Steps(context.Context, *StepsRequest) (*StepsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Steps not implemented")
 }
 func (UnimplementedPeerServer) Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
 	return status.Error(codes.Unimplemented, "method Drain not implemented")
@@ -442,6 +462,24 @@ func _Peer_Vitals_Handler(srv interface{}, ctx context.Context, dec func(interfa
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Peer_Steps_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StepsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).Steps(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_Steps_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).Steps(ctx, req.(*StepsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(DrainRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -490,6 +528,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Vitals",
 			Handler:    _Peer_Vitals_Handler,
+		},
+		{
+			MethodName: "Steps",
+			Handler:    _Peer_Steps_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -144,6 +144,8 @@ func TestConsoleTriesCommandsAndQueries(t *testing.T) {
 	if n := value[int](p, `document.querySelectorAll("img").length`); n > 0 {
 		t.Error("data became an element of the page")
 	}
+	click(p, ".answer .journey button")
+	p.until(`document.querySelector(".answer .journey table, .answer .journey .empty")`) // from now on the node remembers steps
 
 	fill("#command", "bid")
 	fill("#client", "bob")
@@ -155,6 +157,8 @@ func TestConsoleTriesCommandsAndQueries(t *testing.T) {
 	fill("#field-amount", "1500")
 	send()
 	answered("version 2, position 2")
+	click(p, ".answer .journey button")
+	answered("the gateway received it, and answered", "the owner executed it", "its events were appended to the log")
 	send()
 	answered("the same key was executed before")
 	fill("#field-amount", "many")

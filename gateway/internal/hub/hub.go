@@ -135,3 +135,17 @@ func (h *Hub) Reset(head eventstore.Position) {
 		sh.announce(nil, head)
 	}
 }
+
+// Audience counts the live subscriptions that get the events of a stream.
+func (h *Hub) Audience(stream eventstore.StreamID) (n int) {
+	for _, sh := range h.shards {
+		sh.mu.Lock()
+		for _, t := range []history.Topic{{}, {Stream: stream}, {Category: stream.Type}} {
+			if a := sh.audiences[t]; a != nil {
+				n += len(a.seats)
+			}
+		}
+		sh.mu.Unlock()
+	}
+	return n
+}

@@ -72,6 +72,9 @@ type Config struct {
 	// Sessions asks a gateway for its sessions, and for at most the given number of
 	// those with a text in their id or client id. It must return when its context ends.
 	Sessions func(ctx context.Context, m Member, text string, most int) (Sessions, error)
+	// Steps asks a member what it did lately for a command, and how far its projections
+	// and process managers have come. It must return when its context ends.
+	Steps func(context.Context, Member, eventstore.StreamID, string) ([]Step, []Follower, error)
 	// Log is read for the pages that show events.
 	Log Log
 	// Audit records what operators do, in the stream ops/CLUSTER.
@@ -132,6 +135,7 @@ func (c *Console) Handler() http.Handler {
 	mux.HandleFunc("GET /api/events", c.as(Viewer, c.serveEvents))
 	mux.HandleFunc("GET /api/streams/{type}/{id}", c.as(Viewer, c.serveStream))
 	mux.HandleFunc("GET /api/sessions", c.as(Viewer, c.serveSessions))
+	mux.HandleFunc("GET /api/journey", c.as(Viewer, c.serveJourney))
 	mux.HandleFunc("GET /api/audit", c.as(Viewer, c.serveAudit))
 	mux.HandleFunc("POST /api/actions/{name}", c.as(Operator, c.serveAction))
 	mux.HandleFunc("GET /api/views/{view}", c.as(Viewer, c.serveView))

@@ -46,6 +46,11 @@ type Observer struct {
 	QueryTimes *prometheus.HistogramVec
 	// Store is the health of the log.
 	Store StoreHealth
+	// Steps are the newest steps of commands.
+	Steps Steps
+	// Audience counts the live subscriptions that get the events of a stream. It is
+	// needed for Deliver.
+	Audience func(eventstore.StreamID) int
 
 	tracer trace.Tracer // nil while tracing is off
 	node   trace.SpanStartEventOption
@@ -178,12 +183,13 @@ func (r Router) Send(c command.Command, reply func(command.Outcome)) {
 	if o.tracer != nil {
 		span, c.Trace = o.start("command", c.Trace, true, trace.WithSpanKind(trace.SpanKindServer), commandAttributes(c))
 	}
+	answer := o.Steps.recorded("command", &c, reply)
 	r.Router.Send(c, func(out command.Outcome) {
 		o.Commands.Observe(time.Since(began).Seconds())
 		if span != nil {
 			endSpan(span, out)
 		}
-		reply(out)
+		answer(out)
 	})
 }
 
@@ -195,19 +201,20 @@ type Executor struct {
 
 // Submit executes a command.
 func (e Executor) Submit(c command.Command, reply func(command.Outcome)) {
+	answer := e.Observer.Steps.recorded("execute", &c, reply)
 	if e.Observer.tracer == nil {
-		e.Executor.Submit(c, reply)
+		e.Executor.Submit(c, answer)
 		return
 	}
 	span, below := e.Observer.start("execute", c.Trace, false, trace.WithSpanKind(trace.SpanKindServer), commandAttributes(c), trace.WithAttributes(attribute.Int("ganglion.attempt", c.Attempt)))
 	if span == nil {
-		e.Executor.Submit(c, reply)
+		e.Executor.Submit(c, answer)
 		return
 	}
 	c.Trace = below
 	e.Executor.Submit(c, func(out command.Outcome) {
 		endSpan(span, out)
-		reply(out)
+		answer(out)
 	})
 }
 
@@ -237,6 +244,11 @@ func (s Store) Append(ctx context.Context, u eventstore.Unit) (eventstore.Append
 		o.Appends.Observe(time.Since(began).Seconds())
 	}
 	o.Store.appended(appended, err, time.Now())
+	if err == nil && o.Steps.keeps.Load() {
+		for i, c := range u.Commands {
+			o.Steps.add(Step{Kind: "append", Stream: u.Stream, Key: c.Key, Position: appended.Commands[i].Position, Began: began})
+		}
+	}
 	for _, span := range spans {
 		if err != nil {
 			span.SetStatus(codes.Error, err.Error())
@@ -262,7 +274,14 @@ func (o *Observer) Deliver(commits []eventstore.Commit, now time.Time, deliver f
 			spans = append(spans, span)
 		}
 	}
+	began := time.Now()
 	deliver(commits)
+	if o.Steps.keeps.Load() {
+		for i := range commits {
+			c := &commits[i]
+			o.Steps.add(Step{Kind: "deliver", Stream: c.Stream, Key: c.Key, Position: c.Position, Began: began, Subscriptions: o.Audience(c.Stream)})
+		}
+	}
 	for _, span := range spans {
 		span.End()
 	}

@@ -7,6 +7,7 @@ import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink } fro
 import { bytes, number } from "./format.js";
 import { plain } from "./json.js";
 import "./log.css";
+import { Journey } from "./journey.js";
 import { link, route } from "./route.js";
 import { picture } from "./status.js";
 import { Data } from "./ui.js";
@@ -386,6 +387,7 @@ function Details(p: { event: Event }): JSX.Element {
   return (
     <>
       <Facts event={e} />
+      <Journey key={e.position} position={e.position} />
       {e.data !== undefined && <WholeData event={e} path={one} />}
       <p class="buttons">
         <Copy name="Copy this event as curl" text={() => curl(one)} />

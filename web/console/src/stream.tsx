@@ -7,6 +7,7 @@ import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink } fro
 import { number } from "./format.js";
 import "./log.css";
 import { WholeData } from "./log.js";
+import { Journey } from "./journey.js";
 import { link, replace, route } from "./route.js";
 import { Data } from "./ui.js";
 
@@ -343,6 +344,7 @@ function Chosen(p: { event: Version; before: string | undefined; page: Page; pat
         </h2>
       </header>
       <Facts event={e} onStream />
+      <Journey key={e.position} position={e.position} />
       {!seesData() && <p class="note">You have the role viewer, which sees neither the data of events nor states.</p>}
       {e.data !== undefined && <WholeData event={e} path={one} />}
       {problem.value && (

@@ -4,6 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { signal, useSignal } from "@preact/signals";
 import { hasToken, me, token } from "./api.js";
 import { clock } from "./format.js";
+import { Journey } from "./journey.js";
 import { link, replace, route } from "./route.js";
 import { type Contract, contract, type Field, fields, load, read, resolve, type Schema, write } from "./schema.js";
 import { Data } from "./ui.js";
@@ -364,6 +365,7 @@ function FrameLine(p: { line: Line; isAnswer: boolean }): JSX.Element {
       <pre tabIndex={0} aria-label="The frame">
         <Data>{JSON.stringify(frame, null, 1)}</Data>
       </pre>
+      {frame.op === "result" && typeof frame.version === "number" && <Journey position={frame.position as number} />}
     </li>
   );
 }
