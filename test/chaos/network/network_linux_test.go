@@ -35,6 +35,21 @@ func TestNetworkRulesDropAndDelayPackets(t *testing.T) {
 		return conn
 	}
 	a, b := listen("a"), listen("b")
+	here, err := net.ListenPacket("udp4", n.Addr("here")+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	read := func(conn net.PacketConn) string {
+		t.Helper()
+		buf := make([]byte, 16)
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+		count, _, err := conn.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:count])
+	}
 	// passed reports whether a packet from x arrives at y before a marker, which the
 	// test sends later and without a rule.
 	passed := func(x, y net.PacketConn, from, to string, rule Rule) bool {
@@ -43,8 +58,11 @@ func TestNetworkRulesDropAndDelayPackets(t *testing.T) {
 		if _, err := x.WriteTo([]byte("probe"), y.LocalAddr()); err != nil {
 			t.Fatal(err)
 		}
-		if rule.Drop {
-			time.Sleep(20 * time.Millisecond) // until the rule has handled the packet
+		if rule.Drop { // packets of a host are handled in turn: the rule has handled the probe before this one arrives
+			if _, err := x.WriteTo([]byte("handled"), here.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+			read(here)
 		}
 		if rule.Delay == 0 {
 			n.Set(from, to, Rule{})
@@ -52,18 +70,10 @@ func TestNetworkRulesDropAndDelayPackets(t *testing.T) {
 		if _, err := x.WriteTo([]byte("after"), y.LocalAddr()); err != nil {
 			t.Fatal(err)
 		}
-		buf := make([]byte, 16)
-		_ = y.SetReadDeadline(time.Now().Add(10 * time.Second))
-		count, _, err := y.ReadFrom(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(buf[:count]) == "after" {
+		if read(y) == "after" {
 			return false
 		}
-		if _, _, err := y.ReadFrom(buf); err != nil {
-			t.Fatal(err)
-		}
+		read(y)
 		return true
 	}
 	if !passed(a, b, "a", "b", Rule{}) {
