@@ -133,8 +133,9 @@ func TestPageContinuesOnAnotherGateway(t *testing.T) {
 	waitForAll("the network was lost")
 	checkEvents(p, commands)
 
-	// Another page has a token that expires after 2 s, and gets no new one at first.
-	life.Store(int64(2 * time.Second))
+	// Another page has a token that expires after 5 s, and gets no new one at first. A
+	// token that expires before the page has used it would end the client.
+	life.Store(int64(5 * time.Second))
 	p = open(t, page)
 	waitForAll("another page was opened")
 	life.Store(0)
