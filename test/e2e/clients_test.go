@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,16 +104,29 @@ func besiege(t *testing.T, d time.Duration) *siege {
 	s := &siege{t: t, store: c.store}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	begun := make(chan struct{}) // closed at the first connection: the clients need some time to start
+	begin := sync.OnceFunc(func() { close(begun) })
 	for i, url := range c.urls() {
-		p := newProxy(t, url, 2*time.Second, seed+uint64(i))
+		p := newProxy(t, url, 2*time.Second, seed+uint64(i), begin)
 		s.proxies, s.urls = append(s.proxies, p), append(s.urls, p.url)
 	}
-	calm := time.AfterFunc(d, func() {
+	var calming sync.WaitGroup
+	calming.Go(func() {
+		select {
+		case <-begun:
+		case <-t.Context().Done():
+			return
+		}
+		select {
+		case <-time.After(d):
+		case <-t.Context().Done():
+			return
+		}
 		for _, p := range s.proxies {
 			p.stopFaults()
 		}
 	})
-	t.Cleanup(func() { calm.Stop() })
+	t.Cleanup(calming.Wait)
 	return s
 }
 

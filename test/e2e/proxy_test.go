@@ -18,6 +18,7 @@ type proxy struct {
 	url    string
 	target string
 	life   time.Duration // mean life of a connection
+	begin  func()        // called for each connection
 	random func() float64
 
 	calm    chan struct{} // closed by stopFaults
@@ -25,10 +26,10 @@ type proxy struct {
 	mu      sync.Mutex
 	open    map[net.Conn]struct{}
 
-	cuts, halves, drops atomic.Int64
+	faults, cuts, halves, drops atomic.Int64
 }
 
-func newProxy(t *testing.T, url string, life time.Duration, seed uint64) *proxy {
+func newProxy(t *testing.T, url string, life time.Duration, seed uint64, begin func()) *proxy {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +38,7 @@ func newProxy(t *testing.T, url string, life time.Duration, seed uint64) *proxy 
 	var mu sync.Mutex
 	r := rand.New(rand.NewPCG(seed, 1))
 	p := &proxy{
-		url: "http://" + l.Addr().String(), target: strings.TrimPrefix(url, "http://"), life: life,
+		url: "http://" + l.Addr().String(), target: strings.TrimPrefix(url, "http://"), life: life, begin: begin,
 		random: func() float64 { mu.Lock(); defer mu.Unlock(); return r.Float64() },
 		calm:   make(chan struct{}), open: map[net.Conn]struct{}{},
 	}
@@ -47,6 +48,7 @@ func newProxy(t *testing.T, url string, life time.Duration, seed uint64) *proxy 
 			if err != nil {
 				return
 			}
+			p.begin()
 			p.serving.Go(func() { p.serve(c.(*net.TCPConn)) })
 		}
 	})
@@ -127,7 +129,11 @@ func (p *proxy) serve(client *net.TCPConn) {
 		return
 	case <-life.C:
 	}
-	switch how := p.random(); {
+	how := p.random()
+	if n := p.faults.Add(1); n <= 3 {
+		how = []float64{0.6, 0.9, 0.1}[n-1] // one of each kind, which few random ones may lack
+	}
+	switch {
 	case how < 0.5:
 		p.cuts.Add(1)
 		cut()
