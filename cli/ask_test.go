@@ -11,12 +11,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/node"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
+
+func init() { completeTimeout = time.Minute } // a busy machine needs more than a person waits
 
 // devNode runs a node in development mode with an empty log, and returns its URL.
 func devNode(t *testing.T) (url, data string) {

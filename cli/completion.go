@@ -36,8 +36,9 @@ func completionCommand() *cobra.Command {
 	}
 }
 
-// completeTimeout bounds the wait for the contract of a node, since a person waits.
-const completeTimeout = time.Second
+// completeTimeout bounds the wait for the contract of a node, since a person waits. It
+// is a variable for tests.
+var completeTimeout = time.Second
 
 // names returns words of a contract that complete an argument, given the earlier
 // arguments.
