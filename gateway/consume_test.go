@@ -463,12 +463,13 @@ func TestAcknowledgementsWaitForTheDatabase(t *testing.T) {
 	c := n.consume("m", 1)
 	epoch := g.give("m", "0")
 	c.wantAssigned(epoch, "0")
-	w.add("auction/1", 50)
+	const stored = 2000
+	w.append(eventstore.StreamID{Type: "auction", ID: "1"}, slices.Repeat([]eventstore.Event{{Type: "added", Form: 1, Data: []byte(`{}`)}}, stored)...)
 	c.wantPositions("0", 1)
 	g.set(func(g *mailer) { g.err = eventstore.ErrUnavailable })
 	at := eventstore.Position(1)
 	c.ack("0", epoch, at)
-	for quiet := 0; quiet < 3; { // one or a few more, until the gateway has noticed
+	for quiet := 0; quiet < 3 && at < stored; { // a few more, until the gateway has noticed; more on a busy machine
 		c.send(`{"op":"ping","id":"p"}`)
 		if f, ok := c.read().(frame.Event); ok {
 			at, quiet = f.Position, 0
@@ -478,7 +479,7 @@ func TestAcknowledgementsWaitForTheDatabase(t *testing.T) {
 		}
 		quiet++
 	}
-	if at > 10 {
+	if at > stored/2 {
 		t.Errorf("%d events were sent while nothing could be stored", at)
 	}
 	g.set(func(g *mailer) { g.err = nil })
@@ -495,7 +496,8 @@ func TestSilentMemberIsUnsubscribed(t *testing.T) {
 	n := w.node(consuming(g))
 	c := n.consume("m", 2)
 	c.wantAssigned(g.give("m", "0"), "0")
-	w.add("auction/1", 3)
+	added := eventstore.Event{Type: "added", Form: 1, Data: []byte(`{}`)}
+	w.append(eventstore.StreamID{Type: "auction", ID: "1"}, added, added, added) // together: a later one may be too late
 	c.wantPositions("0", 1, 2)
 	if f := want[frame.Unsubscribed](c); f.Sub != "g" || f.Code != command.CodeTimeout || !strings.Contains(f.Message, "event 1 of segment 0") {
 		t.Errorf("got %s", f.Append(nil))

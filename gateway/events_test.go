@@ -171,9 +171,10 @@ func TestEventStreamContinuesLiveAndResumesAnywhere(t *testing.T) {
 	e.close()
 
 	// A browser repeats the URL of the first request.
+	second.catchUp()
 	e = second.events("/v1/streams/auction/1/events?after=3", "", "Last-Event-ID", e.lastID)
-	w.add("auction/1", 1)
 	e.wantEvent(t, "live", `"version":12`)
+	w.add("auction/1", 1)
 	e.wantVersions(t, "auction/1", 13, 13)
 
 	c := second.events("/v1/categories/auction/events?cursor=12&log="+w.store.LogID(), "ada")
@@ -183,6 +184,7 @@ func TestEventStreamContinuesLiveAndResumesAnywhere(t *testing.T) {
 	c.wantVersions(t, "auction/1", 13, 13)
 	c.wantEvent(t, "live", `{"cursor":"19"}`)
 
+	first.catchUp()
 	now := first.events("/v1/categories/auction/events?from=now", "ada")
 	now.wantEvent(t, "live", `"cursor":"19"`)
 	w.add("auction/3", 1)
@@ -244,13 +246,16 @@ func TestSlowEventStreamIsDemoted(t *testing.T) {
 	n := w.node(func(c *gateway.Config) { c.QueueBytes, c.SendBuffer, c.WindowEvents = 4<<10, 4<<10, 100 })
 	e := n.events("/v1/categories/auction/events", "")
 	e.wantEvent(t, "live", "")
-	total, read := 0, 0
+	total, read, lives := 0, 0, 0
 	next := func() { // reads the next version
 		t.Helper()
 		for ev := (sseEvent{}); ev.name != "" || ev.data == ""; {
 			var err error
 			if ev, err = e.next(); err != nil {
 				t.Fatal(err)
+			}
+			if ev.name == "live" {
+				lives++
 			}
 			if ev.name != "" || ev.data == "" {
 				continue
@@ -274,7 +279,9 @@ func TestSlowEventStreamIsDemoted(t *testing.T) {
 	for read < total {
 		next()
 	}
-	e.wantEvent(t, "live", fmt.Sprintf(`"cursor":"%d"`, total)) // it is live again
+	if lives == 0 { // it is live again, if it has not been before the last events were stored
+		e.wantEvent(t, "live", fmt.Sprintf(`"cursor":"%d"`, total))
+	}
 }
 
 func TestInvalidEventStreamRequestGetsAProblem(t *testing.T) {

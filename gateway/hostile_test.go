@@ -182,6 +182,7 @@ func TestSessionsBeforeHelloMakeRoomForNewcomers(t *testing.T) {
 			ends <- err
 		}()
 	}
+	waitFor(t, func() bool { return n.Stats().Limited["anonymous_sessions"] == 8 }) // all are admitted, of which two are left
 	n.join("ada")
 	n.join("bob")
 	for range cap(ends) - 2 { // which of them depends on the order of their admission

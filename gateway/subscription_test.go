@@ -423,12 +423,18 @@ func TestDrainRepliesToOpenRequestsAndSaysGoodbye(t *testing.T) {
 	if _, resp, err := n.tryDial(); err == nil || resp.StatusCode != 503 {
 		t.Errorf("a new session while draining: got %v, want 503", err)
 	}
-	busy.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"add","data":{}}`) // sent too late: not read
+	busy.send(`{"op":"command","id":"2","aggregate":"counter/a","command":"add","data":{}}`) // sent too late to be read
 	close(w.router.release)
 	if f := want[frame.Result](busy); f.ID != "1" {
 		t.Errorf("got %s", f.Append(nil))
 	}
-	want[frame.Heartbeat](busy)
+	last := busy.read()
+	if f, ok := last.(frame.Result); ok && f.ID == "2" { // it was read, if the session's turn came later than that of the idle one
+		last = busy.read()
+	}
+	if _, ok := last.(frame.Heartbeat); !ok {
+		t.Errorf("got %s", last.Append(nil))
+	}
 	want[frame.Goodbye](busy)
 	busy.wantClose(1012)
 	if err := <-drained; err != nil {

@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience bounds a wait that ends immediately if the code is right.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // world is a log, the owner of all aggregates, and gateways in front of them.
 type world struct {
