@@ -99,6 +99,7 @@ func TestOnlyFirstAnswerOfExecutorCounts(t *testing.T) {
 	e := changeable{make(chan func(command.Outcome), 1)}
 	a := w.start("a", func(c *Config) { c.Executor = e })
 	w.setReady("a", "b")
+	a.waitRing("a", "b")
 	a.waitLinks()
 	s := w.streamOf("a", "b", "a", "b")
 	w.setSight("b", "b")
@@ -202,7 +203,8 @@ func TestCommandIsAnsweredByItsDeadline(t *testing.T) {
 			s := w.streamOf("a", "", "a")
 			hold := make(chan struct{})
 			w.nodes["a"].executor.set(func(e *executor) { e.hold = hold })
-			late := w.nodes[from].send(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(50 * time.Millisecond)})
+			late := w.nodes[from].send(command.Command{Stream: s, Session: "1", Deadline: time.Now().Add(time.Second)})
+			w.nodes["a"].executor.waitSubmitted(t, 1)
 			next := w.nodes[from].send(command.Command{Stream: s, Session: "1", Key: "next"})
 			mustFail(t, <-late, command.CodeTimeout, command.RetrySameKey)
 			// The next command keeps its place after it.

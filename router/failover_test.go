@@ -93,7 +93,7 @@ func TestSilentLinkIsTriedWithOneCommand(t *testing.T) {
 			if alone {
 				ids = []string{"a", "g"}
 			}
-			w := newWorld(t, ids, func(c *Config) { c.Suspect = 1500 * time.Millisecond })
+			w := newWorld(t, ids, func(c *Config) { c.Suspect = 3 * time.Second })
 			s := w.streamOf("a", "", ids[:len(ids)-1]...)
 			a, g := w.nodes["a"], w.nodes["g"]
 			a.proxy.freeze()
@@ -335,7 +335,7 @@ func TestNodeWithoutItsDatabaseIsPassedOver(t *testing.T) {
 					t.Errorf("%s does not log that commands are answered again: %q", from, line)
 				}
 			}
-			if n := strings.Count(log.text.String(), again); n != 3 {
+			if n := log.count(again); n != 3 {
 				t.Errorf("3 nodes log %d times that commands are answered again", n)
 			}
 		})

@@ -122,9 +122,11 @@ func TestUnsendableRequestIsRefusedAndStreamStaysUp(t *testing.T) {
 		t.Errorf("the stream broke: %+v", st)
 	}
 
-	w.start("a", func(c *Config) { c.Executor = large{} })
+	a := w.start("a", func(c *Config) { c.Executor = large{} })
 	w.setReady("a", "b", "g")
-	g.waitFor("the link to a", func() bool { return usable(g, "a") && len(g.router.Ring().Members()) == 2 })
+	a.waitRing("a", "b")
+	g.waitRing("a", "b")
+	g.waitFor("the link to a", func() bool { return usable(g, "a") })
 	s = w.streamOf("a", "", "a", "b")
 	mustFail(t, g.do(command.Command{Stream: s}), command.CodeTooLarge, command.RetryNo)
 	_, err = g.router.Get(t.Context(), command.Get{Stream: s})

@@ -26,7 +26,8 @@ func TestRefusedCommandHoldsBackLaterOnes(t *testing.T) {
 		} {
 			t.Run(from+" "+when, func(t *testing.T) {
 				t.Parallel()
-				w := newWorld(t, []string{"a", "b", "c", "g"}, func(c *Config) { c.BusyPause = 20 * time.Millisecond })
+				// The sender sends ten commands before the pause after the first answer is over.
+				w := newWorld(t, []string{"a", "b", "c", "g"}, func(c *Config) { c.BusyPause = time.Second })
 				s := w.streamOf("a", "b", "a", "b", "c")
 				sender := w.nodes[from[:1]]
 				if len(from) > 1 {
@@ -108,6 +109,7 @@ func TestBusyLaneReportsUnknownOnlyForUnknownFate(t *testing.T) {
 			e := scripted(make(chan job, 2))
 			a := w.start("a", func(c *Config) { c.Executor = e })
 			w.setReady("a", "b", "g")
+			a.waitRing("a", "b")
 			g := w.nodes["g"]
 			g.waitLinks()
 			s := w.streamOf("a", "b", "a", "b")

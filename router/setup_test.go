@@ -61,6 +61,12 @@ func (l *logged) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+func (l *logged) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), text)
+}
+
 // line returns the first line that contains all of says, or "".
 func (l *logged) line(says ...string) string {
 	l.mu.Lock()
@@ -165,8 +171,13 @@ func (w *world) setSight(node string, ids ...string) {
 	w.views[node] = v
 	w.mu.Unlock()
 	w.news.send()
-	n := w.nodes[node]
-	n.waitFor("its own view", func() bool { return slices.Equal(n.router.Ring().Members(), v.Owners()) })
+	w.nodes[node].waitRing(v.Owners()...)
+}
+
+// waitRing waits until the node's ring has these members.
+func (n *node) waitRing(members ...string) {
+	n.world.t.Helper()
+	n.waitFor("its view", func() bool { return slices.Equal(n.router.Ring().Members(), members) })
 }
 
 func (w *world) viewOf(ids ...string) *cluster.View {

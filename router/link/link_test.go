@@ -253,7 +253,7 @@ func TestRequestsAreBatchedDuringASend(t *testing.T) {
 func TestSilentPeersStreamIsAbandoned(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	l, changed := newLink(t, s.addr, 200*time.Millisecond)
+	l, changed := newLink(t, s.addr, 2*time.Second)
 	stream := <-s.streams
 	say(t, stream, &peer.Replies{})
 	<-changed
@@ -357,7 +357,7 @@ func heartbeats(t *testing.T, stream peer.Peer_CommandsServer) {
 func TestPeerThatStartsLateIsNotDoubted(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	l, changed := newLink(t, s.addr, 200*time.Millisecond)
+	l, changed := newLink(t, s.addr, 2*time.Second)
 	<-(<-s.streams).Context().Done() // abandoned before the first batch
 	stream := <-s.streams
 	say(t, stream, &peer.Replies{})
@@ -370,7 +370,7 @@ func TestPeerThatStartsLateIsNotDoubted(t *testing.T) {
 func TestTrialOfIdleLinkEnds(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	l, changed := newLink(t, s.addr, time.Second)
+	l, changed := newLink(t, s.addr, 2*time.Second)
 	stream := <-s.streams
 	say(t, stream, &peer.Replies{})
 	<-changed

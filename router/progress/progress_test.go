@@ -2,6 +2,7 @@ package progress
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/link"
@@ -127,7 +129,11 @@ func TestSubscriberGetsPositionsOfAllMembers(t *testing.T) {
 func TestStreamIsOpenedAgain(t *testing.T) {
 	p := NewPublisher()
 	one := Segment{"listings", 1, 0}
-	first := serve(t, p, "127.0.0.1:0")
+	port, err := ports.Reserve(1) // keeps it while no server listens
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := serve(t, p, fmt.Sprint("127.0.0.1:", port))
 	got, _ := subscribe(t, first.addr)
 	p.Publish(one, 1)
 	got.wait(t, one, 1)
