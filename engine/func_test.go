@@ -103,10 +103,10 @@ func funcCatalog(t *testing.T, started, free chan struct{}) *aggregate.Catalog {
 		},
 	})
 	query.Define(c, query.Func[asked, sums]{
-		Name: "late", Access: aggregate.Anyone, From: query.From{memory}, Timeout: time.Millisecond,
+		Name: "late", Access: aggregate.Anyone, From: query.From{memory}, Timeout: 200 * time.Millisecond,
 		Answer: func(ctx context.Context, _ query.Call, _ asked, _ query.Reader) (sums, error) {
 			<-ctx.Done()
-			return sums{}, nil
+			return sums{}, ctx.Err()
 		},
 	})
 	query.Define(c, query.Func[asked, map[string]int64]{
@@ -167,7 +167,7 @@ func TestFuncFailsWithItsReason(t *testing.T) {
 		fails(do("fail"), command.CodeInternal, "", "log")
 		fails(do("stray"), command.CodeInternal, "", "log")
 	}
-	fails(ask.Question{Query: "late"}, command.CodeTimeout, "", "not answered in time")
+	fails(ask.Question{Query: "late"}, command.CodeTimeout, "", "in time")
 	fails(ask.Question{Query: "sums"}, command.CodeUnauthenticated, "", "identify yourself")
 	fails(ask.Question{Query: "sums", Client: "bob", Data: json.RawMessage(`{"do":1}`)}, command.CodeBadRequest, "do", "")
 	fails(ask.Question{Query: "sums", Client: "bob", After: "x"}, command.CodeBadRequest, "after", "no pages")

@@ -39,6 +39,7 @@ func TestHeldCommandOfAnOldBuildHoldsItsTargetAlone(t *testing.T) {
 	if got := w.keys("thing/c"); !slices.Equal(got, []string{key(6)}) {
 		t.Errorf("thing/c has got %v", got)
 	}
+	w.until("a held command", func() bool { h, err := w.rows.Held(t.Context(), "watcher", 10); return err == nil && len(h) > 0 })
 	w.mu.Lock()
 	broken = false
 	w.mu.Unlock()
