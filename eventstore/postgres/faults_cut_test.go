@@ -133,9 +133,7 @@ func TestFaultSilentServer(t *testing.T) {
 	server := startServer(t, postgrestest.Options{})
 	p := newProxy(t, server.Addr())
 	s := openTo(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: time.Second, ConnectTimeout: time.Second})
-	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
-		t.Fatal(err)
-	}
+	appendFirst(t, s, unit("a", 0, "k"))
 	p.freeze(true)
 	_, err := s.Read(ctx, 0, 1)
 	wantUnavailable(t, "read", err)
@@ -161,9 +159,7 @@ func TestFaultCloseWhileSilent(t *testing.T) {
 	server := startServer(t, postgrestest.Options{})
 	p := newProxy(t, server.Addr())
 	s := open(t, postgres.Config{URL: server.URLAt(p.addr, "postgres"), Deadline: time.Second, ConnectTimeout: time.Second})
-	if _, err := s.Append(t.Context(), unit("a", 0, "k")); err != nil {
-		t.Fatal(err)
-	}
+	appendFirst(t, s, unit("a", 0, "k"))
 	p.freeze(true)
 	const each = 8
 	answers := make(chan error, 2*each+1)

@@ -30,9 +30,7 @@ func TestStoppedServerIsUnavailable(t *testing.T) {
 	u.User = url.UserPassword("postgres", "s3cret")
 	s := open(t, postgres.Config{URL: u.String(), Deadline: time.Second})
 	defer s.Close()
-	if _, err := s.Append(t.Context(), unit("a", 0, "before")); err != nil {
-		t.Fatal(err)
-	}
+	appendFirst(t, s, unit("a", 0, "before"))
 	if err := server.Stop(); err != nil {
 		t.Fatal(err)
 	}

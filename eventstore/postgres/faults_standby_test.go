@@ -73,6 +73,11 @@ func TestFaultSynchronousStandby(t *testing.T) {
 	p.between.refuse(true)
 	until(t, admin, waitsForStandby)
 	alone := l.count()
+	for last := -1; alone != last; { // the writers may not have read the last results yet
+		last = alone
+		until(t, admin, waitsForStandby)
+		alone = l.count()
+	}
 	for i := range rounds(6, 60) {
 		// An append that was ended while it waited is committed on the primary
 		// alone. It must not be acknowledged.

@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"testing"
@@ -16,6 +17,7 @@ import (
 // not ErrUnavailable.
 func openIsRefused(t *testing.T, cfg postgres.Config, says ...string) {
 	t.Helper()
+	cfg.ConnectTimeout = cmp.Or(cfg.ConnectTimeout, stuckAfter/6)
 	s, err := postgres.Open(t.Context(), cfg)
 	switch {
 	case err == nil:

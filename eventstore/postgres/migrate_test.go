@@ -43,7 +43,7 @@ func future(t *testing.T, more map[string]string) fstest.MapFS {
 func TestMigrationsWhileOldNodesServe(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	cfg := postgres.Config{URL: postgrestest.URL(t)}
+	cfg := postgres.Config{URL: postgrestest.URL(t), ConnectTimeout: stuckAfter / 6}
 	one, two := postgres.NewestMigration+1, postgres.NewestMigration+2
 	addFile, silentFile := fmt.Sprintf("%05d_add.sql", one), fmt.Sprintf("%05d_silent.sql", two)
 	add := map[string]string{addFile: fmt.Sprintf(`alter table commit add column region text; insert into compatible values (%d, 1);`, one)}
