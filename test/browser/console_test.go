@@ -43,6 +43,16 @@ func TestConsoleShowsFiguresOfTheCluster(t *testing.T) {
 	p.until(`/dev2:?\s*1/.test([...document.querySelectorAll(".u-legend")].at(-1).innerText)`) // the newest value, without a pointer
 	screenshotAll(p, "console-overview")
 	wantAccessible(p)
+	loaded := value[int](p, `[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")].filter((e) => !e.name.includes("/api/")).reduce((sum, e) => sum + e.encodedBodySize, 0)`)
+	if loaded < 10<<10 || loaded > maxPage {
+		t.Errorf("a first visit loads %d bytes, want at most %d", loaded, maxPage)
+	}
+
+	value[bool](p, `location.hash = "#/health", true`)
+	p.until(`[...document.querySelectorAll("[aria-label=Members] tbody td:nth-child(2)")].filter((cell) => cell.textContent === "answers and stores").length === 3`)
+	p.until(`document.querySelector("[aria-label=Log]").textContent.includes("position 20")`)
+	screenshotAll(p, "console-health")
+	wantAccessible(p)
 	p.wantConsole()
 }
 

@@ -22,7 +22,10 @@ func (w *watch) picture(state State, answers []reading) picture {
 			continue
 		}
 		w.last[m.ID] = a
-		r.Full, r.Memory = a.Full, a.MemoryBytes
+		r.Full, r.Memory, r.StoreUp = a.Full, a.MemoryBytes, a.StoreUp
+		if !a.CertificateExpires.IsZero() {
+			r.Expires = a.CertificateExpires.UnixMilli()
+		}
 		if a.Position < state.Head {
 			r.Behind = state.Head - a.Position
 		}

@@ -46,6 +46,8 @@ type row struct {
 	CPU       *float64 `json:"cpu,omitempty"`
 	Memory    uint64   `json:"memory,omitempty"` // bytes
 	Behind    uint64   `json:"behind,omitempty"` // events that it has not received yet
+	StoreUp   bool     `json:"store_up,omitempty"`
+	Expires   int64    `json:"certificate_expires,omitempty"` // Unix time in milliseconds, missing without a certificate
 }
 
 // picture is what a page shows of the cluster.

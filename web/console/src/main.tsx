@@ -6,6 +6,7 @@ import { Asked } from "./act.js";
 import { hasToken, me, refused, signIn, signOut, who } from "./api.js";
 import { Audit } from "./audit.js";
 import "./console.css";
+import { Health } from "./health.js";
 import { Log } from "./log.js";
 import { Overview } from "./overview.js";
 import { Blocked, Groups, Processors, Wakes } from "./readside.js";
@@ -27,6 +28,7 @@ const pages: { name: string; path: string; page: () => JSX.Element }[] = [
   { name: "Wake-ups", path: "wakeups", page: Wakes },
   { name: "Ring", path: "ring", page: Ring },
   { name: "Sessions", path: "sessions", page: Sessions },
+  { name: "Health", path: "health", page: Health },
   { name: "Audit", path: "audit", page: Audit },
 ];
 

@@ -33,7 +33,7 @@ export function Overview(): JSX.Element {
   );
 }
 
-function Problems(p: { list: Problem[] }): JSX.Element {
+export function Problems(p: { list: Problem[] }): JSX.Element {
   if (p.list.length === 0)
     return (
       <p class="card good" id="problems">

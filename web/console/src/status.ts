@@ -34,6 +34,8 @@ export interface Member {
   cpu?: number;
   memory?: number;
   behind?: number;
+  store_up?: boolean;
+  certificate_expires?: number;
 }
 
 export interface Problem {
