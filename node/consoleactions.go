@@ -68,6 +68,7 @@ func (n *node) consoleActions() map[string]console.Action {
 	if _, ok := n.clientRevoker(); ok {
 		actions["revoke_client"] = with(2*memberTime, n.revokeClient)
 	}
+	n.addReadActions(actions)
 	return actions
 }
 

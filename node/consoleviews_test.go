@@ -2,14 +2,18 @@ package node_test
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	ganglion "github.com/ganglion-es/ganglion/client/go"
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -56,12 +60,13 @@ const secret = "hunter2"
 // "bad" fails while broken, with an error that has the note.
 type workshop struct {
 	broken  atomic.Bool
-	folded  atomic.Int64 // events that the handlers of "notes" have been given
+	mu      sync.Mutex
+	folded  map[uint64]bool // positions of the events that the handler of "notes" has been given
 	catalog *aggregate.Catalog
 }
 
 func newWorkshop() *workshop {
-	w := &workshop{catalog: new(aggregate.Catalog)}
+	w := &workshop{catalog: new(aggregate.Catalog), folded: map[uint64]bool{}}
 	c := w.catalog
 	w.broken.Store(true)
 	fail := func(text string) {
@@ -85,7 +90,13 @@ func newWorkshop() *workshop {
 		},
 	})
 	projection.Define(c, projection.Table[noteRow]{Name: "notes", On: projection.Handlers[noteRow]{
-		projection.On(func(_ projection.At, e noted, r *noteRow) { w.folded.Add(1); fail(e.Text); r.Notes++ }),
+		projection.On(func(at projection.At, e noted, r *noteRow) {
+			w.mu.Lock()
+			w.folded[at.Position] = true
+			w.mu.Unlock()
+			fail(e.Text)
+			r.Notes++
+		}),
 	}})
 	projection.Define(c, projection.Table[noteRow]{Name: "by_text", On: projection.Handlers[noteRow]{
 		projection.OnKey(func(_ projection.At, e noted) string { return e.Text }, func(_ projection.At, e noted, r *noteRow) { fail(e.Text); r.Notes++ }),
@@ -272,6 +283,44 @@ func testReadSide(t *testing.T, store string) {
 	if code, body := askConsole(t, url+"/_ganglion/api/views/others", asViewer); code != http.StatusNotFound {
 		t.Errorf("a view that does not exist: %d %s", code, body)
 	}
+	testReadActions(t, w, url)
+	if strings.Contains(store, "://") {
+		testHeldCommand(t, url, store)
+	}
+}
+
+// testHeldCommand holds a command of a process manager as five failures would, within
+// 80 s, and skips it.
+func testHeldCommand(t *testing.T, url, store string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), `insert into process_command (name, pos, k, n, build, segment, sequence, target, command, data, depth, attempts, held, error)
+		select name, 2, 9, 0, id, 0, 't1', 'task/t9', 'note', '{}', 1, 5, true, $1 from processor_build where name = 'watcher'`, "no "+secret); err != nil {
+		t.Fatal(err)
+	}
+	for token, want := range map[string]waitingShown{
+		asOperator: {Kind: "command", Of: "watcher", Key: "task/t9", Stream: "task/t1", Event: "noted", Position: 2, Tries: 5, Error: "note: no " + secret},
+		asViewer:   {Kind: "command", Of: "watcher", Key: "task/t9", Stream: "task/t1", Event: "noted", Position: 2, Tries: 5},
+	} {
+		harness.Eventually(t, "a held command", func() error {
+			v, err := view[partsShown](t, url, "blocked", token)
+			if err == nil && (len(v.List) != 1 || v.List[0] != want) {
+				err = fmt.Errorf("%+v, want %+v", v.List, want)
+			}
+			return err
+		})
+	}
+	code, a := do(t, url, asOperator, "processor_skip", "a test", map[string]any{"name": "watcher", "key": "task/t9", "position": 2})
+	if code != http.StatusOK || a.Failed || a.Text != "task/t9 is no longer held by the command note of position 2" {
+		t.Errorf("the skip of a held command: %d %+v", code, a)
+	}
+	if v, err := view[partsShown](t, url, "blocked", asOperator); err != nil || len(v.List) != 0 {
+		t.Errorf("after the skip: %+v, %v", v.List, err)
+	}
 }
 
 // wantBlocked waits until the console shows what the second note blocks.
@@ -309,5 +358,112 @@ func wantBlocked(t *testing.T, url string) {
 			}
 			return nil
 		})
+	}
+}
+
+// acted is the answer to a request to act.
+type acted struct {
+	Text, Error string
+	Failed      bool
+}
+
+// do sends a request to act, and returns the status and the answer.
+func do(t *testing.T, url, token, action, reason string, args map[string]any) (int, acted) {
+	t.Helper()
+	code, body := actOnConsole(t, url, token, action, map[string]any{"key": rand.Text(), "reason": reason, "args": args})
+	var a acted
+	if err := json.Unmarshal([]byte(body), &a); err != nil {
+		t.Fatal(err, body)
+	}
+	return code, a
+}
+
+// testReadActions repairs what testReadSide has looked at.
+func testReadActions(t *testing.T, w *workshop, url string) {
+	of := func(name, key string, position int) map[string]any {
+		return map[string]any{"name": name, "key": key, "position": position}
+	}
+	wantDone := func(text, action string, args map[string]any) {
+		t.Helper()
+		if code, a := do(t, url, asOperator, action, "a test", args); code != http.StatusOK || a.Failed || !strings.Contains(a.Text, text) {
+			t.Errorf("%s of %v: %d %+v, want %q", action, args, code, a, text)
+		}
+	}
+	wantFailed := func(text, action string, args map[string]any) {
+		t.Helper()
+		if code, a := do(t, url, asOperator, action, "a test", args); code != http.StatusOK || !a.Failed || !strings.Contains(a.Text, text) {
+			t.Errorf("%s of %v: %d %+v, want the failure %q", action, args, code, a, text)
+		}
+	}
+	for _, action := range []string{
+		"processor_pause", "processor_resume", "processor_dry_run", "processor_rebuild", "processor_retry", "processor_skip",
+		"group_pause", "group_resume", "group_retry", "group_skip", "wakes_pause", "wakes_resume", "wake_retry",
+	} {
+		for _, token := range []string{asViewer, `dev:rita {"ganglion_role":"reader"}`} {
+			if code, a := do(t, url, token, action, "a test", of("notes", "t1", 2)); code != http.StatusForbidden {
+				t.Errorf("%s with %s: %d %+v", action, token, code, a)
+			}
+		}
+	}
+	if code, a := do(t, url, asOperator, "processor_skip", " ", of("notes", "t1", 2)); code != http.StatusBadRequest || !strings.Contains(a.Error, "needs a reason") {
+		t.Errorf("a skip without a reason: %d %+v", code, a)
+	}
+	wantFailed("the argument key is missing", "processor_retry", of("notes", "", 2))
+	wantFailed("the argument position is missing", "group_skip", of("mailer", "task/t1", 0))
+	wantFailed(`no projection and no process manager "others"`, "processor_rebuild", of("others", "", 0))
+	wantFailed("waits at position 2: panic: cannot fold bad "+secret, "processor_retry", of("notes", "t1", 0))
+
+	w.broken.Store(false)
+	wantDone("t1 in build", "processor_retry", of("notes", "t1", 0))
+	wantFailed("is blocked at position 2, not 3", "processor_skip", of("by_text", "bad "+secret, 3))
+	wantDone("shows 1 event that waited", "processor_retry", of("by_text", "bad "+secret, 0))
+	wantDone("t1 in build", "processor_skip", of("watcher", "t1", 2))
+	wantDone("by_text: resumed", "processor_resume", of("by_text", "", 0))
+	wantDone("mailer: task/t1 is retried", "group_retry", of("mailer", "task/t1", 0))
+	wantDone("mailer: resumed", "group_resume", of("mailer", "", 0))
+	harness.Eventually(t, "nothing is blocked", func() error {
+		v, err := view[partsShown](t, url, "blocked", asOperator)
+		if err == nil && len(v.List) > 0 {
+			err = fmt.Errorf("%+v", v.List)
+		}
+		return err
+	})
+
+	wantDone("1 wake-up now due", "wake_retry", of("", "task/t2", 0))
+	wantFailed("", "wake_retry", of("", "task/t1", 0))
+	wantDone("wake-ups: paused", "wakes_pause", nil)
+	if v, err := view[struct{ Paused bool }](t, url, "wakeups", asViewer); err != nil || !v.Paused {
+		t.Errorf("the page shows %+v, %v", v, err)
+	}
+	wantDone("wake-ups: resumed", "wakes_resume", nil)
+
+	// The rebuild handles the events that its dry run has counted: not those of the
+	// actions.
+	wantDone("A rebuild handles 3 events up to position", "processor_dry_run", of("notes", "", 0))
+	wantDone("A rebuild handles 3 events up to position", "processor_dry_run", of("watcher", "", 0))
+	w.mu.Lock()
+	clear(w.folded)
+	w.mu.Unlock()
+	wantDone("has begun", "processor_rebuild", of("notes", "", 0))
+	harness.Eventually(t, "the new build answers", func() error {
+		v, err := view[partsShown](t, url, "processors", asViewer)
+		if err != nil {
+			return err
+		}
+		active := 0
+		for _, b := range v.Builds {
+			if b.Name == "notes" && b.State == "active" && b.Build > 4 {
+				active++
+			}
+		}
+		if active != 1 {
+			return fmt.Errorf("%+v", v.Builds)
+		}
+		return nil
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.folded) != 3 {
+		t.Errorf("the rebuild has handled the events at %v, want 3", w.folded)
 	}
 }

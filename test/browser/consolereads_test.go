@@ -133,12 +133,65 @@ func TestConsoleShowsTheReadSide(t *testing.T) {
 	}
 	p.wantConsole()
 
+	actOnReadSide(p, &broken)
+
 	// A viewer sees where, and not what.
+	broken.Store(true)
+	if _, err := client.Do(t.Context(), "task/t1", "note", "again", map[string]any{"text": "bad again"}); err != nil {
+		t.Fatal(err)
+	}
 	value[bool](p, `sessionStorage.setItem("ganglion-console-token", 'dev:vera {"ganglion_role":"viewer"}'), location.hash = "#/blocked", location.reload(), true`)
 	p.until(`document.querySelector(".user")?.textContent === "vera, viewer" && ` + cell(blocked, "notes", 2) + ` === "noted of task/t1"`)
 	p.until(cell(blocked, "notes", 6) + ` === "for readers" && ` + cell(blocked, "mailer", 6) + ` === "for readers"`)
 	if value[bool](p, `document.body.innerText.includes("cannot")`) {
 		t.Error("the page shows an error with data to a viewer")
 	}
+	if value[bool](p, `[...document.querySelectorAll("button")].some((b) => b.textContent === "Retry" || b.textContent === "Skip")`) {
+		t.Error("a viewer sees actions")
+	}
+	p.wantConsole()
+}
+
+// press clicks a button in the row of a table that has a text, gives a reason in the
+// dialog, confirms, waits for an outcome with a text, and closes the dialog.
+func press(p *page, table, row, button, outcome string) {
+	p.t.Helper()
+	p.until(fmt.Sprintf(`((b) => b && (b.click(), true))([...document.querySelectorAll("[aria-label='%s'] tbody tr")].find((r) => r.innerText.includes(%q))?.querySelectorAll("button").values().find((b) => b.textContent === %q))`, table, row, button))
+	if button == "Rebuild" {
+		p.until(`document.querySelector("#dry-run")?.textContent.startsWith("A rebuild handles 2 events up to position")`)
+	}
+	p.until(fmt.Sprintf(`((i) => i && (i.value = "%s in a test", i.dispatchEvent(new Event("input", { bubbles: true })), true))(document.querySelector("dialog [name=reason]"))`, button))
+	p.until(`((b) => b && !b.disabled && (b.click(), true))(document.querySelector("dialog form .buttons button:not([type=button])"))`)
+	p.until(fmt.Sprintf(`document.querySelector("dialog #outcome")?.textContent.includes(%q)`, outcome))
+	p.screenshot("console-" + strings.ToLower(button))
+	p.until(`((b) => b && (b.click(), true))(document.querySelector("dialog form .buttons button[type=button]"))`)
+	p.until(`!document.querySelector("dialog")`)
+}
+
+// actOnReadSide retries what blocks a projection and skips what a group has parked, and
+// sees both gone; it pauses and resumes the projection, and builds it again.
+func actOnReadSide(p *page, broken *atomic.Bool) {
+	const blocked, builds = "Blocked sequences", "Projections and process managers"
+	value[bool](p, `location.hash = "#/blocked", true`)
+	press(p, blocked, "notes", "Retry", "t1 in build 1 waits at position 2: panic: cannot fold bad")
+	broken.Store(false)
+	press(p, blocked, "notes", "Retry", "t1 in build 1 shows 1 event that waited")
+	p.until(fmt.Sprintf(`document.querySelectorAll("[aria-label='%s'] tbody tr").length === 1`, blocked))
+	press(p, blocked, "mailer", "Skip", "mailer: task/t1 continues after position 2")
+	p.until(`document.body.innerText.includes("Nothing is blocked.")`)
+
+	value[bool](p, `location.hash = "#/processors", true`)
+	press(p, builds, "notes", "Pause", "notes: paused")
+	p.until(cell(builds, "notes", 3) + ` === "active, paused"`)
+	wantAccessible(p)
+	press(p, builds, "notes", "Resume", "notes: resumed")
+	p.until(cell(builds, "notes", 3) + ` === "active"`)
+	press(p, builds, "notes", "Rebuild", "notes: build 2 has begun")
+	p.until(cell(builds, "notes\tprojection\t2", 3) + ` === "active"`)
+	value[bool](p, `location.hash = "#/groups", true`)
+	press(p, "Consumer groups", "mailer", "Pause", "mailer: paused")
+	p.until(cell("Consumer groups", "mailer", 1) + ` === "stopped: paused"`)
+	press(p, "Consumer groups", "mailer", "Resume", "mailer: resumed")
+	p.until(cell("Consumer groups", "mailer", 1) + ` === "consumed"`)
 	p.wantConsole()
 }

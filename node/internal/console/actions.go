@@ -44,6 +44,8 @@ type Action struct {
 	Do func(ctx context.Context, user User, args json.RawMessage) (outcome string, err error)
 	// Within bounds Do, 0 for 15 s.
 	Within time.Duration
+	// NeedsReason makes the reason of a request required.
+	NeedsReason bool
 }
 
 func (a Action) within() time.Duration {
@@ -95,6 +97,9 @@ func (c *Console) serveAction(w http.ResponseWriter, r *http.Request, user User)
 		return
 	}
 	req, err := readAction(w, r, name)
+	if err == nil && action.NeedsReason && strings.TrimSpace(req.Reason) == "" {
+		err = fmt.Errorf("the action %s needs a reason, for the audit", name)
+	}
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err.Error())
 		return

@@ -73,10 +73,10 @@ func problems(p picture, answers []reading, now time.Time) []problem {
 			add(map[bool]string{true: bad, false: warning}[left <= 0], "GanglionCertificateExpires", false, "Replace the files of its certificate; the node reads them again.", "The certificate of %s for links between nodes ends at %s.", m.ID, a.CertificateExpires.UTC().Format("2006-01-02 15:04 UTC"))
 		}
 		if a.Blocked > 0 {
-			add(bad, "GanglionProjectionBlocked", false, "Repair the cause, then retry or skip (ganglion processors).", "%s waits for an operator with %s of projections or wake-ups.", m.ID, count(a.Blocked, "row"))
+			add(bad, "GanglionProjectionBlocked", false, "Repair the cause, then retry or skip on the page Blocked or Wake-ups.", "%s waits for an operator with %s of projections or wake-ups.", m.ID, count(a.Blocked, "row"))
 		}
 		if a.Stopped > 0 {
-			add(bad, "GanglionProjectionStopped", true, "Look which (ganglion processors), and at the node's log.", "%s of projections on %s do not follow the log.", count(a.Stopped, "segment"), m.ID)
+			add(bad, "GanglionProjectionStopped", true, "Look which on the page Processors, and at the node's log.", "%s of projections on %s do not follow the log.", count(a.Stopped, "segment"), m.ID)
 		}
 		if a.Lag > lag {
 			add(warning, "GanglionProjectionLags", false, "Look at the load of the node and of the database.", "A projection on %s is %s and %s behind the log.", m.ID, count(int(a.LagEvents), "event"), duration(int64(a.Lag.Seconds())))

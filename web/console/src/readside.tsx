@@ -2,6 +2,7 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
+import { Act, act, may } from "./act.js";
 import { get } from "./api.js";
 import { moment, seesData, streamLink } from "./event.js";
 import { compact, number, seconds } from "./format.js";
@@ -62,7 +63,8 @@ function View<T>(p: { name: string; children: (v: T) => ComponentChildren }): JS
     const ended = new AbortController();
     let next = 0;
     const read = async (): Promise<void> => {
-      if (!document.hidden)
+      // A dialog of an action stays with the row that it belongs to.
+      if (!document.hidden && !document.querySelector("dialog"))
         try {
           value.value = await get<T>(`api/views/${p.name}`, ended.signal);
           problem.value = "";
@@ -93,6 +95,34 @@ function View<T>(p: { name: string; children: (v: T) => ComponentChildren }): JS
 const rate = (r?: number): string => (r === undefined ? none : compact(r));
 const tone = (p: { paused?: boolean; stopped?: boolean }): string | undefined => (p.paused || p.stopped ? "doubtful" : undefined);
 const name = (page: string) => ({ title: "Name", cell: (p: Parts) => <a href={link([page, p.name])}><Data>{p.name}</Data></a>, text: (p: Parts) => p.name });
+
+/** The column with the actions of a row, for users who may act. */
+const actions = <T,>(cell: (row: T) => ComponentChildren): Column<T>[] => (may("processor_pause") ? [{ title: "Actions", cell: (row) => <div class="buttons">{cell(row)}</div>, text: () => "" }] : []);
+
+function Pause(p: { of: string; args?: object; paused: boolean | undefined; children: ComponentChildren }): JSX.Element {
+  const name = p.paused ? "Resume" : "Pause";
+  return (
+    <Act key={name} name={name} action={`${p.of}_${name.toLowerCase()}`} args={p.args ?? {}}>
+      {p.paused ? "It continues where it stopped." : p.children}
+    </Act>
+  );
+}
+
+/** What a rebuild would do. */
+function DryRun(p: { name: string }): JSX.Element {
+  const text = useSignal("Counting the events that a rebuild handles.");
+  useEffect(() => {
+    act("processor_dry_run", { name: p.name }).then(
+      (o) => (text.value = o.text),
+      (e: Error) => (text.value = e.message),
+    );
+  }, []);
+  return (
+    <p id="dry-run" role="status">
+      {text}
+    </p>
+  );
+}
 
 /** How far something is; its segments are the same. */
 const figures: Column<Segment | Parts>[] = [
@@ -161,6 +191,19 @@ export function Processors(): JSX.Element {
               ...figures,
               { title: "Segments", cell: (b) => b.segments.length, isNumber: true },
               { title: "Blocked", cell: (b) => (b.blocked ? <a href={link(["blocked"])}>{number(b.blocked)}</a> : 0), text: (b) => String(b.blocked), isNumber: true },
+              ...actions<Parts>((b) => (
+                <>
+                  <Pause of="processor" args={{ name: b.name }} paused={b.paused}>
+                    All builds of {b.name} stop. Queries answer from the rows as they are.
+                  </Pause>
+                  {b.own && b.state !== "retired" && (
+                    <Act name="Rebuild" action="processor_rebuild" args={{ name: b.name }}>
+                      <DryRun name={b.name} />
+                      Queries answer from the old build until the new one has caught up. Events that were skipped are handled again.
+                    </Act>
+                  )}
+                </>
+              )),
             ]}
           />
           <Segments of={v.builds} owner="Owner" leftOut={v.left_out} />
@@ -226,6 +269,20 @@ export function Blocked(): JSX.Element {
               { title: "Tries", cell: (w) => w.tries ?? none, isNumber: true },
               { title: "Since", cell: (w) => (w.since ? moment(w.since) : none) },
               { title: "Error", cell: (w) => <Long text={(w.retried ? "is being retried; " : "") + w.error} />, text: (w) => w.error },
+              ...actions<Waiting>((w) => {
+                const of = w.kind === "consumer group" ? "group" : "processor";
+                const args = { name: w.of, key: w.key, position: w.position };
+                return (
+                  <>
+                    <Act name="Retry" action={`${of}_retry`} args={args}>
+                      {w.kind === "command" ? "The command is sent again." : "The events that waited are handled in the order of the log, from this one on."}
+                    </Act>
+                    <Act name="Skip" action={`${of}_skip`} args={args} needsReason>
+                      {w.kind === "command" ? "The command is never sent." : `The event at position ${w.position} is left out of ${w.key}. Later ones are handled.`}
+                    </Act>
+                  </>
+                );
+              }),
             ]}
           />
           {v.more && <p class="quiet">More are blocked: the first 100 of each kind are shown.</p>}
@@ -253,6 +310,11 @@ export function Groups(): JSX.Element {
               ...figures,
               { title: "Segments", cell: (g) => g.segments.length, isNumber: true },
               { title: "Parked", cell: (g) => (g.blocked ? <a href={link(["blocked"])}>{number(g.blocked)}</a> : 0), text: (g) => String(g.blocked), isNumber: true },
+              ...actions<Parts>((g) => (
+                <Pause of="group" args={{ name: g.name }} paused={g.paused}>
+                  Deliveries to {g.name} stop. Members can acknowledge what they have.
+                </Pause>
+              )),
             ]}
           />
           <Segments of={v.groups} owner="Member" leftOut={v.left_out} />
@@ -285,6 +347,7 @@ export function Wakes(): JSX.Element {
         return (
           <>
             {v.paused && <p class="note">Wake-ups are paused: no aggregate is woken.</p>}
+            {v.kinds.length > 0 && <div><Pause of="wakes" paused={v.paused}>No aggregate is woken until they are resumed. What is due then is late.</Pause></div>}
             <div class="figures">
               <Figure name="Due" value={number(due.length) + (v.more ? "+" : "")} hint="Aggregates whose time has come" />
               <Figure name="Late" value={due.length ? seconds(-Math.min(...due)) : none} hint="How long the first of them has been due" />
@@ -302,6 +365,11 @@ export function Wakes(): JSX.Element {
                 { title: "Due", cell: (w) => when(w.due) },
                 { title: "In", cell: (w) => (w.refused ? "refused" : until(w.in ?? 0)) },
                 { title: "Why it was refused", cell: (w) => (w.refused ? <Long text={w.error ?? ""} /> : none), text: (w) => w.error ?? "" },
+                ...actions<WakesView["wakes"][number]>((w) => w.refused && (
+                  <Act name="Retry" action="wake_retry" args={{ key: w.aggregate }}>
+                    The aggregate is woken again.
+                  </Act>
+                )),
               ]}
             />
             {v.more && <p class="quiet">The first 200 are shown: refused ones, and then by their time.</p>}
