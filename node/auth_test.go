@@ -121,13 +121,14 @@ func TestSessionEndsWithTokenUnlessRenewed(t *testing.T) {
 	t.Parallel()
 	c := newCourt(t)
 	renewed, expired := c.connect(t, nil), c.connect(t, nil)
-	renewed.ask(hello(c.token(t, "ada", 4*time.Second, nil)))
-	expired.ask(hello(c.token(t, "bob", 4*time.Second, nil)))
+	const life = 10 * time.Second // for three requests on a busy machine
+	renewed.ask(hello(c.token(t, "ada", life, nil)))
+	expired.ask(hello(c.token(t, "bob", life, nil)))
 	if a := renewed.ask(map[string]any{"op": "auth", "id": "a", "token": c.token(t, "ada", time.Hour, nil)}); a.Op != "result" {
 		t.Errorf("renewal: %+v", a)
 	}
 	code, before := expired.closed()
-	if code != unauthenticated || len(before) != 1 || before[0].Op != "expiring" || before[0].InMS <= 0 || before[0].InMS > 4000 {
+	if code != unauthenticated || len(before) != 1 || before[0].Op != "expiring" || before[0].InMS <= 0 || before[0].InMS > int(life.Milliseconds()) {
 		t.Errorf("closed with %d after %+v", code, before)
 	}
 	if a := renewed.ask(map[string]any{"op": "ping", "id": "p"}); a.Op != "pong" {
@@ -301,10 +302,14 @@ func TestFailingIssuerEndsNoSession(t *testing.T) {
 
 	c := &court{}
 	c.start(t, t.TempDir(), c.authenticator(t, token.Config{JWKS: issuer.URL, Floor: time.Nanosecond, FetchTimeout: 300 * time.Millisecond, Wait: time.Second}))
-	session := c.connect(t, nil)
-	if a := session.ask(hello(text("k"))); a.Op != "welcome" {
-		t.Fatalf("a good token: %+v", a)
-	}
+	var session *wsClient
+	harness.Eventually(t, "a good token is accepted", func() error { // a busy machine may exceed FetchTimeout
+		session = c.connect(t, nil)
+		if a := session.ask(hello(text("k"))); a.Op != "welcome" {
+			return errors.New(a.Message)
+		}
+		return nil
+	})
 	for name, h := range map[string]http.HandlerFunc{
 		"slowly":     func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 		"wrongly":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") },

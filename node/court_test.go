@@ -128,7 +128,7 @@ type answer struct {
 
 func (c *court) connect(t *testing.T, header http.Header) *wsClient {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	conn, _, err := websocket.Dial(ctx, c.urls[0]+"/v1/ws", &websocket.DialOptions{Subprotocols: []string{"ganglion.v1"}, HTTPHeader: header})
 	if err != nil {

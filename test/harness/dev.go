@@ -10,6 +10,7 @@ import (
 // fails.
 func Serve(t *testing.T, nodes int, run func(ctx context.Context, ready func(url string)) error) (urls []string, stop func()) {
 	t.Helper()
+	t.TempDir() // so that the directories that run makes are removed after the nodes have stopped
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan string, nodes), make(chan struct{})
 	go func() {
