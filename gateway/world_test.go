@@ -16,10 +16,10 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/proto/command"
-	"go.uber.org/goleak"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // patience bounds a wait that ends immediately if the code is right.
 const patience = time.Minute

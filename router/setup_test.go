@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -21,9 +20,10 @@ import (
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/link"
 	"github.com/ganglion-es/ganglion/router/ring"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // world is a cluster in one process: real routers, links and sockets, and
 // views that the test sets.

@@ -11,11 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/eventstore/storetest"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
 func TestMain(m *testing.M) {
@@ -30,7 +29,7 @@ func TestMain(m *testing.M) {
 		s.Close()
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	leaks.Main(m)
 }
 
 func open(t *testing.T, dir string, committed eventstore.Committed) *sqlite.Store {

@@ -13,13 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // history returns n commits of one to three events each, after a position.
 func history(rng *rand.Rand, after eventstore.Position, n int) []eventstore.Commit {

@@ -14,8 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/groups"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
@@ -24,9 +22,10 @@ import (
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 var (
 	report = group.Report{Group: "g", Gateway: "n1", Boot: "b", Number: 3, Seen: 4, Sessions: []group.Session{{

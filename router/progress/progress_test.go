@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -16,9 +15,10 @@ import (
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // server is a member that runs projections.
 type server struct {

@@ -7,12 +7,11 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // names returns ids that differ only in a number, as people choose them.
 func names(n int) []string {

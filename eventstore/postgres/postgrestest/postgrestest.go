@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
@@ -20,17 +21,23 @@ import (
 // Main is the TestMain of a package. It runs the tests, removes the shared server,
 // and fails if a goroutine is left.
 func Main(m *testing.M, options ...goleak.Option) {
-	goleak.VerifyTestMain(runner{m}, options...)
+	goleak.VerifyTestMain(runner{m, len(options) == 0}, options...)
 }
 
-// runner stops the shared server before goleak looks for goroutines.
-type runner struct{ m *testing.M }
+// runner stops the shared server before goleak looks for goroutines, and waits for them
+// as package leaks does.
+type runner struct {
+	m     *testing.M
+	waits bool
+}
 
 func (r runner) Run() int {
 	code := r.m.Run()
 	if err := shared.close(); err != nil {
 		fmt.Fprintln(os.Stderr, "postgrestest:", err)
 		code = max(code, 1)
+	}
+	for end := time.Now().Add(30 * time.Second); r.waits && code == 0 && goleak.Find() != nil && time.Now().Before(end); {
 	}
 	return code
 }

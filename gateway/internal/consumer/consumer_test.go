@@ -22,10 +22,10 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"github.com/ganglion-es/ganglion/proto/group"
-	"go.uber.org/goleak"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // desk is the coordinator and the only member's place in the group. The group reads the
 // types "letter" and "parcel".

@@ -11,10 +11,10 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
 	"github.com/ganglion-es/ganglion/gateway/internal/hub"
-	"go.uber.org/goleak"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 func encode(c *eventstore.Commit, i int) *history.Entry {
 	return &history.Entry{Stream: c.Stream, Version: c.FirstVersion() + eventstore.Version(i), Position: c.First() + eventstore.Position(i)}

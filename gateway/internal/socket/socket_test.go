@@ -18,10 +18,10 @@ import (
 	"github.com/coder/websocket"
 	"github.com/ganglion-es/ganglion/gateway/internal/socket"
 	"github.com/ganglion-es/ganglion/gateway/internal/sockettest"
-	"go.uber.org/goleak"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // patience bounds a wait that ends immediately if the code is right.
 const patience = 20 * time.Second

@@ -20,10 +20,10 @@ import (
 	"testing/fstest"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaks.Main(m) }
 
 // patience bounds every wait, also on a busy machine.
 const patience = time.Minute
