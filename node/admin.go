@@ -8,6 +8,11 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/ganglion-es/ganglion/proto/peer"
 )
 
 // adminHeaderTimeout bounds the header of an operator's request.
@@ -40,15 +45,35 @@ func adminHandler(level *slog.LevelVar, log *slog.Logger) http.Handler {
 	})
 	mux.HandleFunc("PUT /log-level", func(w http.ResponseWriter, r *http.Request) {
 		text, err := io.ReadAll(io.LimitReader(r.Body, 64))
-		var to slog.Level
-		if err != nil || to.UnmarshalText([]byte(strings.TrimSpace(string(text)))) != nil {
-			writeText(w, http.StatusBadRequest, fmt.Sprintf("%.20q is not a level: write debug, info, warn or error", text))
+		if err == nil {
+			_, err = setLogLevel(level, log, strings.TrimSpace(string(text)))
+		}
+		if err != nil {
+			writeText(w, http.StatusBadRequest, err.Error())
 			return
 		}
-		from := level.Level()
-		level.Set(to)
-		log.Warn("an operator changed the log level", "from", from, "to", to)
-		writeText(w, http.StatusOK, strings.ToLower(to.String()))
+		writeText(w, http.StatusOK, strings.ToLower(level.Level().String()))
 	})
 	return mux
+}
+
+// setLogLevel changes the log level, and returns the one before.
+func setLogLevel(level *slog.LevelVar, log *slog.Logger, text string) (from slog.Level, err error) {
+	var to slog.Level
+	if to.UnmarshalText([]byte(text)) != nil {
+		return from, fmt.Errorf("%.20q is not a level: write debug, info, warn or error", text)
+	}
+	from = level.Level()
+	level.Set(to)
+	log.Warn("an operator changed the log level", "from", from, "to", to)
+	return from, nil
+}
+
+// LogLevel changes the log level for an operator.
+func (s peerServer) LogLevel(_ context.Context, req *peer.LogLevelRequest) (*peer.LogLevelReply, error) {
+	from, err := setLogLevel(s.node.cfg.LogLevel, s.log, req.Level)
+	if err != nil {
+		return nil, grpcstatus.Error(codes.InvalidArgument, err.Error())
+	}
+	return &peer.LogLevelReply{Before: strings.ToLower(from.String())}, nil
 }

@@ -21,7 +21,7 @@ import (
 
 const (
 	// memberTime bounds the answer of one member to an action.
-	memberTime = 5 * time.Second
+	memberTime = 10 * time.Second
 	// maxMoved bounds the sessions of one action: a gateway moves 200 a second.
 	maxMoved = 2000
 	// drainActionTime is how long the action drain waits until the member has left. The
@@ -46,6 +46,7 @@ type actionArgs struct {
 	Session string `json:"session"`
 	Client  string `json:"client"`
 	Count   int    `json:"count"`
+	Level   string `json:"level"`
 }
 
 // consoleActions returns what operators can do on the console.
@@ -63,6 +64,7 @@ func (n *node) consoleActions() map[string]console.Action {
 		"kick_session":  with(2*memberTime, n.kickSession),
 		"kick_client":   with(2*memberTime, n.kickClient),
 		"move_sessions": with(maxMoved/200*time.Second+memberTime, n.moveSessions),
+		"log_level":     with(memberTime, n.changeLogLevel),
 		"drain":         with(drainActionTime+memberTime, n.drainMember),
 	}
 	if _, ok := n.clientRevoker(); ok {
@@ -233,6 +235,26 @@ func (n *node) moveSessions(ctx context.Context, a actionArgs) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("asked %s of %s to connect elsewhere", counted(int(reply.Asked), "session"), m.ID), nil
+}
+
+func (n *node) changeLogLevel(ctx context.Context, a actionArgs) (string, error) {
+	m, _, err := n.member(a.Member)
+	if err != nil {
+		return "", err
+	}
+	req := &peer.LogLevelRequest{Level: a.Level}
+	var reply *peer.LogLevelReply
+	err = n.ask(ctx, m, func(s peer.PeerServer) (err error) {
+		reply, err = s.LogLevel(ctx, req)
+		return err
+	}, func(c peer.PeerClient) (err error) {
+		reply, err = c.LogLevel(ctx, req)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("the level of %s's log is %s; it was %s", m.ID, a.Level, reply.Before), nil
 }
 
 // anotherReady reports whether a member other than id is ready and has a role.

@@ -93,6 +93,9 @@ func TestConsoleClosesSessionsOfOtherNodes(t *testing.T) {
 	act("kick_session", "k6", nil, `the argument session is missing`)
 	act("move_sessions", "k7", map[string]any{"member": "dev9", "count": 1}, `is not a member of the cluster`)
 	act("move_sessions", "k8", map[string]any{"member": "dev1", "count": 2001}, `must be from 1 to 2000`)
+	act("log_level", "k10", map[string]any{"member": "dev1", "level": "debug"}, `the level of dev1's log is debug; it was info`)
+	act("log_level", "k11", map[string]any{"member": "dev2", "level": "info"}, `the level of dev2's log is info; it was info`)
+	act("log_level", "k12", map[string]any{"member": "dev1", "level": "loud"}, `is not a level: write debug, info, warn or error`)
 	act("drain", "k9", map[string]any{"member": "dev9"}, `is not a member of the cluster`)
 	if a := bob.ask(map[string]any{"op": "get", "id": "g", "aggregate": "verdict/1"}); a.Op != "result" {
 		t.Errorf("bob, who was not meant, gets %+v", a)
@@ -136,6 +139,35 @@ func TestConsoleRevokesTokensAndFindsSessions(t *testing.T) {
 	}
 	if code, text := actOnConsole(t, c.urls[1], otto, "revoke_client", map[string]any{"key": "k2"}); code != http.StatusOK || !strings.Contains(text, `the argument client is missing`) {
 		t.Errorf("without a client, the answer is %d %s", code, text)
+	}
+}
+
+func TestConsoleDrainsItsOwnMember(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	otto := c.role(t, "otto", "operator")
+	ada, _ := c.connected(t, "ada")
+	for _, url := range c.urls {
+		harness.Eventually(t, "two ready members", func() error {
+			s, err := harness.Status(url)
+			if err == nil && (s.Ring.Owners != 2 || s.Members[0].State != "ready" || s.Members[1].State != "ready") {
+				err = fmt.Errorf("the members are %+v", s.Members)
+			}
+			return err
+		})
+	}
+	if code, text := actOnConsole(t, c.urls[0], otto, "drain", map[string]any{"key": "k1", "args": map[string]any{"member": "dev1"}}); code != http.StatusOK || !strings.Contains(text, "dev1 has left") {
+		t.Fatalf("the answer is %d %s", code, text)
+	}
+	if code, before := ada.closed(); code != websocket.StatusServiceRestart || len(before) == 0 || before[len(before)-1].Op != "goodbye" {
+		t.Errorf("ada gets the close code %d after %+v", code, before)
+	}
+	code, text := actOnConsole(t, c.urls[1], otto, "drain", map[string]any{"key": "k2", "args": map[string]any{"member": "dev2"}})
+	if code != http.StatusOK || !strings.Contains(text, "dev2 is the last ready member with the role domain: start another one first") {
+		t.Errorf("draining the last member is answered %d %s", code, text)
+	}
+	if code, text := askConsole(t, c.urls[1]+"/_ganglion/api/audit", otto); code != http.StatusOK || !strings.Contains(text, `"of":1,"text":"dev1 has left;`) {
+		t.Errorf("the audit is %d %s", code, text)
 	}
 }
 

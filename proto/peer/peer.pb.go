@@ -31,6 +31,94 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type LogLevelRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"` // debug, info, warn or error
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLevelRequest) Reset() {
+	*x = LogLevelRequest{}
+	mi := &file_peer_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLevelRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLevelRequest) ProtoMessage() {}
+
+func (x *LogLevelRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLevelRequest.ProtoReflect.Descriptor instead.
+func (*LogLevelRequest) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *LogLevelRequest) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+type LogLevelReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Before        string                 `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"` // the level before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogLevelReply) Reset() {
+	*x = LogLevelReply{}
+	mi := &file_peer_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogLevelReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogLevelReply) ProtoMessage() {}
+
+func (x *LogLevelReply) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogLevelReply.ProtoReflect.Descriptor instead.
+func (*LogLevelReply) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LogLevelReply) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
 type DebugRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -39,7 +127,7 @@ type DebugRequest struct {
 
 func (x *DebugRequest) Reset() {
 	*x = DebugRequest{}
-	mi := &file_peer_proto_msgTypes[0]
+	mi := &file_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -51,7 +139,7 @@ func (x *DebugRequest) String() string {
 func (*DebugRequest) ProtoMessage() {}
 
 func (x *DebugRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[0]
+	mi := &file_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -64,7 +152,7 @@ func (x *DebugRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebugRequest.ProtoReflect.Descriptor instead.
 func (*DebugRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{0}
+	return file_peer_proto_rawDescGZIP(), []int{2}
 }
 
 // DebugPiece is a part of a file. The pieces of one file follow each other.
@@ -78,7 +166,7 @@ type DebugPiece struct {
 
 func (x *DebugPiece) Reset() {
 	*x = DebugPiece{}
-	mi := &file_peer_proto_msgTypes[1]
+	mi := &file_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -90,7 +178,7 @@ func (x *DebugPiece) String() string {
 func (*DebugPiece) ProtoMessage() {}
 
 func (x *DebugPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[1]
+	mi := &file_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -103,7 +191,7 @@ func (x *DebugPiece) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebugPiece.ProtoReflect.Descriptor instead.
 func (*DebugPiece) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{1}
+	return file_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DebugPiece) GetFile() string {
@@ -130,7 +218,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -142,7 +230,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[2]
+	mi := &file_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -155,7 +243,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{2}
+	return file_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DrainRequest) GetShutdown() bool {
@@ -176,7 +264,7 @@ type DrainProgress struct {
 
 func (x *DrainProgress) Reset() {
 	*x = DrainProgress{}
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -188,7 +276,7 @@ func (x *DrainProgress) String() string {
 func (*DrainProgress) ProtoMessage() {}
 
 func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[3]
+	mi := &file_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -201,7 +289,7 @@ func (x *DrainProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
 func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{3}
+	return file_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DrainProgress) GetSessions() uint32 {
@@ -245,7 +333,7 @@ type SessionsRequest struct {
 
 func (x *SessionsRequest) Reset() {
 	*x = SessionsRequest{}
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +345,7 @@ func (x *SessionsRequest) String() string {
 func (*SessionsRequest) ProtoMessage() {}
 
 func (x *SessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[4]
+	mi := &file_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +358,7 @@ func (x *SessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsRequest.ProtoReflect.Descriptor instead.
 func (*SessionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{4}
+	return file_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SessionsRequest) GetMove() uint32 {
@@ -321,7 +409,7 @@ type SessionsReply struct {
 
 func (x *SessionsReply) Reset() {
 	*x = SessionsReply{}
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +421,7 @@ func (x *SessionsReply) String() string {
 func (*SessionsReply) ProtoMessage() {}
 
 func (x *SessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[5]
+	mi := &file_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +434,7 @@ func (x *SessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionsReply.ProtoReflect.Descriptor instead.
 func (*SessionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{5}
+	return file_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionsReply) GetOpen() uint32 {
@@ -397,7 +485,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +497,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[6]
+	mi := &file_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +510,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{6}
+	return file_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Session) GetId() string {
@@ -470,7 +558,7 @@ type FindSessionsRequest struct {
 
 func (x *FindSessionsRequest) Reset() {
 	*x = FindSessionsRequest{}
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +570,7 @@ func (x *FindSessionsRequest) String() string {
 func (*FindSessionsRequest) ProtoMessage() {}
 
 func (x *FindSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
+	mi := &file_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +583,7 @@ func (x *FindSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindSessionsRequest.ProtoReflect.Descriptor instead.
 func (*FindSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
+	return file_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FindSessionsRequest) GetText() string {
@@ -524,7 +612,7 @@ type FindSessionsReply struct {
 
 func (x *FindSessionsReply) Reset() {
 	*x = FindSessionsReply{}
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +624,7 @@ func (x *FindSessionsReply) String() string {
 func (*FindSessionsReply) ProtoMessage() {}
 
 func (x *FindSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
+	mi := &file_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +637,7 @@ func (x *FindSessionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindSessionsReply.ProtoReflect.Descriptor instead.
 func (*FindSessionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
+	return file_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FindSessionsReply) GetOpen() uint32 {
@@ -596,7 +684,7 @@ type SessionDescription struct {
 
 func (x *SessionDescription) Reset() {
 	*x = SessionDescription{}
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +696,7 @@ func (x *SessionDescription) String() string {
 func (*SessionDescription) ProtoMessage() {}
 
 func (x *SessionDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +709,7 @@ func (x *SessionDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionDescription.ProtoReflect.Descriptor instead.
 func (*SessionDescription) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SessionDescription) GetId() string {
@@ -690,7 +778,7 @@ type SessionTopic struct {
 
 func (x *SessionTopic) Reset() {
 	*x = SessionTopic{}
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +790,7 @@ func (x *SessionTopic) String() string {
 func (*SessionTopic) ProtoMessage() {}
 
 func (x *SessionTopic) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +803,7 @@ func (x *SessionTopic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionTopic.ProtoReflect.Descriptor instead.
 func (*SessionTopic) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SessionTopic) GetName() string {
@@ -740,7 +828,7 @@ type VitalsRequest struct {
 
 func (x *VitalsRequest) Reset() {
 	*x = VitalsRequest{}
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -752,7 +840,7 @@ func (x *VitalsRequest) String() string {
 func (*VitalsRequest) ProtoMessage() {}
 
 func (x *VitalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -765,7 +853,7 @@ func (x *VitalsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VitalsRequest.ProtoReflect.Descriptor instead.
 func (*VitalsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 // VitalsReply has counters since the start of the node, and figures of this moment.
@@ -796,7 +884,7 @@ type VitalsReply struct {
 
 func (x *VitalsReply) Reset() {
 	*x = VitalsReply{}
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +896,7 @@ func (x *VitalsReply) String() string {
 func (*VitalsReply) ProtoMessage() {}
 
 func (x *VitalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +909,7 @@ func (x *VitalsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VitalsReply.ProtoReflect.Descriptor instead.
 func (*VitalsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VitalsReply) GetCommands() uint64 {
@@ -941,7 +1029,7 @@ type StepsRequest struct {
 
 func (x *StepsRequest) Reset() {
 	*x = StepsRequest{}
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -953,7 +1041,7 @@ func (x *StepsRequest) String() string {
 func (*StepsRequest) ProtoMessage() {}
 
 func (x *StepsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -966,7 +1054,7 @@ func (x *StepsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepsRequest.ProtoReflect.Descriptor instead.
 func (*StepsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StepsRequest) GetType() string {
@@ -1000,7 +1088,7 @@ type StepsReply struct {
 
 func (x *StepsReply) Reset() {
 	*x = StepsReply{}
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1012,7 +1100,7 @@ func (x *StepsReply) String() string {
 func (*StepsReply) ProtoMessage() {}
 
 func (x *StepsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1025,7 +1113,7 @@ func (x *StepsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepsReply.ProtoReflect.Descriptor instead.
 func (*StepsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StepsReply) GetSteps() []*Step {
@@ -1058,7 +1146,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1158,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1171,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Step) GetKind() string {
@@ -1154,7 +1242,7 @@ type Follower struct {
 
 func (x *Follower) Reset() {
 	*x = Follower{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1254,7 @@ func (x *Follower) String() string {
 func (*Follower) ProtoMessage() {}
 
 func (x *Follower) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1267,7 @@ func (x *Follower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follower.ProtoReflect.Descriptor instead.
 func (*Follower) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Follower) GetName() string {
@@ -1211,7 +1299,7 @@ type ProjectionsRequest struct {
 
 func (x *ProjectionsRequest) Reset() {
 	*x = ProjectionsRequest{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1311,7 @@ func (x *ProjectionsRequest) String() string {
 func (*ProjectionsRequest) ProtoMessage() {}
 
 func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1324,7 @@ func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsRequest.ProtoReflect.Descriptor instead.
 func (*ProjectionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 type ProjectionsReply struct {
@@ -1251,7 +1339,7 @@ type ProjectionsReply struct {
 
 func (x *ProjectionsReply) Reset() {
 	*x = ProjectionsReply{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1263,7 +1351,7 @@ func (x *ProjectionsReply) String() string {
 func (*ProjectionsReply) ProtoMessage() {}
 
 func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1364,7 @@ func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsReply.ProtoReflect.Descriptor instead.
 func (*ProjectionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProjectionsReply) GetSegments() []*WorkedSegment {
@@ -1306,7 +1394,7 @@ type WorkedSegment struct {
 
 func (x *WorkedSegment) Reset() {
 	*x = WorkedSegment{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1406,7 @@ func (x *WorkedSegment) String() string {
 func (*WorkedSegment) ProtoMessage() {}
 
 func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1419,7 @@ func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkedSegment.ProtoReflect.Descriptor instead.
 func (*WorkedSegment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WorkedSegment) GetProjection() string {
@@ -1381,7 +1469,7 @@ type MemoryProjection struct {
 
 func (x *MemoryProjection) Reset() {
 	*x = MemoryProjection{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1481,7 @@ func (x *MemoryProjection) String() string {
 func (*MemoryProjection) ProtoMessage() {}
 
 func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1494,7 @@ func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryProjection.ProtoReflect.Descriptor instead.
 func (*MemoryProjection) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *MemoryProjection) GetProjection() string {
@@ -1449,7 +1537,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1549,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1562,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -1510,7 +1598,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1610,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1623,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Request) GetId() uint64 {
@@ -1620,7 +1708,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1632,7 +1720,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1645,7 +1733,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Command) GetType() string {
@@ -1781,7 +1869,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1793,7 +1881,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1806,7 +1894,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Get) GetType() string {
@@ -1864,7 +1952,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1964,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1977,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -1921,7 +2009,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2021,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2034,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -2025,7 +2113,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2125,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2138,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Result) GetKey() string {
@@ -2099,7 +2187,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2199,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2212,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -2167,7 +2255,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2267,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2280,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Failure) GetCode() string {
@@ -2281,7 +2369,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2381,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2394,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FeedRequest) GetNode() string {
@@ -2329,7 +2417,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2429,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2442,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{31}
+	return file_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -2386,7 +2474,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2398,7 +2486,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2411,7 +2499,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{32}
+	return file_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -2497,7 +2585,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2597,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2610,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{33}
+	return file_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -2558,7 +2646,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2658,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2671,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{34}
+	return file_peer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -2619,7 +2707,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2631,7 +2719,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2644,7 +2732,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{35}
+	return file_peer_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Commit) GetType() string {
@@ -2735,7 +2823,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2747,7 +2835,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2760,7 +2848,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{36}
+	return file_peer_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Wake) GetAtUs() int64 {
@@ -2786,7 +2874,7 @@ type ProgressRequest struct {
 
 func (x *ProgressRequest) Reset() {
 	*x = ProgressRequest{}
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2798,7 +2886,7 @@ func (x *ProgressRequest) String() string {
 func (*ProgressRequest) ProtoMessage() {}
 
 func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2811,7 +2899,7 @@ func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
 func (*ProgressRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{37}
+	return file_peer_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ProgressRequest) GetNode() string {
@@ -2831,7 +2919,7 @@ type ProgressBatch struct {
 
 func (x *ProgressBatch) Reset() {
 	*x = ProgressBatch{}
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2843,7 +2931,7 @@ func (x *ProgressBatch) String() string {
 func (*ProgressBatch) ProtoMessage() {}
 
 func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2856,7 +2944,7 @@ func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressBatch.ProtoReflect.Descriptor instead.
 func (*ProgressBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{38}
+	return file_peer_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProgressBatch) GetSegments() []*Segment {
@@ -2879,7 +2967,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2891,7 +2979,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2904,7 +2992,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{39}
+	return file_peer_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Segment) GetProjection() string {
@@ -2950,7 +3038,7 @@ type GroupReport struct {
 
 func (x *GroupReport) Reset() {
 	*x = GroupReport{}
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2962,7 +3050,7 @@ func (x *GroupReport) String() string {
 func (*GroupReport) ProtoMessage() {}
 
 func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2975,7 +3063,7 @@ func (x *GroupReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
 func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{40}
+	return file_peer_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GroupReport) GetGroup() string {
@@ -3034,7 +3122,7 @@ type GroupSession struct {
 
 func (x *GroupSession) Reset() {
 	*x = GroupSession{}
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3134,7 @@ func (x *GroupSession) String() string {
 func (*GroupSession) ProtoMessage() {}
 
 func (x *GroupSession) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3147,7 @@ func (x *GroupSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSession.ProtoReflect.Descriptor instead.
 func (*GroupSession) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{41}
+	return file_peer_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GroupSession) GetId() string {
@@ -3118,7 +3206,7 @@ type GroupTenure struct {
 
 func (x *GroupTenure) Reset() {
 	*x = GroupTenure{}
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3130,7 +3218,7 @@ func (x *GroupTenure) String() string {
 func (*GroupTenure) ProtoMessage() {}
 
 func (x *GroupTenure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3143,7 +3231,7 @@ func (x *GroupTenure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupTenure.ProtoReflect.Descriptor instead.
 func (*GroupTenure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{42}
+	return file_peer_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GroupTenure) GetSegment() string {
@@ -3192,7 +3280,7 @@ type GroupAnswer struct {
 
 func (x *GroupAnswer) Reset() {
 	*x = GroupAnswer{}
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3204,7 +3292,7 @@ func (x *GroupAnswer) String() string {
 func (*GroupAnswer) ProtoMessage() {}
 
 func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +3305,7 @@ func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAnswer.ProtoReflect.Descriptor instead.
 func (*GroupAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{43}
+	return file_peer_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GroupAnswer) GetAgeUs() int64 {
@@ -3252,7 +3340,7 @@ type GroupHeld struct {
 
 func (x *GroupHeld) Reset() {
 	*x = GroupHeld{}
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3264,7 +3352,7 @@ func (x *GroupHeld) String() string {
 func (*GroupHeld) ProtoMessage() {}
 
 func (x *GroupHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3277,7 +3365,7 @@ func (x *GroupHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHeld.ProtoReflect.Descriptor instead.
 func (*GroupHeld) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{44}
+	return file_peer_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GroupHeld) GetSession() string {
@@ -3318,7 +3406,7 @@ type GroupHolding struct {
 
 func (x *GroupHolding) Reset() {
 	*x = GroupHolding{}
-	mi := &file_peer_proto_msgTypes[45]
+	mi := &file_peer_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3330,7 +3418,7 @@ func (x *GroupHolding) String() string {
 func (*GroupHolding) ProtoMessage() {}
 
 func (x *GroupHolding) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[45]
+	mi := &file_peer_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3343,7 +3431,7 @@ func (x *GroupHolding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHolding.ProtoReflect.Descriptor instead.
 func (*GroupHolding) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{45}
+	return file_peer_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GroupHolding) GetSegment() string {
@@ -3420,7 +3508,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[46]
+	mi := &file_peer_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3432,7 +3520,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[46]
+	mi := &file_peer_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3445,7 +3533,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{46}
+	return file_peer_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Event) GetType() string {
@@ -3474,7 +3562,11 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x10ganglion.peer.v1\"\x0e\n" +
+	"peer.proto\x12\x10ganglion.peer.v1\"'\n" +
+	"\x0fLogLevelRequest\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\"'\n" +
+	"\rLogLevelReply\x12\x16\n" +
+	"\x06before\x18\x01 \x01(\tR\x06before\"\x0e\n" +
 	"\fDebugRequest\"4\n" +
 	"\n" +
 	"DebugPiece\x12\x12\n" +
@@ -3743,7 +3835,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04form\x18\x02 \x01(\rR\x04form\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data2\xd8\x06\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data2\xa8\a\n" +
 	"\x04Peer\x12E\n" +
 	"\bCommands\x12\x1a.ganglion.peer.v1.Requests\x1a\x19.ganglion.peer.v1.Replies(\x010\x01\x12D\n" +
 	"\x04Feed\x12\x1d.ganglion.peer.v1.FeedRequest\x1a\x1b.ganglion.peer.v1.FeedBatch0\x01\x12P\n" +
@@ -3754,7 +3846,8 @@ const file_peer_proto_rawDesc = "" +
 	"\vProjections\x12$.ganglion.peer.v1.ProjectionsRequest\x1a\".ganglion.peer.v1.ProjectionsReply\x12H\n" +
 	"\x06Vitals\x12\x1f.ganglion.peer.v1.VitalsRequest\x1a\x1d.ganglion.peer.v1.VitalsReply\x12E\n" +
 	"\x05Steps\x12\x1e.ganglion.peer.v1.StepsRequest\x1a\x1c.ganglion.peer.v1.StepsReply\x12J\n" +
-	"\x05Drain\x12\x1e.ganglion.peer.v1.DrainRequest\x1a\x1f.ganglion.peer.v1.DrainProgress0\x01\x12G\n" +
+	"\x05Drain\x12\x1e.ganglion.peer.v1.DrainRequest\x1a\x1f.ganglion.peer.v1.DrainProgress0\x01\x12N\n" +
+	"\bLogLevel\x12!.ganglion.peer.v1.LogLevelRequest\x1a\x1f.ganglion.peer.v1.LogLevelReply\x12G\n" +
 	"\x05Debug\x12\x1e.ganglion.peer.v1.DebugRequest\x1a\x1c.ganglion.peer.v1.DebugPiece0\x01B,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
 
 var (
@@ -3769,106 +3862,110 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_peer_proto_goTypes = []any{
-	(*DebugRequest)(nil),        // 0: ganglion.peer.v1.DebugRequest
-	(*DebugPiece)(nil),          // 1: ganglion.peer.v1.DebugPiece
-	(*DrainRequest)(nil),        // 2: ganglion.peer.v1.DrainRequest
-	(*DrainProgress)(nil),       // 3: ganglion.peer.v1.DrainProgress
-	(*SessionsRequest)(nil),     // 4: ganglion.peer.v1.SessionsRequest
-	(*SessionsReply)(nil),       // 5: ganglion.peer.v1.SessionsReply
-	(*Session)(nil),             // 6: ganglion.peer.v1.Session
-	(*FindSessionsRequest)(nil), // 7: ganglion.peer.v1.FindSessionsRequest
-	(*FindSessionsReply)(nil),   // 8: ganglion.peer.v1.FindSessionsReply
-	(*SessionDescription)(nil),  // 9: ganglion.peer.v1.SessionDescription
-	(*SessionTopic)(nil),        // 10: ganglion.peer.v1.SessionTopic
-	(*VitalsRequest)(nil),       // 11: ganglion.peer.v1.VitalsRequest
-	(*VitalsReply)(nil),         // 12: ganglion.peer.v1.VitalsReply
-	(*StepsRequest)(nil),        // 13: ganglion.peer.v1.StepsRequest
-	(*StepsReply)(nil),          // 14: ganglion.peer.v1.StepsReply
-	(*Step)(nil),                // 15: ganglion.peer.v1.Step
-	(*Follower)(nil),            // 16: ganglion.peer.v1.Follower
-	(*ProjectionsRequest)(nil),  // 17: ganglion.peer.v1.ProjectionsRequest
-	(*ProjectionsReply)(nil),    // 18: ganglion.peer.v1.ProjectionsReply
-	(*WorkedSegment)(nil),       // 19: ganglion.peer.v1.WorkedSegment
-	(*MemoryProjection)(nil),    // 20: ganglion.peer.v1.MemoryProjection
-	(*Requests)(nil),            // 21: ganglion.peer.v1.Requests
-	(*Request)(nil),             // 22: ganglion.peer.v1.Request
-	(*Command)(nil),             // 23: ganglion.peer.v1.Command
-	(*Get)(nil),                 // 24: ganglion.peer.v1.Get
-	(*Replies)(nil),             // 25: ganglion.peer.v1.Replies
-	(*Reply)(nil),               // 26: ganglion.peer.v1.Reply
-	(*Result)(nil),              // 27: ganglion.peer.v1.Result
-	(*State)(nil),               // 28: ganglion.peer.v1.State
-	(*Failure)(nil),             // 29: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil),         // 30: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),           // 31: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),           // 32: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),             // 33: ganglion.peer.v1.Commits
-	(*Skip)(nil),                // 34: ganglion.peer.v1.Skip
-	(*Commit)(nil),              // 35: ganglion.peer.v1.Commit
-	(*Wake)(nil),                // 36: ganglion.peer.v1.Wake
-	(*ProgressRequest)(nil),     // 37: ganglion.peer.v1.ProgressRequest
-	(*ProgressBatch)(nil),       // 38: ganglion.peer.v1.ProgressBatch
-	(*Segment)(nil),             // 39: ganglion.peer.v1.Segment
-	(*GroupReport)(nil),         // 40: ganglion.peer.v1.GroupReport
-	(*GroupSession)(nil),        // 41: ganglion.peer.v1.GroupSession
-	(*GroupTenure)(nil),         // 42: ganglion.peer.v1.GroupTenure
-	(*GroupAnswer)(nil),         // 43: ganglion.peer.v1.GroupAnswer
-	(*GroupHeld)(nil),           // 44: ganglion.peer.v1.GroupHeld
-	(*GroupHolding)(nil),        // 45: ganglion.peer.v1.GroupHolding
-	(*Event)(nil),               // 46: ganglion.peer.v1.Event
+	(*LogLevelRequest)(nil),     // 0: ganglion.peer.v1.LogLevelRequest
+	(*LogLevelReply)(nil),       // 1: ganglion.peer.v1.LogLevelReply
+	(*DebugRequest)(nil),        // 2: ganglion.peer.v1.DebugRequest
+	(*DebugPiece)(nil),          // 3: ganglion.peer.v1.DebugPiece
+	(*DrainRequest)(nil),        // 4: ganglion.peer.v1.DrainRequest
+	(*DrainProgress)(nil),       // 5: ganglion.peer.v1.DrainProgress
+	(*SessionsRequest)(nil),     // 6: ganglion.peer.v1.SessionsRequest
+	(*SessionsReply)(nil),       // 7: ganglion.peer.v1.SessionsReply
+	(*Session)(nil),             // 8: ganglion.peer.v1.Session
+	(*FindSessionsRequest)(nil), // 9: ganglion.peer.v1.FindSessionsRequest
+	(*FindSessionsReply)(nil),   // 10: ganglion.peer.v1.FindSessionsReply
+	(*SessionDescription)(nil),  // 11: ganglion.peer.v1.SessionDescription
+	(*SessionTopic)(nil),        // 12: ganglion.peer.v1.SessionTopic
+	(*VitalsRequest)(nil),       // 13: ganglion.peer.v1.VitalsRequest
+	(*VitalsReply)(nil),         // 14: ganglion.peer.v1.VitalsReply
+	(*StepsRequest)(nil),        // 15: ganglion.peer.v1.StepsRequest
+	(*StepsReply)(nil),          // 16: ganglion.peer.v1.StepsReply
+	(*Step)(nil),                // 17: ganglion.peer.v1.Step
+	(*Follower)(nil),            // 18: ganglion.peer.v1.Follower
+	(*ProjectionsRequest)(nil),  // 19: ganglion.peer.v1.ProjectionsRequest
+	(*ProjectionsReply)(nil),    // 20: ganglion.peer.v1.ProjectionsReply
+	(*WorkedSegment)(nil),       // 21: ganglion.peer.v1.WorkedSegment
+	(*MemoryProjection)(nil),    // 22: ganglion.peer.v1.MemoryProjection
+	(*Requests)(nil),            // 23: ganglion.peer.v1.Requests
+	(*Request)(nil),             // 24: ganglion.peer.v1.Request
+	(*Command)(nil),             // 25: ganglion.peer.v1.Command
+	(*Get)(nil),                 // 26: ganglion.peer.v1.Get
+	(*Replies)(nil),             // 27: ganglion.peer.v1.Replies
+	(*Reply)(nil),               // 28: ganglion.peer.v1.Reply
+	(*Result)(nil),              // 29: ganglion.peer.v1.Result
+	(*State)(nil),               // 30: ganglion.peer.v1.State
+	(*Failure)(nil),             // 31: ganglion.peer.v1.Failure
+	(*FeedRequest)(nil),         // 32: ganglion.peer.v1.FeedRequest
+	(*FeedBatch)(nil),           // 33: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),           // 34: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),             // 35: ganglion.peer.v1.Commits
+	(*Skip)(nil),                // 36: ganglion.peer.v1.Skip
+	(*Commit)(nil),              // 37: ganglion.peer.v1.Commit
+	(*Wake)(nil),                // 38: ganglion.peer.v1.Wake
+	(*ProgressRequest)(nil),     // 39: ganglion.peer.v1.ProgressRequest
+	(*ProgressBatch)(nil),       // 40: ganglion.peer.v1.ProgressBatch
+	(*Segment)(nil),             // 41: ganglion.peer.v1.Segment
+	(*GroupReport)(nil),         // 42: ganglion.peer.v1.GroupReport
+	(*GroupSession)(nil),        // 43: ganglion.peer.v1.GroupSession
+	(*GroupTenure)(nil),         // 44: ganglion.peer.v1.GroupTenure
+	(*GroupAnswer)(nil),         // 45: ganglion.peer.v1.GroupAnswer
+	(*GroupHeld)(nil),           // 46: ganglion.peer.v1.GroupHeld
+	(*GroupHolding)(nil),        // 47: ganglion.peer.v1.GroupHolding
+	(*Event)(nil),               // 48: ganglion.peer.v1.Event
 }
 var file_peer_proto_depIdxs = []int32{
-	6,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
-	9,  // 1: ganglion.peer.v1.FindSessionsReply.sessions:type_name -> ganglion.peer.v1.SessionDescription
-	10, // 2: ganglion.peer.v1.SessionDescription.topics:type_name -> ganglion.peer.v1.SessionTopic
-	15, // 3: ganglion.peer.v1.StepsReply.steps:type_name -> ganglion.peer.v1.Step
-	16, // 4: ganglion.peer.v1.StepsReply.followers:type_name -> ganglion.peer.v1.Follower
-	19, // 5: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
-	20, // 6: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
-	22, // 7: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	23, // 8: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	24, // 9: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	26, // 10: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	27, // 11: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	28, // 12: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	29, // 13: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	32, // 14: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	33, // 15: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	34, // 16: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	35, // 17: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	46, // 18: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	36, // 19: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
-	39, // 20: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
-	41, // 21: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
-	42, // 22: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
-	44, // 23: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
-	45, // 24: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
-	21, // 25: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	30, // 26: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	37, // 27: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
-	40, // 28: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
-	4,  // 29: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
-	7,  // 30: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
-	17, // 31: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
-	11, // 32: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
-	13, // 33: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
-	2,  // 34: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
-	0,  // 35: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
-	25, // 36: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	31, // 37: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	38, // 38: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
-	43, // 39: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
-	5,  // 40: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
-	8,  // 41: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
-	18, // 42: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
-	12, // 43: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
-	14, // 44: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
-	3,  // 45: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
-	1,  // 46: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
-	36, // [36:47] is the sub-list for method output_type
-	25, // [25:36] is the sub-list for method input_type
+	8,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
+	11, // 1: ganglion.peer.v1.FindSessionsReply.sessions:type_name -> ganglion.peer.v1.SessionDescription
+	12, // 2: ganglion.peer.v1.SessionDescription.topics:type_name -> ganglion.peer.v1.SessionTopic
+	17, // 3: ganglion.peer.v1.StepsReply.steps:type_name -> ganglion.peer.v1.Step
+	18, // 4: ganglion.peer.v1.StepsReply.followers:type_name -> ganglion.peer.v1.Follower
+	21, // 5: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
+	22, // 6: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
+	24, // 7: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	25, // 8: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	26, // 9: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	28, // 10: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	29, // 11: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	30, // 12: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	31, // 13: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	34, // 14: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	35, // 15: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	36, // 16: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	37, // 17: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	48, // 18: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	38, // 19: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
+	41, // 20: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
+	43, // 21: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
+	44, // 22: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
+	46, // 23: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
+	47, // 24: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
+	23, // 25: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
+	32, // 26: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
+	39, // 27: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
+	42, // 28: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
+	6,  // 29: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
+	9,  // 30: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
+	19, // 31: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
+	13, // 32: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
+	15, // 33: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
+	4,  // 34: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
+	0,  // 35: ganglion.peer.v1.Peer.LogLevel:input_type -> ganglion.peer.v1.LogLevelRequest
+	2,  // 36: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
+	27, // 37: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
+	33, // 38: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
+	40, // 39: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
+	45, // 40: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
+	7,  // 41: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
+	10, // 42: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
+	20, // 43: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
+	14, // 44: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
+	16, // 45: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
+	5,  // 46: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
+	1,  // 47: ganglion.peer.v1.Peer.LogLevel:output_type -> ganglion.peer.v1.LogLevelReply
+	3,  // 48: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
+	37, // [37:49] is the sub-list for method output_type
+	25, // [25:37] is the sub-list for method input_type
 	25, // [25:25] is the sub-list for extension type_name
 	25, // [25:25] is the sub-list for extension extendee
 	0,  // [0:25] is the sub-list for field type_name
@@ -3879,18 +3976,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[22].OneofWrappers = []any{
+	file_peer_proto_msgTypes[24].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[23].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[26].OneofWrappers = []any{
+	file_peer_proto_msgTypes[25].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[28].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[29].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[32].OneofWrappers = []any{
+	file_peer_proto_msgTypes[31].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[34].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -3902,7 +3999,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -39,6 +39,7 @@ const (
 	Peer_Vitals_FullMethodName       = "/ganglion.peer.v1.Peer/Vitals"
 	Peer_Steps_FullMethodName        = "/ganglion.peer.v1.Peer/Steps"
 	Peer_Drain_FullMethodName        = "/ganglion.peer.v1.Peer/Drain"
+	Peer_LogLevel_FullMethodName     = "/ganglion.peer.v1.Peer/LogLevel"
 	Peer_Debug_FullMethodName        = "/ganglion.peer.v1.Peer/Debug"
 )
 
@@ -78,6 +79,8 @@ type PeerClient interface {
 	// Drain makes the node leave the cluster, for an operator, and reports progress
 	// until the node has left.
 	Drain(ctx context.Context, in *DrainRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DrainProgress], error)
+	// LogLevel changes the level of the node's log, for an operator.
+	LogLevel(ctx context.Context, in *LogLevelRequest, opts ...grpc.CallOption) (*LogLevelReply, error)
 	// Debug sends files about the state of the node to an operator: its pages, its
 	// newest log lines and profiles. Secrets are left out.
 	Debug(ctx context.Context, in *DebugRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DebugPiece], error)
@@ -221,6 +224,16 @@ func (c *peerClient) Drain(ctx context.Context, in *DrainRequest, opts ...grpc.C
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_DrainClient = grpc.ServerStreamingClient[DrainProgress]
 
+func (c *peerClient) LogLevel(ctx context.Context, in *LogLevelRequest, opts ...grpc.CallOption) (*LogLevelReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(LogLevelReply)
+	err := c.cc.Invoke(ctx, Peer_LogLevel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *peerClient) Debug(ctx context.Context, in *DebugRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DebugPiece], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Peer_ServiceDesc.Streams[4], Peer_Debug_FullMethodName, cOpts...)
@@ -276,6 +289,8 @@ type PeerServer interface {
 	// Drain makes the node leave the cluster, for an operator, and reports progress
 	// until the node has left.
 	Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error
+	// LogLevel changes the level of the node's log, for an operator.
+	LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error)
 	// Debug sends files about the state of the node to an operator: its pages, its
 	// newest log lines and profiles. Secrets are left out.
 	Debug(*DebugRequest, grpc.ServerStreamingServer[DebugPiece]) error
@@ -318,6 +333,9 @@ func (UnimplementedPeerServer) Steps(context.Context, *StepsRequest) (*StepsRepl
 }
 func (UnimplementedPeerServer) Drain(*DrainRequest, grpc.ServerStreamingServer[DrainProgress]) error {
 	return status.Error(codes.Unimplemented, "method Drain not implemented")
+}
+func (UnimplementedPeerServer) LogLevel(context.Context, *LogLevelRequest) (*LogLevelReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method LogLevel not implemented")
 }
 func (UnimplementedPeerServer) Debug(*DebugRequest, grpc.ServerStreamingServer[DebugPiece]) error {
 	return status.Error(codes.Unimplemented, "method Debug not implemented")
@@ -491,6 +509,24 @@ func _Peer_Drain_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Peer_DrainServer = grpc.ServerStreamingServer[DrainProgress]
 
+func _Peer_LogLevel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(LogLevelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PeerServer).LogLevel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Peer_LogLevel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PeerServer).LogLevel(ctx, req.(*LogLevelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Peer_Debug_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(DebugRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -532,6 +568,10 @@ var Peer_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Steps",
 			Handler:    _Peer_Steps_Handler,
+		},
+		{
+			MethodName: "LogLevel",
+			Handler:    _Peer_LogLevel_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -9,12 +10,16 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
+
+// busy is what the browser's console shows if a node does not read the log in time.
+const busy = "503 (Service Unavailable)"
 
 // openAs opens a page of the console for a user.
 func openAs(t *testing.T, url, name, role string) *page {
@@ -46,34 +51,72 @@ func (p *page) press(part, name string) {
 	value[bool](p, button+`.click(), true`)
 }
 
-// dialAll opens sessions at nodes, one for each client id, in turn. The end of the test
-// closes them.
-func dialAll(t *testing.T, urls []string, ids []string) []*harness.Session {
+// crowd are clients that stay connected until an operator closes their session.
+type crowd struct {
+	mu     sync.Mutex
+	urls   []string // client i is connected to element i modulo their number
+	kicked []string // ids
+}
+
+// gather connects clients to nodes, and connects each again when its session has ended,
+// for instance because a node was too busy for it, until the test ends.
+func gather(t *testing.T, urls []string, ids []string) *crowd {
 	t.Helper()
-	sessions, errs := make([]*harness.Session, len(ids)), make([]error, len(ids))
-	var dialing sync.WaitGroup
+	c := &crowd{urls: urls}
+	ctx, cancel := context.WithCancel(context.Background())
+	var staying sync.WaitGroup
 	places := make(chan struct{}, 16)
 	for i, id := range ids {
-		dialing.Go(func() {
-			places <- struct{}{}
-			defer func() { <-places }()
-			sessions[i], errs[i] = harness.Dial(t.Context(), harness.WS(urls[i%len(urls)]), id, nil)
+		staying.Go(func() {
+			for ctx.Err() == nil {
+				places <- struct{}{}
+				s, err := c.connect(ctx, i, id)
+				<-places
+				if err != nil {
+					select {
+					case <-time.After(50 * time.Millisecond): // the node may be starting or draining
+					case <-ctx.Done():
+					}
+					continue
+				}
+				select {
+				case <-s.Done():
+				case <-ctx.Done():
+				}
+				s.Close()
+				if websocket.CloseStatus(s.Err()) == frame.CloseForbidden {
+					c.mu.Lock()
+					c.kicked = append(c.kicked, id)
+					c.mu.Unlock()
+					return
+				}
+			}
 		})
 	}
-	dialing.Wait()
-	t.Cleanup(func() {
-		for _, s := range sessions {
-			if s != nil {
-				s.Close()
-			}
-		}
-	})
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	return sessions
+	t.Cleanup(func() { cancel(); staying.Wait() })
+	return c
+}
+
+func (c *crowd) connect(ctx context.Context, i int, id string) (*harness.Session, error) {
+	c.mu.Lock()
+	url := c.urls[i%len(c.urls)]
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return harness.Dial(ctx, harness.WS(url), id, nil)
+}
+
+// move makes clients connect to other nodes when their session ends.
+func (c *crowd) move(urls []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.urls = urls
+}
+
+func (c *crowd) closed() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.kicked)
 }
 
 // TestConsoleFindsAndKicksSessions counts 1,000 sessions of other members, finds one,
@@ -86,10 +129,7 @@ func TestConsoleFindsAndKicksSessions(t *testing.T) {
 	}
 	const sought = "<b>needle"
 	ids[777] = sought
-	sessions := dialAll(t, dev.URLs[1:], ids)
-	if _, err := sessions[777].Call(t.Context(), map[string]any{"op": "subscribe", "stream": "auction/1"}); err != nil {
-		t.Fatal(err)
-	}
+	clients := gather(t, dev.URLs[1:], ids)
 
 	p := openAs(t, dev.URLs[0], "otto", "operator")
 	p.visit("#/sessions")
@@ -98,7 +138,7 @@ func TestConsoleFindsAndKicksSessions(t *testing.T) {
 	screenshotAll(p, "console-sessions")
 	p.typeInto("#find", "needle")
 	p.until(`document.querySelector("#total").textContent.endsWith("; 1 with this text") && location.hash === "#/sessions?q=needle"`)
-	p.until(`document.querySelectorAll("[aria-label=Sessions] tbody tr").length === 1 && document.querySelector("[aria-label=Sessions] tbody").innerText.includes("auction/1")`)
+	p.until(`document.querySelectorAll("[aria-label=Sessions] tbody tr").length === 1`)
 	wantAccessible(p)
 
 	p.press("[aria-label=Sessions]", "Kick client")
@@ -109,19 +149,14 @@ func TestConsoleFindsAndKicksSessions(t *testing.T) {
 	wantAccessible(p)
 	p.press("dialog", "Kick client")
 	p.until(`document.querySelector("#outcome")?.textContent === "closed 1 session with 4004"`)
-	if code := websocket.CloseStatus(sessions[777].Err()); code != frame.CloseForbidden {
-		t.Errorf("the client gets the close code %d", code)
-	}
 	p.press("dialog", "Close")
 	p.until(`!document.querySelector("dialog") && document.querySelector("#total").textContent.startsWith("999 sessions, 0 slow; 0 with this text")`)
-	for i, s := range sessions {
-		if i == 777 {
-			continue
+	harness.Eventually(t, "that client alone gets 4004", func() error {
+		if closed := clients.closed(); !slices.Equal(closed, []string{sought}) {
+			return fmt.Errorf("the clients %q got it", closed)
 		}
-		if _, err := s.Call(t.Context(), map[string]any{"op": "ping"}); err != nil {
-			t.Fatalf("the session of %s: %v", ids[i], err)
-		}
-	}
+		return nil
+	})
 
 	p.visit("#/audit?q=kick")
 	p.until(`document.querySelectorAll("[aria-label=Actions] tbody tr").length === 1`)
@@ -140,7 +175,7 @@ func TestConsoleFindsAndKicksSessions(t *testing.T) {
 	if found := value[int](p, `document.querySelectorAll("img, main b, script:not([src])").length`); found > 0 {
 		t.Errorf("the page has %d elements of the application's text", found)
 	}
-	p.wantConsole()
+	p.wantConsole(busy)
 
 	// A viewer sees that somebody acted, and neither target nor reason.
 	vera := openAs(t, dev.URLs[2], "vera", "viewer")
@@ -156,7 +191,7 @@ func TestConsoleFindsAndKicksSessions(t *testing.T) {
 			t.Errorf("%s tells a viewer %s", path, body)
 		}
 	}
-	vera.wantConsole()
+	vera.wantConsole(busy)
 }
 
 // answerOf returns what the console answers to a user with a role.
@@ -183,29 +218,28 @@ func answerOf(t *testing.T, url, role string) string {
 // nothing.
 func TestConsoleDrainsMember(t *testing.T) {
 	dev := harness.Start(t, binary, 3, auctions(t)...)
-	clients := make([]harness.Client, 60)
-	add := func(key string) {
+	ids := make([]string, 20)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("client-%d", i)
+	}
+	clients := gather(t, dev.URLs[1:2], ids)
+	sender := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[1]), harness.WS(dev.URLs[0]), harness.WS(dev.URLs[2])}}
+	defer sender.Leave()
+	add := func(key string, version uint64) {
 		t.Helper()
-		var adding sync.WaitGroup
-		for i := range clients {
-			adding.Go(func() {
-				if _, err := clients[i].Do(t.Context(), fmt.Sprintf("counter/%d", i), "add", key, map[string]any{"by": 1}); err != nil {
-					t.Error(err)
-				}
-			})
+		for i := range 20 {
+			f, err := sender.Do(t.Context(), fmt.Sprintf("counter/%d", i), "add", key, map[string]any{"by": 1})
+			if err != nil || f.Version != version {
+				t.Fatalf("counter/%d is at version %d, want %d: %v", i, f.Version, version, err)
+			}
 		}
-		adding.Wait()
 	}
-	for i := range clients {
-		clients[i].ID, clients[i].URLs = fmt.Sprintf("c%d", i), []string{harness.WS(dev.URLs[1]), harness.WS(dev.URLs[0]), harness.WS(dev.URLs[2])}
-		defer clients[i].Leave()
-	}
-	add("before")
+	add("first", 1)
+	sender.Leave()
 
 	p := openAs(t, dev.URLs[0], "otto", "operator")
 	const row = `[...document.querySelectorAll("[aria-label=Members] tbody tr")].find((r) => r.firstChild.textContent === "dev2")`
-	p.until(row + `?.children[6].textContent === "60"`)
-	value[bool](p, `shown = [], setInterval(() => { const r = `+row+`; if (r) shown.push(r.children[6].textContent); }, 20), true`)
+	p.until(row + `?.children[6].textContent === "20"`)
 	value[bool](p, row+`.querySelector("button").click(), true`)
 	p.until(`document.querySelector("dialog button")?.disabled`) // until the name is typed
 	p.typeInto("dialog input[name=typed]", "dev")
@@ -214,31 +248,34 @@ func TestConsoleDrainsMember(t *testing.T) {
 	p.typeInto("dialog input[name=reason]", "maintenance")
 	screenshotAll(p, "console-drain")
 	wantAccessible(p)
+	clients.move([]string{dev.URLs[0], dev.URLs[2]})
+	value[bool](p, `shown = [], setInterval(() => { const r = `+row+`; if (r?.children[1].textContent === "draining") shown.push(r.children[6].textContent); }, 20), true`)
 	p.press("dialog", "Drain")
-	p.until(`document.querySelector("#outcome")?.textContent.startsWith("dev2 has left")`)
+	p.until(`/^dev2 (has left|drains)/.test(document.querySelector("#outcome")?.textContent)`) // on a busy machine it leaves later
 	p.until(`!(` + row + `)`)
-	last := 60
+	last := 20
 	for _, text := range value[[]string](p, `shown`) {
-		if text == "–" { // it did not answer in time
-			continue
-		}
 		n, err := strconv.Atoi(text)
 		if err != nil || n > last {
 			t.Fatalf("the page shows %q sessions after %d", text, last)
 		}
 		last = n
 	}
-	add("after")
-	add("before") // again, which adds nothing
-	for i := range clients {
-		f, err := clients[i].Do(t.Context(), fmt.Sprintf("counter/%d", i), "add", "last", map[string]any{"by": 1})
-		if err != nil || f.Version != 3 {
-			t.Errorf("counter/%d is at version %d, want 3: %v", i, f.Version, err)
-		}
+	p.until(figure("Sessions") + ` === "20"`) // all are connected elsewhere
+	if closed := clients.closed(); len(closed) > 0 {
+		t.Errorf("the clients %q got 4004", closed)
 	}
-	p.until(figure("Sessions") + ` === "60"`)
+	add("first", 1) // was executed before
+	add("second", 2)
+
 	p.press("dialog", "Close")
+	p.until(`!document.querySelector("dialog")`)
+	p.press("[aria-label=Members]", "Log level")
+	p.until(`document.querySelector("dialog select")`)
+	value[bool](p, `((f) => { f.value = "warn"; f.dispatchEvent(new Event("change", { bubbles: true })); return true; })(document.querySelector("dialog select"))`)
+	p.press("dialog", "Log level")
+	p.until(`document.querySelector("#outcome")?.textContent === "the level of dev1's log is warn; it was info"`)
 	p.visit("#/audit")
-	p.until(`document.querySelector("[aria-label=Actions] tbody tr")?.textContent.includes("ottodrainmember dev2maintenancedone: dev2 has left")`)
-	p.wantConsole()
+	p.until(`document.querySelector("[aria-label=Actions] tbody tr:nth-child(2)")?.textContent.includes("ottodrainmember dev2maintenancedone: dev2 ")`)
+	p.wantConsole(busy)
 }

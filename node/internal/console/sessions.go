@@ -14,7 +14,7 @@ const (
 	// has.
 	maxSessions = 200
 	// findWithin bounds the answer of a member.
-	findWithin = 2 * time.Second
+	findWithin = 5 * time.Second
 	// maxSought bounds the text that is sought, in bytes.
 	maxSought = 400
 )

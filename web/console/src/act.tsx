@@ -34,7 +34,7 @@ interface Props {
   /** The text of the button. */
   name: string;
   action: string;
-  args: object;
+  args: object | (() => object);
   /** What the dialog says, or asks. */
   children: ComponentChildren;
   /** A text that the user must type. */
@@ -59,9 +59,12 @@ export const Act = (p: Props): JSX.Element | null =>
   ) : null;
 
 /** The dialog of the last button, if it is open. */
-export const Asked = (): JSX.Element | null => (asked.value ? <Dialog {...asked.value} /> : null);
+export function Asked(): JSX.Element | null {
+  const p = asked.value;
+  return p ? <Dialog key={p} {...p} close={() => asked.peek() === p && (asked.value = undefined)} /> : null;
+}
 
-function Dialog(p: Props): JSX.Element {
+function Dialog(p: Props & { close: () => void }): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
   const typed = useSignal("");
   const reason = useSignal("");
@@ -72,7 +75,7 @@ function Dialog(p: Props): JSX.Element {
     e.preventDefault();
     acting.value = true;
     try {
-      const o = await act(p.action, p.args, reason.value || undefined);
+      const o = await act(p.action, typeof p.args === "function" ? (p.args as () => object)() : p.args, reason.value || undefined);
       answer.value = { text: o.text, bad: Boolean(o.failed || o.unknown) };
       p.acted?.(o);
     } catch (e) {
@@ -81,7 +84,7 @@ function Dialog(p: Props): JSX.Element {
     acting.value = false;
   };
   return (
-    <dialog ref={dialog} aria-label={p.name} onClose={() => (asked.value = undefined)}>
+    <dialog ref={dialog} aria-label={p.name} onClose={p.close}>
       <form onSubmit={(e) => void submit(e)}>
         <h2>{p.name}</h2>
         <div>{p.children}</div>

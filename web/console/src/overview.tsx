@@ -1,5 +1,6 @@
 // What the cluster does, and what is wrong with it.
 import type { JSX } from "preact";
+import { useSignal } from "@preact/signals";
 import { Act, may } from "./act.js";
 import { Chart } from "./chart.js";
 import { bytes, compact, number, seconds } from "./format.js";
@@ -85,6 +86,31 @@ function Charts(): JSX.Element {
   );
 }
 
+const Actions = (p: { member: Member }): JSX.Element => (
+  <span class="buttons">
+    {p.member.state !== "draining" && <Drain id={p.member.id} />}
+    <LogLevel id={p.member.id} />
+  </span>
+);
+
+function LogLevel(p: { id: string }): JSX.Element {
+  const level = useSignal("debug");
+  return (
+    <Act name="Log level" action="log_level" args={() => ({ member: p.id, level: level.value })}>
+      <label>
+        <span>
+          The level of the log of <Data>{p.id}</Data>, until its process ends
+        </span>
+        <select name="level" onChange={(e) => (level.value = e.currentTarget.value)}>
+          {["debug", "info", "warn", "error"].map((l) => (
+            <option key={l}>{l}</option>
+          ))}
+        </select>
+      </label>
+    </Act>
+  );
+}
+
 function Drain(p: { id: string }): JSX.Element {
   const progress = (): string => {
     const m = picture.value?.members.find((one) => one.id === p.id);
@@ -120,7 +146,7 @@ function Members(): JSX.Element {
         { title: "Events behind", cell: (m) => (m.silent ? none : number(m.behind ?? 0)), isNumber: true },
         { title: "Processors", cell: (m) => (m.cpu === undefined ? none : m.cpu.toFixed(2)), isNumber: true },
         { title: "Memory", cell: (m) => (m.memory ? bytes(m.memory) : none), isNumber: true },
-        ...(may("drain") ? [{ title: "", cell: (m: Member) => m.state !== "draining" && <Drain id={m.id} />, text: () => "" }] : []),
+        ...(may("drain") ? [{ title: "", cell: (m: Member) => <Actions member={m} />, text: () => "" }] : []),
       ]}
     />
   );
