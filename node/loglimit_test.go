@@ -117,6 +117,7 @@ func TestClientCannotFillLogByRepeatingCommand(t *testing.T) {
 		done <- nil
 		t.Fatal(err)
 	}
+	began := time.Now()
 	for range 3 * maxLines {
 		resp, err := http.Post(url+"/v1/commands", "application/json", strings.NewReader(`{"id":"1","aggregate":"vase/1","command":"drop","data":{}}`))
 		if err != nil {
@@ -130,7 +131,8 @@ func TestClientCannotFillLogByRepeatingCommand(t *testing.T) {
 			t.Fatal(resp.Status)
 		}
 	}
-	if n := strings.Count(text.String(), "it broke"); n == 0 || n > maxLines {
+	most := maxLines * (1 + int(time.Since(began)/lineInterval)) // a busy machine may need more than one interval
+	if n := strings.Count(text.String(), "it broke"); n == 0 || n > most {
 		t.Errorf("%d commands wrote %d lines", 3*maxLines, n)
 	}
 }
