@@ -112,7 +112,7 @@ function Dialog(p: Props & { close: () => void }): JSX.Element {
         )}
         <div class="buttons">
           {!answer.value && !acting.value && (
-            <button disabled={(p.type !== undefined && typed.value !== p.type) || (p.needsReason && reason.value.trim() === "")}>{p.name}</button>
+            <button class="act" disabled={(p.type !== undefined && typed.value !== p.type) || (p.needsReason && reason.value.trim() === "")}>{p.name}</button>
           )}
           <button type="button" onClick={() => dialog.current?.close()}>
             {answer.value || acting.value ? "Close" : "Cancel"}

@@ -56,7 +56,7 @@ export function Chart(p: { name: string; times: number[]; lines: Line[]; format:
               label: name,
               stroke: colour(colours[i % colours.length]!),
               width: 1.5,
-              points: { show: false },
+              points: { size: 3, show: (u: uPlot, i: number) => (u.data[i] as (number | null)[]).filter((v) => v !== null).length === 1 },
               value: (u: uPlot, v: number | null, line: number, at: number | null) => ((v = shown(u, v, line, at)) === null ? "–" : format.current(v)),
             })),
           ],

@@ -9,7 +9,7 @@ const day = 86_400_000;
 
 function certificate(m: Member, now: number): string {
   if (m.silent) return "–";
-  if (!m.certificate_expires) return "none";
+  if (!m.certificate_expires) return "none: links have no TLS";
   const left = Math.floor((m.certificate_expires - now) / day);
   return `${new Date(m.certificate_expires).toISOString().slice(0, 10)}, ${left < 0 ? "expired" : `${number(left)} days left`}`;
 }
@@ -30,14 +30,14 @@ export function Health(): JSX.Element {
           { title: "Member", cell: (m) => <Data>{m.id}</Data>, text: (m) => m.id },
           { title: "Database", cell: (m) => (m.silent ? m.silent : m.store_up ? "answers and stores" : "refuses, or does not answer") },
           { title: "Version", cell: (m) => <Data>{m.version}</Data>, text: (m) => m.version },
-          { title: "Clock", cell: (m) => `${m.clock_ms > 0 ? "+" : ""}${number(m.clock_ms)} ms`, isNumber: true },
+          { title: "Clock", cell: (m) => (m.clock_ms === 0 ? "as the database's" : `${number(m.clock_ms)} ms off`) },
           { title: "Ring", cell: (m) => (m.ring === p.ring ? "agrees" : `differs: ${m.ring}`) },
           { title: "Certificate", cell: (m) => certificate(m, p.at) },
         ]}
       />
       <section class="card" aria-label="Log">
         <h2>Log</h2>
-        <dl class="facts">
+        <dl class="facts column">
           <div>
             <dt>Incarnation</dt>
             <dd>

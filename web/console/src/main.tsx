@@ -61,6 +61,7 @@ function Frame(p: { at: string; children: ComponentChildren }): JSX.Element {
           {pages.map((page) => (
             <a key={page.path} href={link(page.path ? [page.path] : [])} aria-current={page.path === p.at ? "page" : undefined}>
               {page.name}
+              {page.path === "blocked" && (picture.value?.blocked ?? 0) > 0 && <> <span class="pill">{picture.value!.blocked}</span></>}
             </a>
           ))}
         </nav>
@@ -92,6 +93,7 @@ function SignIn(p: { reason: string }): JSX.Element {
     <main class="sign-in">
       <form class="card" onSubmit={submit}>
         <h1>Sign in to the console</h1>
+        <p>Paste a token of a user of this cluster.</p>
         <p role="alert">{p.reason}</p>
         <label>
           Token

@@ -21,7 +21,7 @@ export function Overview(): JSX.Element {
         <Figure name="Commands/s" value={compact(s.commands)} hint="Commands that clients have sent to all gateways" />
         <Figure name="Events/s" value={compact(s.events)} hint="Events that were added to the log" />
         <Figure name="Deliveries/s" value={compact(s.delivered)} hint="Event frames that gateways have written to sockets" />
-        <Figure name="p99" value={s.p99 === null ? "–" : seconds(s.p99)} hint="99 % of the commands of the last second were answered within this time" />
+        <Figure name="p99 of answers" value={s.p99 === null ? "–" : seconds(s.p99)} hint="99 % of the commands of the last second were answered within this time" />
         <Figure name="Sessions" value={number(sessions)} hint="Open sessions of all gateways" />
         <Figure name="Slow sessions" value={number(p.full)} hint="Sessions whose socket is full" tone={p.full > 0 ? "warning" : undefined} />
         <Figure name="Lag" value={s.lag_events === 0 ? "0" : `${compact(s.lag_events)} ${s.lag_events === 1 ? "event" : "events"}`} hint="How far the slowest projection is behind the log" />
@@ -144,7 +144,7 @@ function Members(): JSX.Element {
         { title: "Commands/s", cell: (m) => (m.silent ? none : compact(m.commands)), isNumber: true },
         { title: "Deliveries/s", cell: (m) => (m.silent ? none : compact(m.delivered)), isNumber: true },
         { title: "Events behind", cell: (m) => (m.silent ? none : number(m.behind ?? 0)), isNumber: true },
-        { title: "Processors", cell: (m) => (m.cpu === undefined ? none : m.cpu.toFixed(2)), isNumber: true },
+        { title: "CPU", cell: (m) => (m.cpu === undefined ? none : m.cpu.toFixed(2)), isNumber: true },
         { title: "Memory", cell: (m) => (m.memory ? bytes(m.memory) : none), isNumber: true },
         ...(may("drain") ? [{ title: "", cell: (m: Member) => <Actions member={m} />, text: () => "" }] : []),
       ]}

@@ -93,7 +93,7 @@ function View<T>(p: { name: string; children: (v: T) => ComponentChildren }): JS
 }
 
 const rate = (r?: number): string => (r === undefined ? none : compact(r));
-const tone = (p: { paused?: boolean; stopped?: boolean }): string | undefined => (p.paused || p.stopped ? "doubtful" : undefined);
+const tone = (p: { paused?: boolean; stopped?: boolean; blocked?: number }): string | undefined => (p.paused || p.stopped || p.blocked ? "doubtful" : undefined);
 const name = (page: string) => ({ title: "Name", cell: (p: Parts) => <a href={link([page, p.name])}><Data>{p.name}</Data></a>, text: (p: Parts) => p.name });
 
 /** The column with the actions of a row, for users who may act. */
@@ -143,7 +143,7 @@ function Segments(p: { of: Parts[]; owner: string; leftOut?: number | undefined 
         id={(s) => `${s.of} ${s.segment}`}
         empty="The segments would be here, with the member that works on each."
         columns={[
-          { title: "Of", cell: (s) => <Data>{s.of}</Data>, text: (s) => s.of },
+          { title: "Name", cell: (s) => <Data>{s.of}</Data>, text: (s) => s.of },
           { title: "Segment", cell: (s) => <Data>{s.segment}</Data>, text: (s) => s.segment },
           { title: p.owner, cell: (s) => (s.owner ? <Data>{s.owner}</Data> : none), text: (s) => s.owner },
           ...figures,
@@ -262,7 +262,7 @@ export function Blocked(): JSX.Element {
             id={(w) => `${w.of} ${w.build} ${w.key} ${w.position}`}
             empty="Nothing is blocked. A row or a sequence of which an event cannot be handled would be here, with the event and the error; so would commands that process managers cannot send, and what consumer groups have parked."
             columns={[
-              { title: "Of", cell: (w) => <><Data>{w.of}</Data> <span class="quiet">{w.kind}{w.build ? `, build ${w.build}` : ""}</span></>, text: (w) => `${w.of} (${w.kind})` },
+              { title: "Name", cell: (w) => <><Data>{w.of}</Data> <span class="quiet">{w.kind}{w.build ? `, build ${w.build}` : ""}</span></>, text: (w) => `${w.of} (${w.kind})` },
               { title: "Sequence", cell: (w) => (w.key ? <Data>{w.key}</Data> : <span class="quiet">for readers</span>), text: (w) => w.key },
               { title: "Event", cell: (w) => (w.stream ? <><a href={link(["log"], { position: w.position })}>{w.event}</a> of <StreamLink of={w.stream} /></> : none), text: (w) => `${w.event ?? ""} ${w.stream ?? ""}` },
               { title: "Position", cell: (w) => number(w.position), isNumber: true },
@@ -278,7 +278,7 @@ export function Blocked(): JSX.Element {
                       {w.kind === "command" ? "The command is sent again." : "The events that waited are handled in the order of the log, from this one on."}
                     </Act>
                     <Act name="Skip" action={`${of}_skip`} args={args} needsReason>
-                      {w.kind === "command" ? "The command is never sent." : `The event at position ${w.position} is left out of ${w.key}. Later ones are handled.`}
+                      {w.kind === "command" ? "The command is never sent." : `The event at position ${w.position} is left out of ${w.key}${of === "group" ? "" : ", until the next rebuild"}. Later ones are handled.`}
                     </Act>
                   </>
                 );

@@ -99,7 +99,7 @@ export function Sessions(): JSX.Element {
           { title: "Sessions", cell: (g) => (g.silent ? "–" : number(g.open)), isNumber: true },
           { title: "Slow", cell: (g) => (g.silent ? "–" : number(g.full)), isNumber: true },
           ...(sought ? [{ title: "With this text", cell: (g: Gateway) => (g.silent ? "–" : number(g.matching)), isNumber: true }] : []),
-          ...(may("move_sessions") && a.gateways.length > 1 ? [{ title: "", cell: (g: Gateway) => <Move gateway={g} />, text: () => "" }] : []),
+          ...(may("move_sessions") && a.gateways.length > 1 ? [{ title: "", cell: (g: Gateway) => (g.open > 0 ? <Move gateway={g} /> : ""), text: () => "" }] : []),
         ]}
       />
       <Table<Session>
@@ -140,12 +140,12 @@ function Move(p: { gateway: Gateway }): JSX.Element {
 const Actions = (p: { session: Session }): JSX.Element => (
   <span class="buttons">
     <Act name="Kick" action="kick_session" args={{ session: p.session.id }}>
-      The session of <Data>{p.session.client ?? "an anonymous client"}</Data> is closed with 4004, and its client does not connect again by itself.
+      The session of <Data>{p.session.client ?? "an anonymous client"}</Data> is closed with code 4004, at which its client does not connect again by itself.
     </Act>
     {p.session.client && (
       <>
         <Act name="Kick client" action="kick_client" args={{ client: p.session.client }}>
-          All sessions of <Data>{p.session.client}</Data> at all gateways are closed with 4004.
+          All sessions of <Data>{p.session.client}</Data> at all gateways are closed with code 4004.
         </Act>
         <Act name="Revoke" action="revoke_client" args={{ client: p.session.client }}>
           The tokens of <Data>{p.session.client}</Data> that were issued until now are revoked at all gateways, and its sessions are closed.

@@ -255,6 +255,7 @@ function Form(p: { contract: Contract }): JSX.Element {
             {wrong.value.field && <code>{wrong.value.field}</code>} {wrong.value.problem}
           </p>
         )}
+        {at.kind === "command" && <p class="quiet">The command goes to the cluster, and its events stay in the log.</p>}
         <div class="bar">
           <button>{at.kind === "command" ? "Send" : at.kind === "get" ? "Get" : "Ask"}</button>
           {sent.value?.key && key.value === "" && (

@@ -47,7 +47,7 @@ export function Table<T>(p: { name: string; rows: T[]; columns: Column<T>[]; emp
               {p.rows.map((r) => (
                 <tr key={p.id(r)} class={p.tone?.(r) ?? ""}>
                   {p.columns.map((c) => (
-                    <td class={c.isNumber ? "number" : ""} key={c.title}>
+                    <td class={c.isNumber ? "number" : ""} data-title={c.title} key={c.title}>
                       {c.cell(r)}
                     </td>
                   ))}
