@@ -5,7 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/ganglion-es/ganglion/engine/internal/processor"
@@ -146,7 +146,8 @@ func (s *segment) isDue(b *batch, atHead bool) bool {
 }
 
 func (s *segment) write(ctx context.Context, b *batch) error {
-	asks := slices.SortedFunc(maps.Values(b.asks), func(a, c wakes.Ask) int { return strings.Compare(a.Stream.String(), c.Stream.String()) })
+	asks := slices.Collect(maps.Values(b.asks))
+	sort.Slice(asks, func(i, j int) bool { return asks[i].Stream.String() < asks[j].Stream.String() })
 	w := s.waker
 	if err := w.cfg.Wakes.Write(ctx, wakes.Batch{
 		Fingerprint: w.fingerprint, Segment: s.number, From: b.from, To: b.at, Key: b.key, Asks: asks,

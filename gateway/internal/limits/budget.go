@@ -1,10 +1,9 @@
 package limits
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
-	"slices"
+	"sort"
 	"sync/atomic"
 	"time"
 )
@@ -104,14 +103,12 @@ func (b *Budget) evict(holders []Holder) {
 	for i := range candidates {
 		candidates[i].first = candidates[i].first && candidates[i].bytes >= total/len(candidates)
 	}
-	slices.SortFunc(candidates, func(a, b held) int {
-		switch {
-		case a.first && !b.first:
-			return -1
-		case b.first && !a.first:
-			return 1
+	sort.Slice(candidates, func(i, j int) bool {
+		a, b := candidates[i], candidates[j]
+		if a.first != b.first {
+			return a.first
 		}
-		return cmp.Compare(b.bytes, a.bytes)
+		return a.bytes > b.bytes
 	})
 	evicted := 0
 	for _, h := range candidates {

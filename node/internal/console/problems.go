@@ -3,6 +3,7 @@ package console
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -94,7 +95,7 @@ func problems(p picture, answers []reading, now time.Time) []problem {
 		slices.Sort(parts)
 		add(warning, "GanglionRingsDiffer", false, "This is normal during an upgrade. Finish it.", "Members run different versions: %s.", strings.Join(parts, "; "))
 	}
-	slices.SortStableFunc(list, func(a, b problem) int { return strings.Compare(a.Severity, b.Severity) })
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Severity < list[j].Severity })
 	return list
 }
 
