@@ -31,12 +31,14 @@ func (n *node) makeConsole() error {
 	if n.consolePort == nil && !n.cfg.devConsole {
 		return nil
 	}
-	if err := n.checkConsole(); err != nil {
-		return err
+	actions, why := n.consoleActions(), n.whyNoActions()
+	if why != "" {
+		n.log.Warn(why)
+		actions = nil
 	}
 	n.console = console.New(console.Config{
 		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Identify: n.identifyUser, State: n.consoleState, Ring: n.consoleRing, Vitals: n.vitalsOf, Steps: n.steps, Sessions: n.findSessions,
-		Audit: n.store, Actions: n.consoleActions(), Now: n.cfg.Now,
+		Audit: n.store, Actions: actions, NoActions: why, Now: n.cfg.Now,
 		Log: n.store, Owner: n.ownerOf, Folds: folds{n.cfg.Catalog}, Views: n.consoleViews(), Pages: web.Console(), Logger: n.log,
 	})
 	return nil

@@ -29,15 +29,16 @@ const (
 	drainActionTime = 30 * time.Second
 )
 
-// checkConsole reports whether the console can record the actions of its users.
-func (n *node) checkConsole() error {
+// whyNoActions returns why the console cannot record the actions of its users, so it has
+// none; "" if it can.
+func (n *node) whyNoActions() string {
 	if n.cfg.Catalog.HasType(console.OpsType) {
-		return &ConfigError{fmt.Errorf("the application has an aggregate %q, which is the name of the console's record of actions: rename it, or leave out ConsoleListen (--console-listen)", console.OpsType)}
+		return fmt.Sprintf("the console has no actions: the application has an aggregate %q, which is the name of the console's record of actions", console.OpsType)
 	}
 	if err := eventstore.ValidateID(n.cfg.Cluster); err != nil {
-		return &ConfigError{fmt.Errorf("the cluster's name is %q, and the console records actions under it: %w", n.cfg.Cluster, err)}
+		return fmt.Sprintf("the console has no actions: it would record them under the cluster's name, which is %q: %v", n.cfg.Cluster, err)
 	}
-	return nil
+	return ""
 }
 
 // actionArgs are the arguments of all actions.

@@ -3,7 +3,6 @@ package node_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -99,6 +98,10 @@ func TestConsoleClosesSessionsOfOtherNodes(t *testing.T) {
 	act("drain", "k9", map[string]any{"member": "dev9"}, `is not a member of the cluster`)
 	if a := bob.ask(map[string]any{"op": "get", "id": "g", "aggregate": "verdict/1"}); a.Op != "result" {
 		t.Errorf("bob, who was not meant, gets %+v", a)
+	}
+	act("move_sessions", "k13", map[string]any{"member": "dev1", "count": 5}, ` of dev1 to connect elsewhere"`)
+	if code, _ := bob.closed(); code != websocket.StatusServiceRestart {
+		t.Errorf("bob, whose session is moved, gets the close code %d", code)
 	}
 	if code, text := askConsole(t, c.urls[0]+"/_ganglion/api/audit", otto); code != http.StatusOK ||
 		!strings.Contains(text, `"client":"otto","key":"k1","action":"kick_client","reason":"floods","args":"{\"client\":\"ada\"}"`) {
@@ -222,29 +225,35 @@ func TestClientsCannotUseTheRecordOfActions(t *testing.T) {
 	}
 }
 
-func TestConsoleRefusesAnApplicationWithItsRecord(t *testing.T) {
+// TestConsoleOfAnApplicationWithItsRecordHasNoActions uses the name of the record for an
+// aggregate, and a name of the cluster that names no stream.
+func TestConsoleOfAnApplicationWithItsRecordHasNoActions(t *testing.T) {
 	t.Parallel()
 	c := &aggregate.Catalog{}
 	_ = aggregate.Define(c, aggregate.Type[verdict]{
 		Name: "ops", Access: aggregate.Access{Send: aggregate.Anyone, Read: aggregate.Anyone},
 		Commands: aggregate.Commands[verdict]{"pass": pass{}}, Events: aggregate.Events[verdict]{"passed": passed{}}, Rejections: aggregate.Rejections{errTooLow},
 	})
-	cfg := node.Config{
-		Catalog: c, Name: "n1", Listen: "127.0.0.1:0", PeerListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Store: t.TempDir(), ConsoleListen: "127.0.0.1:0",
-	}
-	err := node.Run(t.Context(), cfg)
-	var wrong *node.ConfigError
-	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), `the application has an aggregate "ops"`) {
-		t.Errorf("the error is %v", err)
-	}
-	cfg.Catalog, cfg.Cluster = verdicts(), "a/b"
-	if err := node.Run(t.Context(), cfg); !errors.As(err, &wrong) || !strings.Contains(err.Error(), `the cluster's name is "a/b"`) {
-		t.Errorf("the error is %v", err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	cfg.Catalog, cfg.Cluster, cfg.ConsoleListen, cfg.Store = c, "", "", t.TempDir()
-	cfg.Ready = func(string) { stop() }
-	if err := node.Run(ctx, cfg); err != nil {
-		t.Errorf("without a console, the error is %v", err)
+	for _, test := range []struct {
+		catalog       *aggregate.Catalog
+		cluster, says string
+	}{
+		{c, "", `the application has an aggregate \"ops\"`},
+		{verdicts(), "a/b", `the cluster's name, which is \"a/b\"`},
+	} {
+		port, dir := harness.FreeAddress(t), t.TempDir()
+		harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
+			return node.Run(ctx, node.Config{
+				Catalog: test.catalog, Cluster: test.cluster, Name: "n1", Listen: "127.0.0.1:0", PeerListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Store: dir,
+				ConsoleListen: port, Ready: ready,
+			})
+		})
+		api := "http://" + port + "/_ganglion/api/"
+		if code, body := askConsole(t, api+"me", ""); code != http.StatusOK || !strings.Contains(body, `"actions":[]`) {
+			t.Errorf("the actions are %d %s", code, body)
+		}
+		if code, body := askConsole(t, api+"audit", ""); code != http.StatusNotFound || !strings.Contains(body, test.says) {
+			t.Errorf("the audit is %d %s, want %s", code, body, test.says)
+		}
 	}
 }

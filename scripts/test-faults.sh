@@ -28,7 +28,7 @@ if [ -z "${SHORT:-}" ]; then
 	go test -race -timeout 30m -count 1 -run 'MailersOfTheDocsShare' ./test/conversation # 10 minutes without a mail server
 	go test -race -timeout 30m -count 1 -run 'NoSegmentIsSent' ./engine/internal/group
 	go test -race -timeout 30m -count 1 -run 'HugeCategory' ./gateway
-	go test -race -timeout 30m -count 1 -v -run 'NewProduct|Recipes' ./test/browser
+	go test -race -timeout 30m -count 1 -v -run 'NewProduct|Recipes|TabStaysSmall' ./test/browser
 	go test -race -timeout 60m -count "$count" -run 'Fault|Killed|Cut|Crash|Unknown|OlderCopy|StoppedServer|Locked|Store' ./eventstore/...
 	go test -race -timeout 60m -count "$count" -run 'RandomFaults|Pipelined' ./router
 	go test -race -timeout 30m -count 1 -tags hostile -run Hostile ./test/e2e

@@ -312,6 +312,10 @@ type auditEntry struct {
 // serveAudit answers with the events of the stream of the actions before a version, or
 // the newest ones, the newest first.
 func (c *Console) serveAudit(w http.ResponseWriter, r *http.Request, user User) {
+	if c.cfg.NoActions != "" {
+		refuse(w, http.StatusNotFound, c.cfg.NoActions)
+		return
+	}
 	before, isGiven, err := number(r.URL.Query(), "before")
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err.Error())

@@ -89,6 +89,8 @@ type Config struct {
 	Folds Folds
 	// Views are what the pages of the read side show, by name.
 	Views map[string]View
+	// NoActions is why there are no actions and no record of them, "" if there are.
+	NoActions string
 	// Pages are the files of the console.
 	Pages fs.FS
 	// Logger gets warnings.
