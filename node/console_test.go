@@ -307,3 +307,38 @@ func TestConsoleFollowsACommandOverTheMembers(t *testing.T) {
 		return nil
 	})
 }
+
+func TestMetricsAndMembersAreRefusedToStrangers(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	for _, path := range []string{"/metrics", "/v1/cluster"} {
+		for _, test := range []struct {
+			forwarded, token string
+			code             int
+		}{
+			{"", "", http.StatusOK},
+			{"8.8.8.8", "", http.StatusForbidden},
+			{"8.8.8.8", c.token(t, "ada", time.Hour, nil), http.StatusForbidden},
+			{"8.8.8.8", c.token(t, "vera", time.Hour, map[string]any{"ganglion_role": "viewer"}), http.StatusOK},
+		} {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.urls[0]+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.forwarded != "" {
+				r.Header.Set("X-Forwarded-For", test.forwarded)
+			}
+			if test.token != "" {
+				r.Header.Set("Authorization", "Bearer "+test.token)
+			}
+			response, err := harness.HTTP.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if response.StatusCode != test.code {
+				t.Errorf("%s for %q with a token of %d bytes: %d, want %d", path, test.forwarded, len(test.token), response.StatusCode, test.code)
+			}
+		}
+	}
+}

@@ -67,6 +67,7 @@ func (n *node) page(path string) func(context.Context, *bytes.Buffer) {
 		if err != nil {
 			return // never: the paths are constants
 		}
+		req.RemoteAddr = "127.0.0.1:0"
 		response := memoryResponse{header: http.Header{}, body: to}
 		if path == "/readyz" {
 			response.status = func(code int) { fmt.Fprintln(to, code, http.StatusText(code)) }

@@ -127,8 +127,8 @@ func (n *node) handler() http.Handler {
 		}
 		writeText(w, http.StatusOK, "ready")
 	})
-	mux.Handle("GET /metrics", n.metrics())
-	mux.HandleFunc("GET /v1/cluster", n.serveCluster)
+	mux.Handle("GET /metrics", n.unlessStranger(n.metrics()))
+	mux.Handle("GET /v1/cluster", n.unlessStranger(http.HandlerFunc(n.serveCluster)))
 	return mux
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/gateway/internal/history"
 	"github.com/ganglion-es/ganglion/gateway/internal/wire"
 )
 
@@ -65,11 +66,44 @@ type Topic struct {
 }
 
 // Match returns the session's id, and reports whether its socket is full, and whether
-// the id or the client id contains a text.
+// the id or the client id contains a text, or the session subscribes to the topic with
+// that name.
 func (s *Session) Match(text string) (id string, isFull, matches bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.id, s.out.IsBlocked(), strings.Contains(s.id, text) || strings.Contains(s.client.identity.Client, text)
+	return s.id, s.out.IsBlocked(), strings.Contains(s.id, text) || strings.Contains(s.client.identity.Client, text) || s.subscribesTo(text)
+}
+
+// subscribesTo reports whether the session subscribes to a topic. The caller holds s.mu.
+func (s *Session) subscribesTo(topic string) bool {
+	for _, sub := range s.subs.byID {
+		if nameOf(sub.Topic()) == topic {
+			return true
+		}
+	}
+	if query, ok := strings.CutPrefix(topic, "query "); ok {
+		for _, q := range s.queries.byID {
+			if q.question.Query == query {
+				return true
+			}
+		}
+	}
+	if group, ok := strings.CutPrefix(topic, "group "); ok {
+		for _, c := range s.consumers.byID {
+			if c.group == group {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// nameOf returns the name of the topic of a subscription to events.
+func nameOf(t history.Topic) string {
+	if t.IsCategory() {
+		return t.Category + "/*"
+	}
+	return t.Stream.String()
 }
 
 // Describe describes the session, with at most the given number of topics.
@@ -88,10 +122,7 @@ func (s *Session) Describe(head eventstore.Position, topics int) Description {
 	}
 	behind := map[string]eventstore.Position{} // of the slowest subscription to a topic
 	for _, sub := range s.subs.byID {
-		name := sub.Topic().Stream.String()
-		if t := sub.Topic(); t.IsCategory() {
-			name = t.Category + "/*"
-		}
+		name := nameOf(sub.Topic())
 		behind[name] = max(behind[name], sub.behind(head))
 	}
 	for _, q := range s.queries.byID {

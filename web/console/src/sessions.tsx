@@ -79,7 +79,7 @@ export function Sessions(): JSX.Element {
       <section class="card" aria-label="Search">
         <label class="look">
           Find
-          <input id="find" dir="auto" value={sought} placeholder="a part of a client id or a session id" spellcheck={false} autocomplete="off" onInput={(e) => replace(link(["sessions"], { q: e.currentTarget.value }))} />
+          <input id="find" dir="auto" value={sought} placeholder="a part of a client id or a session id, or what it subscribes to: auction/42, auction/*, query NAME" spellcheck={false} autocomplete="off" onInput={(e) => replace(link(["sessions"], { q: e.currentTarget.value }))} />
         </label>
         <p id="total" role="status">
           {number(a.open)} {a.open === 1 ? "session" : "sessions"}, {number(a.full)} slow{sought && `; ${number(a.matching)} with this text`}
@@ -107,7 +107,7 @@ export function Sessions(): JSX.Element {
         rows={a.sessions}
         id={(s) => `${s.node} ${s.id}`}
         tone={(s) => (s.full ? "doubtful" : undefined)}
-        empty={sought ? "No session has this text in its id or in the id of its client." : "No client is connected. Sessions appear here while they are open."}
+        empty={sought ? "No session has this text in its id or in the id of its client, and none subscribes to it." : "No client is connected. Sessions appear here while they are open."}
         columns={[
           { title: "Client", cell: (s) => (s.client ? <Data>{s.client}</Data> : <span class="quiet">anonymous</span>), text: (s) => s.client ?? "" },
           { title: "Session", cell: (s) => <Data>{s.id}</Data>, text: (s) => s.id },

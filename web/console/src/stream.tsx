@@ -211,6 +211,7 @@ function History(p: { type: string; id: string }): JSX.Element {
               {chosen.value === undefined ? "Following the newest" : "Follow the newest"}
             </button>
             <a href={link(["log"], { type: p.type, id: p.id })}>In the log</a>
+            <a href={link(["sessions"], { q: `${p.type}/${p.id}` })}>Subscribers</a>
           </form>
         )}
         {problem.value && (
