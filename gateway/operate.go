@@ -6,7 +6,6 @@ import (
 	"sort"
 
 	"github.com/ganglion-es/ganglion/eventstore"
-
 	"github.com/ganglion-es/ganglion/gateway/internal/session"
 )
 
