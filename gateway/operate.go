@@ -38,9 +38,10 @@ type SessionTopic = session.Topic
 // maxTopics bounds the topics of a SessionDescription.
 const maxTopics = 8
 
-// Find returns the number of sessions whose id or client id contains a text, or that
-// subscribe to the topic with that name, and describes at most the given number of them:
-// those whose socket is full first, and then by id.
+// Find returns the number of sessions whose client id contains a text, whose id contains
+// it if it has 8 characters or more, or that subscribe to the topic with that name. It
+// describes at most the given number of them: those whose socket is full first, and then
+// by id.
 func (g *Gateway) Find(text string, most int) (matching int, list []SessionDescription) {
 	type place struct {
 		isOpen bool // its socket is not full

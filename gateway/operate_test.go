@@ -133,15 +133,12 @@ func TestSessionsAreCountedAndDescribed(t *testing.T) {
 	slow.send(`{"op":"subscribe","id":"c","category":"auction"}`)
 	want[frame.Subscribed](slow)
 	want[frame.Live](slow)
-	for len(n.Slow(1)) == 0 || n.Slow(1)[0].Behind == 0 {
-		w.append(eventstore.StreamID{Type: "counter", ID: "a"}, large(100)...)
-		n.catchUp()
-	}
-	for range 10 { // the socket may have been full for a moment only
-		w.append(eventstore.StreamID{Type: "counter", ID: "a"}, large(100)...)
-		n.catchUp()
-	}
 	matching, list := n.Find("", 3)
+	for !list[0].IsFull || list[0].Topics[1].Behind == 0 { // what the socket takes depends on the kernel
+		w.append(eventstore.StreamID{Type: "counter", ID: "a"}, large(100)...)
+		n.catchUp()
+		matching, list = n.Find("", 3)
+	}
 	if matching != 7 || len(list) != 3 || list[0].Client != "eve" || list[1].ID >= list[2].ID {
 		t.Fatalf("%d match, and the first are %+v", matching, list)
 	}
@@ -150,7 +147,7 @@ func TestSessionsAreCountedAndDescribed(t *testing.T) {
 		len(eve.Topics) != 2 || eve.Topics[0] != (gateway.SessionTopic{Name: "auction/*"}) || eve.Topics[1].Name != "counter/a" || eve.Topics[1].Behind == 0 {
 		t.Errorf("the slow session is %+v", eve)
 	}
-	for text, want := range map[string]int{"ad": 5, "eve": 1, eve.ID: 1, eve.ID[2:]: 1, "zoe": 0, "": 7, "counter/a": 1, "auction/*": 1, "counter/b": 0, "query counter/a": 0} {
+	for text, want := range map[string]int{"ad": 5, "eve": 1, eve.ID: 1, eve.ID[2:]: 1, eve.ID[:7]: 0, "zoe": 0, "": 7, "counter/a": 1, "auction/*": 1, "counter/b": 0, "query counter/a": 0} {
 		if matching, list := n.Find(text, 100); matching != want || len(list) != want {
 			t.Errorf("%d sessions match %q, and %d are described, want %d", matching, text, len(list), want)
 		}

@@ -65,13 +65,18 @@ type Topic struct {
 	Behind eventstore.Position
 }
 
+// minIDPart is the least number of characters by which a session's id is found. Fewer
+// would find sessions by accident: about one id in 300 contains "ada".
+const minIDPart = 8
+
 // Match returns the session's id, and reports whether its socket is full, and whether
-// the id or the client id contains a text, or the session subscribes to the topic with
-// that name.
+// the client id contains a text, the id contains it and it has 8 characters or more, or
+// the session subscribes to the topic with that name.
 func (s *Session) Match(text string) (id string, isFull, matches bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.id, s.out.IsBlocked(), strings.Contains(s.id, text) || strings.Contains(s.client.identity.Client, text) || s.subscribesTo(text)
+	return s.id, s.out.IsBlocked(), strings.Contains(s.client.identity.Client, text) ||
+		len(text) >= minIDPart && strings.Contains(s.id, text) || s.subscribesTo(text)
 }
 
 // subscribesTo reports whether the session subscribes to a topic. The caller holds s.mu.

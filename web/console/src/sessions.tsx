@@ -79,7 +79,7 @@ export function Sessions(): JSX.Element {
       <section class="card" aria-label="Search">
         <label class="look">
           Find
-          <input id="find" dir="auto" value={sought} placeholder="a part of a client id or a session id, or what it subscribes to: auction/42, auction/*, query NAME" spellcheck={false} autocomplete="off" onInput={(e) => replace(link(["sessions"], { q: e.currentTarget.value }))} />
+          <input id="find" dir="auto" value={sought} placeholder="a part of a client id, 8 characters of a session id, or what it subscribes to: auction/42, auction/*, query NAME" spellcheck={false} autocomplete="off" onInput={(e) => replace(link(["sessions"], { q: e.currentTarget.value }))} />
         </label>
         <p id="total" role="status">
           {number(a.open)} {a.open === 1 ? "session" : "sessions"}, {number(a.full)} slow{sought && `; ${number(a.matching)} with this text`}
