@@ -11,6 +11,7 @@ require (
 	github.com/coder/websocket v1.8.15
 	github.com/ganglion-es/ganglion/client/go v0.0.0
 	github.com/ganglion-es/ganglion/domain v0.0.0
+	github.com/go-stomp/stomp/v3 v3.1.3
 	github.com/google/uuid v1.6.0
 	github.com/hashicorp/golang-lru/v2 v2.0.7
 	github.com/jackc/pgx/v5 v5.12.0
