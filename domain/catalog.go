@@ -12,13 +12,17 @@ import (
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/domain/inbox"
+	"github.com/ganglion-es/ganglion/domain/topic"
 )
 
 // Catalog contains every aggregate of the application. Each file of this package
-// adds its own with aggregate.Define, and package inbox the clients' inboxes.
+// adds its own with aggregate.Define, package inbox the clients' inboxes, and package topic plain topics.
 var Catalog = aggregate.Catalog{Source: source}
 
-var _ = Catalog.Include(&inbox.Catalog)
+var (
+	_ = Catalog.Include(&inbox.Catalog)
+	_ = Catalog.Include(&topic.Catalog)
+)
 
 //go:embed *.go
 var source embed.FS

@@ -27,8 +27,9 @@ func TestDomainDependsOnlyOnTheStandardLibrary(t *testing.T) {
 	const queries = projections + " github.com/ganglion-es/ganglion/domain/query"
 	const format = "{{if not .Standard}}{{.ImportPath}}{{end}}"
 	for pkg, allowed := range map[string]string{
-		".":            queries + " " + processes + " github.com/ganglion-es/ganglion/domain/group github.com/ganglion-es/ganglion/domain/inbox github.com/ganglion-es/ganglion/domain",
+		".":            queries + " " + processes + " github.com/ganglion-es/ganglion/domain/group github.com/ganglion-es/ganglion/domain/inbox github.com/ganglion-es/ganglion/domain/topic github.com/ganglion-es/ganglion/domain",
 		"./inbox":      aggregates + " github.com/ganglion-es/ganglion/domain/inbox",
+		"./topic":      aggregates + " github.com/ganglion-es/ganglion/domain/topic",
 		"./aggregate":  aggregates,
 		"./group":      aggregates + " github.com/ganglion-es/ganglion/domain/group",
 		"./projection": projections,
@@ -59,7 +60,7 @@ func TestAggregatesUseNoClockChanceOrGoroutine(t *testing.T) {
 		"Since": true, "Sleep": true, "Tick": true, "Until": true, "Local": true,
 	}
 	files, err := filepath.Glob("*.go")
-	files = append(files, "inbox/inbox.go")
+	files = append(files, "inbox/inbox.go", "topic/topic.go")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no files found: %v", err)
 	}

@@ -61,6 +61,7 @@ import (
 	"github.com/ganglion-es/ganglion/gateway/internal/questions"
 	"github.com/ganglion-es/ganglion/gateway/internal/session"
 	"github.com/ganglion-es/ganglion/gateway/internal/socket"
+	"github.com/ganglion-es/ganglion/gateway/internal/stomp"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"golang.org/x/time/rate"
@@ -74,6 +75,7 @@ type Limits = limits.Limits
 // that Deliver is called by one goroutine.
 type Gateway struct {
 	cfg       Config
+	stomp     stomp.Config
 	hub       *hub.Hub
 	log       *history.Log
 	shared    *history.SharedStates
@@ -129,6 +131,7 @@ func New(cfg Config) (*Gateway, error) {
 
 	counters := &limits.Counters{}
 	g := &Gateway{cfg: cfg, rates: limits.NewBuckets(cfg.Limits.CommandsPerSecond)}
+	g.stomp = stomp.Config{Server: "ganglion/" + cfg.Version, HasType: cfg.Catalog.HasType, TrustsLogin: isDevelopment}
 	g.warnings.origin.Interval, g.warnings.upgrade.Interval = warnEvery, warnEvery
 	g.gate = &access.Gate{
 		Catalog: cfg.Catalog, Guard: guard, Counters: counters, Logger: cfg.Logger, Node: cfg.Node,

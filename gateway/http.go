@@ -18,6 +18,7 @@ import (
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
 	"github.com/ganglion-es/ganglion/gateway/internal/limits"
 	"github.com/ganglion-es/ganglion/gateway/internal/session"
+	"github.com/ganglion-es/ganglion/gateway/internal/stomp"
 	"github.com/ganglion-es/ganglion/gateway/internal/wire"
 	"github.com/ganglion-es/ganglion/proto"
 	"github.com/ganglion-es/ganglion/proto/command"
@@ -36,6 +37,7 @@ type route struct {
 func (g *Gateway) routes() []route {
 	return []route{
 		{"GET /v1/ws", g.serveWebSocket},
+		{"GET /v1/stomp", g.serveWebSocket},
 		{"POST /v1/commands", g.counted(g.serveCommand)},
 		{"GET /v1/aggregates/{type}/{id}", g.counted(g.serveAggregate)},
 		{"GET /v1/streams/{type}/{id}/events", g.counted(g.serveStream)},
@@ -109,12 +111,13 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.refuseUpgrade(w, r)
 		return
 	}
-	if offered := r.Header.Values("Sec-WebSocket-Protocol"); len(offered) > 0 && !offers(offered, frame.Subprotocol) {
-		names := command.Clip(strings.Join(offered, ", "))
+	protocols, isSTOMP := subprotocols(r)
+	if protocols == nil {
+		names, known := command.Clip(strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ", ")), strings.Join(append(stomp.Subprotocols(), frame.Subprotocol), ", ")
 		g.warnings.upgrade.Do(func() {
-			g.cfg.Logger.Warn("a WebSocket was refused: no known subprotocol", "offered", names, "known", frame.Subprotocol)
+			g.cfg.Logger.Warn("a WebSocket was refused: no known subprotocol", "offered", names, "known", known)
 		})
-		writeFailure(w, "", "", command.BadRequest("", "none of the offered subprotocols (%s) is known: offer %s, or none", names, frame.Subprotocol))
+		writeFailure(w, "", "", command.BadRequest("", "none of the offered subprotocols (%s) is known: offer one of %s, or none", names, known))
 		return
 	}
 	identity, err := g.bearer(r)
@@ -129,7 +132,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	s := session.New(g.server, identity)
 	err = s.Hijack(w, func(w http.ResponseWriter) (wire.Wire, error) {
 		conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
-			Subprotocols:       []string{frame.Subprotocol},
+			Subprotocols:       protocols,
 			InsecureSkipVerify: true, // shareWithOrigins has checked the origin
 			OnPingReceived: func(_ context.Context, payload []byte) bool {
 				s.Pong(payload)
@@ -139,7 +142,10 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return nil, err
 		}
-		conn.SetReadLimit(-1) // wire.WebSocket bounds messages, and names the bound
+		conn.SetReadLimit(-1) // the wire bounds messages, and names the bound
+		if isSTOMP {
+			return stomp.New(&g.stomp, conn), nil
+		}
 		return wire.WebSocket{Conn: conn}, nil
 	})
 	if err != nil {
@@ -151,6 +157,25 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.Start() // in a new goroutine, since the handler's keeps the request and its buffers
+}
+
+// subprotocols returns the subprotocols of which a handshake gets one, and whether they
+// are those of STOMP. It returns nil if the client offers only unknown ones. Without an
+// offer, the path decides.
+func subprotocols(r *http.Request) (names []string, isSTOMP bool) {
+	offered := r.Header.Values("Sec-WebSocket-Protocol")
+	switch {
+	case len(offered) == 0:
+		return []string{}, r.URL.Path == "/v1/stomp"
+	case offers(offered, frame.Subprotocol):
+		return []string{frame.Subprotocol}, false
+	}
+	for _, name := range stomp.Subprotocols() {
+		if offers(offered, name) {
+			return stomp.Subprotocols(), true
+		}
+	}
+	return nil, false
 }
 
 // refuseUpgrade refuses a request that is not a WebSocket handshake. Proxies drop

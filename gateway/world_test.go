@@ -181,7 +181,7 @@ func (f *feed) stop() {
 type catalog struct{}
 
 func (catalog) HasType(typ string) bool {
-	return typ == "counter" || typ == "auction" || typ == "client"
+	return typ == "counter" || typ == "auction" || typ == "client" || typ == "topic"
 }
 
 func (catalog) AllowsAnonymous() bool { return true }
@@ -189,7 +189,7 @@ func (catalog) AllowsAnonymous() bool { return true }
 func (catalog) IsSystem(_, _ string) bool { return false }
 
 func (catalog) HasCommand(_, name string) bool {
-	return name == "add" || name == "fail" || name == "wait"
+	return name == "add" || name == "fail" || name == "wait" || name == "publish"
 }
 
 func (catalog) CheckCommand(_, _ string, data json.RawMessage) (string, error) {
@@ -202,7 +202,7 @@ func (catalog) CheckCommand(_, _ string, data json.RawMessage) (string, error) {
 func (catalog) MaySend(client string, _ map[string]any, _, _, _ string) bool { return client != "" }
 
 func (catalog) MayRead(client string, _ map[string]any, typ, id string) bool {
-	return typ == "auction" || typ == "counter" && client != "" || typ == "client" && client == id && client != ""
+	return typ == "auction" || (typ == "counter" || typ == "topic") && client != "" || typ == "client" && client == id && client != ""
 }
 
 func (catalog) MayReadAll(client string, _ map[string]any, typ string) bool {
@@ -219,7 +219,7 @@ func (catalog) Show(_, _ string, form int, data json.RawMessage) (json.RawMessag
 func (catalog) ShowsCaller(typ string) bool { return typ == "auction" }
 
 // owner executes the commands of a stream one after another, and stores their
-// events. The command add succeeds, fail is rejected, and wait succeeds after
+// events. The commands add and publish succeed, fail is rejected, and wait succeeds after
 // release was closed.
 type owner struct {
 	store eventstore.Store
@@ -315,6 +315,9 @@ func (o *owner) execute(c command.Command) command.Outcome {
 		Key: c.Key, At: time.Now(), Meta: eventstore.Meta{Client: c.Client},
 		Hash:   eventstore.Hash([]byte(fmt.Sprintf("%-16.16s", c.Client+c.Name+string(c.Data)))),
 		Events: []eventstore.Event{{Type: "added", Form: 1, Data: c.Data}},
+	}
+	if c.Name == "publish" {
+		cmd.Events[0].Type = "message"
 	}
 	if c.Name == "fail" {
 		return command.Failed(&command.Failure{Code: command.CodeRejected, Reason: "zero", Message: "add something", Retry: command.RetryNo})

@@ -144,6 +144,45 @@ export interface Contract {
       /** adding 0 changes nothing */
       | "zero";
   };
+  /**
+   * A plain topic: messages between clients, without rules of their own.
+   *
+   * Read by authenticated clients; commands sent by authenticated clients.
+   */
+  topic: {
+    /** A plain topic. */
+    state: {
+      messages: number;
+    };
+    commands: {
+      /** Sends a message to everybody who subscribes to the topic. */
+      publish: {
+        /** The message as text. Base64 is a message that is not text; one of the two is empty. */
+        body: string;
+        base64: string;
+        /** The media type of the message, such as application/json. */
+        type: string;
+        /** Are the sender's own. */
+        headers: Record<string, string>;
+      };
+    };
+    events: {
+      /** Records a message. */
+      message: {
+        body?: string;
+        base64?: string;
+        type?: string;
+        headers?: Record<string, string>;
+      };
+    };
+    rejections:
+      /** base64 is not base64 with padding (RFC 4648, 4) */
+      | "not_base64"
+      /** a message has at most 60 KiB: its body, content type and headers together */
+      | "too_large"
+      /** body and base64 exclude each other: give only one of them */
+      | "two_bodies";
+  };
   $queries: {
     /**
      * A client's own bids, the newest first.

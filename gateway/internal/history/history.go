@@ -13,6 +13,7 @@ package history
 
 import (
 	"strconv"
+	"sync/atomic"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 )
@@ -55,6 +56,8 @@ type Entry struct {
 	Tail     []byte // the event frame without its head
 	Err      error  // why this node can't show the event; Tail is then nil
 
+	other atomic.Pointer[[]byte]
+
 	// previous is a position such that no event of the same type is between
 	// it and this one. Only entries of a window have it.
 	previous eventstore.Position
@@ -62,10 +65,22 @@ type Entry struct {
 
 // entryOverhead is the size of an entry without its frame, in bytes: the struct
 // and the pointers to it in three lists.
-const entryOverhead = 184
+const entryOverhead = 192
 
 // Size returns the number of bytes that an entry takes.
 func (e *Entry) Size() int { return len(e.Tail) + entryOverhead }
+
+// Other returns the event as another wire sends it, which encode makes the first time.
+// It is not in Size: it has about the bytes of Tail, and few gateways have sessions of
+// such a wire.
+func (e *Entry) Other(encode func(*Entry) []byte) []byte {
+	if b := e.other.Load(); b != nil {
+		return *b
+	}
+	b := encode(e)
+	e.other.Store(&b)
+	return b
+}
 
 // Place returns the place of a reader whose last event this is.
 func (e *Entry) Place() Place { return Place{e.Position, e.Version} }

@@ -46,8 +46,17 @@ func (p *Page) covers(r Place) bool {
 	return p.from.Version <= r.Version && r.Version <= p.to.Version && r.At < p.to.At
 }
 
-// After returns the page's events past a place and up to head. No event is
-// missing up to the position that it returns.
+// Continues reports whether no event is between a place and the page. It is true for
+// the place from which the page was asked for, and all later ones.
+func (p *Page) Continues(from Place) bool {
+	if p.topic.isStream() {
+		return p.from.Version <= from.Version
+	}
+	return p.from.At <= from.At
+}
+
+// After returns the page's events past a place and up to head, if the page continues
+// the place. No event is missing up to the position that it returns.
 func (p *Page) After(from Place, head eventstore.Position) ([]*Entry, eventstore.Position) {
 	var i int
 	if !p.topic.isStream() {

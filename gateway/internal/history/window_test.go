@@ -11,9 +11,9 @@ func TestWindowDropsTheOldestPastItsBytes(t *testing.T) {
 	event := func(p eventstore.Position, bytes int) *Entry {
 		return &Entry{Stream: eventstore.StreamID{Type: "auction", ID: "1"}, Version: eventstore.Version(p), Position: p, Tail: make([]byte, bytes)}
 	}
-	w := NewWindow(1000, 10*event(1, 816).Size()) // ten events of 1,000 bytes
+	w := NewWindow(1000, 10*event(1, 808).Size()) // ten events of 1,000 bytes
 	for p := range eventstore.Position(25) {
-		w.Add(event(p+1, 816))
+		w.Add(event(p+1, 808))
 	}
 	if len(w.all) != 10 || w.bytes != 10_000 || w.all[0].Position != 16 {
 		t.Errorf("the window has %d events of %d bytes from %d, want 10 of 10000 from 16", len(w.all), w.bytes, w.all[0].Position)
@@ -22,7 +22,7 @@ func TestWindowDropsTheOldestPastItsBytes(t *testing.T) {
 	if len(w.all) != 1 || w.all[0].Position != 26 {
 		t.Errorf("the window has %d events, want the newest alone", len(w.all))
 	}
-	w.Add(event(27, 816))
+	w.Add(event(27, 808))
 	if len(w.all) != 1 || w.all[0].Position != 27 || w.bytes != 1000 {
 		t.Errorf("the window has %d events of %d bytes, want the newest alone", len(w.all), w.bytes)
 	}

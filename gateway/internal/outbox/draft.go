@@ -89,8 +89,11 @@ func (d *Draft) IsEmpty() bool { return len(d.b) == wire.HeaderRoom }
 // IsFull reports whether the draft has reached its limit.
 func (d *Draft) IsFull() bool { return len(d.b) >= d.limit }
 
-// Append appends a frame.
+// Append appends a frame, unless it is empty.
 func (d *Draft) Append(frame []byte) {
+	if len(frame) == 0 {
+		return
+	}
 	d.separate()
 	d.b = append(d.b, frame...)
 	d.IsPlain = false
@@ -106,10 +109,13 @@ func (d *Draft) FitsState(head string, s *history.SharedState) bool {
 
 func (d *Draft) fits(bytes int) bool { return d.IsEmpty() || len(d.b)+1+bytes <= d.limit }
 
-// AppendEvent appends an event of a subscription, whose frames begin with head.
-func (d *Draft) AppendEvent(head string, e *history.Entry) {
+// AppendEvent appends an event of a subscription, whose frames begin with head. It
+// reports whether the wire sends the event.
+func (d *Draft) AppendEvent(head string, e *history.Entry) bool {
 	d.separate()
+	before := len(d.b)
 	d.b = d.wire.AppendEvent(d.b, head, e)
+	return len(d.b) > before
 }
 
 // AppendState appends a state of a subscription, whose frames begin with head.

@@ -23,7 +23,7 @@ func BenchmarkTurns(b *testing.B) {
 		s := New(w.Server, access.Identity{Client: "ada"})
 		s.attach(socket.New(nil, socket.Options{TryWrite: func(p []byte) (int, error) { return len(p), nil }}), wire.WebSocket{})
 		s.mu.Lock()
-		sub := s.newSubscription("s", topic, `{"op":"event","sub":"s"`)
+		sub := s.newSubscription("s", topic, "")
 		sub.isStarted = true
 		s.subs.markReady(sub)
 		s.out.ScheduleWrite()

@@ -66,7 +66,7 @@ func (s writer) repeatMessage(t *hub.Turn) []byte {
 		return nil
 	}
 	sub := s.subs.ready[0]
-	if sub.follow != nil {
+	if sub.follow != nil || sub.window != nil {
 		return nil
 	}
 	entries, isCovered := t.Excerpt(sub.Topic()).After(sub.Place, t.Head)
@@ -138,13 +138,14 @@ func (s writer) appendEvents(t *hub.Turn, d *outbox.Draft) {
 
 // pull appends the events past a subscription's cursor to a message. It returns
 // true if the message is full. It returns false if the subscription has no more
-// events, waits for a page or for the head, or has ended. The caller holds s.mu.
+// events, waits for a page, for the head or for acknowledgements, or has ended. The
+// caller holds s.mu.
 func (s writer) pull(t *hub.Turn, sub *subscription, d *outbox.Draft) (isFull bool) {
-	if sub.hasEnded {
+	if sub.hasEnded || sub.window != nil && !sub.window.hasRoom() {
 		return false
 	}
 	head, x := t.Head, t.Excerpt(sub.Topic())
-	d.IsPlain = true
+	d.IsPlain = sub.window == nil
 	for {
 		if sub.At > head {
 			return !sub.Await(sub.At) // if the shard's head has just reached it, try again in the next turn
@@ -164,7 +165,7 @@ func (s writer) pull(t *hub.Turn, sub *subscription, d *outbox.Draft) (isFull bo
 			return true
 		}
 		switch {
-		case sub.hasEnded:
+		case sub.hasEnded, sub.isResting():
 			return false
 		case !isCovered:
 			sub.At = max(sub.At, end)
@@ -192,14 +193,15 @@ func (s writer) nextPage(sub *subscription) *history.Page {
 		sub.isLive = false
 		sub.Leave()
 	}
-	if sub.page != nil {
+	if sub.page != nil && sub.page.Continues(sub.Place) {
 		return sub.page
 	}
+	sub.unpin()
 	return s.server.Log.Pages().Get(sub, s.client.identity.Client, sub.Topic(), sub.Place)
 }
 
 // appendEntries appends events to a message. It returns true if the message is
-// full. An event that this node can't show ends the subscription: none is
+// full. It stops where the window of the subscription is full. An event that this node can't show ends the subscription: none is
 // skipped.
 func (s writer) appendEntries(sub *subscription, d *outbox.Draft, entries []*history.Entry) (isFull bool) {
 	if n := len(entries); n > 0 && !sub.sendsEvents() {
@@ -213,10 +215,17 @@ func (s writer) appendEntries(sub *subscription, d *outbox.Draft, entries []*his
 			d.IsPlain = false
 			return false
 		}
+		if sub.window != nil && !sub.window.hasRoom() {
+			return false
+		}
 		if !d.Fits(sub.head, e) {
 			return true
 		}
-		d.AppendEvent(sub.head, e)
+		if sub.window != nil {
+			sub.window.append(d, sub.head, e)
+		} else {
+			d.AppendEvent(sub.head, e)
+		}
 		sub.Place = e.Place()
 		s.out.CountEvents(1)
 		if i == 0 {

@@ -34,8 +34,8 @@ func (s *Session) Hold() {
 // Any later change closes all sessions.
 func (s *Session) StartEventStream(t history.Topic, from history.Place, mode frame.StateMode, head []byte, isOtherLog func() bool) {
 	s.startEventStream(head, isOtherLog, func() {
-		sub := s.newSubscription(wire.EventStreamSub, t, wire.EventStreamHead)
-		sub.isStarted, sub.Place, sub.follow = true, from, newFollowing(mode, sub.id)
+		sub := s.newSubscription(wire.EventStreamSub, t, mode)
+		sub.isStarted, sub.Place = true, from
 		s.subs.markReady(sub)
 	})
 }

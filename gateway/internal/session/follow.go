@@ -24,11 +24,11 @@ type following struct {
 
 // newFollowing returns nil for a subscription that sends no state after an
 // event.
-func newFollowing(mode frame.StateMode, id string) *following {
+func newFollowing(mode frame.StateMode, head string) *following {
 	if mode != frame.StateEach && mode != frame.StateOnly {
 		return nil
 	}
-	return &following{head: string(frame.AppendStateHead(nil, id)), only: mode == frame.StateOnly}
+	return &following{head: head, only: mode == frame.StateOnly}
 }
 
 // sendsEvents reports whether the subscription sends events.

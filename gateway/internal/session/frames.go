@@ -291,8 +291,8 @@ func (s reader) subscribe(f frame.Subscribe, r *request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sub := s.newSubscription(r.id, topic, string(frame.AppendEventHead(nil, r.id)))
-	sub.request, sub.follow = r, newFollowing(f.State, r.id)
+	sub := s.newSubscription(r.id, topic, f.State)
+	sub.request = r
 	s.locate(sub, f)
 }
 
@@ -404,7 +404,11 @@ func (s *Session) push(f frame.Frame) { s.add(f, false) }
 // add adds a frame to the outbox. If it is a reply, writing it frees a slot.
 // The caller holds s.mu.
 func (s *Session) add(f frame.Frame, isReply bool) {
-	if !s.out.Add(s.wire.Frame(f), isReply) && isReply {
+	b := s.wire.Frame(f)
+	if (len(b) == 0 || !s.out.Add(b, isReply)) && isReply {
 		s.requests.free(1)
+	}
+	if code, reason := s.wire.CloseAfter(f); code != 0 {
+		s.closeAfterFlush(code, reason)
 	}
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
-	"github.com/ganglion-es/ganglion/gateway/internal/wire"
 )
 
 // Slow describes a session whose socket is full.
@@ -38,17 +37,10 @@ func (sub *subscription) behind(head eventstore.Position) eventstore.Position {
 	return 0
 }
 
-// The transports of a session.
-const (
-	ProtocolWebSocket   = "websocket"
-	ProtocolEventStream = "event stream"
-	ProtocolInProcess   = "in process"
-)
-
 // Description describes a session for operators.
 type Description struct {
-	ID, Client    string // Client is empty for an anonymous session, and before hello
-	Protocol      string
+	ID, Client    string    // Client is empty for an anonymous session, and before hello
+	Protocol      string    // "in process", or that of the wire
 	Opened        time.Time // in whole seconds
 	Waiting       int       // pending bytes
 	IsFull        bool      // its socket is full
@@ -116,14 +108,11 @@ func (s *Session) Describe(head eventstore.Position, topics int) Description {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := Description{
-		ID: s.id, Client: s.client.identity.Client, Protocol: ProtocolWebSocket, Opened: time.Unix(s.opened, 0), Waiting: s.out.Bytes(), IsFull: s.out.IsBlocked(),
+		ID: s.id, Client: s.client.identity.Client, Protocol: s.wire.Protocol(), Opened: time.Unix(s.opened, 0), Waiting: s.out.Bytes(), IsFull: s.out.IsBlocked(),
 		Subscriptions: len(s.subs.byID) + len(s.queries.byID) + len(s.consumers.byID),
 	}
-	switch {
-	case s.client.identity.IsInProcess():
-		d.Protocol = ProtocolInProcess
-	case wire.EndsWithSubscription(s.wire):
-		d.Protocol = ProtocolEventStream
+	if s.client.identity.IsInProcess() {
+		d.Protocol = "in process"
 	}
 	behind := map[string]eventstore.Position{} // of the slowest subscription to a topic
 	for _, sub := range s.subs.byID {

@@ -22,7 +22,7 @@ import (
 // socket has room, appendParts takes the next ones.
 type liveQuery struct {
 	source
-	head     string       // of its frames: `","sub":"…"`
+	head     string       // of its frames
 	question ask.Question // without the client
 	ctx      context.Context
 	cancel   context.CancelFunc
@@ -77,7 +77,7 @@ func (s reader) follow(f frame.Subscribe, r *request) {
 		s.replyLocked(r, wire.Fault(r.id, "", failure))
 		return
 	}
-	q := s.newQuery(r.id, `","sub":`+string(frame.AppendString(nil, r.id)), ask.Question{Query: f.Query, Data: f.Data, AtLeast: f.AtLeast})
+	q := s.newQuery(r.id, s.wire.Terms(r.id).Part, ask.Question{Query: f.Query, Data: f.Data, AtLeast: f.AtLeast})
 	q.request = r
 	cursor, isOtherLog := f.Cursor, s.client.otherLog != "" && f.Cursor != ""
 	if isOtherLog {

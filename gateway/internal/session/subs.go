@@ -28,6 +28,7 @@ type subscription struct {
 	head    string     // of its event frames
 	request *request   // the subscribe; nil for an event stream
 	follow  *following // nil if no states follow its events
+	window  *window    // nil if the client acknowledges no events
 
 	// Guarded by Session.mu.
 	isStarted bool // subscribed was sent
@@ -47,8 +48,9 @@ type subs struct {
 }
 
 // newSubscription adds a subscription. The caller holds s.mu.
-func (s *Session) newSubscription(id string, t history.Topic, head string) *subscription {
-	sub := &subscription{session: s, id: id, head: head}
+func (s *Session) newSubscription(id string, t history.Topic, states frame.StateMode) *subscription {
+	terms := s.wire.Terms(id)
+	sub := &subscription{session: s, id: id, head: terms.Event, follow: newFollowing(states, terms.State), window: newWindow(terms)}
 	sub.Init(&s.member, t, sub)
 	s.subs.byID[id] = sub
 	return sub
@@ -84,6 +86,7 @@ func (ss *subs) unmarkReady() {
 func (ss *subs) remove(sub *subscription) {
 	sub.hasEnded, sub.isLive = true, false
 	sub.unpin()
+	sub.window.stop()
 	delete(ss.byID, sub.id)
 	sub.Leave()
 }

@@ -89,7 +89,7 @@ func (w *stepped) join(subs ...string) *recorder {
 			to = history.Topic{}
 			to.Stream, _ = eventstore.ParseStreamID(subs[i+1])
 		}
-		sub := r.newSubscription(subs[i], to, string(frame.AppendEventHead(nil, subs[i])))
+		sub := r.newSubscription(subs[i], to, "")
 		sub.isStarted = true
 		r.subs.markReady(sub)
 	}

@@ -5,10 +5,11 @@ import "encoding/binary"
 // The first byte of a server's frames (RFC 6455, 5.2): the bit Fin and an
 // opcode.
 const (
-	firstText  = 0x81
-	firstClose = 0x88
-	firstPing  = 0x89
-	firstPong  = 0x8a
+	firstText   = 0x81
+	firstBinary = 0x82
+	firstClose  = 0x88
+	firstPing   = 0x89
+	firstPong   = 0x8a
 )
 
 // HeaderRoom is the largest header of a server's frame (RFC 6455, 5.2; servers
@@ -17,9 +18,14 @@ const HeaderRoom = 10
 
 // Text makes a text message of b, whose first HeaderRoom bytes are free for the
 // header. The message shares b's memory.
-func Text(b []byte) []byte {
+func Text(b []byte) []byte { return message(b, firstText) }
+
+// Binary is Text for a binary message.
+func Binary(b []byte) []byte { return message(b, firstBinary) }
+
+func message(b []byte, first byte) []byte {
 	header := make([]byte, 0, HeaderRoom)
-	header = append(header, firstText)
+	header = append(header, first)
 	switch payload := len(b) - HeaderRoom; {
 	case payload <= 125:
 		header = append(header, byte(payload))

@@ -22,10 +22,13 @@ const (
 	// EventStreamSub is the id of the only subscription of the session. It is
 	// not sent.
 	EventStreamSub = "events"
-	// EventStreamHead is the head of its events. Subscriptions of WebSockets
+	// eventStreamHead is the head of its events. Subscriptions of WebSockets
 	// have other heads, so sessions of the two wires do not share messages.
-	EventStreamHead = "id: "
+	eventStreamHead = "id: "
 )
+
+// Protocol implements [Wire].
+func (EventStream) Protocol() string { return "event stream" }
 
 // Read waits until the client has gone.
 func (EventStream) Read(in *socket.Conn, h Handler) (more bool, code int, reason string) {
@@ -65,6 +68,12 @@ func (EventStream) Frame(f frame.Frame) []byte {
 	b = append(append(b, "\ndata: {"...), data...)
 	return append(b, "\n\n"...)
 }
+
+// CloseAfter implements [Wire].
+func (EventStream) CloseAfter(frame.Frame) (code int, reason string) { return 0, "" }
+
+// Terms implements [Wire].
+func (EventStream) Terms(string) Terms { return Terms{Event: eventStreamHead} }
 
 // Separator implements [Wire].
 func (EventStream) Separator() string { return "" }

@@ -18,6 +18,9 @@ import (
 // WebSocket is the wire of ganglion.v1: text messages with one frame a line.
 type WebSocket struct{ Conn *websocket.Conn }
 
+// Protocol implements [Wire].
+func (WebSocket) Protocol() string { return "websocket" }
+
 // Read implements [Wire].
 func (w WebSocket) Read(in *socket.Conn, h Handler) (more bool, code int, reason string) {
 	for {
@@ -94,6 +97,19 @@ func (w WebSocket) Release() { _ = w.Conn.CloseNow() }
 
 // Frame implements [Wire].
 func (WebSocket) Frame(f frame.Frame) []byte { return f.Append(nil) }
+
+// CloseAfter implements [Wire].
+func (WebSocket) CloseAfter(frame.Frame) (code int, reason string) { return 0, "" }
+
+// Terms implements [Wire]. The head of parts begins after their op, with its closing
+// quote.
+func (WebSocket) Terms(sub string) Terms {
+	return Terms{
+		Event: string(frame.AppendEventHead(nil, sub)),
+		State: string(frame.AppendStateHead(nil, sub)),
+		Part:  `","sub":` + string(frame.AppendString(nil, sub)),
+	}
+}
 
 // Separator implements [Wire].
 func (WebSocket) Separator() string { return "\n" }

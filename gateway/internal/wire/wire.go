@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
 	"github.com/ganglion-es/ganglion/gateway/internal/limits"
 	"github.com/ganglion-es/ganglion/gateway/internal/socket"
@@ -14,6 +15,8 @@ import (
 // Wire is a protocol that carries frames. One goroutine calls Read and Ignore;
 // the other methods are safe for concurrent use.
 type Wire interface {
+	// Protocol is the name for operators.
+	Protocol() string
 	// Read handles the messages that the client has sent. It returns more if
 	// the session continues. Otherwise the session ends with the close code;
 	// the code is 0 if another part of the session closes it, or the client
@@ -25,20 +28,26 @@ type Wire interface {
 	// Release frees the resources of the connection.
 	Release()
 
-	// Frame encodes a frame. Separator stands between two frames of a message.
+	// Frame encodes a frame. It returns nothing if the wire has no such frame.
+	// Separator stands between two frames of a message.
 	Frame(f frame.Frame) []byte
 	Separator() string
+	// CloseAfter returns the close code and the reason with which the session ends
+	// after a frame, or 0 if it does not. It is called after Frame.
+	CloseAfter(f frame.Frame) (code int, reason string)
+	// Terms returns the terms of a subscription.
+	Terms(sub string) Terms
 	// Ping returns a message that the client's WebSocket library answers, or
 	// nil.
 	Ping() []byte
 	// AppendEvent appends the frame of an event: the head, which is the same
-	// for all events of a subscription, and the entry.
+	// for all events of a subscription, and the entry. A wire whose Separator is
+	// empty may leave the event out.
 	AppendEvent(b []byte, head string, e *history.Entry) []byte
 	// AppendState appends the frame of a shared state: the head, which is the
 	// same for all states of a subscription, and the state.
 	AppendState(b []byte, head string, s *history.SharedState) []byte
-	// AppendPart appends a frame of a live query. head is the beginning of its
-	// frames after their op, from its closing quote on.
+	// AppendPart appends a frame of a live query, with the head that Terms returned.
 	AppendPart(b []byte, head string, p ask.Part) []byte
 	// Message makes a message of the frames in b, whose first HeaderRoom bytes
 	// are free. The message shares b's memory.
@@ -46,6 +55,26 @@ type Wire interface {
 	// Close returns the message that tells the client why the session ends. The
 	// reason has at most 123 bytes.
 	Close(code int, reason string) []byte
+}
+
+// Terms are what a wire and its client have agreed on for one subscription.
+type Terms struct {
+	// Event, State and Part are the heads of its frames: what all frames of the
+	// kind begin with. Again is that of events that were sent before.
+	Event, State, Part, Again string
+	// Window is how many events may follow the oldest unacknowledged one, itself
+	// included; 0 if the client acknowledges none.
+	Window int
+}
+
+// Ack says what a client has done with an event of a subscription with a window.
+type Ack struct {
+	Sub      string
+	Position eventstore.Position // of the event
+	// IsOne is set if the ack is for this event alone, and not for all up to it.
+	IsOne bool
+	// IsRefused is set if the client wants the event again, later.
+	IsRefused bool
 }
 
 // Handler handles the requests of a client.
@@ -62,6 +91,9 @@ type Handler interface {
 	// Malformed replies to an invalid request, and returns the code of the
 	// reply. Acquire must be called before it.
 	Malformed(error) command.Code
+	// Acknowledge moves the window of a subscription. It returns false if the event
+	// is not in it. It needs no Acquire.
+	Acknowledge(Ack) bool
 }
 
 // HeaderRoom is the room before a message for its header: of a WebSocket frame

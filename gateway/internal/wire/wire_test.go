@@ -32,7 +32,7 @@ func TestEventStreamHasChunksOfNamedEvents(t *testing.T) {
 	version := history.Entry{Position: 7, Version: 2, Tail: []byte(`"version":2}`)}
 	var response []byte
 	response = append(response, message(w,
-		w.AppendEvent(nil, wire.EventStreamHead, &version),
+		w.AppendEvent(nil, w.Terms("").Event, &version),
 		w.Frame(frame.Live{Sub: wire.EventStreamSub, Cursor: "7"}),
 		w.Frame(frame.Heartbeat{Cursor: "9"}))...)
 	response = append(response, message(w, w.Frame(frame.Goodbye{Reason: "draining", ReconnectInMS: 500}))...)
