@@ -3,22 +3,15 @@ package contract
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-
-	"go.yaml.in/yaml/v3"
 )
 
 // AsyncAPI returns the document frames, which is proto.AsyncAPI, with a message for
 // each command, event and state of the application. The text of frames is otherwise
 // unchanged, comments included.
 func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
-	var doc yaml.Node
-	if err := yaml.Unmarshal(frames, &doc); err != nil {
-		return nil, fmt.Errorf("contract: the AsyncAPI document of the frames: %w", err)
-	}
 	type reference map[string]string
 	message := func(name string) reference { return reference{"$ref": "#/channels/session/messages/" + name} }
 	messages, schemas := map[string]any{}, map[string]any{}
@@ -65,6 +58,7 @@ func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
 	for name, s := range d.Defs {
 		schemas[name] = s
 	}
+	doc := string(frames)
 	for _, a := range []struct {
 		to   []string
 		what any
@@ -75,52 +69,14 @@ func (d *Document) AsyncAPI(frames []byte) ([]byte, error) {
 		{[]string{"operations", "toGateway", "messages"}, toGateway},
 		{[]string{"operations", "toClient", "messages"}, toClient},
 	} {
-		if err := extend(&doc, a.to, a.what); err != nil {
+		text, err := json.Marshal(a.what)
+		if err != nil {
+			return nil, fmt.Errorf("contract: %w", err)
+		}
+		text = bytes.ReplaceAll(text, []byte(`"`+refPrefix), []byte(`"#/components/schemas/`))
+		if doc, err = insert(doc, a.to, text); err != nil {
 			return nil, err
 		}
 	}
-	var b bytes.Buffer
-	e := yaml.NewEncoder(&b)
-	e.SetIndent(2)
-	if err := errors.Join(e.Encode(&doc), e.Close()); err != nil {
-		return nil, fmt.Errorf("contract: %w", err)
-	}
-	return b.Bytes(), nil
-}
-
-// extend adds the elements of a list, or the members of an object, to the value at a
-// path of a document.
-func extend(doc *yaml.Node, path []string, what any) error {
-	at := doc.Content[0]
-	for _, name := range path {
-		i := slices.IndexFunc(at.Content, func(n *yaml.Node) bool { return n.Value == name })
-		if at.Kind != yaml.MappingNode || i < 0 || i%2 != 0 {
-			return fmt.Errorf("contract: the AsyncAPI document of the frames has no %v", path)
-		}
-		at = at.Content[i+1]
-	}
-	text, err := json.Marshal(what)
-	if err != nil {
-		return fmt.Errorf("contract: %w", err)
-	}
-	text = bytes.ReplaceAll(text, []byte(`"`+refPrefix), []byte(`"#/components/schemas/`))
-	var more yaml.Node
-	if err := yaml.Unmarshal(text, &more); err != nil { // JSON is YAML
-		return fmt.Errorf("contract: %w", err)
-	}
-	restyle(more.Content[0])
-	at.Content = append(at.Content, more.Content[0].Content...)
-	return nil
-}
-
-// restyle gives nodes that were JSON the style of the document: one line for each
-// member, and references inline.
-func restyle(n *yaml.Node) {
-	n.Style = 0
-	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[1].Kind == yaml.ScalarNode {
-		n.Style = yaml.FlowStyle
-	}
-	for _, c := range n.Content {
-		restyle(c)
-	}
+	return []byte(doc), nil
 }
