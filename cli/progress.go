@@ -6,15 +6,21 @@ import (
 	"os"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
-// lineEvery is the interval of progress lines without a terminal.
-const lineEvery = 10 * time.Second
+// lineEvery is the interval of progress lines without a terminal, and redrawEvery the
+// shortest one on a terminal.
+const (
+	lineEvery   = 10 * time.Second
+	redrawEvery = 100 * time.Millisecond
+)
 
-// progress reports on standard error how far a long command is: with a bar on a
-// terminal, elsewhere with a line every 10 s. It is for one goroutine.
+// clearLine moves to the start of a terminal's line and clears it.
+const clearLine = "\r\x1b[K"
+
+// progress reports on standard error how far a long command is: on a terminal in a line
+// that it rewrites, elsewhere with a line every 10 s. It is for one goroutine.
 type progress struct {
 	out      io.Writer
 	terminal bool
@@ -23,7 +29,10 @@ type progress struct {
 	what, unit string
 	at, total  int64 // total is 0 while it is unknown
 	shown      time.Time
-	bar        *progressbar.ProgressBar // nil while none is drawn
+
+	begun bool // set was called since the last step
+	since time.Time
+	from  int64 // at then
 }
 
 func newProgress(what, unit string) *progress {
@@ -41,7 +50,7 @@ func (p *progress) step(what string) {
 	p.finish()
 	p.what, p.at, p.total = what, 0, 0
 	if p.terminal {
-		p.draw()
+		fmt.Fprint(p.out, clearLine+what)
 		return
 	}
 	fmt.Fprintln(p.out, what)
@@ -49,59 +58,60 @@ func (p *progress) step(what string) {
 
 // set records how far the work is, and shows it.
 func (p *progress) set(at, total int64) {
-	changed := total != p.total
-	p.at, p.total = at, total
+	now := p.now()
+	every := lineEvery
 	if p.terminal {
-		if p.bar == nil || changed {
-			p.draw()
-		}
-		_ = p.bar.Set64(at) // fails only if the terminal is closed
+		every = redrawEvery
+	}
+	due := now.Sub(p.shown) >= every
+	if !p.begun {
+		p.begun, p.since, p.from = true, now, at
+		due = due || p.terminal
+	}
+	p.at, p.total = at, total
+	switch {
+	case !due:
 		return
+	case p.terminal:
+		fmt.Fprint(p.out, clearLine+p.text()+p.speed(now))
+	default:
+		fmt.Fprintln(p.out, p.text())
 	}
-	if now := p.now(); now.Sub(p.shown) >= lineEvery {
-		p.shown = now
-		p.line()
-	}
+	p.shown = now
 }
 
-// draw starts a new bar, a spinner while the total is unknown.
-func (p *progress) draw() {
-	if p.bar != nil {
-		_ = p.bar.Finish()
-	}
-	total := p.total
-	if total == 0 {
-		total = -1
-	}
-	p.bar = progressbar.NewOptions64(total,
-		progressbar.OptionSetWriter(p.out),
-		progressbar.OptionSetDescription(p.what),
-		progressbar.OptionSetItsString(p.unit),
-		progressbar.OptionShowIts(),
-		progressbar.OptionShowCount(),
-		progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionSetElapsedTime(true),
-		progressbar.OptionClearOnFinish(),
-	)
-	_ = p.bar.RenderBlank()
-}
-
-func (p *progress) line() {
+// text returns how far the work is, such as "verify: 10 of 40 positions, 25 %".
+func (p *progress) text() string {
 	if p.total > 0 {
-		fmt.Fprintf(p.out, "%s: %d of %d %s, %d %%\n", p.what, p.at, p.total, p.unit, 100*p.at/p.total)
-		return
+		return fmt.Sprintf("%s: %d of %d %s, %d %%", p.what, p.at, p.total, p.unit, 100*p.at/p.total)
 	}
-	fmt.Fprintf(p.out, "%s: %d %s\n", p.what, p.at, p.unit)
+	return fmt.Sprintf("%s: %d %s", p.what, p.at, p.unit)
 }
 
-// finish removes the bar, or writes the last line.
+// speed returns the mean rate since the step began and the time that is left, such as
+// ", 5 positions/s, 6s left". It returns "" before any progress.
+func (p *progress) speed(now time.Time) string {
+	elapsed := now.Sub(p.since).Seconds()
+	if elapsed <= 0 || p.at <= p.from {
+		return ""
+	}
+	rate := float64(p.at-p.from) / elapsed
+	text := fmt.Sprintf(", %.0f %s/s", rate, p.unit)
+	if p.total > p.at {
+		left := time.Duration(float64(p.total-p.at) / rate * float64(time.Second))
+		text += fmt.Sprintf(", %v left", left.Round(time.Second))
+	}
+	return text
+}
+
+// finish clears the terminal's line, or writes the last line.
 func (p *progress) finish() {
 	switch {
-	case p.bar != nil:
-		_ = p.bar.Finish()
-		p.bar = nil
-	case !p.terminal && p.at > 0:
-		p.line()
+	case p.terminal:
+		fmt.Fprint(p.out, clearLine)
+	case p.at > 0:
+		fmt.Fprintln(p.out, p.text())
 		p.at = 0
 	}
+	p.begun = false
 }

@@ -37,19 +37,28 @@ func TestProgressWritesLinesWithoutTerminal(t *testing.T) {
 	}
 }
 
-func TestProgressDrawsBarOnTerminal(t *testing.T) {
+func TestProgressRewritesOneLineOnTerminal(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
+	clock := time.Unix(0, 0)
 	p := progressOn(&out, true, "verify", "positions")
-	p.set(15, 30)
-	p.set(30, 30)
-	p.finish()
-	for _, part := range []string{"verify", "\r", "/30"} {
-		if !strings.Contains(out.String(), part) {
-			t.Errorf("%q is missing from %q", part, out.String())
-		}
+	p.now = func() time.Time { return clock }
+	p.shown = clock
+	for at := int64(10); at <= 40; at += 10 { // 10 are from an earlier run
+		p.set(at, 40)
+		p.set(at+1, 40) // too early to be shown
+		clock = clock.Add(2 * time.Second)
 	}
-	if strings.Contains(out.String(), "\n") || !strings.HasSuffix(out.String(), "\r") {
-		t.Errorf("it leaves something on the terminal: %q", out.String())
+	p.step("verify keys")
+	p.set(3, 0)
+	p.finish()
+	const want = "\r\x1b[Kverify: 10 of 40 positions, 25 %" +
+		"\r\x1b[Kverify: 20 of 40 positions, 50 %, 5 positions/s, 4s left" +
+		"\r\x1b[Kverify: 30 of 40 positions, 75 %, 5 positions/s, 2s left" +
+		"\r\x1b[Kverify: 40 of 40 positions, 100 %, 5 positions/s" +
+		"\r\x1b[K\r\x1b[Kverify keys" +
+		"\r\x1b[Kverify keys: 3 positions\r\x1b[K"
+	if out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
 	}
 }
