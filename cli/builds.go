@@ -7,7 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
+	"sort"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -197,7 +197,7 @@ func (r processorsReport) writeMemories(out io.Writer) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(w, "IN MEMORY\tMEMBER\tPOSITION\tSTATE")
-	slices.SortStableFunc(r.Memories, func(a, b memberMemory) int { return cmp.Compare(a.Projection, b.Projection) })
+	sort.SliceStable(r.Memories, func(i, j int) bool { return r.Memories[i].Projection < r.Memories[j].Projection })
 	for _, m := range r.Memories {
 		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", m.Projection, m.Member, m.Position, m.State())
 	}

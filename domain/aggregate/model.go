@@ -92,6 +92,9 @@ func (c *Catalog) AllModels() []Model {
 // An EventName is an event's stored name and its aggregate type's.
 type EventName struct{ Type, Event string }
 
+// String returns "type/event".
+func (n EventName) String() string { return n.Type + "/" + n.Event }
+
 // EventsOf returns the stored names under which events of a Go type are
 // registered, sorted.
 func (c *Catalog) EventsOf(t reflect.Type) []EventName {

@@ -20,7 +20,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
+	"sort"
 	"time"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -169,9 +169,9 @@ func (d *Definition) Whole() []string { return slices.Sorted(maps.Keys(d.types))
 
 // Events returns the events that Reads lists, sorted.
 func (d *Definition) Events() []aggregate.EventName {
-	return slices.SortedFunc(maps.Keys(d.events), func(a, b aggregate.EventName) int {
-		return strings.Compare(a.Type+"/"+a.Event, b.Type+"/"+b.Event)
-	})
+	names := slices.Collect(maps.Keys(d.events))
+	sort.Slice(names, func(i, j int) bool { return names[i].String() < names[j].String() })
+	return names
 }
 
 // Scenarios returns none: a group has no code.

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -139,9 +140,9 @@ func (d *Definition) Link(c *aggregate.Catalog) (problems []error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "sql %q revision %d", d.Setup, d.Revision)
-	for _, name := range slices.SortedFunc(maps.Keys(d.events), func(a, b aggregate.EventName) int {
-		return strings.Compare(a.Type+"/"+a.Event, b.Type+"/"+b.Event)
-	}) {
+	names := slices.Collect(maps.Keys(d.events))
+	sort.Slice(names, func(i, j int) bool { return names[i].String() < names[j].String() })
+	for _, name := range names {
 		def, _ := c.Type(name.Type)
 		fmt.Fprintf(&b, " event %s %s %d ", name.Type, name.Event, def.Form(name.Event))
 		def.DescribeEvent(&b, name.Event)

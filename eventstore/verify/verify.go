@@ -13,12 +13,12 @@ package verify
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/internal/stored"
@@ -90,7 +90,8 @@ func LogWith(ctx context.Context, source Source, opts Options) (Report, error) {
 			return Report{}, fmt.Errorf("verify: %w", err)
 		}
 	}
-	slices.SortStableFunc(a.report.Faults, func(x, y Fault) int { return cmp.Compare(x.Position, y.Position) })
+	faults := a.report.Faults
+	sort.SliceStable(faults, func(i, j int) bool { return faults[i].Position < faults[j].Position })
 	return a.report, nil
 }
 

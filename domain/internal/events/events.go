@@ -10,6 +10,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
@@ -36,9 +37,9 @@ func Lookup(c *aggregate.Catalog, handlers []reflect.Type) (x Index, problems []
 
 // Names returns the events, sorted.
 func (x Index) Names() []aggregate.EventName {
-	return slices.SortedFunc(maps.Keys(x), func(a, b aggregate.EventName) int {
-		return strings.Compare(a.Type+"/"+a.Event, b.Type+"/"+b.Event)
-	})
+	names := slices.Collect(maps.Keys(x))
+	sort.Slice(names, func(i, j int) bool { return names[i].String() < names[j].String() })
+	return names
 }
 
 // Types returns the aggregate types of the events, sorted.

@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"slices"
+	"sort"
 	"strconv"
-	"strings"
 )
 
 // AppendCanonical appends the canonical JSON of a value: members sorted by name,
@@ -66,7 +65,7 @@ func (s *Shape) appendObject(b []byte, v reflect.Value) (_ []byte, err error) {
 
 func (s *Shape) appendDictionary(b []byte, v reflect.Value) ([]byte, error) {
 	keys := v.MapKeys()
-	slices.SortFunc(keys, func(x, y reflect.Value) int { return strings.Compare(x.String(), y.String()) })
+	sort.Slice(keys, func(i, j int) bool { return keys[i].String() < keys[j].String() })
 	b = append(b, '{')
 	for i, k := range keys {
 		if i > 0 {

@@ -1,11 +1,11 @@
 package live
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 
 	"github.com/ganglion-es/ganglion/domain/query"
 )
@@ -219,7 +219,7 @@ func alternativesOf(f query.Filter) ([]alternative, bool) {
 // false if that cannot be indexed.
 func alternativeOf(tests []query.Test) (alternative, bool) {
 	a := alternative{ranged: noRange, keys: []string{""}}
-	slices.SortStableFunc(tests, func(s, t query.Test) int { return cmp.Compare(s.Column, t.Column) })
+	sort.SliceStable(tests, func(i, j int) bool { return tests[i].Column < tests[j].Column })
 	for _, t := range tests {
 		switch t.Op {
 		case query.OneOf, query.IsAbsent:

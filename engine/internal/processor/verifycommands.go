@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/ganglion-es/ganglion/domain/process"
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -60,12 +61,9 @@ func (p *pass) missing(ctx context.Context) error {
 	if err := p.meetPending(ctx); err != nil {
 		return err
 	}
-	for _, id := range slices.SortedFunc(maps.Keys(p.expected), func(a, b rows.CommandID) int {
-		if a.Before(b) {
-			return -1
-		}
-		return 1
-	}) {
+	missing := slices.Collect(maps.Keys(p.expected))
+	sort.Slice(missing, func(i, j int) bool { return missing[i].Before(missing[j]) })
+	for _, id := range missing {
 		c := p.expected[id]
 		p.seen.Missing++
 		if len(p.differences) < mostDifferences {
