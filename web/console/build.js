@@ -1,13 +1,15 @@
 // Builds the pages into the folder that is named.
-import { cp } from "node:fs/promises";
+import { cp, rm } from "node:fs/promises";
 import { build } from "esbuild";
 
 const to = process.argv[2];
 const note = "Built from web/console/src by scripts/client-js.sh examples; DO NOT EDIT.";
+await rm(to, { recursive: true, force: true }); // parts of earlier builds have other names
 await build({
   entryPoints: { console: "src/main.tsx" },
   outdir: to,
   bundle: true,
+  splitting: true, // the overview does not load the other pages
   minify: true,
   format: "esm",
   target: "es2022",

@@ -1,7 +1,7 @@
 // What can be wrong with the log and the members while commands still work.
 import type { JSX } from "preact";
 import { number } from "./format.js";
-import { Problems } from "./overview.js";
+import { Problems } from "./problems.js";
 import { type Member, picture } from "./status.js";
 import { Data, Table } from "./ui.js";
 

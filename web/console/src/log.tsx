@@ -6,7 +6,6 @@ import { get, Refusal, stream } from "./api.js";
 import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink } from "./event.js";
 import { bytes, number } from "./format.js";
 import { plain } from "./json.js";
-import "./log.css";
 import { Journey } from "./journey.js";
 import { link, route } from "./route.js";
 import { picture } from "./status.js";

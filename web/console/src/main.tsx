@@ -1,36 +1,46 @@
 // The console: one page whose URL names what it shows.
 import { render, type ComponentChildren, type JSX } from "preact";
 import { useEffect } from "preact/hooks";
-import { effect } from "@preact/signals";
+import { effect, signal, useSignal } from "@preact/signals";
 import { Asked } from "./act.js";
 import { hasToken, me, refused, signIn, signOut, who } from "./api.js";
-import { Audit } from "./audit.js";
 import "./console.css";
-import { Health } from "./health.js";
-import { Log } from "./log.js";
+import "./log.css";
 import { Overview } from "./overview.js";
-import { Blocked, Groups, Processors, Wakes } from "./readside.js";
-import { Ring } from "./ring.js";
+import type * as Others from "./pages.js";
 import { link, route } from "./route.js";
 import { follow, isLive, picture } from "./status.js";
-import { Sessions } from "./sessions.js";
-import { Stream } from "./stream.js";
-import { Try } from "./try.js";
 
-const pages: { name: string; path: string; page: () => JSX.Element }[] = [
-  { name: "Overview", path: "", page: Overview },
-  { name: "Log", path: "log", page: Log },
-  { name: "Stream", path: "stream", page: Stream },
-  { name: "Try", path: "try", page: Try },
-  { name: "Processors", path: "processors", page: Processors },
-  { name: "Blocked", path: "blocked", page: Blocked },
-  { name: "Groups", path: "groups", page: Groups },
-  { name: "Wake-ups", path: "wakeups", page: Wakes },
-  { name: "Ring", path: "ring", page: Ring },
-  { name: "Sessions", path: "sessions", page: Sessions },
-  { name: "Health", path: "health", page: Health },
-  { name: "Audit", path: "audit", page: Audit },
+/** The pages. The code of all but the first is loaded when one of them is opened. */
+const pages: { name: string; path: string; other?: keyof typeof Others }[] = [
+  { name: "Overview", path: "" },
+  { name: "Log", path: "log", other: "Log" },
+  { name: "Stream", path: "stream", other: "Stream" },
+  { name: "Try", path: "try", other: "Try" },
+  { name: "Processors", path: "processors", other: "Processors" },
+  { name: "Blocked", path: "blocked", other: "Blocked" },
+  { name: "Groups", path: "groups", other: "Groups" },
+  { name: "Wake-ups", path: "wakeups", other: "Wakes" },
+  { name: "Ring", path: "ring", other: "Ring" },
+  { name: "Sessions", path: "sessions", other: "Sessions" },
+  { name: "Health", path: "health", other: "Health" },
+  { name: "Audit", path: "audit", other: "Audit" },
 ];
+
+const others = signal<typeof Others | undefined>(undefined);
+
+/** A page that is loaded when it is opened. */
+function Other(p: { name: keyof typeof Others }): JSX.Element {
+  const problem = useSignal("");
+  useEffect(() => {
+    import("./pages.js").then(
+      (all) => (others.value = all),
+      () => (problem.value = "The node did not send this page. It may have another version of the console now: load the page again."),
+    );
+  }, []);
+  const Shown = others.value?.[p.name];
+  return Shown ? <Shown /> : <p class="empty" role={problem.value ? "alert" : undefined}>{problem.value || "Loading the page."}</p>;
+}
 
 function App(): JSX.Element {
   if (refused.value !== undefined) return <SignIn reason={refused.value} />;
@@ -40,7 +50,7 @@ function App(): JSX.Element {
   return (
     <Frame at={first}>
       {shown ? (
-        <shown.page />
+        shown.other ? <Other name={shown.other} /> : <Overview />
       ) : (
         <p class="empty">
           The console has no page “{first}”. <a href={link([])}>Go to the overview</a>

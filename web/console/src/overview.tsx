@@ -4,10 +4,9 @@ import { useSignal } from "@preact/signals";
 import { Act, may } from "./act.js";
 import { Chart } from "./chart.js";
 import { bytes, compact, number, seconds } from "./format.js";
-import { type Member, picture, type Problem, samples } from "./status.js";
+import { Problems } from "./problems.js";
+import { type Member, picture, samples } from "./status.js";
 import { Data, Figure, Table } from "./ui.js";
-
-const runbooks = "https://github.com/ganglion-es/ganglion/blob/main/docs/runbooks.md";
 
 export function Overview(): JSX.Element {
   const p = picture.value;
@@ -31,27 +30,6 @@ export function Overview(): JSX.Element {
       <Charts />
       <Members />
     </>
-  );
-}
-
-export function Problems(p: { list: Problem[] }): JSX.Element {
-  if (p.list.length === 0)
-    return (
-      <p class="card good" id="problems">
-        No problems found.
-      </p>
-    );
-  return (
-    <ul class="problems" id="problems" aria-label="Problems">
-      {p.list.map((one) => (
-        <li class={one.severity} key={one.text}>
-          <strong>{one.text}</strong> {one.do}{" "}
-          <a href={`${runbooks}#${one.runbook.toLowerCase().replaceAll(" ", "-")}`} target="_blank" rel="noreferrer">
-            Runbook
-          </a>
-        </li>
-      ))}
-    </ul>
   );
 }
 

@@ -5,7 +5,6 @@ import { useSignal } from "@preact/signals";
 import { get, stream } from "./api.js";
 import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink } from "./event.js";
 import { number } from "./format.js";
-import "./log.css";
 import { WholeData } from "./log.js";
 import { Journey } from "./journey.js";
 import { link, replace, route } from "./route.js";
