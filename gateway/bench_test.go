@@ -13,18 +13,21 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/gateway/internal/stomp"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
 
 // BenchmarkFanOut delivers events to 1,000 sessions on one stream, in memory:
 // the gateway's own cost of a delivery, without the kernel's.
 func BenchmarkFanOut(b *testing.B) {
-	for _, batch := range []int{1, 64} {
-		b.Run(fmt.Sprint("batch=", batch), func(b *testing.B) { fanOut(b, 1000, batch) })
+	for _, protocol := range []string{frame.Subprotocol, "v12.stomp"} {
+		for _, batch := range []int{1, 64} {
+			b.Run(fmt.Sprintf("%s/batch=%d", protocol, batch), func(b *testing.B) { fanOut(b, protocol, 1000, batch) })
+		}
 	}
 }
 
-func fanOut(b *testing.B, sessions, batch int) {
+func fanOut(b *testing.B, protocol string, sessions, batch int) {
 	g, err := gateway.New(gateway.Config{
 		Node: "n1", Catalog: catalog{}, Store: emptyStore{}, Router: newOwner(emptyStore{}), Auth: gateway.Development(),
 	})
@@ -44,14 +47,22 @@ func fanOut(b *testing.B, sessions, batch int) {
 			raw, err = network.dial(ctx, n, a)
 			return raw, err
 		}}
-		c, _, err := dialWith(b, "http://gateway", &http.Client{Transport: transport})
+		c, _, err := dialWith(b, "http://gateway", &http.Client{Transport: transport}, "Sec-WebSocket-Protocol", protocol)
 		if err != nil {
 			b.Fatal(err)
 		}
-		c.send(`{"op":"hello","id":"h","client":"ada","subscriptions":[{"id":"s","stream":"auction/1"}]}`)
-		want[frame.Welcome](c)
-		want[frame.Subscribed](c)
-		want[frame.Live](c)
+		if protocol == frame.Subprotocol {
+			c.send(`{"op":"hello","id":"h","client":"ada","subscriptions":[{"id":"s","stream":"auction/1"}]}`)
+			want[frame.Welcome](c)
+			want[frame.Subscribed](c)
+			want[frame.Live](c)
+		} else {
+			s := &stomper{t: b, conn: c.conn}
+			s.decoder.Limits = stomp.Limits{Headers: 100, HeaderBytes: 1 << 16}
+			s.send("CONNECT;accept-version:1.2;login:ada", "SUBSCRIBE;id:sub-0;destination:/topic/auction/1;receipt:r")
+			s.want("CONNECTED")
+			s.want("RECEIPT")
+		}
 		running.Go(func() { _, _ = io.Copy(io.Discard, raw) }) // reads without a WebSocket library
 	}
 	stream := eventstore.StreamID{Type: "auction", ID: "1"}

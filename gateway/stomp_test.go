@@ -502,28 +502,45 @@ func TestSTOMPErrorsEndTheSession(t *testing.T) {
 	c.wantEnd(command.CodeRateLimited, frame.CloseTooMany)
 }
 
-func TestSTOMPSessionsAreDrainedKickedAndBeatTheirHearts(t *testing.T) {
+func TestSTOMPSessionsAreDrainedAndClosedByOperators(t *testing.T) {
 	t.Parallel()
-	n := newWorld(t).node(func(c *gateway.Config) { c.Heartbeat = 2 * time.Second })
-	c := n.stomp("/v1/stomp", "v12.stomp")
-	c.send("CONNECT;accept-version:1.2;login:ada;heart-beat:0,10")
-	c.want("CONNECTED", "heart-beat", "2000,2000")
-	for c.beats == 0 {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		_, message, err := c.conn.Read(ctx)
-		cancel()
-		if err != nil || strings.Trim(string(message), "\n") != "" {
-			t.Fatalf("got %q, %v, want a heart-beat", message, err)
-		}
-		c.beats += len(message)
-	}
+	n := newWorld(t).node()
+	c := n.joinSTOMP("ada")
 	if n.KickClient("ada") != 1 {
 		t.Fatal("no session was closed")
 	}
 	c.wantEnd(command.CodeForbidden, frame.CloseForbidden, "retry", "no")
 	c = n.joinSTOMP("bob")
-	go func() { _ = n.Drain(t.Context()) }()
+	drained := make(chan error)
+	go func() { drained <- n.Drain(context.Background()) }()
 	c.wantEnd(command.CodeUnavailable, frame.CloseDraining, "retry", "later")
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSTOMPHeartBeatsComeToClientsThatWantThem(t *testing.T) {
+	t.Parallel()
+	for wanted, beats := range map[string]int{"0,10": 3, "0,0": 0, "": 0} {
+		stompBubble(t, func(c *gateway.Config) { c.Heartbeat = 10 * time.Second }, func(t *testing.T, _ *gateway.Gateway, dial func() *stomper) {
+			c := dial()
+			c.send("CONNECT;accept-version:1.2;login:ada;heart-beat:" + wanted)
+			c.want("CONNECTED", "heart-beat", "10000,10000")
+			c.send("SUBSCRIBE;id:s;destination:/topic/counter/a;receipt:1")
+			c.want("RECEIPT")
+			answered := make(chan struct{})
+			go func() { // the client's library answers pings while it reads
+				defer close(answered)
+				c.want("RECEIPT", "receipt-id", "2")
+			}()
+			time.Sleep(35 * time.Second) // of the bubble: three heartbeats
+			c.send("ACK;id:none-0;receipt:2")
+			<-answered
+			if c.beats != beats {
+				t.Errorf("heart-beat:%s: got %d, want %d", wanted, c.beats, beats)
+			}
+		})
+	}
 }
 
 func TestSTOMPClientsResumeAtAnotherGateway(t *testing.T) {
@@ -564,4 +581,71 @@ func TestSTOMPSessionsAreDescribed(t *testing.T) {
 	if len(list) != 1 || list[0].Protocol != "stomp" || list[0].Topics[0].Name != "counter/a" {
 		t.Errorf("the session is %+v", list)
 	}
+}
+
+func TestSTOMPAnswersAndFollowsQueries(t *testing.T) {
+	t.Parallel()
+	rows := newTable()
+	rows.put("ada", 30, "", "a")
+	w := newWorld(t)
+	first, second := w.node(with(rows)), w.node(with(rows))
+	c := first.joinSTOMP("ada")
+	c.send(`SEND;destination:/app/query/cheap;receipt:1;correlation-id:7;;{"max":50}`)
+	if f := c.want("MESSAGE", "destination", "/user/queue/replies", "correlation-id", "7", "position", "1"); !strings.Contains(string(f.Body), `"key":"a"`) {
+		t.Errorf("the answer is %s", f.Body)
+	}
+	c.want("RECEIPT", "receipt-id", "1")
+	c.send(`SUBSCRIBE;id:once;destination:/app/query/cheap;data:{"max"\c50}`)
+	c.want("MESSAGE", "subscription", "once", "destination", "/app/query/cheap")
+	c.send(`SUBSCRIBE;id:live;destination:/topic/query/cheap;data:{"max"\c50};receipt:2`)
+	c.want("RECEIPT", "receipt-id", "2")
+	c.want("MESSAGE", "subscription", "live", "event", "state")
+	c.want("MESSAGE", "subscription", "live", "event", "live")
+	rows.put("ada", 40, "", "a")
+	if f := c.want("MESSAGE", "subscription", "live", "event", "update"); !strings.HasPrefix(string(f.Body), `{"key":"a",`) {
+		t.Errorf("the update is %s", f.Body)
+	}
+	cursor := get(c.want("MESSAGE", "subscription", "live", "event", "synced"), "cursor")
+	log := w.store.LogID()
+	rows.put("ada", 60, "", "a")
+	c = second.stomp("/v1/stomp", "v12.stomp")
+	c.send("CONNECT;accept-version:1.2;login:ada;log:"+log, `SUBSCRIBE;id:live;destination:/topic/query/cheap;data:{"max"\c50};cursor:`+cursor)
+	c.want("CONNECTED")
+	c.wantMessage(`{"keys":[]}`, "subscription", "live", "event", "keys") // no row is left
+}
+
+// stompBubble runs a test in a synctest bubble, against a gateway in memory.
+func stompBubble(t *testing.T, change func(*gateway.Config), test func(t *testing.T, g *gateway.Gateway, dial func() *stomper)) {
+	t.Helper()
+	bubbleWithTransport(t, change, func(t *testing.T, g *gateway.Gateway, transport *http.Transport) {
+		test(t, g, func() *stomper {
+			c, _, err := dialWith(t, "http://gateway", &http.Client{Transport: transport}, "Sec-WebSocket-Protocol", "v12.stomp")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &stomper{t: t, conn: c.conn}
+			s.decoder.Limits = stomp.Limits{Headers: 100, HeaderBytes: 1 << 16, BodyBytes: 1 << 20}
+			return s
+		})
+	})
+}
+
+func TestSTOMPTokensAreRenewed(t *testing.T) {
+	t.Parallel()
+	stompBubble(t, func(c *gateway.Config) {
+		c.Auth = expiring{c.Auth, time.Minute}
+	}, func(_ *testing.T, _ *gateway.Gateway, dial func() *stomper) {
+		const connect = "CONNECT;accept-version:1.2;passcode:dev:ada"
+		c := dial()
+		c.send(connect, "SUBSCRIBE;id:s;destination:/user/queue/session", "SEND;destination:/app/auth;receipt:1;;dev:ada")
+		c.want("CONNECTED")
+		c.want("RECEIPT", "receipt-id", "1")
+		c.wantMessage(`{"in_ms":30000}`, "subscription", "s", "event", "expiring")
+		c.wantEnd(command.CodeUnauthenticated, frame.CloseUnauthenticated)
+		c = dial()
+		c.send(connect, "SEND;destination:/app/auth;receipt:2;;dev:bob")
+		c.want("CONNECTED")
+		c.want("MESSAGE", "destination", "/user/queue/errors", "receipt-id", "2", "code", "unauthenticated")
+		c.wantEnd(command.CodeUnauthenticated, frame.CloseUnauthenticated)
+	})
 }

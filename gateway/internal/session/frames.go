@@ -89,6 +89,9 @@ func (s reader) Limits() *limits.Limits { return &s.server.Limits }
 // Reached implements [wire.Handler].
 func (s reader) Reached(k limits.Kind) { s.server.Counters.Reached(k) }
 
+// Done implements [wire.Handler].
+func (s reader) Done() <-chan struct{} { return s.ctx.Done() }
+
 // Acquire implements [wire.Handler]: it blocks until a slot is free and the
 // outbox has room. It returns false once the session accepts no more requests.
 func (s reader) Acquire() bool {

@@ -104,6 +104,12 @@ func (w *Wire) CloseAfter(f frame.Frame) (code int, reason string) {
 func (w *Wire) take(id string) *pending {
 	p := w.pending[id]
 	delete(w.pending, id)
+	if p != nil && p.isSubscribe {
+		if w.locating--; w.locating == 0 && w.located != nil {
+			close(w.located)
+			w.located = nil
+		}
+	}
 	return p
 }
 

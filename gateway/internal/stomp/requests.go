@@ -111,11 +111,31 @@ func (w *Wire) await(p *pending) string {
 	if p.isSubscribe {
 		p.sub.ref = id
 		w.refs[id] = p.sub
+		w.locating++
 		if p.sub.event != "" {
 			w.hasFilters.Store(true)
 		}
 	}
 	return id
+}
+
+// settle waits until the earlier subscriptions have begun: messages of a client's own
+// SEND reach a SUBSCRIBE before it, whether or not the client has waited for a receipt.
+func (w *Wire) settle(h wire.Handler) (more bool) {
+	w.mu.Lock()
+	if w.locating == 0 {
+		w.mu.Unlock()
+		return true
+	}
+	located := make(chan struct{})
+	w.located = located
+	w.mu.Unlock()
+	select {
+	case <-located:
+		return true
+	case <-h.Done():
+		return false
+	}
 }
 
 // confirm answers a frame that needs no other answer.
@@ -170,6 +190,9 @@ func newest(list string) (v Version, ok bool) {
 
 // send sends a command, asks a query or renews the token.
 func (w *Wire) send(f *Frame, h wire.Handler) (more bool, failure *refusal) {
+	if !w.settle(h) {
+		return false, nil
+	}
 	p := pending{isSend: true, receipt: get(f, "receipt")}
 	to, failed := w.parse(f)
 	if failed != nil {
@@ -364,6 +387,9 @@ func (sub *subscription) setAck(f *Frame) *command.Failure {
 
 // unsubscribe ends a subscription.
 func (w *Wire) unsubscribe(f *Frame, h wire.Handler) (more bool, failure *refusal) {
+	if !w.settle(h) {
+		return false, nil
+	}
 	p := pending{receipt: get(f, "receipt")}
 	w.mu.Lock()
 	sub := w.find(f)

@@ -75,6 +75,8 @@ type Wire struct {
 	subs        map[string]*subscription
 	refs        map[string]*subscription // those of subs that the session has, by its id
 	own         map[string]*subscription // those of subs that are queues of the connection, by name
+	locating    int                      // SUBSCRIBEs without an answer
+	located     chan struct{}            // closed when locating falls to 0; nil if no frame waits
 	failure     *refusal                 // for the ERROR of the next Close
 	hasFailed   bool                     // an ERROR was sent
 	leaving     *pending                 // DISCONNECT, until the other requests are answered

@@ -91,6 +91,8 @@ type Handler interface {
 	// Malformed replies to an invalid request, and returns the code of the
 	// reply. Acquire must be called before it.
 	Malformed(error) command.Code
+	// Done returns a channel that is closed when no more answers follow.
+	Done() <-chan struct{}
 	// Acknowledge moves the window of a subscription. It returns false if the event
 	// is not in it. It needs no Acquire.
 	Acknowledge(Ack) bool
