@@ -158,12 +158,12 @@ export interface Contract {
       /** Sends a message to everybody who subscribes to the topic. */
       publish: {
         /** The message as text. Base64 is a message that is not text; one of the two is empty. */
-        body: string;
-        base64: string;
+        body?: string | null;
+        base64?: string | null;
         /** The media type of the message, such as application/json. */
-        type: string;
+        type?: string | null;
         /** Are the sender's own. */
-        headers: Record<string, string>;
+        headers?: Record<string, string> | null;
       };
     };
     events: {

@@ -35,12 +35,12 @@ type Topic struct {
 type Publish struct {
 	// Body is the message as text. Base64 is a message that is not text; one of the
 	// two is empty.
-	Body   string `json:"body"`
-	Base64 string `json:"base64"`
+	Body   string `json:"body,omitempty"`
+	Base64 string `json:"base64,omitempty"`
 	// Type is the media type of the message, such as application/json.
-	Type string `json:"type"`
+	Type string `json:"type,omitempty"`
 	// Headers are the sender's own.
-	Headers map[string]string `json:"headers"`
+	Headers map[string]string `json:"headers,omitempty"`
 }
 
 // Message records a message.
