@@ -15,7 +15,7 @@ for file in "${changed[@]}"; do
 	case $package in
 	./bench*) bench=true ;; # not in go.work
 	./deploy/k8s/*) ;; # make check-k8s
-	./eventstore/postgres* | ./test/e2e | ./test/browser | ./test/chaos* | */testdata*) ;; # make test PKG=$package
+	./eventstore/postgres* | ./test/e2e | ./test/browser | ./test/stomp* | ./test/chaos* | */testdata*) ;; # make test PKG=$package
 	*) packages+=("$package") ;;
 	esac
 done
