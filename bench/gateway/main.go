@@ -14,7 +14,8 @@
 // others.
 //
 // Two cases compare the gateway with itself: the cost of slow sessions for
-// others, and a reconnect storm (ARGS=--storm).
+// others, and a reconnect storm (ARGS=--storm). ARGS=--stomp compares its sessions over
+// STOMP with those over its own protocol, and with RabbitMQ.
 package main
 
 import (
@@ -62,6 +63,8 @@ func run(ctx context.Context, args []string) error {
 		return rival.Centrifuge()
 	case bare:
 		return rival.Bare()
+	case rabbitMQ:
+		return runRabbitMQ()
 	}
 
 	flags := flag.NewFlagSet("bench-gateway", flag.ContinueOnError)
@@ -69,6 +72,7 @@ func run(ctx context.Context, args []string) error {
 		binary = flags.String("binary", "", "`path` of the ganglion binary to measure")
 		quick  = flags.Bool("quick", false, "fewer and shorter rounds, with more noise")
 		storm  = flags.Bool("storm", false, "measure only a reconnect storm")
+		stomp  = flags.Bool("stomp", false, "measure only sessions over STOMP, with RabbitMQ as the rival")
 		only   = flags.String("only", "", "measure only cases whose name matches this regular `expression`")
 		cpu    = flags.Int("server-cpu", -1, "processor of the servers, if this process already runs on the others")
 	)
@@ -95,6 +99,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	cpus = slices.Concat([]int{*cpu}, cpus)
+	if *stomp {
+		return compareSTOMP(ctx, os.Stdout, *binary, cpus, *quick)
+	}
 	if *storm {
 		return reconnectStorm(ctx, os.Stdout, *binary, cpus, *quick)
 	}

@@ -16,6 +16,7 @@ import (
 type server struct {
 	name       string
 	addr       string // for clients
+	publish    string // for publishers
 	process    *process
 	origin     *process // publishes its events; nil if the load process does
 	log        int      // process id of its log, 0 if it has none
@@ -109,7 +110,7 @@ func (s *server) loadFrom(cpus []int, clients, publisher string) (err error) {
 	if err != nil {
 		return err
 	}
-	s.addr = clients
+	s.addr, s.publish = clients, publisher
 	if s.emptyBytes, err = resident(s.process.pid()); err != nil {
 		return err
 	}
@@ -142,9 +143,9 @@ func (s *server) doBy(clients *process, o load.Order) (load.Report, error) {
 }
 
 func (f *fleet) close() error {
-	for _, s := range f.servers {
+	for i, s := range f.servers {
 		for _, p := range []*process{s.load, s.crowd, s.process, s.origin} {
-			if p != nil {
+			if p != nil && (i == 0 || p != f.servers[0].process) {
 				p.stop()
 			}
 		}

@@ -40,15 +40,19 @@ func Read(pid int) (Stat, bool) {
 	}, true
 }
 
-// Children returns the running children of a process.
+// Children returns the running children of a process, and their children.
 func Children(pid int) []Stat {
-	var list []Stat
+	children := map[int][]Stat{}
 	files, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range files {
 		child, _ := strconv.Atoi(strings.Split(file, "/")[2])
-		if s, ok := Read(child); ok && s.Parent == pid {
-			list = append(list, s)
+		if s, ok := Read(child); ok {
+			children[s.Parent] = append(children[s.Parent], s)
 		}
+	}
+	list := children[pid]
+	for i := 0; i < len(list); i++ {
+		list = append(list, children[list[i].PID]...)
 	}
 	return list
 }

@@ -29,6 +29,8 @@ type Dialect struct {
 	// Replied is a part of the reply to each Publish. If it is nil there are no
 	// replies, and Publish uses a plain TCP connection.
 	Replied []byte
+	// IsSerial is true if one connection must publish everything.
+	IsSerial bool
 	// Refused is a part of error replies.
 	Refused []byte
 }
@@ -95,6 +97,64 @@ var Dialects = map[string]*Dialect{
 	},
 }
 
+// stomp is the dialect of ganglion's sessions over STOMP.
+func stomp() *Dialect {
+	return &Dialect{
+		Path: "/v1/stomp",
+		Greeting: func(session int) string {
+			return fmt.Sprintf("CONNECT\naccept-version:1.2\nlogin:reader-%d\n\n\x00", session)
+		},
+		Subscribe: func(slot int, topic string, resume bool, after uint64) string {
+			from := ""
+			if resume {
+				from = fmt.Sprintf("after:%d\n", after)
+			}
+			return fmt.Sprintf("SUBSCRIBE\nid:sub-%d\ndestination:/topic/counter/%s\nreceipt:s\n%s\n\x00", slot, topic, from)
+		},
+		Subscribed: []byte("RECEIPT\n"),
+		Mark:       []byte("\nstream:"),
+		Before:     []byte("\nversion:"),
+		Publish: func(dst []byte, id uint64, topic string, n int) []byte {
+			command, data := "add", `{"by":1}`
+			if n > 1 {
+				command, data = "burst", fmt.Sprintf(`{"n":%d}`, n)
+			}
+			return fmt.Appendf(dst, "SEND\ndestination:/app/counter/%s/%s\ntimeout-ms:30000\nreceipt:%d\n\n%s\x00", topic, command, id, data)
+		},
+		Replied: []byte("RECEIPT\n"),
+		Refused: []byte("ERROR\n"),
+	}
+}
+
+// rabbitMQ is the dialect of RabbitMQ's plugin for STOMP over WebSockets. Its topics
+// have no versions, so the publisher numbers their messages.
+func rabbitMQ() *Dialect {
+	published := make(map[string]uint64)
+	return &Dialect{
+		IsSerial: true,
+		Path:     "/ws",
+		Greeting: func(int) string { return "CONNECT\naccept-version:1.2\nlogin:guest\npasscode:guest\n\n\x00" },
+		Subscribe: func(slot int, topic string, _ bool, _ uint64) string {
+			return fmt.Sprintf("SUBSCRIBE\nid:sub-%d\ndestination:/topic/%s\nreceipt:s\n\n\x00", slot, topic)
+		},
+		Subscribed: []byte("RECEIPT\n"),
+		Mark:       []byte(`{"version":`),
+		Publish: func(dst []byte, id uint64, topic string, n int) []byte {
+			for i := range n {
+				published[topic]++
+				dst = fmt.Appendf(dst, "SEND\ndestination:/topic/%s\n", topic)
+				if i == n-1 {
+					dst = fmt.Appendf(dst, "receipt:%d\n", id)
+				}
+				dst = fmt.Appendf(dst, "\n{\"version\":%d,%s\x00", published[topic], payload[1:])
+			}
+			return dst
+		},
+		Replied: []byte("RECEIPT\n"),
+		Refused: []byte("ERROR\n"),
+	}
+}
+
 // live is the dialect of ganglion with a live query instead of a stream. The
 // sessions of a topic ask the same question, whose row has the version as n.
 func live() *Dialect {
@@ -106,7 +166,9 @@ func live() *Dialect {
 	return &d
 }
 
-func init() { Dialects["live"] = live() }
+func init() {
+	Dialects["live"], Dialects["stomp"], Dialects["rabbitmq"] = live(), stomp(), rabbitMQ()
+}
 
 // payload is a published event, as long as an event of the gateway.
 const payload = `{"event":"added","data":{"by":1},"time":"2026-01-02T15:04:05.123456Z","cause":{"key":"0199b9a0-5c11-7cc3-98c4-dc0c0c07398f"}}`

@@ -27,7 +27,7 @@ type Order struct {
 	Events int           // publish: events per topic
 	After  int           // resume: the last known version
 
-	Watch []int // processes to measure, each with its children
+	Watch []int // processes to measure, each with its children and theirs
 }
 
 // A Report is the result of an Order.

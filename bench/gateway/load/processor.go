@@ -10,7 +10,7 @@ import (
 	"github.com/ganglion-es/ganglion/bench/procstat"
 )
 
-// processorTimes returns the processor time of each process and its children
+// processorTimes returns the processor time of each process, its children and theirs
 // since they started, including ended children, since PostgreSQL starts and
 // ends processes. own is the time of this process.
 func processorTimes(pids []int) (list []time.Duration, own time.Duration, err error) {

@@ -28,7 +28,7 @@ func (w *worker) connectPublishers(addr string) error {
 	raw := w.dialect.Replied == nil
 	g := &group{name: "publishers", raw: raw, publishes: true}
 	n := publishers
-	if raw {
+	if raw || w.dialect.IsSerial {
 		n = 1
 	}
 	for i := range n {
