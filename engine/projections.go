@@ -18,10 +18,11 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/rows"
 	"github.com/ganglion-es/ganglion/proto/command"
+	"github.com/ganglion-es/ganglion/relay"
 )
 
-// ProjectionsConfig configures Projections. All fields but Owns, TakeAfter, Wrote
-// and Send are required.
+// ProjectionsConfig configures Projections. All fields but Owns, TakeAfter, Wrote,
+// Relays and Send are required.
 type ProjectionsConfig struct {
 	Catalog *aggregate.Catalog
 	Store   eventstore.Store
@@ -37,6 +38,9 @@ type ProjectionsConfig struct {
 	// to work on it, and after each batch of rows that it has written. It must not
 	// block.
 	Wrote func(projection string, build int64, segment int, position eventstore.Position)
+	// Relays publish events to brokers, each on the node that owns segment 0 of
+	// RelayPlacement. Nodes that have a relay must agree about its settings.
+	Relays []relay.Relay
 	// Send carries the commands of process managers to their owners. Without it, or
 	// without Owns, the node runs none.
 	Send   command.SystemSender
@@ -52,6 +56,7 @@ type Projections struct {
 	begin      sync.Once
 	processors []*processor.Processor
 	processes  []processManager
+	relays     []relayProcessor
 	memories   *processor.Memories
 	unfit      error // what the store cannot do
 }
@@ -101,6 +106,7 @@ func NewProjections(cfg ProjectionsConfig) *Projections {
 		add(m.Name(), c)
 	}
 	p.addProcesses(cfg, shared)
+	p.addRelays(cfg, shared)
 	return p
 }
 
@@ -174,6 +180,9 @@ func (p *Projections) Run(ctx context.Context) error {
 		all.Go(func() error { return one.Run(ctx) })
 	}
 	for _, one := range p.processes {
+		all.Go(func() error { return one.processor.Run(ctx) })
+	}
+	for _, one := range p.relays {
 		all.Go(func() error { return one.processor.Run(ctx) })
 	}
 	return all.Wait()

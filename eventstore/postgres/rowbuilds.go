@@ -82,9 +82,9 @@ func (r *rowStore) begin(ctx context.Context, tx pgx.Tx, spec rows.Spec) (rows.B
 }
 
 // origin returns where a new build begins to send: only the first build of a process
-// manager does so by itself.
+// manager does so by itself. On a copy of a log, it pauses the first build.
 func (r *rowStore) origin(ctx context.Context, tx pgx.Tx, spec rows.Spec, id int64) (rows.Origin, error) {
-	if !spec.Process {
+	if !spec.Process && !spec.Relay {
 		return nil, nil
 	}
 	var others bool
@@ -97,6 +97,9 @@ func (r *rowStore) origin(ctx context.Context, tx pgx.Tx, spec rows.Spec, id int
 	if _, err := tx.Exec(ctx, `insert into processor_paused (name) select $1 where exists (select from processor_paused where name = $2) on conflict do nothing`,
 		spec.Projection, rows.PauseProcesses); err != nil {
 		return nil, err
+	}
+	if spec.Relay {
+		return nil, nil
 	}
 	return rowsql.FirstOrigin(spec, eventstore.Position(head)), nil
 }
@@ -158,6 +161,39 @@ func (r *rowStore) exec(ctx context.Context, op, sql string, args ...any) error 
 		_, err := c.Exec(ctx, sql, args...)
 		return err
 	})
+}
+
+// Rewind implements rows.Store.
+func (r *rowStore) Rewind(ctx context.Context, id int64, to eventstore.Position) (at eventstore.Position, err error) {
+	var refused error
+	err = r.change(ctx, "rewind a build", func(ctx context.Context, tx pgx.Tx) error {
+		var head int64
+		var key string
+		if err := tx.QueryRow(ctx, `select coalesce((select max(pos) from commit), 0), coalesce((select max(pos) from commit where pos <= $1), 0),
+			coalesce((select key from commit where pos <= $1 order by pos desc limit 1), '')`, stored.Signed(to)).Scan(&head, &at, &key); err != nil {
+			return err
+		}
+		if refused = nil; stored.Signed(to) > head {
+			refused = rows.ErrAhead
+			return nil
+		}
+		found, err := tx.Exec(ctx, `update processor_build set log_id = $2 where id = $1`, id, r.s.LogID())
+		if err == nil && found.RowsAffected() == 0 {
+			refused = rows.ErrDropped
+			return nil
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `update processor_checkpoint set pos = $2, commit_key = $3, at = clock_timestamp(), mends = mends + 1 where build = $1`, id, stored.Signed(at), key)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `delete from processor_blocked where build = $1`, id)
+		}
+		return err
+	})
+	if err == nil {
+		err = refused
+	}
+	return at, err
 }
 
 // Drop implements rows.Store.

@@ -16,8 +16,8 @@ import (
 var ErrNoHandover = errors.New("rows: the build cannot take over from the other one yet")
 
 // PauseProcesses is a name that Store.Pause takes besides those of projections and
-// process managers: while it is paused, a process manager begins its first build
-// paused. A copy of a log is marked so, because its process managers would repeat
+// process managers: while it is paused, a process manager or a relay begins its first
+// build paused. A copy of a log is marked so, because its process managers would repeat
 // outside what those of the log do. An operator resumes each by its name.
 const PauseProcesses = "~processes"
 

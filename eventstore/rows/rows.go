@@ -31,6 +31,11 @@
 // ([Outboxes]). A [Term] says for which events a segment may write commands; it is
 // part of the fence, so a build that was handed over writes none.
 //
+// # Relays
+//
+// A build of a relay has no rows. Its checkpoint says up to where a broker has
+// confirmed the log's events, and [Store.Rewind] moves it in either direction.
+//
 // # Reading
 //
 // A row carries the position of its last change. A deleted row leaves a tombstone
@@ -69,6 +74,10 @@ var (
 
 	// ErrDropped reports that a build was dropped.
 	ErrDropped = errors.New("rows: the build was dropped")
+
+	// ErrAhead reports a position that the log has not reached. Nothing was
+	// written.
+	ErrAhead = errors.New("rows: the log has not reached the position")
 )
 
 // An InvalidError reports rows that the database refuses. Nothing was written.
@@ -108,6 +117,9 @@ type Spec struct {
 	// FromTheBeginning for all.
 	Process          bool
 	FromTheBeginning bool
+	// Relay marks a relay, which begins paused on a copy of a log, as a process manager
+	// does ([PauseProcesses]).
+	Relay bool
 }
 
 // State is what a build is for.
@@ -266,6 +278,11 @@ type Store interface {
 	// Pause stops or resumes the moving of a projection's checkpoints, in all its
 	// builds.
 	Pause(ctx context.Context, projection string, paused bool) error
+	// Rewind moves the checkpoints of a build without rows to the end of the last commit
+	// at or before a position of the log's present incarnation, adopts that, raises
+	// Mends, and ends the waiting of what was blocked. It returns where they are. Skipped
+	// events remain skipped. The error is ErrAhead or ErrDropped.
+	Rewind(ctx context.Context, id int64, to eventstore.Position) (eventstore.Position, error)
 	// Drop removes a build and its rows, and is not an error if there is none.
 	Drop(ctx context.Context, id int64) error
 }

@@ -315,6 +315,9 @@ func testCopy(t *testing.T, s rows.Store) {
 	if !checkpoints(t, table)[0].Paused || checkpoints(t, opened(t, s, spec("one")))[0].Paused {
 		t.Error("the process manager is not paused, or a projection is")
 	}
+	if relay := opened(t, s, rows.Spec{Projection: "~relay/orders", Fingerprint: "relay", Segments: 1, Relay: true}); !checkpoints(t, relay)[0].Paused {
+		t.Error("the relay is not paused")
+	}
 	if err := s.Pause(t.Context(), "out-bid", false); err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,7 @@ func Run(t *testing.T, newStore func(t *testing.T) rows.Store) {
 		{"extreme values come back in order", testExtremes},
 		{"tables are read as of one moment", testMoment},
 		{"a paused projection moves no checkpoint", testPause},
+		{"a rewind moves the checkpoint back and fences its writer", testRewind},
 		{"a dropped build is gone", testDrop},
 		{"states change and a retired build can return", testStates},
 		{"a rebuild stands beside the build", testRebuild},
@@ -52,7 +53,7 @@ func Run(t *testing.T, newStore func(t *testing.T) rows.Store) {
 		{"rejected commands are counted once", testRejected},
 		{"commands of other builds are ahead of those of a build", testAhead},
 		{"the first build alone begins to send", testOrigin},
-		{"process managers of a copy begin paused", testCopy},
+		{"process managers and relays of a copy begin paused", testCopy},
 		{"a handover ends one term and begins another", testHandover},
 		{"rivals of a handover write each command once", testHandoverRivals},
 		{"blocked rows are handed over with their own beginning", testHandoverOfBlocks},
@@ -410,6 +411,40 @@ func testPause(t *testing.T, s rows.Store) {
 		}
 	}
 	write(t, table, rows.Batch{To: 1, Mends: 1})
+}
+
+func testRewind(t *testing.T, s rows.Store) {
+	table := opened(t, s, rows.Spec{Projection: "~relay/orders", Fingerprint: "relay", Segments: 1, Relay: true})
+	write(t, table, rows.Batch{From: 0, To: 9, Block: []rows.Block{{Key: "event", Position: 9}}, Skip: []rows.Skip{{Key: "event", Position: 4}}})
+	if _, err := s.Rewind(t.Context(), table.Build().ID, 1); !errors.Is(err, rows.ErrAhead) {
+		t.Errorf("a rewind beyond the log's end: got %v, want ErrAhead", err)
+	}
+	equal(t, "the checkpoint", checkpoints(t, table)[0].Position, eventstore.Position(9))
+	at, err := s.Rewind(t.Context(), table.Build().ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "where it is", at, eventstore.Position(0))
+	c := checkpoints(t, table)[0]
+	equal(t, "position, key and mends", []any{c.Position, c.Key, c.Mends}, []any{eventstore.Position(0), "", int64(1)})
+	blocks, err := table.Blocks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	skips, err := table.Skips(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "what is blocked and skipped", []int{len(blocks), len(skips)}, []int{0, 1})
+	if err := table.Write(t.Context(), rows.Batch{From: 0, To: 1, Key: "k"}); !errors.Is(err, rows.ErrFenced) {
+		t.Errorf("a writer that has not seen the rewind: got %v, want ErrFenced", err)
+	}
+	if err := s.Drop(t.Context(), table.Build().ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Rewind(t.Context(), table.Build().ID, 0); !errors.Is(err, rows.ErrDropped) {
+		t.Errorf("a rewind of a dropped build: got %v, want ErrDropped", err)
+	}
 }
 
 func testDrop(t *testing.T, s rows.Store) {

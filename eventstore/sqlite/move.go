@@ -73,7 +73,7 @@ func (s *Store) change(ctx context.Context, op string, do func(context.Context) 
 	// After some errors SQLite has already ended the transaction, so this fails.
 	_, _ = s.db.conn.ExecContext(ctx, "rollback")
 	var refused *eventstore.RestoreError
-	for _, ours := range append([]error{eventstore.ErrWentBack, rows.ErrFenced, rows.ErrPaused, rows.ErrDropped, rows.ErrNoHandover, wakes.ErrFenced, errTried}, groups.Errors...) {
+	for _, ours := range append([]error{eventstore.ErrWentBack, rows.ErrFenced, rows.ErrPaused, rows.ErrDropped, rows.ErrAhead, rows.ErrNoHandover, wakes.ErrFenced, errTried}, groups.Errors...) {
 		if errors.Is(err, ours) {
 			return err
 		}

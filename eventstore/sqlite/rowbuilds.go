@@ -78,9 +78,9 @@ func (r rowStore) begin(ctx context.Context, spec rows.Spec) (rows.Build, error)
 }
 
 // origin returns where a new build begins to send: only the first build of a process
-// manager does so by itself.
+// manager does so by itself. On a copy of a log, it pauses the first build.
 func (r rowStore) origin(ctx context.Context, spec rows.Spec, id int64) (rows.Origin, error) {
-	if !spec.Process {
+	if !spec.Process && !spec.Relay {
 		return nil, nil
 	}
 	var others bool
@@ -93,6 +93,9 @@ func (r rowStore) origin(ctx context.Context, spec rows.Spec, id int64) (rows.Or
 	if _, err := r.s.db.conn.ExecContext(ctx, `insert into processor_paused (name) select ?1 where exists (select 1 from processor_paused where name = ?2) on conflict do nothing`,
 		spec.Projection, rows.PauseProcesses); err != nil {
 		return nil, err
+	}
+	if spec.Relay {
+		return nil, nil
 	}
 	return rowsql.FirstOrigin(spec, head), nil
 }
@@ -157,6 +160,36 @@ func (r rowStore) exec(ctx context.Context, op, sql string, args ...any) error {
 		_, err := r.s.db.conn.ExecContext(ctx, sql, args...)
 		return err
 	})
+}
+
+// Rewind implements rows.Store.
+func (r rowStore) Rewind(ctx context.Context, id int64, to eventstore.Position) (at eventstore.Position, err error) {
+	err = r.s.change(ctx, "rewind a build", func(ctx context.Context) error {
+		conn := r.s.db.conn
+		var head int64
+		var key string
+		if err := conn.QueryRowContext(ctx, `select coalesce((select max(pos) from "commit"), 0), coalesce((select max(pos) from "commit" where pos <= ?1), 0),
+			coalesce((select key from "commit" where pos <= ?1 order by pos desc limit 1), '')`, stored.Signed(to)).Scan(&head, &at, &key); err != nil {
+			return err
+		}
+		if stored.Signed(to) > head {
+			return rows.ErrAhead
+		}
+		found, err := conn.ExecContext(ctx, `update processor_build set log_id = ?2 where id = ?1`, id, r.s.LogID())
+		if err != nil {
+			return err
+		}
+		if n, err := found.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, rows.ErrDropped)
+		}
+		if _, err := conn.ExecContext(ctx, `update processor_checkpoint set pos = ?2, commit_key = ?3, at = ?4, mends = mends + 1 where build = ?1`,
+			id, stored.Signed(at), key, time.Now().UnixMicro()); err != nil {
+			return err
+		}
+		_, err = conn.ExecContext(ctx, `delete from processor_blocked where build = ?1`, id)
+		return err
+	})
+	return at, err
 }
 
 // Drop implements rows.Store.

@@ -20,11 +20,12 @@ const module = "github.com/ganglion-es/ganglion"
 var mayImport = map[string][]string{
 	"eventstore":            {},
 	"proto":                 {"eventstore"},
+	"relay":                 {"eventstore"},
 	"router":                {"eventstore", "proto"},
 	"gateway":               {"eventstore", "proto"},
 	"domain/aggregate":      {"domain/internal/shape"},
 	"domain":                {"domain/aggregate", "domain/group", "domain/inbox", "domain/process", "domain/projection", "domain/query"},
-	"engine":                {"domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "eventstore", "proto"},
+	"engine":                {"domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "eventstore", "proto", "relay"},
 	"node/contract":         {"domain/aggregate", "proto"},
 	"node/trust":            {"gateway"},
 	"node/operator":         {"eventstore", "gateway", "node/trust", "proto", "router"},

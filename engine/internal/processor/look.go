@@ -130,7 +130,7 @@ type still struct {
 // still behind the head for long. Nodes differ in their patience, so that few work
 // on it together; the checkpoint decides among them.
 func (p *Processor) takes(at place, b rows.Overview, c rows.Checkpoint) bool {
-	if p.cfg.TakeAfter == 0 || c.Paused || b.LogID != p.cfg.Log.LogID() {
+	if p.cfg.TakeAfter == 0 || c.Paused || b.LogID != p.cfg.Log.LogID() || p.cfg.Relay != nil && b.Blocked[c.Segment] > 0 {
 		return false
 	}
 	p.mu.Lock()
@@ -152,11 +152,12 @@ func (p *Processor) takes(at place, b rows.Overview, c rows.Checkpoint) bool {
 }
 
 // restart stops a segment whose rows an operator has mended since it began, or whose
-// term has changed, so that it begins again even if no event arrives.
+// term has changed, so that it begins again even if no event arrives. It also stops a
+// relay that was paused, which would publish the next event.
 func (p *Processor) restart(at place, c rows.Checkpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w := p.segments[at]; w != nil && w.began.Load() && (w.mends.Load() < c.Mends || w.term.Load().Current() != c.Term.Current() && c.Position >= w.position()) {
+	if w := p.segments[at]; w != nil && w.began.Load() && (w.mends.Load() < c.Mends || p.cfg.Relay != nil && c.Paused || w.term.Load().Current() != c.Term.Current() && c.Position >= w.position()) {
 		w.stop()
 		delete(p.segments, at)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/ganglion-es/ganglion/engine/sqlprojection"
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/rows"
+	"github.com/ganglion-es/ganglion/relay"
 )
 
 // Log is what a processor reads of an eventstore.Store.
@@ -25,15 +27,19 @@ type Log interface {
 }
 
 // Config configures a Processor. All fields but Watch, TakeAfter, Wrote and Throttle
-// are required, of Model, SQL and Process one, and Outbox with Process.
+// are required, of Model, SQL, Process and Relay one, Outbox with Process, and
+// RelayReads with Relay.
 type Config struct {
 	Model   *projection.Definition
 	SQL     *sqlprojection.Definition
 	Process *process.Definition
 	Outbox  *outbox.Outbox // of the process manager
-	Rows    rows.Store
-	Log     Log
-	Tail    *Tail
+	Relay   *relay.Relay
+	// RelayReads reports whether the events of an aggregate type are published.
+	RelayReads func(typ string) bool
+	Rows       rows.Store
+	Log        Log
+	Tail       *Tail
 	// Watch is shared by the processors of a node. Nil: the processor has its own.
 	Watch *Watch
 	// Owns reports whether this node works on a segment. It is asked every 250 ms.
@@ -75,6 +81,7 @@ const (
 type Processor struct {
 	cfg  Config
 	spec rows.Spec
+	kind string // for log lines
 	log  *slog.Logger
 
 	mu       sync.Mutex
@@ -82,6 +89,7 @@ type Processor struct {
 	builds   map[rows.State]int // of the projection, by any program
 	running  sync.WaitGroup
 	counts   counts
+	relay    relayFigures
 	used     map[int64]bool // builds of a process manager that nodes of this program fold
 	holds    map[int64]hold // how far builds of a process manager may fold
 
@@ -106,6 +114,8 @@ type worker struct {
 	// For a process manager.
 	signal outbox.Signal
 	bound  atomic.Uint64 // up to which a build folds that does not send; 0: not known
+	// For a relay; it belongs to the goroutine of runSegment.
+	tries relayTries
 }
 
 // A place is one segment of one build.
@@ -117,7 +127,10 @@ type place struct {
 // New returns a processor. Call Run.
 func New(cfg Config) *Processor {
 	var spec rows.Spec
+	kind := "projection"
 	switch {
+	case cfg.Relay != nil:
+		kind, spec = "relay", SpecOfRelay(cfg.Relay.Name)
 	case cfg.SQL != nil:
 		spec = SpecOfSQL(cfg.SQL)
 	case cfg.Process != nil:
@@ -129,7 +142,7 @@ func New(cfg Config) *Processor {
 		cfg.Watch = NewWatch(cfg.Rows)
 	}
 	return &Processor{
-		cfg: cfg, spec: spec, log: cfg.Logger.With("projection", spec.Projection),
+		cfg: cfg, spec: spec, kind: kind, log: cfg.Logger.With(kind, strings.TrimPrefix(spec.Projection, RelayPrefix)),
 		segments: map[place]*worker{}, still: map[place]still{}, holds: map[int64]hold{},
 	}
 }
@@ -178,7 +191,7 @@ func (p *Processor) Run(ctx context.Context) error {
 
 func (p *Processor) report(doing string, err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
-		p.log.Warn("a projection waits: could not "+doing, "err", err)
+		p.log.Warn("a "+p.kind+" waits: could not "+doing, "err", err)
 	}
 }
 
@@ -196,6 +209,7 @@ func (p *Processor) stopAll() { p.adjust(context.Background(), nil) }
 // something has stopped it.
 func (p *Processor) runSegment(ctx context.Context, at place, w *worker) {
 	stats := &w.stats
+	defer p.relay.waits.Store(nil)
 	log := p.log.With("build", at.build, "segment", at.segment)
 	if p.cfg.Process != nil {
 		p.running.Go(func() { p.cfg.Outbox.Segment(ctx, at.build, at.segment, &w.signal) })
@@ -204,9 +218,12 @@ func (p *Processor) runSegment(ctx context.Context, at place, w *worker) {
 	for ctx.Err() == nil {
 		err := p.followOnce(ctx, at, w, log)
 		pause, cause := retryAfter, RetryStore
+		var broker *brokerError
 		switch {
 		case ctx.Err() != nil:
 			return
+		case err == nil: // a relay was blocked
+			continue
 		case errors.Is(err, ErrReset):
 			continue
 		case errors.Is(err, rows.ErrFenced):
@@ -215,7 +232,13 @@ func (p *Processor) runSegment(ctx context.Context, at place, w *worker) {
 			log.Debug("another node has moved the checkpoint, or an operator has mended rows")
 		case errors.Is(err, rows.ErrPaused):
 			pause, cause = pausedFor, RetryPaused
-			log.Debug("the projection is paused")
+			log.Debug("the " + p.kind + " is paused")
+		case errors.As(err, &broker):
+			pause, cause = w.tries.pause(), RetryBroker
+			p.relay.waits.Store(new(err.Error()))
+			if !stats.isStopped(RetryBroker) { // once per absence of the broker
+				log.Warn("a relay waits for its broker", "err", err)
+			}
 		case errors.Is(err, aggregate.ErrUnknownEvent):
 			pause, cause = withdrawFor, RetryUnknown
 			log.Warn("an event is newer than this program: leaving the projection to other nodes", "err", err)
@@ -223,10 +246,10 @@ func (p *Processor) runSegment(ctx context.Context, at place, w *worker) {
 			pause, cause = withdrawFor, RetryOtherLog // the node logs it; Resume ends the pause
 		case errors.Is(err, errOtherLog):
 			pause, cause = withdrawFor, RetryOtherLog
-			log.Error("a projection stops", "err", err)
+			log.Error("a "+p.kind+" stops", "err", err)
 		default:
 			if !stats.isStopped(RetryStore) { // once per absence of the database
-				log.Warn("a projection waits", "err", err)
+				log.Warn("a "+p.kind+" waits", "err", err)
 			}
 		}
 		stats.stopped(cause)
@@ -246,6 +269,9 @@ func (p *Processor) followOnce(ctx context.Context, at place, w *worker, log *sl
 	table, err := p.cfg.Rows.Open(ctx, p.spec, at.build)
 	if err != nil {
 		return err
+	}
+	if p.cfg.Relay != nil {
+		return p.relayOnce(ctx, w, table, log)
 	}
 	s := &segment{
 		fold: fold{model: modelOf(p.cfg.Model, p.cfg.Process), segment: at.segment}, cfg: &p.cfg, table: table, log: log, stats: &w.stats, worker: w,

@@ -144,9 +144,7 @@ func (s *segment) begin(ctx context.Context) error {
 		s.limit = firstSQLCommits
 	}
 	if s.worker != nil {
-		s.worker.mends.Store(c.Mends)
-		s.worker.term.Store(&c.Term)
-		s.worker.began.Store(true)
+		s.worker.start(c)
 		s.worker.signal.Began(c.Term.Current())
 	}
 	s.blocked = blockedIn(s.fold.segment, blocks)

@@ -48,9 +48,10 @@ const (
 	RetryUnknown  Retry = "unknown_event" // an event is newer than this program
 	RetryOtherLog Retry = "other_log"     // the rows show another log
 	RetryPaused   Retry = "paused"        // an operator has paused the projection
+	RetryBroker   Retry = "broker"        // the broker did not take over a relay's events
 )
 
-var retryCauses = [...]Retry{RetryFenced, RetryStore, RetryEvent, RetryUnknown, RetryOtherLog, RetryPaused}
+var retryCauses = [...]Retry{RetryFenced, RetryStore, RetryEvent, RetryUnknown, RetryOtherLog, RetryPaused, RetryBroker}
 
 // counts are the counters of a processor.
 type counts struct {
@@ -58,8 +59,8 @@ type counts struct {
 	retries       [len(retryCauses)]atomic.Uint64 // in the order of retryCauses
 }
 
-// SegmentStats has the figures of a running segment. Only the segment's goroutine
-// changes it. A nil one records nothing.
+// SegmentStats has the figures of a running segment. Only the segment's goroutines
+// change it. A nil one records nothing.
 type SegmentStats struct {
 	counts    *counts
 	position  atomic.Uint64
@@ -143,7 +144,9 @@ func (p *Processor) Stats() Stats {
 		Projection: p.spec.Projection, Batches: p.counts.batches.Load(), Rows: p.counts.rows.Load(), Retries: map[Retry]uint64{},
 	}
 	for i, cause := range retryCauses {
-		s.Retries[cause] = p.counts.retries[i].Load()
+		if cause != RetryBroker || p.cfg.Relay != nil {
+			s.Retries[cause] = p.counts.retries[i].Load()
+		}
 	}
 	head, now := p.cfg.Tail.Head(), time.Now()
 	p.mu.Lock()
