@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the fast checks before a commit: vet, formatting, and the tests of fast packages
 # and of packages that differ from the branch "main" of origin. It starts no database,
-# no browser and no node.
+# no broker, no browser and no node.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ for file in "${changed[@]}"; do
 	case $package in
 	./bench*) bench=true ;; # not in go.work
 	./deploy/k8s/*) ;; # make check-k8s
-	./eventstore/postgres* | ./test/e2e | ./test/browser | ./test/stomp* | ./test/chaos* | */testdata*) ;; # make test PKG=$package
+	./eventstore/postgres* | ./relay/* | ./test/e2e | ./test/browser | ./test/stomp* | ./test/chaos* | */testdata*) ;; # make test PKG=$package
 	*) packages+=("$package") ;;
 	esac
 done

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # compiled again for each module that requires them.
 export CGO_ENABLED=0 GOFLAGS=-tags=grpcnotrace,nopgxregisterdefaulttypes
 
-modules=". bench client/go domain test/browser tools"
+modules=". bench client/go domain relay/rabbitmq test/browser tools"
 step() { printf 'lint: %s\n' "$*"; }
 
 step "go vet, staticcheck"

@@ -8,13 +8,15 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/ganglion-es/ganglion/relay/rabbitmq/rabbitmqtest"
 )
 
 // rabbit is RabbitMQ with a quorum queue for each partition, which has a single active
 // consumer: what keeps the order of a lot if members come and go. All members consume
 // from all queues, and each is the active one of a third of them.
 type rabbit struct {
-	server     *rabbitServer
+	server     *rabbitmqtest.Server
 	connection *amqp.Connection
 	admin      *amqp.Channel
 }
@@ -26,11 +28,11 @@ func openRabbit(ctx context.Context) (_ system, err error) {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.server, err = startRabbit(ctx); err != nil {
+	if r.server, err = rabbitmqtest.Start(ctx); err != nil {
 		r.server = nil
 		return nil, err
 	}
-	if r.connection, err = amqp.Dial(r.server.url()); err != nil {
+	if r.connection, err = amqp.Dial(r.server.URL()); err != nil {
 		return nil, err
 	}
 	r.admin, err = r.connection.Channel()
@@ -86,7 +88,7 @@ func (r *rabbit) drain(ctx context.Context, t *tally) (err error) {
 		}
 	}()
 	for m := range connections {
-		if connections[m], err = amqp.Dial(r.server.url()); err != nil {
+		if connections[m], err = amqp.Dial(r.server.URL()); err != nil {
 			return err
 		}
 	}
@@ -160,7 +162,7 @@ func (r *rabbit) close() (err error) {
 		err = r.connection.Close()
 	}
 	if r.server != nil {
-		err = errors.Join(err, r.server.close())
+		err = errors.Join(err, r.server.Close())
 	}
 	return err
 }

@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"eventstore":            {},
 	"proto":                 {"eventstore"},
 	"relay":                 {"eventstore"},
+	"relay/rabbitmq":        {"eventstore", "relay"},
 	"router":                {"eventstore", "proto"},
 	"gateway":               {"eventstore", "proto"},
 	"domain/aggregate":      {"domain/internal/shape"},
@@ -38,7 +39,7 @@ var mayImport = map[string][]string{
 	// What new products import.
 	"cli/internal/scaffold/product": {"cli", "client/go", "domain/aggregate", "domain/domaintest", "domain/process", "domain/projection", "domain/query", "node", "node/contract"},
 	"cmd/ganglion":                  {"cli", "domain", "examples"},
-	"bench":                         {"client/go", "domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "engine", "eventstore", "node", "proto", "test"},
+	"bench":                         {"client/go", "domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "engine", "eventstore", "node", "proto", "relay/rabbitmq", "test"},
 	"test":                          {"cli", "client/go", "domain", "domain/aggregate", "domain/group", "domain/inbox", "domain/process", "engine", "eventstore", "gateway", "node", "node/contract", "proto", "router"},
 	"tools":                         {},
 

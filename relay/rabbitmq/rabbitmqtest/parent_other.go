@@ -1,0 +1,7 @@
+//go:build !linux
+
+package rabbitmqtest
+
+import "syscall"
+
+func dieWithParent(*syscall.SysProcAttr) {}
