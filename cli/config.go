@@ -49,6 +49,7 @@ func readConfigFile(name string, known []*pflag.Flag) (map[string]string, error)
 	}
 	var errs []error
 	values := map[string]string{}
+	delete(content, relayTable) // the commands that run nodes read it
 	for _, key := range slices.Sorted(maps.Keys(content)) {
 		if !slices.Contains(names, key) {
 			errs = append(errs, fmt.Errorf("unknown key %q%s", key, suggestion(key, names)))
@@ -173,7 +174,7 @@ The exit status is 2 if anything is wrong.`,
 		Example: `  ganglion config check --config /etc/ganglion/node.toml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.PrintConfig {
-				return printConfig(cmd.OutOrStdout(), cmd.Flags())
+				return errors.Join(printConfig(cmd.OutOrStdout(), cmd.Flags()), p.printRelays(cmd.OutOrStdout()))
 			}
 			if err := errors.Join(append(misspelled(cmd.Root(), os.Environ()), c.check(cmd.Context(), p))...); err != nil {
 				return usageError{err}

@@ -23,6 +23,7 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node"
+	"github.com/ganglion-es/ganglion/relay"
 )
 
 // Exit statuses. They distinguish wrong usage from a failed command, and a damaged
@@ -63,6 +64,11 @@ type Options struct {
 	Consumers []node.Consumer
 	Memories  func(node.Memories)
 	Clients   func(node.Clients)
+
+	// Brokers are those to which the configuration file can name relays, such as Broker
+	// of package relay/rabbitmq. Relays are further ones, for the commands dev and node.
+	Brokers []relay.Broker
+	Relays  []node.Relay
 }
 
 // Main runs the command line of the process with the aggregates of a catalog,
@@ -105,7 +111,7 @@ func newRoot(p *program) *cobra.Command {
 	// so the linker would keep the methods of all types.
 	root.Flags().Bool("version", false, "print the version")
 	f := root.PersistentFlags()
-	f.String("config", "", "TOML `FILE` of settings, each under its flag's name; flags and environment variables override it")
+	f.StringVar(&p.config, "config", "", "TOML `FILE` of settings, each under its flag's name; flags and environment variables override it")
 	f.StringVar(&p.level, "log-level", "info", "lowest level of log lines to print: debug, info, warn or error")
 	f.StringVar(&p.format, "log-format", "text", "format of log lines: text or json")
 	fromEnvironment(f)
@@ -132,6 +138,8 @@ func newRoot(p *program) *cobra.Command {
 		processorCommand(p),
 		groupsCommand(p),
 		groupCommand(p),
+		relaysCommand(p),
+		relayCommand(p),
 		wakesCommand(p),
 		wakeCommand(p),
 		logCommand(p),
@@ -189,6 +197,7 @@ type program struct {
 	logging
 	catalog *aggregate.Catalog
 	options Options
+	config  string // file of --config
 }
 
 func newProgram(catalog *aggregate.Catalog, o Options) *program {

@@ -70,7 +70,7 @@ Each flag can also be set by the environment variable shown with it, or under it
   ganglion node --config /etc/ganglion/node.toml --print-config`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if c.PrintConfig {
-				return printConfig(cmd.OutOrStdout(), cmd.Flags())
+				return errors.Join(printConfig(cmd.OutOrStdout(), cmd.Flags()), p.printRelays(cmd.OutOrStdout()))
 			}
 			return c.run(cmd.Context(), cmd.Root(), p)
 		},
@@ -167,6 +167,9 @@ func (c nodeCmd) configure(ctx context.Context, p *program, log *slog.Logger) (n
 		if config.Name, err = os.Hostname(); err != nil {
 			errs = append(errs, usagef("the host has no name: set --name"))
 		}
+	}
+	if config.Relays, err = p.relays(); err != nil {
+		errs = append(errs, err)
 	}
 	if config.StorePassword, err = c.password(); err != nil {
 		errs = append(errs, err)

@@ -55,7 +55,7 @@ version() { echo "${VERSION:-$(git describe --tags --match 'v*' --always --dirty
 build_binary() {
 	mkdir -p "$1"
 	CGO_ENABLED=0 GOWORK=off GOOS=linux GOARCH=$(docker version -f '{{.Server.Arch}}') \
-		go build -tags grpcnotrace,nopgxregisterdefaulttypes -trimpath -ldflags="-s -w -funcalign=8 -X github.com/ganglion-es/ganglion/node.version=$(version)" -o "$1/ganglion.new" ./cmd/ganglion
+		go -C cmd/ganglion build -tags grpcnotrace,nopgxregisterdefaulttypes -trimpath -ldflags="-s -w -funcalign=8 -X github.com/ganglion-es/ganglion/node.version=$(version)" -o "$(realpath "$1")/ganglion.new" .
 	# Replace the file instead of writing into it: running nodes keep the old one.
 	mv "$1/ganglion.new" "$1/ganglion"
 }

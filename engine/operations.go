@@ -54,8 +54,8 @@ type SegmentState struct {
 // that was restored to an earlier point, or whose loss was accepted.
 const OtherLog = "other log"
 
-// Segments returns the segments of all builds, sorted by projection, build and
-// segment.
+// Segments returns the segments of all builds, without relays, sorted by projection,
+// build and segment.
 func (o *Operations) Segments(ctx context.Context) ([]SegmentState, error) {
 	list, err := o.cfg.Rows.Overviews(ctx)
 	if err != nil {
@@ -67,6 +67,9 @@ func (o *Operations) Segments(ctx context.Context) ([]SegmentState, error) {
 	}
 	states := []SegmentState{}
 	for _, b := range list {
+		if IsRelay(b.Projection) {
+			continue
+		}
 		d, err := o.definition(b.Projection)
 		for i, c := range b.Checkpoints {
 			s := SegmentState{

@@ -27,6 +27,7 @@ import (
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node/trust"
+	"github.com/ganglion-es/ganglion/relay"
 )
 
 // Memories has the states of the projections in memory.
@@ -192,6 +193,11 @@ type Config struct {
 	// after every call of a handler has returned.
 	Consumers []Consumer
 
+	// Relays publish the log's events to brokers, each on one domain node of the cluster
+	// at a time. All domain nodes should have the same relays with the same settings: the
+	// ring chooses among the ones that have a relay of the name. Other nodes ignore them.
+	Relays []Relay
+
 	// Ready is called once, with the URL for clients, when the node is ready.
 	Ready func(url string)
 
@@ -303,6 +309,9 @@ func (c Config) problems() (errs []error) {
 		problem("the drain window is %v: it must not be negative", c.DrainWindow)
 	}
 	c.consumerProblems(problem)
+	if err := relay.Check(c.Relays); err != nil {
+		errs = append(errs, fmt.Errorf("Relays ([[relay]] of the file): %w", err))
+	}
 	if c.Clients != nil && !c.Gateway {
 		problem("Clients needs the gateway role, since its clients connect to the node's own gateway")
 	}

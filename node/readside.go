@@ -27,7 +27,7 @@ type readSide struct {
 }
 
 // projectionSet is what the node announces that it can run and coordinate: projections,
-// the table of wake-ups, and consumer groups.
+// the table of wake-ups, consumer groups and relays.
 func (n *node) projectionSet() string {
 	if !n.cfg.runsProjections() {
 		return ""
@@ -35,6 +35,9 @@ func (n *node) projectionSet() string {
 	set := append(slices.Collect(maps.Values(engine.Fingerprints(n.cfg.Catalog))), n.groupSet()...)
 	if wakes := engine.WakeFingerprint(n.cfg.Catalog); wakes != "" {
 		set = append(set, wakes)
+	}
+	for _, r := range n.cfg.Relays {
+		set = append(set, engine.RelayPlacement(r.Name))
 	}
 	return cluster.ProjectionSet(set)
 }
@@ -84,6 +87,10 @@ func (n *node) makeProjections(announce func(progress.Segment, eventstore.Positi
 		n.readSide.publisher = progress.NewPublisher()
 		fingerprints := engine.Fingerprints(n.cfg.Catalog)
 		places = placement.New(placement.Config{Self: n.cfg.Name, View: n.cluster.View, Reachable: n.router.Reaches})
+		for _, r := range n.cfg.Relays { // whatever its settings, so that nodes with other ones don't publish beside each other
+			fingerprints[engine.RelayPlacement(r.Name)] = engine.RelayPlacement(r.Name)
+		}
+		cfg.Relays = n.cfg.Relays
 		cfg.Owns = func(projection string, segment int) bool {
 			return places.Owns(projection, fingerprints[projection], segment)
 		}

@@ -18,8 +18,8 @@ var errNoGateway = errors.New("this member has no sessions: it is not a gateway"
 // ProjectionWork is the work of one node on projections.
 type ProjectionWork = operator.Projections
 
-// work returns what this node works on for projections, sorted by projection,
-// build and segment.
+// work returns what this node works on for projections and relays, sorted by
+// projection, build and segment.
 func (n *node) work() ProjectionWork {
 	w := ProjectionWork{Segments: []operator.Segment{}, Memories: []operator.Memory{}}
 	for _, s := range n.readSide.projections.Stats() {
@@ -27,6 +27,12 @@ func (n *node) work() ProjectionWork {
 			w.Segments = append(w.Segments, operator.Segment{
 				Projection: s.Projection, Build: f.Build, Segment: f.Segment, Position: f.Position, Stopped: string(f.Stopped),
 			})
+		}
+	}
+	for _, s := range n.readSide.projections.Relays() {
+		for _, f := range s.Segments {
+			_, why := relayWaits(s, f)
+			w.Segments = append(w.Segments, operator.Segment{Projection: s.Projection, Build: f.Build, Position: f.Position, Stopped: why})
 		}
 	}
 	sort.Slice(w.Segments, func(i, j int) bool {

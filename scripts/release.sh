@@ -14,7 +14,8 @@ fail() { echo "release: $*" >&2; exit 1; }
 step() { printf 'release: %s\n' "$*"; }
 
 module=github.com/ganglion-es/ganglion
-inner=(client/go domain) # its other modules
+inner=(client/go domain)                # modules that it requires
+outer=(relay/rabbitmq cmd/ganglion)     # modules that require it, in this order
 dry=""
 version=${1:-}
 [ "$version" != --dry-run ] || { dry=1 version=v0.0.0-rc.0; }
@@ -23,7 +24,7 @@ number='(0|[1-9][0-9]*)'
 	fail "'$version' is not a version such as v1.2.3 or v1.2.3-rc.1; usage: scripts/release.sh VERSION|--dry-run [DIR]"
 [ -z "$(git status --porcelain)" ] || fail "the work tree has changes: commit or remove them, since a release is made from a commit"
 out=$(realpath -m "${2:-dist/$version}")
-tags=("$version" "${inner[@]/%//$version}")
+tags=("$version" "${inner[@]/%//$version}" "${outer[@]/%//$version}")
 if [ -z "$dry" ]; then
 	for tag in "${tags[@]}"; do
 		! git rev-parse -q --verify "refs/tags/$tag" >/dev/null || fail "the tag $tag exists: choose the next version"
@@ -67,15 +68,27 @@ for m in "${inner[@]}"; do publish "$module/$m" "$m/$version"; done
 	git commit -qam "release: $version" -m "go.mod has the versions of the other modules, so that programs can require this one."
 )
 publish $module "$version"
+for m in "${outer[@]}"; do
+	(
+		cd "$tree/$m"
+		for r in $(go list -m -f '{{if .Replace}}{{.Path}}{{end}}' all); do
+			go mod edit -dropreplace "$r" -require "$r@$version"
+		done
+		go mod tidy
+		! grep '^replace' go.mod || fail "$m/go.mod still has a replace line"
+		git commit -qam "release: $m of $version" -m "go.mod has the versions of the other modules, so that programs can require this one."
+	)
+	publish "$module/$m" "$m/$version"
+done
 commit=$(git -C "$tree" rev-parse HEAD)
 
-for m in $module "${inner[@]/#/$module/}"; do
+for m in $module "${inner[@]/#/$module/}" "${outer[@]/#/$module/}"; do
 	step "go get and go build of $m"
 	mkdir "$tmp/user"
 	(
 		cd "$tmp/user"
 		go mod init example.com/user
-		cp "$tree/go.sum" .
+		cat "$tree/go.sum" "$tree/cmd/ganglion/go.sum" | sort -u >go.sum
 		go get "$m/...@$version"
 		go build "$m/..."
 	)

@@ -37,11 +37,11 @@ func Build(dir string, race bool, tags ...string) (string, error) {
 	return binary, BuildProgram(binary, "./cmd/ganglion", race, "-tags", strings.Join(tags, ","))
 }
 
-// BuildProgram builds a program of the root module as a binary, with further flags of
-// "go build".
+// BuildProgram builds a program of the root module, or of a module below it, as a binary,
+// with further flags of "go build".
 func BuildProgram(binary, program string, race bool, flags ...string) error {
 	const module = "github.com/ganglion-es/ganglion"
-	// Build in the root module. A caller outside the workspace, such as bench,
+	// Build in the program's own module. A caller outside the workspace, such as bench,
 	// requires other versions.
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
@@ -52,8 +52,8 @@ func BuildProgram(binary, program string, race bool, flags ...string) error {
 	if race {
 		args = append(args, "-race")
 	}
-	cmd := exec.Command("go", append(args, program)...)
-	cmd.Dir = strings.TrimSpace(string(root))
+	cmd := exec.Command("go", append(args, ".")...)
+	cmd.Dir = filepath.Join(strings.TrimSpace(string(root)), program)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
