@@ -26,6 +26,7 @@ if [ -z "${SHORT:-}" ]; then
 	go test -race -timeout 60m -run 'Client(Go|JS)|ResumeOnAnotherGateway|LiveQuer|LiveQuestions|SlowReader|RebuildUnderLoad|AnotherRowType|RowsEqual|RowsAreRight|AnswersShow|DatabaseIsAway' ./test/e2e
 	go test -race -timeout 60m -run 'ProcessManager|Consumers|MembersOverHTTP|WakeUps|AuctionsEnd|CopyWakes|BiddersAreTold|ReadSideWaits|RestoredLog' -parallel 2 ./test/e2e
 	go test -race -timeout 30m -count 1 -run 'MailersOfTheDocsShare' ./test/conversation # 10 minutes without a mail server
+	go test -race -timeout 30m -count 1 -run 'LosesNothing' ./relay/rabbitmq/e2e
 	go test -race -timeout 30m -count 1 -run 'NoSegmentIsSent' ./engine/internal/group
 	go test -race -timeout 30m -count 1 -run 'HugeCategory' ./gateway
 	go test -race -timeout 30m -count 1 -v -run 'NewProduct|Recipes|TabStaysSmall' ./test/browser

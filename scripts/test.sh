@@ -26,6 +26,7 @@ missing=()
 command -v pgbouncer >/dev/null || missing+=(pgbouncer) # for the recipes in docs/run.md
 [ -d /usr/lib/python3/dist-packages/websockets ] || ! command -v apt-get >/dev/null || missing+=(python3-websockets) # for the mailer in docs/consumers.md
 compgen -G '/usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server' >/dev/null || ! command -v apt-get >/dev/null || missing+=(rabbitmq-server) # for relay/rabbitmq
+[ -d /usr/lib/python3/dist-packages/pika ] || ! command -v apt-get >/dev/null || missing+=(python3-pika) # for the consumer in docs/relays.md
 command -v nginx >/dev/null || missing+=(nginx-light)   # likewise
 command -v chromium-headless-shell >/dev/null || { ! command -v apt-get && command -v chromium; } >/dev/null ||
 	missing+=(chromium-headless-shell) # for test/browser; on systems without apt-get, "chromium" is enough
@@ -39,7 +40,7 @@ each="$PWD/scripts/test-exec.sh" # runs the fuzz targets too
 # These packages run after the others and one at a time: they give servers, processes and
 # browsers deadlines, which a machine busy with another package would miss. The tests of
 # the store wait more than they compute, so four of them run in parallel.
-alone='/(test/(browser|chaos|conversation|e2e|stomp)|relay/[a-z]+|eventstore/(postgres|sqlite)|engine(/[a-z/]+)?|router(/[a-z]+)?|gateway|node|client/go)$'
+alone='/(test/(browser|chaos|conversation|e2e|stomp)|relay/[a-z0-9/]+|eventstore/(postgres|sqlite)|engine(/[a-z/]+)?|router(/[a-z]+)?|gateway|node|client/go)$'
 # shellcheck disable=SC2046
 $race -exec "$each" $(go list work | grep -vE "$alone|/test/repo$")
 (cd bench && GOWORK=off $race ./report)

@@ -13,10 +13,12 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.uber.org/goleak"
 
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/relay"
 	"github.com/ganglion-es/ganglion/relay/rabbitmq/rabbitmqtest"
@@ -26,15 +28,15 @@ import (
 var shared *rabbitmqtest.Server
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		var err error
-		if shared, err = rabbitmqtest.Start(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		defer shared.Close()
-		return m.Run()
-	}())
+	var err error
+	if shared, err = rabbitmqtest.Start(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	postgrestest.Main(m, goleak.Cleanup(func(code int) {
+		_ = shared.Close() // the exit code matters more
+		os.Exit(code)
+	}))
 }
 
 // ownServer starts a broker for one test.

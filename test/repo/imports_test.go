@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"proto":                 {"eventstore"},
 	"relay":                 {"eventstore"},
 	"relay/rabbitmq":        {"eventstore", "relay"},
+	"relay/rabbitmq/e2e":    {},
 	"router":                {"eventstore", "proto"},
 	"gateway":               {"eventstore", "proto"},
 	"domain/aggregate":      {"domain/internal/shape"},

@@ -2,7 +2,6 @@
 package rabbitmqtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -36,25 +34,7 @@ type Server struct {
 	path               string
 	port, names, peers int // of AMQP, of the port mapper, of Erlang's distribution
 	mapper, broker     *exec.Cmd
-	output             output
-}
-
-// output keeps the output of the processes.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
+	output             *os.File // of these processes
 }
 
 // Start starts a server with the lines of a configuration, and waits until it accepts
@@ -71,6 +51,9 @@ func Start(ctx context.Context, config ...string) (s *Server, err error) {
 		}
 	}()
 	if s.dir, err = os.MkdirTemp("", "ganglion-rabbitmq"); err != nil {
+		return s, err
+	}
+	if s.output, err = os.Create(s.file("output")); err != nil {
 		return s, err
 	}
 	// A server keeps its ports when it starts again.
@@ -104,7 +87,7 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...) //nolint:noctx // Close ends it
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	dieWithParent(cmd.SysProcAttr)
-	cmd.Stdout, cmd.Stderr = &s.output, &s.output
+	cmd.Stdout, cmd.Stderr = s.output, s.output
 	cmd.Env = append(os.Environ(),
 		"HOME="+s.dir, "ERL_EPMD_PORT="+strconv.Itoa(s.names), "ERL_EPMD_ADDRESS=127.0.0.1", "RABBITMQ_NODENAME=ganglion-test@localhost",
 		"RABBITMQ_DIST_PORT="+strconv.Itoa(s.peers), "RABBITMQ_MNESIA_BASE="+s.dir, "RABBITMQ_LOG_BASE="+s.dir,
@@ -131,7 +114,8 @@ func (s *Server) Restart(ctx context.Context) error {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("RabbitMQ is not ready after %v: %w: %s", readyWithin, err, s.output.String())
+			output, _ := os.ReadFile(s.output.Name())
+			return fmt.Errorf("RabbitMQ is not ready after %v: %w: %s", readyWithin, err, output)
 		}
 	}
 }
@@ -177,6 +161,9 @@ func (s *Server) Close() error {
 		s.signal(s.mapper, syscall.SIGKILL)
 		_ = s.mapper.Wait()
 		s.mapper = nil
+	}
+	if s.output != nil {
+		s.output.Close()
 	}
 	return os.RemoveAll(s.dir)
 }
