@@ -1,8 +1,10 @@
 package node_test
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -196,6 +198,47 @@ func TestConsoleActionsNeedOperators(t *testing.T) {
 	}
 	if _, text := askConsole(t, c.urls[0]+"/_ganglion/api/audit", c.role(t, "vera", "viewer")); !strings.Contains(text, `"entries":[]`) {
 		t.Errorf("the audit is %s", text)
+	}
+}
+
+func TestConsoleSendsProfilesOfAllMembersToOperators(t *testing.T) {
+	t.Parallel()
+	c := newCourt(t)
+	otto := c.role(t, "otto", "operator")
+	for _, path := range []string{"dev1/heap.pb.gz", "dev2/heap.pb.gz", "dev1/cpu.pb.gz?seconds=1", "dev2/cpu.pb.gz?seconds=1"} {
+		code, body := 0, ""
+		harness.Eventually(t, "the profile "+path, func() error { // other tests of this process may record one, too
+			code, body = askConsole(t, c.urls[0]+"/_ganglion/api/profiles/"+path, otto)
+			if code == http.StatusServiceUnavailable && strings.Contains(body, "cpu profiling already in use") {
+				return errors.New(body)
+			}
+			return nil
+		})
+		text, err := gzip.NewReader(strings.NewReader(body))
+		if err != nil {
+			t.Fatalf("%s: %v: %d %.200q", path, err, code, body)
+		}
+		if n, err := io.Copy(io.Discard, text); n == 0 || err != nil {
+			t.Errorf("%s: %d bytes, %v", path, n, err)
+		}
+	}
+	if code, body := askConsole(t, c.urls[0]+"/_ganglion/api/profiles/dev2/goroutines.txt", otto); code != http.StatusOK || !strings.HasPrefix(body, "goroutine profile: total ") {
+		t.Errorf("the goroutines are %d %.200s", code, body)
+	}
+	for path, want := range map[string]string{
+		"dev7/heap.pb.gz":             `404 {"error":"\"dev7\" is not a member of the cluster"}`,
+		"dev2/secret.pb.gz":           `404 {"error":"there is no profile \"secret.pb.gz\": [cpu.pb.gz heap.pb.gz goroutines.txt] are known"}`,
+		"dev2/cpu.pb.gz?seconds=61":   `400 {"error":"seconds is \"61\": write a number from 1 to 60"}`,
+		"dev2/cpu.pb.gz?seconds=0":    `400 {"error":"seconds is \"0\": write a number from 1 to 60"}`,
+		"dev2/cpu.pb.gz?seconds=many": `400 {"error":"seconds is \"many\": write a number from 1 to 60"}`,
+	} {
+		code, body := askConsole(t, c.urls[0]+"/_ganglion/api/profiles/"+path, otto)
+		if got := fmt.Sprint(code, " ", strings.TrimSpace(body)); got != want {
+			t.Errorf("%s is answered %s, want %s", path, got, want)
+		}
+	}
+	if code, body := askConsole(t, c.urls[0]+"/_ganglion/api/profiles/dev1/heap.pb.gz", c.role(t, "rita", "reader")); code != http.StatusForbidden || !strings.Contains(body, "needs the role operator") {
+		t.Errorf("a reader is answered %d %.200s", code, body)
 	}
 }
 

@@ -5,24 +5,37 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
-	"runtime/pprof"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
 
+	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
 
 // debugPiece is the largest part of a file in one message, in bytes.
 const debugPiece = 256 << 10
 
-// Debug sends an operator the node's diagnostics; see [operator.Client.Debug].
-func (s peerServer) Debug(_ *peer.DebugRequest, stream grpc.ServerStreamingServer[peer.DebugPiece]) error {
+// Debug sends an operator the node's diagnostics, or one profile of its process; see
+// [operator.Client.Debug].
+func (s peerServer) Debug(req *peer.DebugRequest, stream grpc.ServerStreamingServer[peer.DebugPiece]) error {
 	n := s.node
+	if req.Profile != "" {
+		data, err := n.profileSelf(stream.Context(), req.Profile, time.Duration(req.Seconds)*time.Second)
+		if err != nil {
+			return grpcstatus.Error(codes.FailedPrecondition, err.Error())
+		}
+		return sendFile(stream, req.Profile, data)
+	}
 	n.log.Info("an operator collects logs and profiles")
 	redact := n.redactor()
 	for _, f := range []struct {
@@ -33,8 +46,8 @@ func (s peerServer) Debug(_ *peer.DebugRequest, stream grpc.ServerStreamingServe
 		{"cluster.json", n.page("/v1/cluster")},
 		{"metrics.txt", n.page("/metrics")},
 		{"log.txt", func(_ context.Context, to *bytes.Buffer) { to.Write(n.recent.bytes()) }},
-		{"goroutines.txt", profile("goroutine", 1)},
-		{"heap.pb.gz", profile("heap", 0)},
+		{goroutineProfile, profile(goroutineProfile)},
+		{heapProfile, profile(heapProfile)},
 	} {
 		var file bytes.Buffer
 		f.make(stream.Context(), &file)
@@ -43,21 +56,74 @@ func (s peerServer) Debug(_ *peer.DebugRequest, stream grpc.ServerStreamingServe
 		case "readyz.txt", "cluster.json", "log.txt": // the other files have no text from clients
 			data = redact(data)
 		}
-		for first := true; first || len(data) > 0; first = false {
-			size := min(len(data), debugPiece)
-			if err := stream.Send(&peer.DebugPiece{File: f.name, Data: data[:size]}); err != nil {
-				return err
-			}
-			data = data[size:]
+		if err := sendFile(stream, f.name, data); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func profile(name string, debug int) func(context.Context, *bytes.Buffer) {
-	return func(_ context.Context, to *bytes.Buffer) {
-		_ = pprof.Lookup(name).WriteTo(to, debug) // a write into memory does not fail
+// sendFile sends a file in pieces, and at least one.
+func sendFile(stream grpc.ServerStreamingServer[peer.DebugPiece], name string, data []byte) error {
+	for first := true; first || len(data) > 0; first = false {
+		size := min(len(data), debugPiece)
+		if err := stream.Send(&peer.DebugPiece{File: name, Data: data[:size]}); err != nil {
+			return err
+		}
+		data = data[size:]
 	}
+	return nil
+}
+
+func profile(name string) func(context.Context, *bytes.Buffer) {
+	return func(ctx context.Context, to *bytes.Buffer) {
+		_ = makeProfile(ctx, name, 0, to) // a write into memory does not fail
+	}
+}
+
+// profileSelf makes a profile of this process for another member, or for the console.
+func (n *node) profileSelf(ctx context.Context, name string, length time.Duration) ([]byte, error) {
+	if name == cpuProfile && (length < time.Second || length > longestForMembers) {
+		return nil, fmt.Errorf("a profile of %v was asked for: 1s to %v are allowed", length, longestForMembers)
+	}
+	n.log.Info("an operator takes a profile of this process", "profile", name)
+	var file bytes.Buffer
+	err := makeProfile(ctx, name, length, &file)
+	return file.Bytes(), err
+}
+
+// maxProfile bounds a profile of another member, in bytes.
+const maxProfile = 64 << 20
+
+// profileOf asks a member for a profile of its process, for the console.
+func (n *node) profileOf(ctx context.Context, m console.Member, name string, length time.Duration) ([]byte, error) {
+	if m.ID == n.cfg.Name {
+		return n.profileSelf(ctx, name, length)
+	}
+	conn, release, err := n.pool.Conn(m.Peer)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	ctx, cancel := context.WithCancel(ctx) // ends the stream
+	defer cancel()
+	pieces, err := peer.NewPeerClient(conn).Debug(ctx, &peer.DebugRequest{Profile: name, Seconds: uint32(length / time.Second)})
+	var data []byte
+	for sent := false; err == nil; {
+		var p *peer.DebugPiece
+		switch p, err = pieces.Recv(); {
+		case errors.Is(err, io.EOF) && sent:
+			return data, nil
+		case errors.Is(err, io.EOF):
+			return nil, errors.New("it is too old for this: upgrade it")
+		case err == nil && p.File == name: // an older member also sends other files
+			data, sent = append(data, p.Data...), true
+			if len(data) > maxProfile {
+				return nil, fmt.Errorf("the profile has more than %d MiB", maxProfile>>20)
+			}
+		}
+	}
+	return nil, whySilent(ctx, grpcstatus.Convert(err))
 }
 
 // page returns a function that writes the node's response to a request for a path.

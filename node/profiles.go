@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,7 +18,48 @@ import (
 const (
 	defaultProfile = 30 * time.Second // as in net/http/pprof
 	longestProfile = 10 * time.Minute
+	// longestForMembers bounds a profile that another member asks for.
+	longestForMembers = time.Minute
 )
+
+// The profiles of a process that operators get over the console and in ganglion debug.
+const (
+	cpuProfile, heapProfile, goroutineProfile = "cpu.pb.gz", "heap.pb.gz", "goroutines.txt"
+)
+
+// makeProfile writes one of these profiles. cpuProfile takes length; it fails with
+// errRecording if the process already records one.
+func makeProfile(ctx context.Context, name string, length time.Duration, to io.Writer) error {
+	switch name {
+	case heapProfile:
+		return pprof.Lookup("heap").WriteTo(to, 0)
+	case goroutineProfile:
+		return pprof.Lookup("goroutine").WriteTo(to, 1)
+	case cpuProfile:
+		return recordFor(ctx, to, length, pprof.StartCPUProfile, pprof.StopCPUProfile)
+	}
+	return fmt.Errorf("the profile %.40q is unknown: %s, %s and %s are known", name, cpuProfile, heapProfile, goroutineProfile)
+}
+
+// errRecording wraps the error of a record that cannot begin.
+var errRecording = errors.New("the process cannot record this now")
+
+// recordFor records the process for a time, or until ctx ends. The process can make one
+// record of a kind at a time.
+func recordFor(ctx context.Context, to io.Writer, length time.Duration, start func(io.Writer) error, stop func()) error {
+	if err := start(to); err != nil {
+		return fmt.Errorf("%w: %w", errRecording, err)
+	}
+	defer stop()
+	timer := time.NewTimer(length)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // serveProfiles serves the profiles of the process under /debug/pprof/, as net/http/pprof
 // does, except for differences between two moments. That package would add 230 KB to a
@@ -54,7 +97,7 @@ func serveProfiles(mux *http.ServeMux) {
 }
 
 // during returns a handler that records the process for the number of seconds that the
-// request asks for. The process can make one record of a kind at a time.
+// request asks for.
 func during(what string, start func(w io.Writer) error, stop func()) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		length := defaultProfile
@@ -67,17 +110,9 @@ func during(what string, start func(w io.Writer) error, stop func()) http.Handle
 			length = time.Duration(seconds * float64(time.Second))
 		}
 		attach(w, path.Base(r.URL.Path))
-		if err := start(w); err != nil {
+		if err := recordFor(r.Context(), w, length, start, stop); errors.Is(err, errRecording) {
 			w.Header().Del("Content-Disposition")
-			writeText(w, http.StatusConflict, "cannot make "+what+" now: "+err.Error())
-			return
-		}
-		defer stop()
-		timer := time.NewTimer(length)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-r.Context().Done():
+			writeText(w, http.StatusConflict, "cannot make "+what+": "+err.Error())
 		}
 	}
 }

@@ -120,7 +120,11 @@ func (x *LogLevelReply) GetBefore() string {
 }
 
 type DebugRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// profile asks for one file alone, a profile of the process: cpu.pb.gz, heap.pb.gz or
+	// goroutines.txt. Members that do not know this field send all files but cpu.pb.gz.
+	Profile       string `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
+	Seconds       uint32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"` // the length of cpu.pb.gz, 1 to 60
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +157,20 @@ func (x *DebugRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DebugRequest.ProtoReflect.Descriptor instead.
 func (*DebugRequest) Descriptor() ([]byte, []int) {
 	return file_peer_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DebugRequest) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *DebugRequest) GetSeconds() uint32 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
 }
 
 // DebugPiece is a part of a file. The pieces of one file follow each other.
@@ -3566,8 +3584,10 @@ const file_peer_proto_rawDesc = "" +
 	"\x0fLogLevelRequest\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\tR\x05level\"'\n" +
 	"\rLogLevelReply\x12\x16\n" +
-	"\x06before\x18\x01 \x01(\tR\x06before\"\x0e\n" +
-	"\fDebugRequest\"4\n" +
+	"\x06before\x18\x01 \x01(\tR\x06before\"B\n" +
+	"\fDebugRequest\x12\x18\n" +
+	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x18\n" +
+	"\aseconds\x18\x02 \x01(\rR\aseconds\"4\n" +
 	"\n" +
 	"DebugPiece\x12\x12\n" +
 	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +

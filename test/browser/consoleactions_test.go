@@ -1,17 +1,23 @@
 package browser
 
 import (
+	"compress/gzip"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	browserproto "github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/chromedp"
 	"github.com/coder/websocket"
 
 	"github.com/ganglion-es/ganglion/proto/frame"
@@ -275,7 +281,93 @@ func TestConsoleDrainsMember(t *testing.T) {
 	value[bool](p, `((f) => { f.value = "warn"; f.dispatchEvent(new Event("change", { bubbles: true })); return true; })(document.querySelector("dialog select"))`)
 	p.press("dialog", "Log level")
 	p.until(`document.querySelector("#outcome")?.textContent === "the level of dev1's log is warn; it was info"`)
+	p.press("dialog", "Close")
+
+	downloads := t.TempDir()
+	call(p, browserproto.SetDownloadBehavior, browserproto.SetDownloadBehaviorParams{
+		Behavior: browserproto.SetDownloadBehaviorBehaviorAllow, BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID, DownloadPath: downloads,
+	})
+	p.press("[aria-label=Members] tbody tr:nth-child(2)", "Profile")
+	p.until(`document.querySelector("dialog select")`)
+	value[bool](p, `((f) => { f.value = "heap.pb.gz"; f.dispatchEvent(new Event("change", { bubbles: true })); return true; })(document.querySelector("dialog select"))`)
+	screenshotAll(p, "console-profile")
+	wantAccessible(p)
+	p.press("dialog", "Profile")
+	p.until(`document.querySelector("#outcome")?.textContent.startsWith("dev3-heap.pb.gz is in the folder for downloads.")`)
+	harness.Eventually(t, "the file", func() error {
+		file, err := os.Open(filepath.Join(downloads, "dev3-heap.pb.gz"))
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		_, err = gzip.NewReader(file)
+		return err
+	})
 	p.visit("#/audit")
 	p.until(`document.querySelector("[aria-label=Actions] tbody tr:nth-child(2)")?.textContent.includes("ottodrainmember dev2maintenancedone: dev2 ")`)
+	p.wantConsole(busy)
+}
+
+// TestConsoleShowsSlowReader shows a client that stops to read, reads again, and leaves.
+func TestConsoleShowsSlowReader(t *testing.T) {
+	dev := harness.Start(t, binary, 3, auctions(t)...)
+	p := openAs(t, dev.URLs[0], "vera", "viewer")
+	p.visit("#/sessions")
+
+	slow, err := harness.Dial(t.Context(), harness.WS(dev.URLs[1]), "eve", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Close()
+	// Each event has 4 KB and is sent 50 times: 100 events are more than what the
+	// buffers of the kernel take, 4 MB.
+	const copies, events = 50, 100
+	var got atomic.Int64
+	reads := make(chan struct{})
+	for i := range copies {
+		if _, err := slow.Subscribe(t.Context(), fmt.Sprint("copy", i), map[string]any{"category": "auction"}, func(f harness.Frame) {
+			if f.Op == "event" {
+				<-reads // the connection is not read in the meantime
+				got.Add(1)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resume := sync.OnceFunc(func() { close(reads) })
+	defer resume() // before slow is closed
+	p.until(`document.querySelector("#total")?.textContent === "1 session, 0 slow"`)
+
+	sender := harness.Client{ID: "ada", URLs: []string{harness.WS(dev.URLs[2])}}
+	defer sender.Leave()
+	for i := range events {
+		data := map[string]any{"item": strings.Repeat("x", 4<<10), "reserve": 1, "closes_at": time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC)}
+		if _, err := sender.Do(t.Context(), fmt.Sprintf("auction/%d", i), "open", fmt.Sprint(i), data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sender.Leave()
+	const row = `[...document.querySelectorAll("[aria-label=Sessions] tbody tr")][0]`
+	p.until(`document.querySelector("#total").textContent === "1 session, 1 slow"`)
+	p.until(row + `?.className === "doubtful" && ` + row + `.children[0].textContent === "eve" && ` + row + `.children[6].textContent === "slow"`)
+	p.until(`/ positions behind\)/.test(` + row + `.children[7].textContent) && ` + row + `.children[5].textContent !== "0 B"`)
+	p.until(`document.querySelector("[aria-label=Gateways] tbody tr:nth-child(2)").innerText.split("\t").join() === "dev2,1,1"`)
+	screenshotAll(p, "console-slow")
+	wantAccessible(p)
+	p.visit("#/")
+	p.until(figure("Slow sessions") + ` === "1"`)
+
+	resume()
+	harness.Eventually(t, "all events", func() error {
+		if n := got.Load(); n != copies*events {
+			return fmt.Errorf("%d events", n)
+		}
+		return nil
+	})
+	p.until(figure("Slow sessions") + ` === "0"`)
+	p.visit("#/sessions")
+	p.until(`document.querySelector("#total")?.textContent === "1 session, 0 slow" && ` + row + `?.children[6].textContent === "no"`)
+	slow.Close()
+	p.until(`document.querySelector("#total").textContent === "0 sessions, 0 slow" && !` + row)
 	p.wantConsole(busy)
 }

@@ -104,13 +104,10 @@ func (c *Console) serveAction(w http.ResponseWriter, r *http.Request, user User)
 		refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	select {
-	case c.acting <- struct{}{}:
-		defer func() { <-c.acting }()
-	default:
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d actions are in progress at this node: try again when one has ended", maxActing))
+	if !c.beginAction(w) {
 		return
 	}
+	defer c.endAction()
 	ctx := context.WithoutCancel(r.Context()) // the outcome is recorded also if the page goes
 	at, first, err := c.record(ctx, user, req)
 	switch {
@@ -137,6 +134,19 @@ func (c *Console) serveAction(w http.ResponseWriter, r *http.Request, user User)
 	}
 	answer(w, o)
 }
+
+// beginAction takes one of the places for actions in progress, or refuses the request.
+func (c *Console) beginAction(w http.ResponseWriter) bool {
+	select {
+	case c.acting <- struct{}{}:
+		return true
+	default:
+		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d actions are in progress at this node: try again when one has ended", maxActing))
+		return false
+	}
+}
+
+func (c *Console) endAction() { <-c.acting }
 
 // readAction reads a request to act.
 func readAction(w http.ResponseWriter, r *http.Request, name string) (req request, err error) {

@@ -75,6 +75,9 @@ type Config struct {
 	// Steps asks a member what it did lately for a command, and how far its projections
 	// and process managers have come. It must return when its context ends.
 	Steps func(context.Context, Member, eventstore.StreamID, string) ([]Step, []Follower, error)
+	// Profile asks a member for a profile of its process, which for cpu.pb.gz takes a
+	// length of whole seconds. It must return when its context ends.
+	Profile func(ctx context.Context, m Member, name string, length time.Duration) ([]byte, error)
 	// Log is read for the pages that show events.
 	Log Log
 	// Audit records what operators do, in the stream ops/CLUSTER.
@@ -138,6 +141,7 @@ func (c *Console) Handler() http.Handler {
 	mux.HandleFunc("GET /api/streams/{type}/{id}", c.as(Viewer, c.serveStream))
 	mux.HandleFunc("GET /api/sessions", c.as(Viewer, c.serveSessions))
 	mux.HandleFunc("GET /api/journey", c.as(Viewer, c.serveJourney))
+	mux.HandleFunc("GET /api/profiles/{member}/{name}", c.as(Operator, c.serveProfile))
 	mux.HandleFunc("GET /api/audit", c.as(Viewer, c.serveAudit))
 	mux.HandleFunc("POST /api/actions/{name}", c.as(Operator, c.serveAction))
 	mux.HandleFunc("GET /api/views/{view}", c.as(Viewer, c.serveView))

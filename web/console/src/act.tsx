@@ -47,16 +47,32 @@ interface Props {
   acted?: (o: Outcome) => void;
 }
 
+/** A dialog that asks and shows an outcome, and what it does. */
+interface Asking extends Omit<Props, "action" | "args" | "acted"> {
+  /** Returns the outcome. Without askReason, reason is undefined. */
+  run: (reason?: string) => Promise<Pick<Outcome, "text" | "failed" | "unknown">>;
+  askReason?: boolean;
+}
+
 /** The action of the open dialog. The dialog stays when its button goes, for instance with the member that has left. */
-const asked = signal<Props | undefined>(undefined);
+const asked = signal<Asking | undefined>(undefined);
 
 /** A button for an action. Users who may not act do not see it. */
-export const Act = (p: Props): JSX.Element | null =>
-  may(p.action) ? (
-    <button type="button" class="small" onClick={() => (asked.value = p)}>
-      {p.name}
-    </button>
-  ) : null;
+export const Act = (p: Props): JSX.Element | null => {
+  const run = async (reason?: string): Promise<Outcome> => {
+    const o = await act(p.action, typeof p.args === "function" ? (p.args as () => object)() : p.args, reason);
+    p.acted?.(o);
+    return o;
+  };
+  return may(p.action) ? <Ask {...p} run={run} askReason /> : null;
+};
+
+/** A button that opens a dialog. */
+export const Ask = (p: Asking): JSX.Element => (
+  <button type="button" class="small" onClick={() => (asked.value = p)}>
+    {p.name}
+  </button>
+);
 
 /** The dialog of the last button, if it is open. */
 export function Asked(): JSX.Element | null {
@@ -64,7 +80,7 @@ export function Asked(): JSX.Element | null {
   return p ? <Dialog key={p} {...p} close={() => asked.peek() === p && (asked.value = undefined)} /> : null;
 }
 
-function Dialog(p: Props & { close: () => void }): JSX.Element {
+function Dialog(p: Asking & { close: () => void }): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
   const typed = useSignal("");
   const reason = useSignal("");
@@ -75,9 +91,8 @@ function Dialog(p: Props & { close: () => void }): JSX.Element {
     e.preventDefault();
     acting.value = true;
     try {
-      const o = await act(p.action, typeof p.args === "function" ? (p.args as () => object)() : p.args, reason.value || undefined);
+      const o = await p.run(reason.value || undefined);
       answer.value = { text: o.text, bad: Boolean(o.failed || o.unknown) };
-      p.acted?.(o);
     } catch (e) {
       answer.value = { text: (e as Error).message, bad: true };
     }
@@ -104,10 +119,12 @@ function Dialog(p: Props & { close: () => void }): JSX.Element {
                 <input name="typed" value={typed.value} autocomplete="off" spellcheck={false} onInput={(e) => (typed.value = e.currentTarget.value)} />
               </label>
             )}
-            <label>
-              {p.needsReason ? "Reason, for the audit" : "Reason, for the audit (may be left out)"}
-              <input name="reason" value={reason.value} maxLength={300} autocomplete="off" onInput={(e) => (reason.value = e.currentTarget.value)} />
-            </label>
+            {p.askReason && (
+              <label>
+                {p.needsReason ? "Reason, for the audit" : "Reason, for the audit (may be left out)"}
+                <input name="reason" value={reason.value} maxLength={300} autocomplete="off" onInput={(e) => (reason.value = e.currentTarget.value)} />
+              </label>
+            )}
           </>
         )}
         <div class="buttons">

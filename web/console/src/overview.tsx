@@ -1,12 +1,13 @@
 // What the cluster does, and what is wrong with it.
 import type { JSX } from "preact";
 import { useSignal } from "@preact/signals";
-import { Act, may } from "./act.js";
+import { Act, Ask } from "./act.js";
+import { me, request } from "./api.js";
 import { Chart } from "./chart.js";
 import { bytes, compact, number, seconds } from "./format.js";
 import { Problems } from "./problems.js";
 import { type Member, picture, samples } from "./status.js";
-import { Data, Figure, Table } from "./ui.js";
+import { Data, Figure, save, Table } from "./ui.js";
 
 export function Overview(): JSX.Element {
   const p = picture.value;
@@ -68,8 +69,38 @@ const Actions = (p: { member: Member }): JSX.Element => (
   <span class="buttons">
     {p.member.state !== "draining" && <Drain id={p.member.id} />}
     <LogLevel id={p.member.id} />
+    <Profile id={p.member.id} />
   </span>
 );
+
+/** The profiles of a process: what the user chooses, and the file. */
+const profiles = { "CPU, for 10 s": "cpu.pb.gz", memory: "heap.pb.gz", goroutines: "goroutines.txt" };
+
+function Profile(p: { id: string }): JSX.Element {
+  const file = useSignal("cpu.pb.gz");
+  const download = async (): Promise<{ text: string }> => {
+    const response = await request(`api/profiles/${encodeURIComponent(p.id)}/${file.value}`);
+    const name = `${p.id}-${file.value}`;
+    save(await response.blob(), name);
+    return { text: `${name} is in the folder for downloads.${name.endsWith(".gz") ? ` Open it with go tool pprof -http : ${name}` : ""}` };
+  };
+  return (
+    <Ask name="Profile" run={download} progress={() => `${p.id} makes the profile.`}>
+      <label>
+        <span>
+          Where the process of <Data>{p.id}</Data> spends its time or memory, as a file
+        </span>
+        <select name="profile" onChange={(e) => (file.value = e.currentTarget.value)}>
+          {Object.entries(profiles).map(([name, file]) => (
+            <option key={file} value={file}>
+              {name}
+            </option>
+          ))}
+        </select>
+      </label>
+    </Ask>
+  );
+}
 
 function LogLevel(p: { id: string }): JSX.Element {
   const level = useSignal("debug");
@@ -124,7 +155,7 @@ function Members(): JSX.Element {
         { title: "Events behind", cell: (m) => (m.silent ? none : number(m.behind ?? 0)), isNumber: true },
         { title: "CPU", cell: (m) => (m.cpu === undefined ? none : m.cpu.toFixed(2)), isNumber: true },
         { title: "Memory", cell: (m) => (m.memory ? bytes(m.memory) : none), isNumber: true },
-        ...(may("drain") ? [{ title: "", cell: (m: Member) => <Actions member={m} />, text: () => "" }] : []),
+        ...(me.value?.role === "operator" ? [{ title: "", cell: (m: Member) => <Actions member={m} />, text: () => "" }] : []),
       ]}
     />
   );

@@ -72,6 +72,16 @@ export async function copyText(text: string): Promise<void> {
   area.remove();
 }
 
+/** Saves a file among the user's downloads. */
+export function save(file: Blob, name: string): void {
+  const url = URL.createObjectURL(file);
+  const a = document.createElement("a");
+  a.href = url;
+  a.download = name;
+  a.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
 /** A figure with its name. */
 export function Figure(p: { name: string; value: string; hint?: string; tone?: string | undefined }): JSX.Element {
   return (
