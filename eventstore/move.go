@@ -49,3 +49,13 @@ func (e *RestoreError) Error() string {
 	}
 	return fmt.Sprintf("eventstore: restore position %d: %s", e.Position, e.Reason)
 }
+
+// Size is the space that a log takes, in bytes.
+type Size struct {
+	// Database is the whole database, or all files of an embedded log.
+	Database int64
+	// Log is the part of the commits and their indexes, 0 if it is not known.
+	Log int64
+	// Free is what is left on the disk of an embedded log, -1 if it is not known.
+	Free int64
+}

@@ -38,7 +38,7 @@ func (n *node) makeConsole() error {
 	}
 	n.console = console.New(console.Config{
 		Node: n.cfg.Name, Cluster: n.cfg.Cluster, Identify: n.identifyUser, State: n.consoleState, Ring: n.consoleRing, Vitals: n.vitalsOf, Steps: n.steps, Sessions: n.findSessions, Profile: n.profileOf,
-		Audit: n.store, Actions: actions, NoActions: why, Now: n.cfg.Now,
+		Size: n.store.Size, Audit: n.store, Actions: actions, NoActions: why, Now: n.cfg.Now,
 		Log: n.store, Owner: n.ownerOf, Folds: folds{n.cfg.Catalog}, Views: n.consoleViews(), Pages: web.Console(), Logger: n.log,
 	})
 	return nil

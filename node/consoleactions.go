@@ -15,6 +15,7 @@ import (
 	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/eventstore/verify"
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
@@ -27,6 +28,8 @@ const (
 	// drainActionTime is how long the action drain waits until the member has left. The
 	// member continues to drain after that.
 	drainActionTime = 30 * time.Second
+	// verifyTime bounds the check of the whole log. Longer logs need ganglion verify.
+	verifyTime = time.Hour
 )
 
 // whyNoActions returns why the console cannot record the actions of its users, so it has
@@ -67,6 +70,8 @@ func (n *node) consoleActions() map[string]console.Action {
 		"move_sessions": with(maxMoved/200*time.Second+memberTime, n.moveSessions),
 		"log_level":     with(memberTime, n.changeLogLevel),
 		"drain":         with(drainActionTime+memberTime, n.drainMember),
+
+		console.VerifyAction: with(verifyTime, n.verifyLog),
 	}
 	if _, ok := n.clientRevoker(); ok {
 		actions["revoke_client"] = with(2*memberTime, n.revokeClient)
@@ -313,4 +318,45 @@ func (n *node) drainMember(ctx context.Context, a actionArgs) (string, error) {
 		return fmt.Sprintf("%s drains, and %s are still open", m.ID, counted(int(last.Sessions), "session")), nil
 	}
 	return "", err
+}
+
+// verifyLog checks the whole log as ganglion verify does, with connections of its own.
+// It ends when the node has left the cluster.
+func (n *node) verifyLog(ctx context.Context, _ actionArgs) (string, error) {
+	if !n.verifying.TryLock() {
+		return "", errors.New("this node checks the log already: wait for that outcome")
+	}
+	defer n.verifying.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-n.leaving.left:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	store, err := OpenStore(ctx, StoreConfig{URL: n.cfg.Store, Password: n.cfg.StorePassword, ReadConns: 1, ReadOnly: true, Logger: n.log})
+	if err != nil {
+		return "", err
+	}
+	defer store.Close()
+	report, err := verify.Log(ctx, store)
+	switch {
+	case n.leaving.hasLeft():
+		return "", errors.New("the node stopped before the whole log was read")
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return "", fmt.Errorf("the log was not read within %v: use ganglion verify", verifyTime)
+	case err != nil:
+		return "", err
+	}
+	read := fmt.Sprintf("%s in %s of %s, up to position %d", counted(int(report.Events), "event"), counted(int(report.Commits), "commit"), counted(int(report.Streams), "stream"), report.Head)
+	if len(report.Faults) == 0 {
+		return "no faults found: " + read, nil
+	}
+	var faults []string
+	for _, f := range report.Faults {
+		faults = append(faults, f.String())
+	}
+	return "", fmt.Errorf("the log is damaged: %s: %s", strings.Join(faults, "; "), read)
 }

@@ -283,6 +283,7 @@ func testReadSide(t *testing.T, store string) {
 	if code, body := askConsole(t, url+"/_ganglion/api/views/others", asViewer); code != http.StatusNotFound {
 		t.Errorf("a view that does not exist: %d %s", code, body)
 	}
+	testHealth(t, url, strings.Contains(store, "://"))
 	testReadActions(t, w, url)
 	if strings.Contains(store, "://") {
 		testHeldCommand(t, url, store)
@@ -362,6 +363,36 @@ func wantBlocked(t *testing.T, url string) {
 }
 
 // acted is the answer to a request to act.
+// testHealth looks at the storage, and checks the log.
+func testHealth(t *testing.T, url string, isDatabase bool) {
+	t.Helper()
+	type shown struct {
+		Database, Log, Free int64
+		DayEvents           int `json:"day_events"`
+		Verify              *struct {
+			At, Ended, Text string
+			Failed          bool
+		}
+	}
+	v, err := view[shown](t, url, "health", asOperator)
+	switch {
+	case err != nil || v.Verify != nil || v.DayEvents != 3 || v.Database <= 0:
+		t.Fatalf("the health is %+v, %v", v, err)
+	case isDatabase && (v.Log <= 0 || v.Log >= v.Database || v.Free != 0), !isDatabase && (v.Log != 0 || v.Free <= 0):
+		t.Errorf("the storage is %+v", v)
+	}
+	const want = "no faults found: 4 events in 4 commits of 3 streams, up to position 4" // one is the request
+	if code, a := do(t, url, asOperator, "verify", "", nil); code != http.StatusOK || a.Failed || a.Text != want {
+		t.Fatalf("checking the log: %d %+v", code, a)
+	}
+	if v, err = view[shown](t, url, "health", asOperator); err != nil || v.Verify == nil || v.Verify.Failed || v.Verify.Text != want || v.Verify.Ended <= v.Verify.At || v.DayEvents != 5 {
+		t.Errorf("the health is %+v, %v", v, err)
+	}
+	if v, err = view[shown](t, url, "health", asViewer); err != nil || v.Verify == nil || v.Verify.Text != "" || v.Verify.Ended == "" {
+		t.Errorf("a viewer sees %+v, %v", v, err)
+	}
+}
+
 type acted struct {
 	Text, Error string
 	Failed      bool

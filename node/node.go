@@ -59,6 +59,8 @@ type node struct {
 	status   atomic.Pointer[status]
 	updating sync.Mutex // held while the status changes
 	moving   sync.Mutex // held while an operator moves sessions
+
+	verifying sync.Mutex // held while the log is checked for an operator
 }
 
 // closers close what was opened, in reverse order.

@@ -57,6 +57,8 @@ type Store interface {
 	Groups() groups.Store
 	// Wakes returns the table of wake-ups beside the log.
 	Wakes() wakes.Store
+	// Size returns the space that the log takes.
+	Size(ctx context.Context) (eventstore.Size, error)
 	// AcceptLoss starts a new incarnation of a log that lost events, and returns its
 	// id.
 	AcceptLoss(ctx context.Context) (string, error)

@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -59,6 +62,26 @@ func (s *Store) scanType(ctx context.Context, typ string, after eventstore.Posit
 		return s.page(ctx, op, `select `+columns+` from "commit" where pos > ?1 and pos <= ?2 and agg_type = ?3
 			order by pos limit ?4`, stored.Signed(after), upTo, typ, limit)
 	})
+}
+
+// Size returns the space that the files of the log take, and what their disk has left.
+func (s *Store) Size(context.Context) (eventstore.Size, error) {
+	size := eventstore.Size{Free: freeOn(s.db.dir)}
+	done, err := s.use()
+	if err != nil {
+		return size, err
+	}
+	defer done()
+	for _, name := range []string{file, file + "-wal"} {
+		info, err := os.Stat(filepath.Join(s.db.dir, name))
+		switch {
+		case err == nil:
+			size.Database += info.Size()
+		case name == file || !errors.Is(err, os.ErrNotExist):
+			return size, fmt.Errorf("sqlite: read the size: %w", err)
+		}
+	}
+	return size, nil
 }
 
 // Head implements eventstore.Store.

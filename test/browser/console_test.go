@@ -51,6 +51,13 @@ func TestConsoleShowsFiguresOfTheCluster(t *testing.T) {
 	value[bool](p, `location.hash = "#/health", true`)
 	p.until(`[...document.querySelectorAll("[aria-label=Members] tbody td:nth-child(2)")].filter((cell) => cell.textContent === "answers and stores").length === 3`)
 	p.until(`document.querySelector("[aria-label=Log]").textContent.includes("position 20")`)
+	p.until(`/Database\d.*Growth20 events in the last 24 hours, at most about \d.*Free disk[\d.]+ [KMGT]iB, enough for/.test(document.querySelector("[aria-label=Storage]")?.textContent)`)
+	p.until(`document.querySelector("#verify").textContent.startsWith("none on the console lately")`)
+	p.press("#verify", "Check the log")
+	p.press("dialog", "Check the log")
+	p.until(`document.querySelector("#outcome")?.textContent === "no faults found: 21 events in 21 commits of 21 streams, up to position 21"`)
+	p.press("dialog", "Close")
+	p.until(`/: sound, no faults found: 21 events/.test(document.querySelector("#verify").textContent)`)
 	screenshotAll(p, "console-health")
 	wantAccessible(p)
 	p.wantConsole()
@@ -300,6 +307,12 @@ func TestConsoleShowsTheLogAndStepsThroughAStream(t *testing.T) {
 	}
 	screenshotAll(p, "console-stream")
 	wantAccessible(p)
+	value[bool](p, `stream = location.hash, [...document.querySelectorAll(".jump a")].find((a) => a.textContent === "Open in Try").click(), true`)
+	p.until(`document.querySelector("#kind")?.value === "get" && document.querySelector("#type").value === "auction" && document.querySelector("#aggregate").value.startsWith("<-script><img")`)
+	click(p, ".try form button:not([type=button])")
+	p.until(`document.querySelector(".frames .answer")?.innerText.includes("version 113")`)
+	value[bool](p, `location.hash = stream, true`)
+	p.until(`document.querySelector("#chosen")?.textContent.startsWith("Version 113:")`)
 
 	// A page that follows the newest version shows one more bid without being loaded again.
 	value[bool](p, `location.hash = location.hash.split("?")[0], true`)

@@ -279,3 +279,41 @@ func TestSessionsOfAllGatewaysAreCounted(t *testing.T) {
 		t.Errorf("the first of %d sessions are %+v", len(page.Sessions), page.Sessions[:3])
 	}
 }
+
+func TestHealthShowsTheLastCheckOfTheLog(t *testing.T) {
+	t.Parallel()
+	s, _ := newActionSite(t)
+	result := error(nil)
+	s.cfg.Actions[VerifyAction] = Action{Do: func(context.Context, User, json.RawMessage) (string, error) { return "no faults found", result }}
+	last := func() *verifyView {
+		t.Helper()
+		v, err := s.lastVerify(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if v := last(); v != nil {
+		t.Errorf("before the first check it is %+v", v)
+	}
+	s.do(VerifyAction, `{"key":"first"}`)
+	if v := last(); v == nil || v.Failed || v.Text != "no faults found" || v.Ended == "" {
+		t.Errorf("after a check it is %+v", v)
+	}
+	result = errors.New("the log is damaged")
+	s.do(VerifyAction, `{"key":"second"}`)
+	for i := range auditEvents / 2 { // it is in the second read of the stream
+		s.do("count", fmt.Sprintf(`{"key":"count %d"}`, i))
+	}
+	if v := last(); v == nil || !v.Failed || v.Text != "the log is damaged" {
+		t.Errorf("after a failed check it is %+v", v)
+	}
+	if _, _, err := s.Console.append(t.Context(), eventstore.Command{
+		Key: "third", At: time.Now(), Events: []eventstore.Event{{Type: requested, Data: json.RawMessage(`{"action":"verify"}`)}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if v := last(); v == nil || v.Failed || v.Ended != "" || v.At == "" {
+		t.Errorf("while a check is in progress it is %+v", v)
+	}
+}

@@ -80,6 +80,8 @@ type Config struct {
 	Profile func(ctx context.Context, m Member, name string, length time.Duration) ([]byte, error)
 	// Log is read for the pages that show events.
 	Log Log
+	// Size returns the space that the log takes.
+	Size func(context.Context) (eventstore.Size, error)
 	// Audit records what operators do, in the stream ops/CLUSTER.
 	Audit Audit
 	// Actions are what operators can do, by name.
@@ -119,6 +121,7 @@ func New(cfg Config) *Console {
 	for name, read := range cfg.Views {
 		c.views[name] = &view{read: read}
 	}
+	c.views["health"] = &view{read: c.viewHealth}
 	return c
 }
 

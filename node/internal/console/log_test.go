@@ -102,7 +102,7 @@ func newSite(t *testing.T, folds Folds) *site {
 	s.Console = New(Config{
 		Node: "n1", Cluster: "test", Log: store, Folds: folds, Pages: fstest.MapFS{}, Logger: slog.New(slog.DiscardHandler),
 		Owner: func(eventstore.StreamID) string { return "n2" },
-		Audit: store, Actions: map[string]Action{}, Now: time.Now,
+		Size:  store.Size, Audit: store, Actions: map[string]Action{}, Now: time.Now,
 		Identify: func(r *http.Request) (User, error) { return User{Name: "u", Role: Role(r.Header.Get("role"))}, nil },
 	})
 	made.Store(s.Console)

@@ -36,6 +36,9 @@ export const seesData = (): boolean => me.value?.role !== "viewer";
 /** The URL of an event on the page of its stream. */
 export const streamLink = (e: { type: string; id: string }, version?: number): string => link(["stream", e.type, e.id], { at: version });
 
+/** The URL of the page Try for an aggregate. */
+export const tryLink = (e: { type: string; id: string }): string => link(["try", e.type, e.id]);
+
 /** The time of day with milliseconds, after the date unless it is today. */
 export function moment(at: string): string {
   const d = new Date(at);

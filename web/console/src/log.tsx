@@ -3,7 +3,7 @@ import { Fragment, type JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { type Signal, useSignal } from "@preact/signals";
 import { get, Refusal, stream } from "./api.js";
-import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink } from "./event.js";
+import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink, tryLink } from "./event.js";
 import { bytes, number } from "./format.js";
 import { plain } from "./json.js";
 import { Journey } from "./journey.js";
@@ -391,6 +391,9 @@ function Details(p: { event: Event }): JSX.Element {
       <p class="buttons">
         <Copy name="Copy this event as curl" text={() => curl(one)} />
         <Copy name="Copy link" text={() => new URL(link(["log"], { position: e.position }), location.href).href} />
+        <a class="button small" href={tryLink(e)}>
+          Open in Try
+        </a>
       </p>
     </>
   );

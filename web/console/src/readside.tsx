@@ -3,11 +3,11 @@ import type { ComponentChildren, JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { Act, act, may } from "./act.js";
-import { get } from "./api.js";
 import { moment, seesData, streamLink } from "./event.js";
 import { compact, number, seconds } from "./format.js";
 import { link, route } from "./route.js";
 import { type Column, Data, Figure, Table } from "./ui.js";
+import { View } from "./view.js";
 
 interface Segment {
   segment: string;
@@ -49,48 +49,9 @@ interface Waiting {
   error: string;
 }
 
-/** The time between two requests. The node reads its database for all pages together, and less often. */
-const every = 2000;
 /** The segments in a table. */
 const mostRows = 500;
 const none = "–";
-
-/** Reads what a page shows while it is open and visible. */
-function View<T>(p: { name: string; children: (v: T) => ComponentChildren }): JSX.Element {
-  const value = useSignal<T | undefined>(undefined);
-  const problem = useSignal("");
-  useEffect(() => {
-    const ended = new AbortController();
-    let next = 0;
-    const read = async (): Promise<void> => {
-      // A dialog of an action stays with the row that it belongs to.
-      if (!document.hidden && !document.querySelector("dialog"))
-        try {
-          value.value = await get<T>(`api/views/${p.name}`, ended.signal);
-          problem.value = "";
-        } catch (e) {
-          problem.value = (e as Error).message;
-        }
-      if (!ended.signal.aborted) next = window.setTimeout(() => void read(), every);
-    };
-    void read();
-    return () => {
-      clearTimeout(next);
-      ended.abort();
-    };
-  }, [p.name]);
-  return (
-    <>
-      {problem.value && (
-        <p class="note bad" role="alert">
-          {problem.value}
-          {value.value && " The page shows what was read before."}
-        </p>
-      )}
-      {value.value ? p.children(value.value) : <p class="empty">Reading.</p>}
-    </>
-  );
-}
 
 const rate = (r?: number): string => (r === undefined ? none : compact(r));
 const tone = (p: { paused?: boolean; stopped?: boolean; blocked?: number }): string | undefined => (p.paused || p.stopped || p.blocked ? "doubtful" : undefined);

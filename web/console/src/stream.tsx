@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { get, stream } from "./api.js";
-import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink } from "./event.js";
+import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink, tryLink } from "./event.js";
 import { number } from "./format.js";
 import { WholeData } from "./log.js";
 import { Journey } from "./journey.js";
@@ -211,6 +211,7 @@ function History(p: { type: string; id: string }): JSX.Element {
             </button>
             <a href={link(["log"], { type: p.type, id: p.id })}>In the log</a>
             <a href={link(["sessions"], { q: `${p.type}/${p.id}` })}>Subscribers</a>
+            <a href={tryLink(p)}>Open in Try</a>
           </form>
         )}
         {problem.value && (
