@@ -25,12 +25,11 @@ PATH=$PATH:/usr/sbin
 missing=()
 command -v pgbouncer >/dev/null || missing+=(pgbouncer) # for the recipes in docs/run.md
 [ -d /usr/lib/python3/dist-packages/websockets ] || ! command -v apt-get >/dev/null || missing+=(python3-websockets) # for the mailer in docs/consumers.md
-compgen -G '/usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server' >/dev/null || ! command -v apt-get >/dev/null || missing+=(rabbitmq-server) # for relay/rabbitmq
+compgen -G '/usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server' >/dev/null || ! command -v apt-get >/dev/null || missing+=(rabbitmq-server) # for relay/rabbitmq and test/stomp
 [ -d /usr/lib/python3/dist-packages/pika ] || ! command -v apt-get >/dev/null || missing+=(python3-pika) # for the consumer in docs/relays.md
 command -v nginx >/dev/null || missing+=(nginx-light)   # likewise
 command -v chromium-headless-shell >/dev/null || { ! command -v apt-get && command -v chromium; } >/dev/null ||
 	missing+=(chromium-headless-shell) # for test/browser; on systems without apt-get, "chromium" is enough
-compgen -G '/usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server' >/dev/null || missing+=(rabbitmq-server) # for test/stomp
 [ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"
 # Vet is off, since "make lint" runs all of it. It also runs test/repo, as does
 # "make check".

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -81,5 +80,5 @@ func gateway(t *testing.T) server {
 	t.Helper()
 	node := harness.Start(t, binary, 1, "node", "--name", "stomp", "--store", t.TempDir(), "--heartbeat", "1s",
 		"--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0")
-	return server{name: "Ganglion", url: "ws" + strings.TrimPrefix(node.URLs[0], "http") + "/v1/stomp", login: "ada", passcode: "dev:ada"}
+	return server{name: "Ganglion", url: harness.WS(node.URLs[0]) + "/v1/stomp", login: "ada", passcode: "dev:ada"}
 }

@@ -33,6 +33,7 @@ var rules = []struct {
 	{"FramesMaySpanMessages", framesMaySpanMessages},
 	{"CarriageReturnsMayEndLines", carriageReturnsMayEndLines},
 	{"HeadersKeepSpecialCharacters", headersKeepSpecialCharacters},
+	{"InvalidFramesGetAnError", invalidFramesGetAnError},
 }
 
 func TestServersFollowTheRules(t *testing.T) {
@@ -350,4 +351,48 @@ func headersKeepSpecialCharacters(t *testing.T, s server) {
 	if got := f.Header.Get("x:own"); got != "\\a:b\n\r \\n" {
 		t.Errorf("x:own is %q:\n%s", got, text(f))
 	}
+}
+
+// Section "ERROR". RabbitMQ leaves out receipt-id and continues the session; the
+// specification asks for both: receipt-id, and the end of the connection.
+func invalidFramesGetAnError(t *testing.T, s server) {
+	for _, sent := range []string{
+		"SEND\nreceipt:r\n\nx\x00",
+		"SEND\ndestination:/nowhere/x\nreceipt:r\n\nx\x00",
+		"SUBSCRIBE\nid:1\nreceipt:r\n\n\x00",
+		"SUBSCRIBE\nid:1\ndestination:/nowhere/x\nreceipt:r\n\n\x00",
+		"SUBSCRIBE\nid:1\ndestination:/topic/x\nack:never\nreceipt:r\n\n\x00",
+		"UNSUBSCRIBE\nid:1\nreceipt:r\n\n\x00",
+		"ACK\nreceipt:r\n\n\x00",
+		"ACK\nid:unknown\nreceipt:r\n\n\x00",
+		"NACK\nid:unknown\nreceipt:r\n\n\x00",
+		"BEGIN\nreceipt:r\n\n\x00",
+		"COMMIT\ntransaction:t\nreceipt:r\n\n\x00",
+		"ABORT\ntransaction:t\nreceipt:r\n\n\x00",
+		"SEND\ndestination:/topic/x\ntransaction:t\nreceipt:r\n\n\x00",
+		"JUMP\nreceipt:r\n\n\x00",
+	} {
+		c := connect(t, s)
+		c.send("%s", sent)
+		wantError(t, s, c, sent)
+	}
+	early := "SUBSCRIBE\nid:1\ndestination:/topic/x\nreceipt:r\n\n\x00"
+	c := dial(t, s)
+	c.send("%s", early)
+	wantError(t, s, c, early)
+}
+
+func wantError(t *testing.T, s server, c *conn, cause string) {
+	t.Helper()
+	f := c.take("ERROR")
+	if f.Header.Get("message") == "" || len(f.Body) == 0 {
+		t.Errorf("%q gets\n%s, want a message and a body", cause, text(f))
+	}
+	if s.name == rabbit().name {
+		return
+	}
+	if f.Header.Get("receipt-id") != "r" {
+		t.Errorf("%q gets\n%s, want receipt-id:r", cause, text(f))
+	}
+	c.end()
 }
