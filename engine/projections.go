@@ -22,7 +22,7 @@ import (
 )
 
 // ProjectionsConfig configures Projections. All fields but Owns, TakeAfter, Wrote,
-// Relays and Send are required.
+// Relays, Closed and Send are required.
 type ProjectionsConfig struct {
 	Catalog *aggregate.Catalog
 	Store   eventstore.Store
@@ -41,6 +41,8 @@ type ProjectionsConfig struct {
 	// Relays publish events to brokers, each on the node that owns segment 0 of
 	// RelayPlacement. Nodes that have a relay must agree about its settings.
 	Relays []relay.Relay
+	// Closed are aggregate types whose events a relay leaves out unless it names them.
+	Closed []string
 	// Send carries the commands of process managers to their owners. Without it, or
 	// without Owns, the node runs none.
 	Send   command.SystemSender

@@ -38,10 +38,13 @@ type relayProcessor struct {
 	processor *processor.Processor
 }
 
-// addRelays adds the relays. The streams of process managers are closed to them, unless
-// a relay names them.
+// addRelays adds the relays. The streams of process managers are closed to them too,
+// unless a relay names them.
 func (p *Projections) addRelays(cfg ProjectionsConfig, shared processor.Config) {
 	closed := map[string]bool{}
+	for _, typ := range cfg.Closed {
+		closed[typ] = true
+	}
 	for _, d := range process.All(cfg.Catalog) {
 		closed[d.Name()] = true
 	}

@@ -218,7 +218,7 @@ func (w *relayWorld) run(q *queue, owns func() bool, change ...func(*relay.Relay
 		w.Fatal(err)
 	}
 	p = NewProjections(ProjectionsConfig{
-		Catalog: new(aggregate.Catalog), Store: w.store, Rows: w.store.Rows(), Relays: []relay.Relay{r},
+		Catalog: new(aggregate.Catalog), Store: w.store, Rows: w.store.Rows(), Relays: []relay.Relay{r}, Closed: []string{"closed"},
 		Owns: func(string, int) bool { return owns() }, Logger: slog.New(slog.DiscardHandler),
 	})
 	p.Begin(head)
@@ -286,7 +286,7 @@ func TestRelayPublishesTheLogInOrder(t *testing.T) {
 	t.Parallel()
 	eachRelayWorld(t, func(w *relayWorld) {
 		w.commit("order", 2)
-		w.commit("other", 3)
+		w.commit("other", 3) // of another category
 		q := new(queue)
 		_, stop := w.run(q, always, func(r *relay.Relay) { r.Categories = []string{"order"}; r.Window = 1 })
 		w.stands(5)
@@ -303,8 +303,9 @@ func TestRelayPublishesTheLogInOrder(t *testing.T) {
 			w.Errorf("got %+v, want %+v, and no prev of the first message", m, want)
 		}
 		w.run(q, always)
+		w.commit("closed", 1)
 		w.commit("order", 1)
-		w.want(q, 1, 2, 6, 7, 8)
+		w.want(q, 1, 2, 6, 7, 9)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/ganglion-es/ganglion/domain/aggregate"
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/node/internal/observe"
 	"github.com/ganglion-es/ganglion/proto/ask"
 	"github.com/ganglion-es/ganglion/router/cluster"
@@ -90,7 +91,7 @@ func (n *node) makeProjections(announce func(progress.Segment, eventstore.Positi
 		for _, r := range n.cfg.Relays { // whatever its settings, so that nodes with other ones don't publish beside each other
 			fingerprints[engine.RelayPlacement(r.Name)] = engine.RelayPlacement(r.Name)
 		}
-		cfg.Relays = n.cfg.Relays
+		cfg.Relays, cfg.Closed = n.cfg.Relays, n.closedTypes()
 		cfg.Owns = func(projection string, segment int) bool {
 			return places.Owns(projection, fingerprints[projection], segment)
 		}
@@ -104,6 +105,15 @@ func (n *node) makeProjections(announce func(progress.Segment, eventstore.Positi
 	if n.cfg.runsProjections() {
 		n.makeWakes(places)
 	}
+}
+
+// closedTypes returns the type of the console's own records, unless an aggregate of the
+// application has it.
+func (n *node) closedTypes() []string {
+	if slices.ContainsFunc(n.cfg.Catalog.Types(), func(d *aggregate.Definition) bool { return d.Name() == console.OpsType }) {
+		return nil
+	}
+	return []string{console.OpsType}
 }
 
 // makeWakes makes the wake-ups, whose segments are placed like those of a projection.

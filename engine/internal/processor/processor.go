@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -229,6 +230,9 @@ func (p *Processor) runSegment(ctx context.Context, at place, w *worker) {
 		case errors.Is(err, rows.ErrFenced):
 			cause = RetryFenced
 			w.fenced.Store(true)
+			if p.cfg.Relay != nil {
+				pause = relayFencedFor + rand.N(relayFencedFor)
+			}
 			log.Debug("another node has moved the checkpoint, or an operator has mended rows")
 		case errors.Is(err, rows.ErrPaused):
 			pause, cause = pausedFor, RetryPaused

@@ -25,6 +25,9 @@ const (
 	relaySettle = time.Second
 	// Pauses between runs that make no progress double from the first to the most.
 	firstRelayPause, mostRelayPause = 100 * time.Millisecond, 30 * time.Second
+	// relayFencedFor is the least pause of a run that was fenced, and half of the most. It
+	// bounds how often two nodes repeat a window that do not agree about the owner.
+	relayFencedFor = time.Second
 	// relayFingerprint is that of every relay: its checkpoint does not depend on its
 	// settings.
 	relayFingerprint = "relay"
@@ -204,6 +207,7 @@ func (r *relayRun) fence(ctx context.Context) error {
 	}
 	r.from = list[0]
 	r.w.start(r.from)
+	r.p.cfg.Watch.Refresh() // it may still show a pause that has ended
 	return r.checkLast(ctx)
 }
 
