@@ -73,7 +73,7 @@ func (q *queue) target() relay.Target {
 	return &queueTarget{q: q, confirmed: make(chan eventstore.Position, relay.MaxWindow)}
 }
 
-func (t *queueTarget) Open(context.Context) (last eventstore.Position, known bool, err error) {
+func (t *queueTarget) Open(context.Context, string) (last eventstore.Position, known bool, err error) {
 	t.q.mu.Lock()
 	defer t.q.mu.Unlock()
 	t.q.dials++

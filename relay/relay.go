@@ -44,8 +44,9 @@ const (
 // are called by one goroutine at a time.
 type Target interface {
 	// Open connects, within ctx. If the broker itself knows the last position that it
-	// has of the relay, it returns that and true: the run then begins after it.
-	Open(ctx context.Context) (last eventstore.Position, known bool, err error)
+	// has of an incarnation of the log, it returns that and true: the run then begins
+	// after it.
+	Open(ctx context.Context, log string) (last eventstore.Position, known bool, err error)
 	// Publish hands a message over. Messages come in the order of the log, at most
 	// Relay.Window of them unconfirmed. Nil proves nothing: Confirmed does. It may block
 	// while the broker takes nothing, until Close. An error ends the run.

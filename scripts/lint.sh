@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # compiled again for each module that requires them.
 export CGO_ENABLED=0 GOFLAGS=-tags=grpcnotrace,nopgxregisterdefaulttypes
 
-modules=". bench client/go cmd/ganglion domain relay/rabbitmq test/browser tools"
+modules=". bench client/go cmd/ganglion domain relay/nats relay/rabbitmq test/browser tools"
 step() { printf 'lint: %s\n' "$*"; }
 
 step "go vet, staticcheck"
@@ -41,10 +41,10 @@ done
 step "the released binary and its size"
 go build -ldflags="-s -w -funcalign=8" -o "$tmp/ganglion" ./cmd/ganglion
 bytes=$(wc -c <"$tmp/ganglion")
-# The console has 0.3 MB of it. The client of RabbitMQ has 0.5 MB, which a program that
-# "ganglion new" writes does not have: it is 0.9 MB smaller.
-[ "$bytes" -lt 32500000 ] || {
-	echo "the binary has $bytes bytes; the limit is 32500000."
+# The console has 0.3 MB of it. The clients of RabbitMQ and NATS have 1.2 MB, which a
+# program that "ganglion new" writes does not have: it is 1.6 MB smaller.
+[ "$bytes" -lt 33200000 ] || {
+	echo "the binary has $bytes bytes; the limit is 33200000."
 	echo "If the binary grew suddenly, some code may call methods by name, so that the linker keeps every method. Find the code with:"
 	echo "go build -tags grpcnotrace,nopgxregisterdefaulttypes -ldflags=-dumpdep ./cmd/ganglion 2>&1 | grep '<ReflectMethod>'"
 	exit 1

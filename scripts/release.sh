@@ -14,8 +14,8 @@ fail() { echo "release: $*" >&2; exit 1; }
 step() { printf 'release: %s\n' "$*"; }
 
 module=github.com/ganglion-es/ganglion
-inner=(client/go domain)                # modules that it requires
-outer=(relay/rabbitmq cmd/ganglion)     # modules that require it, in this order
+inner=(client/go domain)                       # modules that it requires
+outer=(relay/nats relay/rabbitmq cmd/ganglion) # modules that require it, in this order
 dry=""
 version=${1:-}
 [ "$version" != --dry-run ] || { dry=1 version=v0.0.0-rc.0; }

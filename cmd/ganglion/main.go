@@ -9,11 +9,12 @@ import (
 	"github.com/ganglion-es/ganglion/domain"
 	"github.com/ganglion-es/ganglion/examples"
 	"github.com/ganglion-es/ganglion/relay"
+	"github.com/ganglion-es/ganglion/relay/nats"
 	"github.com/ganglion-es/ganglion/relay/rabbitmq"
 )
 
 func main() {
 	os.Exit(cli.Main(&domain.Catalog, cli.Options{
-		Pages: examples.Handler(), Examples: true, Brokers: []relay.Broker{rabbitmq.Broker},
+		Pages: examples.Handler(), Examples: true, Brokers: []relay.Broker{rabbitmq.Broker, nats.Broker},
 	}))
 }

@@ -214,7 +214,7 @@ func TestUnreachableBrokersAreExplained(t *testing.T) {
 				t.Fatal(err)
 			}
 			one := target()
-			_, _, err = one.Open(t.Context())
+			_, _, err = one.Open(t.Context(), "log")
 			if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "wrong") {
 				t.Errorf("got %v, want %s", err, test.want)
 			}

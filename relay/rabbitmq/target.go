@@ -53,7 +53,7 @@ func newTarget(cfg *Config) *target {
 }
 
 // Open implements relay.Target. The broker does not know which events it has.
-func (t *target) Open(ctx context.Context) (last eventstore.Position, known bool, err error) {
+func (t *target) Open(ctx context.Context, _ string) (last eventstore.Position, known bool, err error) {
 	if err := t.dial(ctx); err != nil {
 		return 0, false, err
 	}

@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"eventstore":            {},
 	"proto":                 {"eventstore"},
 	"relay":                 {"eventstore"},
+	"relay/nats":            {"eventstore", "relay"},
 	"relay/rabbitmq":        {"eventstore", "relay"},
 	"relay/rabbitmq/e2e":    {},
 	"router":                {"eventstore", "proto"},
@@ -39,7 +40,7 @@ var mayImport = map[string][]string{
 	"cli/internal/scaffold": {},
 	// What new products import.
 	"cli/internal/scaffold/product": {"cli", "client/go", "domain/aggregate", "domain/domaintest", "domain/process", "domain/projection", "domain/query", "node", "node/contract"},
-	"cmd/ganglion":                  {"cli", "domain", "examples", "relay", "relay/rabbitmq"},
+	"cmd/ganglion":                  {"cli", "domain", "examples", "relay", "relay/nats", "relay/rabbitmq"},
 	"bench":                         {"client/go", "domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "engine", "eventstore", "node", "proto", "relay/rabbitmq", "test"},
 	"test":                          {"cli", "client/go", "domain", "domain/aggregate", "domain/group", "domain/inbox", "domain/process", "engine", "eventstore", "gateway", "node", "node/contract", "proto", "router"},
 	"tools":                         {},

@@ -177,7 +177,7 @@ func (r *relayRun) open(ctx context.Context) error {
 	r.target = r.p.cfg.Relay.New()
 	dialing, cancel := context.WithTimeout(ctx, relay.DialTimeout)
 	defer cancel()
-	last, known, err := r.target.Open(dialing)
+	last, known, err := r.target.Open(dialing, r.p.cfg.Log.LogID())
 	if err != nil {
 		r.target.Close()
 		return &brokerError{err}
