@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,6 +200,38 @@ func TestConsoleTriesCommandsAndQueries(t *testing.T) {
 	p.wantConsole()
 }
 
+// TestConsoleAsksToLoadItAgainAfterAnUpgrade opens a page whose file the node no longer
+// has, since its program has other pages.
+func TestConsoleAsksToLoadItAgainAfterAnUpgrade(t *testing.T) {
+	dev := harness.Start(t, binary, 1, auctions(t)...)
+	to, err := url.Parse(dev.URLs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host
+	}}
+	var isUpgraded atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isUpgraded.Load() && strings.HasPrefix(r.URL.Path, console+"pages-") {
+			http.NotFound(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	isUpgraded.Store(true)
+	p := open(t, server.URL+console+"#/health")
+	p.until(`document.querySelector("main [role=alert]")?.textContent.startsWith("The node did not send this page.")`)
+	p.visit("#/")
+	p.until(`document.querySelector("#problems")`)
+	isUpgraded.Store(false)
+	value[bool](p, `location.hash = "#/health", location.reload(), true`)
+	p.until(`document.querySelector("[aria-label=Storage]")`)
+	p.wantConsole("404 (Not Found)")
+}
+
 // underPrefix returns the URL, with a path of its own, at which a proxy serves a URL.
 func underPrefix(t *testing.T, target string) string {
 	t.Helper()
@@ -279,8 +312,14 @@ func TestConsoleShowsTheLogAndStepsThroughAStream(t *testing.T) {
 	click(p, "#pause")
 	p.until(rows + `[0].querySelector(".version").textContent === "113"`)
 
+	// Its time has a date on the next day.
+	value[bool](p, `((today) => { Date = class extends today { constructor(...at) { super(...(at.length ? at : [today.now() + 86_400_000])); } }; })(Date), true`)
+	p.visit("#/log?position=2")
+	p.until(`/^\d{4}-\d\d-\d\d [\d:.]{12}$/.test(` + rows + `[0]?.querySelector(".time").textContent)`)
+	screenshotAll(p, "console-log-dates")
+
 	// An event is opened, and its stream at its version.
-	value[bool](p, `location.hash = "#/log?position=1", true`)
+	value[bool](p, `location.hash = "#/log?position=1", location.reload(), true`)
 	p.until(`document.querySelector(".details .lines")?.textContent.includes("onerror=alert(1)")`)
 	p.until(`document.querySelector(".details h3").textContent.includes("the first 2.0 KiB of")`)
 	click(p, ".details .json .buttons button")

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	browserproto "github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 	"github.com/coder/websocket"
 
@@ -189,7 +190,7 @@ func TestConsoleFindsAndKicksSessions(t *testing.T) {
 	vera.until(`document.querySelector("[aria-label=Actions] tbody tr")?.textContent.includes("ottokick clientdone")`)
 	vera.visit("#/sessions")
 	vera.until(`document.querySelector("#total")?.textContent.startsWith("999 sessions")`)
-	if n := value[int](vera, `[...document.querySelectorAll("main button")].filter((b) => b.textContent !== "Copy as text").length`); n > 0 {
+	if n := value[int](vera, `[...document.querySelectorAll("main button:not(.plain)")].filter((b) => b.textContent !== "Copy as text").length`); n > 0 {
 		t.Errorf("a viewer sees %d buttons", n)
 	}
 	for _, path := range []string{"api/audit", "api/events?type=ops", "api/streams/ops/ganglion", "api/me"} {
@@ -252,6 +253,7 @@ func TestConsoleDrainsMember(t *testing.T) {
 	p.until(`document.querySelector("dialog button").disabled`)
 	p.typeInto("dialog input[name=typed]", "dev2")
 	p.typeInto("dialog input[name=reason]", "maintenance")
+	p.until(`/^It moves 20 sessions to 2 other members, and [\d,]+ partitions of [\d,]+ to 2 other members\.$/.test(document.querySelector("#moves")?.textContent)`)
 	screenshotAll(p, "console-drain")
 	wantAccessible(p)
 	clients.move([]string{dev.URLs[0], dev.URLs[2]})
@@ -352,6 +354,19 @@ func TestConsoleShowsSlowReader(t *testing.T) {
 	p.until(row + `?.className === "doubtful" && ` + row + `.children[0].textContent === "eve" && ` + row + `.children[6].textContent === "slow"`)
 	p.until(`/ positions behind\)/.test(` + row + `.children[7].textContent) && ` + row + `.children[5].textContent !== "0 B"`)
 	p.until(`document.querySelector("[aria-label=Gateways] tbody tr:nth-child(2)").innerText.split("\t").join() === "dev2,1,1"`)
+	for _, name := range []string{"clipboard-read", "clipboard-write"} {
+		call(p, browserproto.SetPermission, browserproto.SetPermissionParams{
+			Permission: &browserproto.PermissionDescriptor{Name: name}, Setting: browserproto.PermissionSettingGranted, BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID,
+		})
+	}
+	call(p, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	id, _ := strings.CutSuffix(value[string](p, row+`.children[1].firstChild.title`), ": click to copy")
+	if short := value[string](p, row+`.children[1].textContent`); len(id) != 36 || short != id[:8]+"…"+id[32:] {
+		t.Errorf("the session %q is shown as %q", id, short)
+	}
+	click(p, "[aria-label=Sessions] tbody td:nth-child(2) button")
+	value[bool](p, `copied = "", setInterval(() => navigator.clipboard.readText().then((text) => copied = text), 100), true`)
+	p.until(fmt.Sprintf(`copied === %q`, id))
 	screenshotAll(p, "console-slow")
 	wantAccessible(p)
 	p.visit("#/")

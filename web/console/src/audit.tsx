@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { get, pause } from "./api.js";
-import { moment, seesData } from "./event.js";
+import { moments, seesData } from "./event.js";
 import { number } from "./format.js";
 import { link, replace, route } from "./route.js";
 import { Data, Table } from "./ui.js";
@@ -93,6 +93,7 @@ export function Audit(): JSX.Element {
     return words.every((w) => text.includes(w));
   });
   const hasData = seesData();
+  const time = moments(rows.map((r) => r.at));
   const [type = "", id = ""] = p.stream.split("/");
   return (
     <>
@@ -111,7 +112,7 @@ export function Audit(): JSX.Element {
         tone={(r) => (r.outcome && !r.outcome.failed ? undefined : "doubtful")}
         empty={all.length > 0 ? (p.after > 0 ? `None of the newest ${number(all.length)} actions has this text.` : "No action has this text.") : "What operators do on the console is recorded here: who, what, why, and the outcome. There is nothing yet."}
         columns={[
-          { title: "Time", cell: (r) => <a href={link(["stream", type, id], { at: r.version })} title={r.at}>{moment(r.at)}</a>, text: (r) => r.at },
+          { title: "Time", cell: (r) => <a href={link(["stream", type, id], { at: r.version })} title={r.at}>{time(r.at)}</a>, text: (r) => r.at },
           { title: "By", cell: (r) => <Data>{r.client}</Data>, text: (r) => r.client },
           { title: "Action", cell: (r) => <Data>{title(r)}</Data>, text: title },
           ...(hasData

@@ -6,7 +6,7 @@ import { me } from "./api.js";
 import { number } from "./format.js";
 import { type Line, lines, type Mark } from "./json.js";
 import { link } from "./route.js";
-import { copyText, Data } from "./ui.js";
+import { copyText, Data, Id } from "./ui.js";
 
 export interface Event {
   position: number;
@@ -39,12 +39,19 @@ export const streamLink = (e: { type: string; id: string }, version?: number): s
 /** The URL of the page Try for an aggregate. */
 export const tryLink = (e: { type: string; id: string }): string => link(["try", e.type, e.id]);
 
+/** Returns how the times of a list are written: all with the date, unless all are of today. */
+export function moments(list: (string | undefined)[]): (at: string) => string {
+  const today = new Date().toDateString();
+  const hasDate = list.some((at) => at !== undefined && new Date(at).toDateString() !== today);
+  return (at) => moment(at, hasDate);
+}
+
 /** The time of day with milliseconds, after the date unless it is today. */
-export function moment(at: string): string {
+export function moment(at: string, hasDate = new Date(at).toDateString() !== new Date().toDateString()): string {
   const d = new Date(at);
   const two = (n: number): string => String(n).padStart(2, "0");
   const time = `${d.toLocaleTimeString("en-GB")}.${String(d.getMilliseconds()).padStart(3, "0")}`;
-  return d.toDateString() === new Date().toDateString() ? time : `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${time}`;
+  return hasDate ? `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${time}` : time;
 }
 
 /** A request to the console as a line for a shell. The reader puts a token into its place. */
@@ -96,7 +103,7 @@ export function Facts(p: { event: Event; onStream?: boolean }): JSX.Element {
     ["Effects", <a href={link(["log"], { cause: e.position, after: e.position })}>commands that process managers sent</a>],
   ];
   if (e.depth) facts.push(["Depth", `${number(e.depth)} commands of process managers led to it`]);
-  if (e.trace) facts.push(["Trace", <Data>{e.trace}</Data>]);
+  if (e.trace) facts.push(["Trace", <Id id={e.trace} />]);
   if (e.form && e.form > 1) facts.push(["Form", `stored form ${e.form}`]);
   return (
     <dl class="facts">

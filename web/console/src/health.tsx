@@ -6,7 +6,7 @@ import { bytes, number } from "./format.js";
 import { link } from "./route.js";
 import { Problems } from "./problems.js";
 import { type Member, picture } from "./status.js";
-import { Data, Table } from "./ui.js";
+import { Data, Id, Table } from "./ui.js";
 import { View } from "./view.js";
 
 interface Stored {
@@ -55,7 +55,7 @@ export function Health(): JSX.Element {
           <div>
             <dt>Incarnation</dt>
             <dd>
-              <Data>{p.log}</Data>
+              <Id id={p.log} />
             </dd>
           </div>
           <div>

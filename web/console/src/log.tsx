@@ -3,7 +3,7 @@ import { Fragment, type JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { type Signal, useSignal } from "@preact/signals";
 import { get, Refusal, stream } from "./api.js";
-import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink, tryLink } from "./event.js";
+import { Copy, curl, type Event, Facts, Json, moments, seesData, streamLink, tryLink } from "./event.js";
 import { bytes, number } from "./format.js";
 import { plain } from "./json.js";
 import { Journey } from "./journey.js";
@@ -315,6 +315,7 @@ function Copies(p: { rows: Row[]; path: string; flags: string }): JSX.Element {
 function Rows(p: { rows: Row[]; open?: number | undefined }): JSX.Element {
   const open = useSignal<number | undefined>(p.open);
   const hasData = seesData();
+  const time = moments(p.rows.map((r) => (isGap(r) ? undefined : r.at)));
   return (
     <table class="log">
       <thead>
@@ -345,7 +346,7 @@ function Rows(p: { rows: Row[]; open?: number | undefined }): JSX.Element {
                   </button>
                 </td>
                 <td class="time" title={r.at}>
-                  {moment(r.at)}
+                  {time(r.at)}
                 </td>
                 <td class="stream">
                   <a href={streamLink(r, r.version)} title={`${r.type}/${r.id}`}>

@@ -127,9 +127,27 @@ function Drain(p: { id: string }): JSX.Element {
   };
   return (
     <Act name="Drain" action="drain" args={{ member: p.id }} type={p.id} progress={progress}>
-      <Data>{p.id}</Data> finishes its commands, sends its sessions to other members, and leaves the cluster. Its process then waits to be stopped.
+      <p>
+        <Data>{p.id}</Data> finishes its commands, sends its sessions to other members, and leaves the cluster. Its process then waits to be stopped.
+      </p>
+      <Moves of={p.id} />
     </Act>
   );
+}
+
+const several = (n: number, of: string): string => `${number(n)} ${of}${n === 1 ? "" : "s"}`;
+
+/** What moves to other members if one is drained. */
+function Moves(p: { of: string }): JSX.Element | null {
+  const all = picture.value!;
+  const m = all.members.find((one) => one.id === p.of);
+  if (!m) return null;
+  const others = (role: string): string => several(all.members.filter((one) => one.id !== m.id && one.state === "ready" && one.roles.includes(role)).length, "other member");
+  const moves = [
+    m.sessions !== undefined && `${several(m.sessions, "session")} to ${others("gateway")}`,
+    m.partitions > 0 && `${several(m.partitions, "partition")} of ${number(all.partitions)} to ${others("domain")}`,
+  ].filter(Boolean);
+  return <p id="moves">{moves.length > 0 ? `It moves ${moves.join(", and ")}.` : "It has no sessions and no partitions to move."}</p>;
 }
 
 function Members(): JSX.Element {

@@ -3,10 +3,10 @@ import type { ComponentChildren, JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { Act, act, may } from "./act.js";
-import { moment, seesData, streamLink } from "./event.js";
+import { moments, seesData, streamLink } from "./event.js";
 import { compact, number, seconds } from "./format.js";
 import { link, route } from "./route.js";
-import { type Column, Data, Figure, Table } from "./ui.js";
+import { Badge, type Column, Data, Figure, Table } from "./ui.js";
 import { View } from "./view.js";
 
 interface Segment {
@@ -215,40 +215,43 @@ const Long = (p: { text: string }): JSX.Element => <div class="long">{p.text ? <
 export function Blocked(): JSX.Element {
   return (
     <View<{ list: Waiting[]; more?: boolean }> name="blocked">
-      {(v) => (
-        <>
-          <Table<Waiting>
-            name="Blocked sequences"
-            rows={v.list}
-            id={(w) => `${w.of} ${w.build} ${w.key} ${w.position}`}
-            empty="Nothing is blocked. A row or a sequence of which an event cannot be handled would be here, with the event and the error; so would commands that process managers cannot send, and what consumer groups have parked."
-            columns={[
-              { title: "Name", cell: (w) => <><Data>{w.of}</Data> <span class="quiet">{w.kind}{w.build ? `, build ${w.build}` : ""}</span></>, text: (w) => `${w.of} (${w.kind})` },
-              { title: "Sequence", cell: (w) => (w.key ? <Data>{w.key}</Data> : <span class="quiet">for readers</span>), text: (w) => w.key },
-              { title: "Event", cell: (w) => (w.stream ? <><a href={link(["log"], { position: w.position })}>{w.event}</a> of <StreamLink of={w.stream} /></> : none), text: (w) => `${w.event ?? ""} ${w.stream ?? ""}` },
-              { title: "Position", cell: (w) => number(w.position), isNumber: true },
-              { title: "Tries", cell: (w) => w.tries ?? none, isNumber: true },
-              { title: "Since", cell: (w) => (w.since ? moment(w.since) : none) },
-              { title: "Error", cell: (w) => <Long text={(w.retried ? "is being retried; " : "") + w.error} />, text: (w) => w.error },
-              ...actions<Waiting>((w) => {
-                const of = w.kind === "consumer group" ? "group" : "processor";
-                const args = { name: w.of, key: w.key, position: w.position };
-                return (
-                  <>
-                    <Act name="Retry" action={`${of}_retry`} args={args}>
-                      {w.kind === "command" ? "The command is sent again." : "The events that waited are handled in the order of the log, from this one on."}
-                    </Act>
-                    <Act name="Skip" action={`${of}_skip`} args={args} needsReason>
-                      {w.kind === "command" ? "The command is never sent." : `The event at position ${w.position} is left out of ${w.key}${of === "group" ? "" : ", until the next rebuild"}. Later ones are handled.`}
-                    </Act>
-                  </>
-                );
-              }),
-            ]}
-          />
-          {v.more && <p class="quiet">More are blocked: the first 100 of each kind are shown.</p>}
-        </>
-      )}
+      {(v) => {
+        const time = moments(v.list.map((w) => w.since));
+        return (
+          <>
+            <Table<Waiting>
+              name="Blocked sequences"
+              rows={v.list}
+              id={(w) => `${w.of} ${w.build} ${w.key} ${w.position}`}
+              empty="Nothing is blocked. A row or a sequence of which an event cannot be handled would be here, with the event and the error; so would commands that process managers cannot send, and what consumer groups have parked."
+              columns={[
+                { title: "Name", cell: (w) => <><Data>{w.of}</Data> <span class="quiet">{w.kind}{w.build ? `, build ${w.build}` : ""}</span></>, text: (w) => `${w.of} (${w.kind})` },
+                { title: "Sequence", cell: (w) => (w.key ? <Data>{w.key}</Data> : <span class="quiet">for readers</span>), text: (w) => w.key },
+                { title: "Event", cell: (w) => (w.stream ? <><a href={link(["log"], { position: w.position })}>{w.event}</a> of <StreamLink of={w.stream} /></> : none), text: (w) => `${w.event ?? ""} ${w.stream ?? ""}` },
+                { title: "Position", cell: (w) => number(w.position), isNumber: true },
+                { title: "Tries", cell: (w) => w.tries ?? none, isNumber: true },
+                { title: "Since", cell: (w) => (w.since ? time(w.since) : none) },
+                { title: "Error", cell: (w) => <Long text={(w.retried ? "is being retried; " : "") + w.error} />, text: (w) => w.error },
+                ...actions<Waiting>((w) => {
+                  const of = w.kind === "consumer group" ? "group" : "processor";
+                  const args = { name: w.of, key: w.key, position: w.position };
+                  return (
+                    <>
+                      <Act name="Retry" action={`${of}_retry`} args={args}>
+                        {w.kind === "command" ? "The command is sent again." : "The events that waited are handled in the order of the log, from this one on."}
+                      </Act>
+                      <Act name="Skip" action={`${of}_skip`} args={args} needsReason>
+                        {w.kind === "command" ? "The command is never sent." : `The event at position ${w.position} is left out of ${w.key}${of === "group" ? "" : ", until the next rebuild"}. Later ones are handled.`}
+                      </Act>
+                    </>
+                  );
+                }),
+              ]}
+            />
+            {v.more && <p class="quiet">More are blocked: the first 100 of each kind are shown.</p>}
+          </>
+        );
+      }}
     </View>
   );
 }
@@ -266,7 +269,7 @@ export function Groups(): JSX.Element {
             empty="No consumer group is stored. One would be here after a node whose program declares a group has run on this log."
             columns={[
               name("groups"),
-              { title: "State", cell: (g) => g.state },
+              { title: "State", cell: (g) => <Badge tone={g.stopped ? "bad" : g.state === "consumed" ? "live" : ""} text={g.state} />, text: (g) => g.state },
               { title: "Members", cell: (g) => number(g.members ?? 0), isNumber: true },
               ...figures,
               { title: "Segments", cell: (g) => g.segments.length, isNumber: true },
@@ -295,7 +298,6 @@ interface WakesView {
 
 /** How long until then: in 3 min, 5 s late. */
 const until = (s?: number): string => (s === undefined ? none : s < 0 ? `${seconds(-s)} late` : `in ${seconds(s)}`);
-const when = (at?: string): string => (at ? moment(at) : none);
 
 export function Wakes(): JSX.Element {
   return (
@@ -305,6 +307,8 @@ export function Wakes(): JSX.Element {
         const due = times.filter((t) => t <= 0);
         const next = times.find((t) => t > 0);
         const refused = v.wakes.length - times.length;
+        const time = moments([...v.wakes.map((w) => w.due), ...v.schedules.flatMap((s) => [s.last, s.next])]);
+        const when = (at?: string): string => (at ? time(at) : none);
         return (
           <>
             {v.paused && <p class="note">Wake-ups are paused: no aggregate is woken.</p>}

@@ -3,7 +3,8 @@ import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { get } from "./api.js";
-import { clock, number } from "./format.js";
+import { moments } from "./event.js";
+import { number } from "./format.js";
 import { link, replace, route } from "./route.js";
 import { picture } from "./status.js";
 import { Data, Table } from "./ui.js";
@@ -56,6 +57,7 @@ export function Ring(): JSX.Element {
   const a = answer.value;
   if (!a) return <p class="empty">{problem.value || "Reading the ring."}</p>;
   const found = problem.value === "" && a.sought?.aggregate === sought ? a.sought : undefined;
+  const time = moments(a.moves.map((m) => m.at));
   const counts = a.members.map((_, i) => a.owners.filter((o) => o === i).length);
   return (
     <>
@@ -92,7 +94,7 @@ export function Ring(): JSX.Element {
         id={(m) => `${m.at} ${m.from} ${m.to}`}
         empty="No partitions have moved in the last hour, as this node has seen it. A move would be here after a member joined, left or was lost."
         columns={[
-          { title: "At", cell: (m) => clock(Date.parse(m.at)) },
+          { title: "At", cell: (m) => time(m.at) },
           { title: "From", cell: (m) => <Data>{m.from || none}</Data>, text: (m) => m.from || none },
           { title: "To", cell: (m) => <Data>{m.to || none}</Data>, text: (m) => m.to || none },
           { title: "Partitions", cell: (m) => number(m.partitions), isNumber: true },

@@ -6,7 +6,7 @@ import { Act, may } from "./act.js";
 import { get, pause } from "./api.js";
 import { bytes, number, seconds } from "./format.js";
 import { link, replace, route } from "./route.js";
-import { Data, Table } from "./ui.js";
+import { Data, Id, Table } from "./ui.js";
 
 interface Topic {
   name: string;
@@ -110,7 +110,7 @@ export function Sessions(): JSX.Element {
         empty={sought ? "No session has this text in its id or in the id of its client, and none subscribes to it." : "No client is connected. Sessions appear here while they are open."}
         columns={[
           { title: "Client", cell: (s) => (s.client ? <Data>{s.client}</Data> : <span class="quiet">anonymous</span>), text: (s) => s.client ?? "" },
-          { title: "Session", cell: (s) => <Data>{s.id}</Data>, text: (s) => s.id },
+          { title: "Session", cell: (s) => <Id id={s.id} />, text: (s) => s.id },
           { title: "Gateway", cell: (s) => <Data>{s.node}</Data>, text: (s) => s.node },
           { title: "Protocol", cell: (s) => s.protocol },
           { title: "Age", cell: (s) => seconds(s.seconds), isNumber: true },

@@ -3,7 +3,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { useSignal } from "@preact/signals";
 import { get, stream } from "./api.js";
-import { Copy, curl, type Event, Facts, Json, moment, seesData, streamLink, tryLink } from "./event.js";
+import { Copy, curl, type Event, Facts, Json, moments, seesData, streamLink, tryLink } from "./event.js";
 import { number } from "./format.js";
 import { WholeData } from "./log.js";
 import { Journey } from "./journey.js";
@@ -264,6 +264,7 @@ function Versions(p: { page: Page; version: number; choose: (version: number) =>
   }, [p.version, p.page]);
   const { after, events, head } = p.page;
   const last = after + events.length;
+  const time = moments(events.map((e) => e.at));
   const text = (): string =>
     [["Version", "Position", "Time", "Event", "Client", "Key", "Data"], ...events.map((e) => [e.version, e.position, e.at, e.event, e.client ?? "", e.key, `${e.data ?? ""}${e.clipped ? "…" : ""}`])]
       .map((l) => l.join("\t"))
@@ -285,7 +286,7 @@ function Versions(p: { page: Page; version: number; choose: (version: number) =>
             <span class="number">{number(e.version)}</span>
             <Data>{e.event}</Data>
             <span class="quiet" title={e.at}>
-              {moment(e.at)}
+              {time(e.at)}
             </span>
             <span class="quiet by">
               by <Data>{e.client ?? "an unknown client"}</Data>

@@ -82,6 +82,24 @@ export function save(file: Blob, name: string): void {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
+/** An id in short, with the whole one in the title. A click copies it. */
+export function Id(p: { id: string }): JSX.Element {
+  const copied = useSignal(false);
+  const copy = async (): Promise<void> => {
+    await copyText(p.id);
+    copied.value = true;
+    setTimeout(() => (copied.value = false), 1500);
+  };
+  return (
+    <button type="button" class="plain" title={`${p.id}: click to copy`} onClick={() => void copy()}>
+      {copied.value ? "Copied" : <Data>{p.id.length > 16 ? `${p.id.slice(0, 8)}…${p.id.slice(-4)}` : p.id}</Data>}
+    </button>
+  );
+}
+
+/** A state, which is good, needs a look, or is bad. */
+export const Badge = (p: { tone: "live" | "" | "bad"; text: string }): JSX.Element => <span class={`pill ${p.tone}`}>{p.text}</span>;
+
 /** A figure with its name. */
 export function Figure(p: { name: string; value: string; hint?: string; tone?: string | undefined }): JSX.Element {
   return (
