@@ -131,7 +131,7 @@ func New(cfg Config) (*Gateway, error) {
 
 	counters := &limits.Counters{}
 	g := &Gateway{cfg: cfg, rates: limits.NewBuckets(cfg.Limits.CommandsPerSecond)}
-	g.stomp = stomp.Config{Server: "ganglion/" + cfg.Version, HasType: cfg.Catalog.HasType, TrustsLogin: isDevelopment}
+	g.stomp = stomp.Config{Server: "ganglion/" + cfg.Version, HasType: cfg.Catalog.HasType, TrustsLogin: isDevelopment, Heartbeat: cfg.Heartbeat}
 	g.warnings.origin.Interval, g.warnings.upgrade.Interval = warnEvery, warnEvery
 	g.gate = &access.Gate{
 		Catalog: cfg.Catalog, Guard: guard, Counters: counters, Logger: cfg.Logger, Node: cfg.Node,

@@ -649,3 +649,25 @@ func TestSTOMPTokensAreRenewed(t *testing.T) {
 		c.wantEnd(command.CodeUnauthenticated, frame.CloseUnauthenticated)
 	})
 }
+
+func TestFrequentSTOMPHeartBeatsMustComeFromTheClientItself(t *testing.T) {
+	t.Parallel()
+	for heartbeat, isStrict := range map[time.Duration]bool{time.Second: true, 10 * time.Second: false} {
+		stompBubble(t, func(c *gateway.Config) { c.Heartbeat = heartbeat }, func(t *testing.T, g *gateway.Gateway, dial func() *stomper) {
+			c := dial()
+			c.send("CONNECT;accept-version:1.2;login:ada;heart-beat:1000,0")
+			c.want("CONNECTED")
+			ended := make(chan struct{})
+			go func() { // its library answers pings while it reads
+				defer close(ended)
+				_, _ = c.next()
+			}()
+			time.Sleep(50 * time.Second) // of the bubble
+			if closed := g.Stats().Sessions == 0; closed != isStrict {
+				t.Errorf("heartbeats every %v: the silent session is closed: %v", heartbeat, closed)
+			}
+			_ = c.conn.CloseNow()
+			<-ended
+		})
+	}
+}

@@ -41,7 +41,7 @@ func (s *Session) onHelloTimeout() {
 func (s *Session) onHeartbeat() {
 	interval := s.server.Heartbeat
 	s.mu.Lock()
-	isSilent := s.conn.Silence() >= 3*interval && !s.deadlines.isPaused
+	isSilent := s.wire.Silence(s.conn.Silence()) >= 3*interval && !s.deadlines.isPaused
 	isClosing := s.out.IsClosing()
 	if !isClosing {
 		s.deadlines.heartbeat.Reset(interval)

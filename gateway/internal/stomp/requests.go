@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -157,9 +158,12 @@ func (w *Wire) connect(f *Frame, h wire.Handler) (more bool, failure *refusal) {
 		return false, &refusal{failure: command.BadRequest("accept-version", "none of the versions %s is served: accept 1.0, 1.1 or 1.2", command.Quote(versions)), version: true}
 	}
 	w.isConnected, w.decoder.Version = true, version
-	_, wantedBeats, _ := strings.Cut(get(f, "heart-beat"), ",")
+	promised, wanted, _ := strings.Cut(get(f, "heart-beat"), ",")
+	if ms, err := strconv.ParseUint(strings.TrimSpace(promised), 10, 32); err == nil && ms > 0 {
+		w.isStrict.Store(max(time.Duration(ms)*time.Millisecond, w.cfg.Heartbeat) < strictBelow)
+	}
 	w.mu.Lock()
-	w.version, w.wantsBeats = version, strings.Trim(wantedBeats, "0 ") != ""
+	w.version, w.wantsBeats = version, strings.Trim(wanted, "0 ") != ""
 	w.mu.Unlock()
 	var b members
 	login, token := get(f, "login"), get(f, "passcode")

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -48,6 +49,8 @@ type Config struct {
 	HasType func(string) bool
 	// TrustsLogin is set if a login without a token names the client.
 	TrustsLogin bool
+	// Heartbeat is the interval of heart-beats.
+	Heartbeat time.Duration
 }
 
 // Wire is the STOMP of one session. The methods of [wire.Wire] are called as described
@@ -63,7 +66,9 @@ type Wire struct {
 	hasLeft     bool // DISCONNECT was received
 	held        transactions
 
-	hasFilters atomic.Bool // some subscription wants only one event
+	isStrict   atomic.Bool  // only frames and heart-beats are signs of life
+	heard      atomic.Int64 // when the last message came, in Unix nanoseconds
+	hasFilters atomic.Bool  // some subscription wants only one event
 	messages   atomic.Uint64
 
 	mu          sync.Mutex
@@ -105,6 +110,7 @@ func (w *Wire) Read(in *socket.Conn, h wire.Handler) (more bool, code int, reaso
 		if err != nil {
 			return false, 0, ""
 		}
+		w.heard.Store(time.Now().UnixNano())
 		more, failure := w.readMessage(r, h)
 		switch {
 		case failure != nil:
@@ -169,6 +175,19 @@ func (w *Wire) Release() { _ = w.conn.CloseNow() }
 
 // Separator implements [wire.Wire]: a NUL ends each frame.
 func (*Wire) Separator() string { return "" }
+
+// strictBelow is the interval of heart-beats below which the client's WebSocket library
+// cannot answer for it. Browsers let the timers of a hidden tab run once a minute, so with
+// longer ones its answers to pings are a sign of life too.
+const strictBelow = 5 * time.Second
+
+// Silence implements [wire.Wire].
+func (w *Wire) Silence(quiet time.Duration) time.Duration {
+	if w.isStrict.Load() {
+		return time.Since(time.Unix(0, w.heard.Load()))
+	}
+	return quiet
+}
 
 // Ping implements [wire.Wire].
 func (*Wire) Ping() []byte { return socket.Ping() }

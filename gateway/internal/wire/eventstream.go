@@ -81,6 +81,9 @@ func (EventStream) Separator() string { return "" }
 // Ping implements [Wire].
 func (EventStream) Ping() []byte { return nil }
 
+// Silence implements [Wire].
+func (EventStream) Silence(quiet time.Duration) time.Duration { return quiet }
+
 // AppendEvent implements [Wire].
 func (EventStream) AppendEvent(b []byte, head string, e *history.Entry) []byte {
 	b = strconv.AppendUint(append(b, head...), uint64(e.Position), 10)

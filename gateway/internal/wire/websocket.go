@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
@@ -116,6 +117,9 @@ func (WebSocket) Separator() string { return "\n" }
 
 // Ping implements [Wire].
 func (WebSocket) Ping() []byte { return socket.Ping() }
+
+// Silence implements [Wire].
+func (WebSocket) Silence(quiet time.Duration) time.Duration { return quiet }
 
 // AppendEvent implements [Wire].
 func (WebSocket) AppendEvent(b []byte, head string, e *history.Entry) []byte {

@@ -3,6 +3,8 @@
 package wire
 
 import (
+	"time"
+
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway/internal/history"
 	"github.com/ganglion-es/ganglion/gateway/internal/limits"
@@ -40,6 +42,9 @@ type Wire interface {
 	// Ping returns a message that the client's WebSocket library answers, or
 	// nil.
 	Ping() []byte
+	// Silence returns for how long the client has shown no sign of life. quiet is the
+	// time since the connection got its last byte.
+	Silence(quiet time.Duration) time.Duration
 	// AppendEvent appends the frame of an event: the head, which is the same
 	// for all events of a subscription, and the entry. A wire whose Separator is
 	// empty may leave the event out.
