@@ -310,7 +310,7 @@ func (c Config) problems() (errs []error) {
 	}
 	c.consumerProblems(problem)
 	if err := relay.Check(c.Relays); err != nil {
-		errs = append(errs, fmt.Errorf("Relays ([[relay]] of the file): %w", err))
+		problem("Relays ([[relay]] of the file): %w", err)
 	}
 	if c.Clients != nil && !c.Gateway {
 		problem("Clients needs the gateway role, since its clients connect to the node's own gateway")
