@@ -13,7 +13,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/bench/gateway/load"
 	"github.com/ganglion-es/ganglion/bench/report"
-	"github.com/ganglion-es/ganglion/test/rabbitmq"
+	"github.com/ganglion-es/ganglion/test/rabbitmqtest"
 )
 
 // Names of the servers of the comparison over STOMP, and of their dialects.
@@ -109,7 +109,7 @@ func runRabbitMQ() (err error) {
 	if err != nil {
 		return err
 	}
-	broker, err := rabbitmq.Start(ctx, rabbitmq.Options{
+	broker, err := rabbitmqtest.Start(ctx, rabbitmqtest.Options{
 		Plugins:  []string{"rabbitmq_web_stomp"},
 		Settings: []string{"listeners.tcp = none", "stomp.listeners.tcp = none", "web_stomp.tcp.ip = 127.0.0.1", "web_stomp.tcp.port = " + port},
 	})

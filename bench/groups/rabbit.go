@@ -9,7 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/ganglion-es/ganglion/relay/rabbitmq/rabbitmqtest"
+	"github.com/ganglion-es/ganglion/test/rabbitmqtest"
 )
 
 // rabbit is RabbitMQ with a quorum queue for each partition, which has a single active
@@ -28,7 +28,7 @@ func openRabbit(ctx context.Context) (_ system, err error) {
 			err = errors.Join(err, r.close())
 		}
 	}()
-	if r.server, err = rabbitmqtest.Start(ctx); err != nil {
+	if r.server, err = rabbitmqtest.Start(ctx, rabbitmqtest.Options{}); err != nil {
 		r.server = nil
 		return nil, err
 	}

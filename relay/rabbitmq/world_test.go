@@ -21,7 +21,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/relay"
-	"github.com/ganglion-es/ganglion/relay/rabbitmq/rabbitmqtest"
+	"github.com/ganglion-es/ganglion/test/rabbitmqtest"
 )
 
 // shared is the broker of the tests that do not harm it.
@@ -29,11 +29,11 @@ var shared *rabbitmqtest.Server
 
 func TestMain(m *testing.M) {
 	var err error
-	if shared, err = rabbitmqtest.Start(context.Background()); err != nil {
+	if shared, err = rabbitmqtest.Start(context.Background(), rabbitmqtest.Options{}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	postgrestest.Main(m, goleak.Cleanup(func(code int) {
+	postgrestest.Main(m, goleak.IgnoreCurrent(), goleak.Cleanup(func(code int) {
 		_ = shared.Close() // the exit code matters more
 		os.Exit(code)
 	}))
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 // ownServer starts a broker for one test.
 func ownServer(t *testing.T) *rabbitmqtest.Server {
 	t.Helper()
-	s, err := rabbitmqtest.Start(t.Context())
+	s, err := rabbitmqtest.Start(t.Context(), rabbitmqtest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

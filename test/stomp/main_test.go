@@ -15,7 +15,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 	"github.com/ganglion-es/ganglion/test/harness"
-	"github.com/ganglion-es/ganglion/test/rabbitmq"
+	"github.com/ganglion-es/ganglion/test/rabbitmqtest"
 )
 
 var (
@@ -50,13 +50,13 @@ func fail(err error) {
 	os.Exit(1)
 }
 
-func startBroker() (*rabbitmq.Server, error) {
+func startBroker() (*rabbitmqtest.Server, error) {
 	port, err := ports.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
 	broker = fmt.Sprintf("ws://127.0.0.1:%d/ws", port)
-	return rabbitmq.Start(context.Background(), rabbitmq.Options{
+	return rabbitmqtest.Start(context.Background(), rabbitmqtest.Options{
 		Plugins: []string{"rabbitmq_web_stomp"},
 		Settings: []string{
 			"listeners.tcp = none", "stomp.listeners.tcp = none",

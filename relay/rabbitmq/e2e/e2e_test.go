@@ -27,8 +27,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/postgres"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/node"
-	"github.com/ganglion-es/ganglion/relay/rabbitmq/rabbitmqtest"
 	"github.com/ganglion-es/ganglion/test/harness"
+	"github.com/ganglion-es/ganglion/test/rabbitmqtest"
 )
 
 // binary is ganglion, built with the race detector.
@@ -73,7 +73,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{T: t, store: postgrestest.URL(t)}
 	var err error
-	if w.broker, err = rabbitmqtest.Start(t.Context()); err != nil {
+	if w.broker, err = rabbitmqtest.Start(t.Context(), rabbitmqtest.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.broker.Close() })

@@ -4,4 +4,4 @@ package rabbitmqtest
 
 import "syscall"
 
-func dieWithParent(*syscall.SysProcAttr) {}
+func endWithParent(*syscall.SysProcAttr) {}
