@@ -244,25 +244,12 @@ func (g *Gateway) serveCommand(w http.ResponseWriter, r *http.Request, identity 
 		writeFailure(w, bad.ID, bad.Key, bad.Failure())
 		return
 	}
-	c, log, failure := g.gate.Admit(f, identity, access.NewID(), g.rates.Take(identity.Client, time.Now()))
-	if failure != nil {
-		writeFailure(w, f.ID, f.Key, failure)
+	answer := g.execute(r.Context(), f, identity, g.rates.Take(identity.Client, time.Now()))
+	if fault, failed := answer.(frame.Fault); failed {
+		writeProblem(w, statusOf(fault.Code), fault)
 		return
 	}
-	outcome := make(chan command.Outcome, 1)
-	g.cfg.Router.Send(c, func(o command.Outcome) {
-		log.End(c.Key, o)
-		outcome <- o
-	})
-	select { // the router replies by the command's deadline
-	case o := <-outcome:
-		if o.Failure != nil {
-			writeFailure(w, f.ID, c.Key, o.Failure)
-			return
-		}
-		writeJSON(w, http.StatusOK, "application/json", wire.Outcome(f.ID, c.Key, o).Append(nil))
-	case <-r.Context().Done(): // the client has gone
-	}
+	writeJSON(w, http.StatusOK, "application/json", answer.Append(nil))
 }
 
 // state reads an aggregate's public state.

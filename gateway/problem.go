@@ -19,11 +19,14 @@ var statuses = map[command.Code]int{
 
 // writeFailure responds with a failure.
 func writeFailure(w http.ResponseWriter, id, key string, f *command.Failure) {
-	status, ok := statuses[f.Code]
-	if !ok {
-		status = http.StatusInternalServerError
+	writeProblem(w, statusOf(f.Code), wire.Fault(id, key, f))
+}
+
+func statusOf(code command.Code) int {
+	if status, ok := statuses[code]; ok {
+		return status
 	}
-	writeProblem(w, status, wire.Fault(id, key, f))
+	return http.StatusInternalServerError
 }
 
 // writeProblem writes an error frame as a problem document (RFC 9457): the
