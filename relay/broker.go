@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A Broker makes relays from the settings of a configuration file. A program registers
+// A Broker makes relays and intakes from the settings of a configuration file. A program registers
 // the brokers that it imports (cli.Options.Brokers).
 type Broker struct {
 	// Schemes are those of the URLs that name the broker, such as amqp.
@@ -15,14 +15,18 @@ type Broker struct {
 	// Configure returns the Where and the New of a relay. Its error lists everything
 	// that is wrong. It opens no connection.
 	Configure func(s Settings) (where string, target func() Target, err error)
+	// IntakeKeys and ConfigureIntake are the same for intakes. ConfigureIntake is nil if
+	// the broker has none.
+	IntakeKeys      []string
+	ConfigureIntake func(s Settings) (where string, source func() Source, err error)
 }
 
-// Settings are what a configuration file says about the broker of one relay.
+// Settings are what a configuration file says about the broker of one relay or intake.
 type Settings struct {
 	Name     string
 	URL      *url.URL          // with the user; the password is in Password
 	Password string            // "" if the file has none
-	Own      map[string]string // of Broker.Keys, the ones that are set
+	Own      map[string]string // of Broker.Keys or IntakeKeys, the ones that are set
 }
 
 // Timeouts of every broker.

@@ -125,7 +125,7 @@ func (r *Relay) Err() error {
 	problem := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("relay %q: "+format, append([]any{r.Name}, args...)...))
 	}
-	if err := validName(r.Name); err != nil {
+	if err := validName("relay", r.Name); err != nil {
 		errs = append(errs, err)
 	}
 	for _, typ := range r.Categories {
@@ -142,16 +142,17 @@ func (r *Relay) Err() error {
 	return errors.Join(errs...)
 }
 
-func validName(name string) error {
+// validName checks the name of a relay or an intake.
+func validName(what, name string) error {
 	if name == "" {
-		return fmt.Errorf("a relay has no name: give it 1 to %d lower-case letters, digits and -", maxName)
+		return fmt.Errorf("the %s has no name: give it 1 to %d lower-case letters, digits and -", what, maxName)
 	}
 	if len(name) > maxName {
-		return fmt.Errorf("the relay's name %q has %d bytes: use at most %d", name, len(name), maxName)
+		return fmt.Errorf("the %s's name %q has %d bytes: use at most %d", what, name, len(name), maxName)
 	}
 	for _, r := range name {
 		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
-			return fmt.Errorf("the relay's name %q has the character %q: use lower-case letters, digits and -", name, r)
+			return fmt.Errorf("the %s's name %q has the character %q: use lower-case letters, digits and -", what, name, r)
 		}
 	}
 	return nil

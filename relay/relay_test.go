@@ -34,7 +34,7 @@ func TestRelaysAreChecked(t *testing.T) {
 		want string
 	}{
 		{Relay{Name: "orders", New: target, Categories: []string{"order"}, Window: 1}, ""},
-		{Relay{New: target}, "a relay has no name: give it 1 to 24 lower-case letters, digits and -"},
+		{Relay{New: target}, "the relay has no name: give it 1 to 24 lower-case letters, digits and -"},
 		{Relay{Name: "Orders", New: target}, `the relay's name "Orders" has the character 'O'`},
 		{Relay{Name: strings.Repeat("o", 25), New: target}, "has 25 bytes: use at most 24"},
 		{Relay{Name: "orders"}, `relay "orders": New is required`},

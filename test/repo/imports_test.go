@@ -20,7 +20,7 @@ const module = "github.com/ganglion-es/ganglion"
 var mayImport = map[string][]string{
 	"eventstore":            {},
 	"proto":                 {"eventstore"},
-	"relay":                 {"eventstore"},
+	"relay":                 {"eventstore", "proto"},
 	"relay/nats":            {"eventstore", "relay"},
 	"relay/rabbitmq":        {"eventstore", "relay"},
 	"relay/rabbitmq/e2e":    {},
