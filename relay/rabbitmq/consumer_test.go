@@ -76,7 +76,7 @@ func block(t *testing.T, page, language, has string) string {
 			return code
 		}
 	}
-	t.Fatalf("docs/relays.md has no block in %s with %s", language, has)
+	t.Fatalf("the page has no block in %s with %s", language, has)
 	return ""
 }
 

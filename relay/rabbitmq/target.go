@@ -2,10 +2,8 @@ package rabbitmq
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,46 +52,16 @@ func newTarget(cfg *Config) *target {
 
 // Open implements relay.Target. The broker does not know which events it has.
 func (t *target) Open(ctx context.Context, _ string) (last eventstore.Position, known bool, err error) {
-	if err := t.dial(ctx); err != nil {
+	if t.conn, err = t.cfg.dial(ctx, "ganglion relay"); err != nil {
 		return 0, false, err
 	}
 	// The library has no context for these calls: the end of ctx closes the connection.
 	stop := context.AfterFunc(ctx, func() { _ = t.conn.CloseDeadline(time.Now()) })
 	defer stop()
 	if err := t.prepare(); err != nil {
-		return 0, false, t.explained(err)
+		return 0, false, t.cfg.explained(err)
 	}
 	return 0, false, ctx.Err()
-}
-
-func (t *target) dial(ctx context.Context) error {
-	u := *t.cfg.URL
-	u.User = nil
-	conn, err := amqp.DialConfig(u.String(), amqp.Config{
-		SASL:      []amqp.Authentication{&amqp.PlainAuth{Username: t.cfg.user(), Password: t.cfg.Password}},
-		Heartbeat: relay.Heartbeat, TLSClientConfig: t.tls(), Properties: amqp.Table{"connection_name": "ganglion relay", "product": "ganglion"},
-		Dial: func(network, address string) (net.Conn, error) {
-			c, err := new(net.Dialer).DialContext(ctx, network, address)
-			if deadline, ok := ctx.Deadline(); err == nil && ok {
-				err = c.SetDeadline(deadline) // of the handshake; the library removes it
-			}
-			return c, err
-		},
-	})
-	if err != nil {
-		return t.explained(err)
-	}
-	t.conn = conn
-	return nil
-}
-
-func (t *target) tls() *tls.Config {
-	if t.cfg.TLS == nil {
-		return nil
-	}
-	c := t.cfg.TLS.Clone()
-	c.ServerName = t.cfg.URL.Hostname()
-	return c
 }
 
 // prepare opens the channel, and declares the exchange if there is none.
@@ -239,7 +207,7 @@ func (t *target) returned(r amqp.Return) {
 
 func (t *target) gone(err *amqp.Error, sent bool) {
 	if sent && err != nil {
-		t.fail(t.explained(err))
+		t.fail(t.cfg.explained(err))
 		return
 	}
 	t.fail(errors.New("the connection was closed"))
@@ -335,16 +303,4 @@ func (t *target) hangUp() {
 	if t.conn != nil {
 		_ = t.conn.CloseDeadline(time.Now().Add(closeWithin))
 	}
-}
-
-// explained says where the broker is.
-func (t *target) explained(err error) error {
-	var refused *amqp.Error
-	switch {
-	case errors.As(err, &refused) && refused.Code == amqp.AccessRefused:
-		return fmt.Errorf("%s refused the user %q or what it may do: %s", t.cfg.where(), t.cfg.user(), refused.Reason)
-	case errors.As(err, &refused):
-		return fmt.Errorf("%s: %d %s", t.cfg.where(), refused.Code, refused.Reason)
-	}
-	return fmt.Errorf("%s: %w", t.cfg.where(), err)
 }
