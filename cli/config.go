@@ -49,7 +49,8 @@ func readConfigFile(name string, known []*pflag.Flag) (map[string]string, error)
 	}
 	var errs []error
 	values := map[string]string{}
-	delete(content, relayTable) // the commands that run nodes read it
+	delete(content, relayTable) // the commands that run nodes read these two
+	delete(content, intakeTable)
 	for _, key := range slices.Sorted(maps.Keys(content)) {
 		if !slices.Contains(names, key) {
 			errs = append(errs, fmt.Errorf("unknown key %q%s", key, suggestion(key, names)))

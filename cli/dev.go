@@ -84,6 +84,10 @@ func (c devCmd) run(ctx context.Context, p *program, in io.Reader, log *slog.Log
 	if err != nil {
 		return err
 	}
+	intakes, err := p.intakes()
+	if err != nil {
+		return err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	if c.UntilEOF {
@@ -97,7 +101,7 @@ func (c devCmd) run(ctx context.Context, p *program, in io.Reader, log *slog.Log
 	err = node.RunDev(ctx, node.Config{
 		Catalog: p.catalog, Listen: c.Listen, Origins: c.Origins, Store: c.Data, Handler: p.options.Pages, Logger: log,
 		Consumers: p.options.Consumers, Memories: p.options.Memories, Clients: p.options.Clients,
-		Relays: relays,
+		Relays: relays, Intakes: intakes,
 		Ready: func(url string) {
 			p.printReady(url)
 			if urls = append(urls, url); len(urls) < c.Nodes {

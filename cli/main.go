@@ -65,10 +65,12 @@ type Options struct {
 	Memories  func(node.Memories)
 	Clients   func(node.Clients)
 
-	// Brokers are those to which the configuration file can name relays, such as Broker
-	// of package relay/rabbitmq. Relays are further ones, for the commands dev and node.
+	// Brokers are those to which the configuration file can name relays and intakes, such
+	// as Broker of package relay/rabbitmq. Relays and Intakes are further ones, for the
+	// commands dev and node.
 	Brokers []relay.Broker
 	Relays  []node.Relay
+	Intakes []node.Intake
 }
 
 // Main runs the command line of the process with the aggregates of a catalog,

@@ -171,6 +171,9 @@ func (c nodeCmd) configure(ctx context.Context, p *program, log *slog.Logger) (n
 	if config.Relays, err = p.relays(); err != nil {
 		errs = append(errs, err)
 	}
+	if config.Intakes, err = p.intakes(); err != nil {
+		errs = append(errs, err)
+	}
 	if config.StorePassword, err = c.password(); err != nil {
 		errs = append(errs, err)
 	}

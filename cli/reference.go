@@ -44,6 +44,7 @@ drain-window = "10s"
 ` + "```" + `
 
 Each table ` + "`[[relay]]`" + ` of the file is a relay to a broker: [relays.md](relays.md#configure-a-relay) has its settings.
+Each table ` + "`[[intake]]`" + ` is a queue with commands: see [intake.md](intake.md#configure-an-intake).
 
 A key of the file that is not a flag of ` + "`ganglion node`" + ` is an error, which suggests a similar name.
 A node logs a warning when it starts if a variable's name is close to that of a setting, since other programs may use the prefix; for ` + "`ganglion config check`" + ` such a variable is an error.

@@ -25,7 +25,7 @@ var relayKeys = []string{"name", "url", "password-file", "categories", "window"}
 // error lists everything that is wrong.
 func (p *program) relays() ([]node.Relay, error) {
 	list := slices.Clone(p.options.Relays)
-	tables, err := p.relayTables()
+	tables, err := p.brokerTables(relayTable)
 	errs := []error{err}
 	for _, t := range tables {
 		r, err := p.relay(t)
@@ -38,8 +38,8 @@ func (p *program) relays() ([]node.Relay, error) {
 	return list, errors.Join(errs...)
 }
 
-// relayTables reads the tables [[relay]] of the configuration file.
-func (p *program) relayTables() ([]map[string]any, error) {
+// brokerTables reads the tables of a name, such as [[relay]], of the configuration file.
+func (p *program) brokerTables(name string) ([]map[string]any, error) {
 	if p.config == "" {
 		return nil, nil
 	}
@@ -51,57 +51,70 @@ func (p *program) relayTables() ([]map[string]any, error) {
 	if _, err := toml.Decode(string(raw), &content); err != nil {
 		return nil, err // prepare has reported it
 	}
-	found, ok := content[relayTable]
+	found, ok := content[name]
 	if !ok {
 		return nil, nil
 	}
 	tables, ok := found.([]map[string]any)
 	if !ok {
-		return nil, usagef("configuration file %s: relay is not a list of tables: begin each relay with a line [[relay]]", p.config)
+		return nil, usagef("configuration file %s: %s is not a list of tables: begin each %s with a line [[%s]]", p.config, name, name, name)
 	}
 	return tables, nil
 }
 
 // relay makes a relay from its table.
 func (p *program) relay(t map[string]any) (r node.Relay, err error) {
-	texts, categories, window, err := relaySettings(t)
+	texts, categories, window, err := relaySettings(t, relay.MaxWindow)
 	if err != nil {
 		return r, err
 	}
 	r = node.Relay{Name: texts["name"], Categories: categories, Window: window}
-	u, err := url.Parse(texts["url"])
-	if err != nil || texts["url"] == "" {
-		return r, errors.New("url is missing, or not a URL: write where the broker is, such as amqp://USER@HOST/")
-	}
-	broker, err := p.broker(u.Scheme)
+	s, broker, err := p.brokerSettings(texts)
 	if err != nil {
 		return r, err
 	}
-	s := relay.Settings{Name: r.Name, URL: u, Own: map[string]string{}}
-	for _, key := range sortedKeys(texts) {
-		switch {
-		case slices.Contains(broker.Keys, key):
-			s.Own[key] = texts[key]
-		case !slices.Contains(relayKeys, key):
-			return r, fmt.Errorf("unknown key %q%s", key, suggestion(key, slices.Concat(relayKeys, broker.Keys)))
-		}
+	if err := ownSettings(&s, texts, relayKeys, broker.Keys); err != nil {
+		return r, err
 	}
+	r.Where, r.New, err = broker.Configure(s)
+	return r, err
+}
+
+// brokerSettings reads the settings with which a broker is reached.
+func (p *program) brokerSettings(texts map[string]string) (s relay.Settings, broker relay.Broker, err error) {
+	u, err := url.Parse(texts["url"])
+	if err != nil || texts["url"] == "" {
+		return s, broker, errors.New("url is missing, or not a URL: write where the broker is, such as amqp://USER@HOST/")
+	}
+	if broker, err = p.broker(u.Scheme); err != nil {
+		return s, broker, err
+	}
+	s = relay.Settings{Name: texts["name"], URL: u, Own: map[string]string{}}
 	if file := texts["password-file"]; file != "" {
 		secret, err := readSecret(file)
 		if err != nil {
-			return r, fmt.Errorf("password-file: %w", err)
+			return s, broker, fmt.Errorf("password-file: %w", err)
 		}
 		s.Password = strings.TrimSpace(string(secret))
 	}
-	r.Where, r.New, err = broker.Configure(s)
-	if err != nil {
-		return r, err
+	return s, broker, nil
+}
+
+// ownSettings sets the settings of a broker's own keys, and refuses unknown keys.
+func ownSettings(s *relay.Settings, texts map[string]string, common, own []string) error {
+	for _, key := range sortedKeys(texts) {
+		switch {
+		case slices.Contains(own, key):
+			s.Own[key] = texts[key]
+		case !slices.Contains(common, key):
+			return fmt.Errorf("unknown key %q%s", key, suggestion(key, slices.Concat(common, own)))
+		}
 	}
-	return r, nil
+	return nil
 }
 
 // relaySettings sorts the settings of a table by their kinds.
-func relaySettings(t map[string]any) (texts map[string]string, categories []string, window int, err error) {
+func relaySettings(t map[string]any, maxWindow int64) (texts map[string]string, categories []string, window int, err error) {
 	texts = map[string]string{}
 	for _, key := range sortedKeys(t) {
 		switch v := t[key].(type) {
@@ -111,8 +124,8 @@ func relaySettings(t map[string]any) (texts map[string]string, categories []stri
 			}
 			texts[key] = v
 		case int64:
-			if key != "window" || v < 1 || v > relay.MaxWindow {
-				return nil, nil, 0, fmt.Errorf("%s is %d: only window is a number, from 1 to %d", key, v, relay.MaxWindow)
+			if key != "window" || v < 1 || v > maxWindow {
+				return nil, nil, 0, fmt.Errorf("%s is %d: only window is a number, from 1 to %d", key, v, maxWindow)
 			}
 			window = int(v)
 		case []any:
@@ -157,12 +170,16 @@ func (p *program) broker(scheme string) (relay.Broker, error) {
 	return relay.Broker{}, fmt.Errorf("the URL begins with %q: this program has brokers for %s", scheme+"://", strings.Join(known, "://, ")+"://")
 }
 
-// printRelays writes the relays of the configuration file as it has them.
+// printRelays writes the relays and the intakes of the configuration file as it has them.
 func (p *program) printRelays(out io.Writer) error {
-	tables, err := p.relayTables()
+	return errors.Join(p.printTables(out, relayTable), p.printTables(out, intakeTable))
+}
+
+func (p *program) printTables(out io.Writer, name string) error {
+	tables, err := p.brokerTables(name)
 	errs := []error{err}
 	for _, t := range tables {
-		_, err := fmt.Fprintf(out, "\n[[%s]] # file\n", relayTable)
+		_, err := fmt.Fprintf(out, "\n[[%s]] # file\n", name)
 		errs = append(errs, err)
 		for _, key := range sortedKeys(t) {
 			value := fmt.Sprintf("%v", t[key])

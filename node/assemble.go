@@ -36,7 +36,7 @@ func newNode(ctx context.Context, cfg Config) (_ *node, err error) {
 	recorded := record(cfg.Logger.Handler())
 	n := &node{
 		cfg: cfg, log: slog.New(limitLines(recorded)).With("node", cfg.Name), recent: recorded.recent,
-		observer: observe.New(cfg.Name, cfg.Tracing), leaving: newLeaving(), handled: make(chan struct{}), connections: gateway.NewConnections(cfg.Limits.Connections),
+		observer: observe.New(cfg.Name, cfg.Tracing), leaving: newLeaving(), handled: make(chan struct{}), taken: make(chan struct{}), connections: gateway.NewConnections(cfg.Limits.Connections),
 	}
 	n.own.init()
 	n.status.Store(&status{state: cluster.Starting})
@@ -193,6 +193,7 @@ func (n *node) makeGateway() error {
 		return err
 	}
 	n.observer.Audience = n.gateway.Audience
+	n.makeIntakes()
 	return nil
 }
 

@@ -198,6 +198,11 @@ type Config struct {
 	// ring chooses among the ones that have a relay of the name. Other nodes ignore them.
 	Relays []Relay
 
+	// Intakes execute commands that arrive in queues of brokers, on nodes with the gateway
+	// role; other nodes ignore them. The queue should let one consumer at a time consume,
+	// so that one node executes its commands in order.
+	Intakes []Intake
+
 	// Ready is called once, with the URL for clients, when the node is ready.
 	Ready func(url string)
 
@@ -311,6 +316,9 @@ func (c Config) problems() (errs []error) {
 	c.consumerProblems(problem)
 	if err := relay.Check(c.Relays); err != nil {
 		problem("Relays ([[relay]] of the file): %w", err)
+	}
+	if err := relay.CheckIntakes(c.Intakes); err != nil {
+		problem("Intakes ([[intake]] of the file): %w", err)
 	}
 	if c.Clients != nil && !c.Gateway {
 		problem("Clients needs the gateway role, since its clients connect to the node's own gateway")

@@ -96,6 +96,7 @@ func (n *node) drain(ctx context.Context) {
 	}
 	if n.gateway != nil {
 		n.awaitHandlers(ctx)
+		n.awaitIntakes(ctx)
 		n.drainSessions(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, drainTimeout)

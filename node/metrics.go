@@ -31,6 +31,7 @@ func (n *node) metrics() http.Handler {
 	r.MustRegister(projections{n.readSide.projections})
 	r.MustRegister(processes{n.readSide.projections})
 	r.MustRegister(relays{n.readSide.projections})
+	r.MustRegister(n.intakes)
 	r.MustRegister(memories{n.readSide.projections})
 	if n.readSide.wakes != nil {
 		n.wakeMetrics(r)

@@ -45,6 +45,7 @@ type node struct {
 	readSide  readSide
 	consumers consumers
 	gateway   *gateway.Gateway        // nil without the gateway role
+	intakes   intakes                 // none without the gateway role
 	sessions  *census[int]            // of the other gateways
 	working   *census[ProjectionWork] // of the other members
 	console   *console.Console        // nil if the node serves none
@@ -56,6 +57,7 @@ type node struct {
 	leaving  leaving
 	own      inProcess     // for the program's own clients
 	handled  chan struct{} // closed when the handlers of Config.Consumers have ended
+	taken    chan struct{} // closed when the intakes have ended
 	status   atomic.Pointer[status]
 	updating sync.Mutex // held while the status changes
 	moving   sync.Mutex // held while an operator moves sessions

@@ -35,6 +35,7 @@ func (n *node) run(ctx context.Context) error {
 	started := make(chan struct{})
 	p.start("start", func(ctx context.Context) error { defer close(started); return n.becomeReady(ctx, draining) })
 
+	p.start("intakes", func(ctx context.Context) error { return n.runIntakes(ctx, draining) })
 	p.start("consumers", func(ctx context.Context) error { return n.runConsumers(ctx, draining) })
 	if n.hasOwnClients() {
 		p.start("clients in the process", func(ctx context.Context) error { return n.runInProcess(ctx, draining) })

@@ -1,5 +1,5 @@
 // Package relay is the contract between a log and the brokers to which its committed
-// events are published, in order.
+// events are published, in order, and from which it takes commands.
 //
 // A [Relay] names a broker and the events that it gets. Package engine runs it: the
 // node that the ring chooses opens a [Target], publishes from the relay's checkpoint on,
@@ -13,6 +13,11 @@
 // fault, the next run publishes again what was not confirmed, or whose confirmation was
 // not recorded. So a queue gets each message at least once, and repeats are whole ends
 // of runs. Two nodes that both believe to own a relay cost repeats, and no hole.
+//
+// # Commands from a queue
+//
+// An [Intake] names a queue of a broker, and an [IntakeServer] executes the commands in
+// it: each once by its key, in the order of the queue for each aggregate.
 //
 // Brokers are modules of their own, such as relay/rabbitmq, so a program has the client
 // libraries of those alone that it imports.

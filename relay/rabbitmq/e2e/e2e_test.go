@@ -69,7 +69,9 @@ type world struct {
 	client  *harness.Client
 }
 
-func newWorld(t *testing.T) *world {
+// newWorld also adds tables to the configuration of the nodes, in which BROKER stands for
+// the broker's URL.
+func newWorld(t *testing.T, tables ...string) *world {
 	t.Helper()
 	w := &world{T: t, store: postgrestest.URL(t)}
 	var err error
@@ -83,6 +85,9 @@ func newWorld(t *testing.T) *world {
 	})
 	w.config = filepath.Join(t.TempDir(), "node.toml")
 	file := fmt.Sprintf("cluster = \"relay\"\n[[relay]]\nname = \"orders\"\nurl = \"%s/\"\nexchange = \"events\"\n", w.broker.URL())
+	for _, table := range tables {
+		file += strings.ReplaceAll(table, "BROKER", w.broker.URL()+"/")
+	}
 	w.must(os.WriteFile(w.config, []byte(file), 0o600))
 	for range 2 {
 		w.seeds = append(w.seeds, harness.FreeAddress(t))
