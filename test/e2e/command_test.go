@@ -259,7 +259,13 @@ func gauge(t *testing.T, url, name string) float64 {
 // docs/observe.md explains exactly the metrics that exist.
 func TestMetricsAreServedAndExplained(t *testing.T) {
 	t.Parallel()
-	dev := harness.Start(t, binary, 2, "dev", "--nodes", "2", "--listen", "127.0.0.1:0", "--data", t.TempDir())
+	config := filepath.Join(t.TempDir(), "dev.toml")
+	away := "amqp://" + harness.FreeAddress(t) // no broker: the metrics exist all the same
+	file := fmt.Sprintf("[[relay]]\nname = \"orders\"\nurl = %q\nexchange = \"events\"\n[[intake]]\nname = \"orders\"\nurl = %[1]q\nqueue = \"commands\"\n", away)
+	if err := os.WriteFile(config, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	dev := harness.Start(t, binary, 2, "dev", "--config", config, "--nodes", "2", "--listen", "127.0.0.1:0", "--data", t.TempDir())
 	harness.Eventually(t, "the first node shares the ring with the other one", func() error {
 		s, err := harness.Status(dev.URLs[0])
 		if err == nil && s.Ring.Owners != 2 {
