@@ -19,6 +19,7 @@ var rules = []struct {
 }{
 	{"ServerChoosesTheHighestCommonVersion", serverChoosesTheHighestCommonVersion},
 	{"ServerBeatsForClientsThatWantIt", serverBeatsForClientsThatWantIt},
+	{"SilentClientIsDisconnected", silentClientIsDisconnected},
 	{"MessageReachesEachSubscription", messageReachesEachSubscription},
 	{"MessagesArriveInOrder", messagesArriveInOrder},
 	{"UnsubscribedClientGetsNoMessages", unsubscribedClientGetsNoMessages},
@@ -90,6 +91,15 @@ func serverBeatsForClientsThatWantIt(t *testing.T, s server) {
 	c.subscribe("1", topic, "")
 	c.publish(topic, "still here")
 	c.message("1", "still here")
+}
+
+// The client answers pings of the WebSocket, but sends none of the heart-beats that
+// it has promised.
+func silentClientIsDisconnected(t *testing.T, s server) {
+	c := dial(t, s)
+	c.send("CONNECT\naccept-version:1.2\nhost:/\nlogin:%s\npasscode:%s\nheart-beat:1000,0\n\n\x00", s.login, s.passcode)
+	c.take("CONNECTED")
+	c.end()
 }
 
 // Sections "SEND", "MESSAGE".
