@@ -671,3 +671,30 @@ func TestFrequentSTOMPHeartBeatsMustComeFromTheClientItself(t *testing.T) {
 		})
 	}
 }
+
+// A client may beat less often than the gateway.
+func TestSTOMPClientIsSilentByItsOwnInterval(t *testing.T) {
+	t.Parallel()
+	stompBubble(t, func(c *gateway.Config) { c.Heartbeat = time.Second }, func(t *testing.T, g *gateway.Gateway, dial func() *stomper) {
+		c := dial()
+		c.send("CONNECT;accept-version:1.2;login:ada;heart-beat:4000,0")
+		c.want("CONNECTED")
+		ended := make(chan struct{})
+		go func() { // its library answers pings while it reads
+			defer close(ended)
+			_, _ = c.next()
+		}()
+		for range 5 {
+			time.Sleep(4 * time.Second) // of the bubble
+			if err := c.conn.Write(t.Context(), websocket.MessageText, []byte("\n")); err != nil {
+				t.Fatalf("a client that beats every 4 s is closed: %v", err)
+			}
+		}
+		time.Sleep(30 * time.Second) // three intervals, and what a close may take
+		if n := g.Stats().Sessions; n != 0 {
+			t.Errorf("after 30 s of silence there are %d sessions, want none", n)
+		}
+		_ = c.conn.CloseNow()
+		<-ended
+	})
+}

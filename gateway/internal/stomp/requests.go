@@ -160,7 +160,9 @@ func (w *Wire) connect(f *Frame, h wire.Handler) (more bool, failure *refusal) {
 	w.isConnected, w.decoder.Version = true, version
 	promised, wanted, _ := strings.Cut(get(f, "heart-beat"), ",")
 	if ms, err := strconv.ParseUint(strings.TrimSpace(promised), 10, 32); err == nil && ms > 0 {
-		w.isStrict.Store(max(time.Duration(ms)*time.Millisecond, w.cfg.Heartbeat) < strictBelow)
+		if interval := max(time.Duration(ms)*time.Millisecond, w.cfg.Heartbeat); interval < strictBelow {
+			w.interval.Store(int64(interval))
+		}
 	}
 	w.mu.Lock()
 	w.version, w.wantsBeats = version, strings.Trim(wanted, "0 ") != ""

@@ -66,8 +66,8 @@ type Wire struct {
 	hasLeft     bool // DISCONNECT was received
 	held        transactions
 
-	isStrict   atomic.Bool  // only frames and heart-beats are signs of life
-	heard      atomic.Int64 // when the last message came, in Unix nanoseconds
+	interval   atomic.Int64 // of the client's heart-beats, in ns, if only messages are signs of life; 0 otherwise
+	heard      atomic.Int64 // when the last message came, in ns since began
 	hasFilters atomic.Bool  // some subscription wants only one event
 	messages   atomic.Uint64
 
@@ -110,7 +110,7 @@ func (w *Wire) Read(in *socket.Conn, h wire.Handler) (more bool, code int, reaso
 		if err != nil {
 			return false, 0, ""
 		}
-		w.heard.Store(time.Now().UnixNano())
+		w.heard.Store(int64(time.Since(began)))
 		more, failure := w.readMessage(r, h)
 		switch {
 		case failure != nil:
@@ -181,12 +181,19 @@ func (*Wire) Separator() string { return "" }
 // longer ones its answers to pings are a sign of life too.
 const strictBelow = 5 * time.Second
 
-// Silence implements [wire.Wire].
+// began is the time from which heard counts. It has a monotonic clock, so no client
+// looks silent after the machine's clock was set forward.
+var began = time.Now()
+
+// Silence implements [wire.Wire]. The session compares it with the gateway's interval,
+// so the silence of a client that beats less often counts for less.
 func (w *Wire) Silence(quiet time.Duration) time.Duration {
-	if w.isStrict.Load() {
-		return time.Since(time.Unix(0, w.heard.Load()))
+	interval := w.interval.Load()
+	if interval == 0 {
+		return quiet
 	}
-	return quiet
+	silent := int64(time.Since(began)) - w.heard.Load()
+	return time.Duration(float64(silent) / float64(interval) * float64(w.cfg.Heartbeat))
 }
 
 // Ping implements [wire.Wire].
