@@ -16,6 +16,7 @@ require (
 	github.com/ganglion-es/ganglion v0.0.0
 	github.com/ganglion-es/ganglion/client/go v0.0.0
 	github.com/ganglion-es/ganglion/domain v0.0.0
+	github.com/ganglion-es/ganglion/relay/rabbitmq v0.0.0
 	github.com/google/uuid v1.6.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/modernice/goes v0.9.0

@@ -318,11 +318,11 @@ func TestShellCompletesNamesOfContract(t *testing.T) {
 	url, _ := devNode(t)
 	var stranger aggregate.Catalog
 	for want, args := range map[string][]string{
-		"auction/\nclient/\ncounter/\n:6": {"send", ""},
-		"bid\nclose\nopen\n:4":            {"send", "auction/42", ""},
-		":0":                              {"send", "auction/42", "bid", ""},
-		"auction\nclient\ncounter\n:4":    {"events", "--category", ""},
-		"bids_of\nopen_auctions\n:4":      {"query", ""},
+		"auction/\nclient/\ncounter/\ntopic/\n:6": {"send", ""},
+		"bid\nclose\nopen\n:4":                    {"send", "auction/42", ""},
+		":0":                                      {"send", "auction/42", "bid", ""},
+		"auction\nclient\ncounter\ntopic\n:4":     {"events", "--category", ""},
+		"bids_of\nopen_auctions\n:4":              {"query", ""},
 	} {
 		for _, p := range []*program{testProgram(), newProgram(&stranger, Options{})} {
 			line := append([]string{"__complete"}, args...)

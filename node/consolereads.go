@@ -20,9 +20,9 @@ const (
 
 // readArgs are the arguments of the actions on the read side.
 type readArgs struct {
-	Name     string              `json:"name"`     // of a projection, process manager or group
+	Name     string              `json:"name"`     // of a projection, process manager, group or relay
 	Key      string              `json:"key"`      // of a row, a sequence, a target, or an aggregate
-	Position eventstore.Position `json:"position"` // of the event to skip
+	Position eventstore.Position `json:"position"` // of the event to skip, or to rewind to
 }
 
 // addReadActions adds what operators can do with the read side, by the operations of the
@@ -53,7 +53,7 @@ func (n *node) addReadActions(actions map[string]console.Action) {
 			return do(ctx, o, r)
 		}
 	}
-	groups, wakes := OperateGroups(n.store), OperateWakes(n.store)
+	groups, wakes, relays := OperateGroups(n.store), OperateWakes(n.store), OperateRelays(n.store)
 	for name, paused := range map[string]bool{"pause": true, "resume": false} {
 		add("processor_"+name, console.Action{}, "name", processors(func(ctx context.Context, o *Processors, r readArgs) (string, error) {
 			return r.Name + ": " + name + "d", o.Pause(ctx, r.Name, paused)
@@ -84,6 +84,19 @@ func (n *node) addReadActions(actions map[string]console.Action) {
 	})
 	add("group_skip", console.Action{NeedsReason: true}, "name key position", func(ctx context.Context, r readArgs) (string, error) {
 		return fmt.Sprintf("%s: %s continues after position %d", r.Name, r.Key, r.Position), groups.Skip(ctx, r.Name, r.Key, r.Position)
+	})
+	add("relay_pause", console.Action{}, "name", func(ctx context.Context, r readArgs) (string, error) {
+		return r.Name + ": paused", relays.Pause(ctx, r.Name)
+	})
+	add("relay_resume", console.Action{}, "name", func(ctx context.Context, r readArgs) (string, error) {
+		return r.Name + ": resumed", relays.Resume(ctx, r.Name)
+	})
+	add("relay_rewind", console.Action{NeedsReason: true}, "name", func(ctx context.Context, r readArgs) (string, error) {
+		at, err := relays.Rewind(ctx, r.Name, r.Position)
+		return fmt.Sprintf("%s: begins after position %d", r.Name, at), err
+	})
+	add("relay_skip", console.Action{NeedsReason: true}, "name position", func(ctx context.Context, r readArgs) (string, error) {
+		return fmt.Sprintf("%s: the event at position %d is skipped", r.Name, r.Position), relays.Skip(ctx, r.Name, r.Position)
 	})
 	add("wake_retry", console.Action{}, "key", func(ctx context.Context, r readArgs) (string, error) {
 		due, err := wakes.Retry(ctx, r.Key)

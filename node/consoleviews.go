@@ -26,7 +26,7 @@ const (
 
 // consoleViews returns what the console's pages of the read side show.
 func (n *node) consoleViews() map[string]console.View {
-	builds, groups, events := rates{}, rates{}, lookups{log: n.store}
+	builds, groups, relays, events := rates{}, rates{}, rates{}, lookups{log: n.store}
 	return map[string]console.View{
 		"processors": func(ctx context.Context) (any, any, error) {
 			v, err := n.viewProcessors(ctx, &builds)
@@ -38,6 +38,7 @@ func (n *node) consoleViews() map[string]console.View {
 			return v, v, err
 		},
 		"wakeups": n.viewWakes,
+		"relays":  func(ctx context.Context) (any, any, error) { return n.viewRelays(ctx, &relays) },
 	}
 }
 
@@ -167,12 +168,7 @@ func (n *node) viewProcessors(ctx context.Context, r *rates) (v processorsView, 
 		v.Outboxes = append(v.Outboxes, outboxView{o.Process, o.Commands, o.Oldest.Seconds(), len(o.Held), o.Rejected})
 	}
 	segments := OwnedSegments(states)
-	var members []MemberStatus
-	for _, m := range n.cluster.View().Members {
-		members = append(members, MemberStatus{ID: m.ID})
-	}
-	n.addWork(ctx, members)
-	for _, m := range members {
+	for _, m := range n.membersWork(ctx) {
 		if m.Projections == nil {
 			v.Silent = append(v.Silent, m.ID)
 			continue
@@ -428,6 +424,83 @@ func (n *node) viewWakes(ctx context.Context) (whole, masked any, err error) {
 	m.Wakes = slices.Clone(v.Wakes)
 	for i := range m.Wakes {
 		m.Wakes[i].Error = ""
+	}
+	return v, m, nil
+}
+
+// membersWork returns all members with what they work on for projections and relays.
+func (n *node) membersWork(ctx context.Context) []MemberStatus {
+	var members []MemberStatus
+	for _, m := range n.cluster.View().Members {
+		members = append(members, MemberStatus{ID: m.ID})
+	}
+	n.addWork(ctx, members)
+	return members
+}
+
+// relayView is a relay to a broker.
+type relayView struct {
+	Name     string              `json:"name"`
+	Owner    string              `json:"owner"`
+	Position eventstore.Position `json:"position"`
+	Lag      uint64              `json:"lag"`
+	Rate     *float64            `json:"rate,omitempty"`
+	State    string              `json:"state"`
+	Paused   bool                `json:"paused,omitempty"`
+	Stopped  bool                `json:"stopped,omitempty"` // it needs an operator
+	// Blocked is the position of the event that the broker does not take, and Problem why
+	// it does not, or what the owner waits for.
+	Blocked eventstore.Position `json:"blocked,omitempty"`
+	Problem string              `json:"problem,omitempty"`
+}
+
+type relaysView struct {
+	Relays []relayView `json:"relays"`
+	Silent []string    `json:"silent"` // members that did not say what they work on
+}
+
+func (n *node) viewRelays(ctx context.Context, r *rates) (whole, masked any, err error) {
+	states, err := OperateRelays(n.store).List(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	list := make([]OwnedRelay, len(states))
+	for i, s := range states {
+		list[i] = OwnedRelay{RelayState: s}
+	}
+	v := relaysView{Relays: []relayView{}, Silent: []string{}}
+	for _, m := range n.membersWork(ctx) {
+		if m.Projections == nil {
+			v.Silent = append(v.Silent, m.ID)
+			continue
+		}
+		AddRelayOwner(list, m.ID, *m.Projections)
+	}
+	r.begin()
+	for _, s := range list {
+		one := relayView{
+			Name: s.Relay, Owner: strings.Join(s.Owners, ", "), Position: s.Position, Lag: s.Lag, Rate: r.of(place{of: s.Relay}, s.Position),
+			State: "active", Paused: s.Paused, Stopped: s.OtherLog || s.Blocked > 0, Blocked: s.Blocked, Problem: s.Problem,
+		}
+		switch {
+		case s.OtherLog:
+			one.State = "stopped: other log"
+		case s.Blocked > 0:
+			one.State = "stopped"
+		case s.Paused:
+			one.State = "paused"
+		default:
+			for _, owner := range s.Owners {
+				if why := s.Waits[owner]; why != "" {
+					one.State, one.Problem = "waiting", why
+				}
+			}
+		}
+		v.Relays = append(v.Relays, one)
+	}
+	m := relaysView{Relays: slices.Clone(v.Relays), Silent: v.Silent}
+	for i := range m.Relays {
+		m.Relays[i].Problem = ""
 	}
 	return v, m, nil
 }

@@ -20,8 +20,10 @@ import (
 	"github.com/ganglion-es/ganglion/domain/group"
 	"github.com/ganglion-es/ganglion/domain/process"
 	"github.com/ganglion-es/ganglion/domain/projection"
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/node"
+	"github.com/ganglion-es/ganglion/relay"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -120,12 +122,41 @@ func (w *workshop) handle(_ context.Context, e ganglion.GroupEvent) error {
 	return nil
 }
 
+// target is a broker that takes no bad note while the workshop is broken.
+type target struct {
+	*workshop
+	confirmed chan eventstore.Position
+	end       sync.Once
+	err       error // set before confirmed is closed
+}
+
+func (*target) Open(context.Context, string) (eventstore.Position, bool, error) { return 0, false, nil }
+func (t *target) Confirmed() <-chan eventstore.Position                         { return t.confirmed }
+func (t *target) Err() error                                                    { return t.err }
+func (*target) Stalled() string                                                 { return "" }
+func (t *target) Close()                                                        { t.end.Do(func() { close(t.confirmed) }) }
+
+func (t *target) Publish(_ context.Context, m relay.Message) error {
+	if t.broken.Load() && strings.Contains(string(m.Data), "bad") {
+		t.end.Do(func() {
+			t.err = &relay.EventError{Position: m.Position, Reason: "no queue takes " + string(m.Data)}
+			close(t.confirmed)
+		})
+		return t.err
+	}
+	t.confirmed <- m.Position
+	return nil
+}
+
 // start runs a node of the workshop, and returns its URL.
 func (w *workshop) start(t *testing.T, store string) string {
 	t.Helper()
 	urls, _ := harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
 		return node.RunDev(ctx, node.Config{
 			Catalog: w.catalog, Listen: "127.0.0.1:0", Store: store, Ready: ready, Consumers: []node.Consumer{{Group: "mailer", Handle: w.handle}},
+			Relays: []node.Relay{{Name: "orders", Categories: []string{"task"}, New: func() relay.Target {
+				return &target{workshop: w, confirmed: make(chan eventstore.Position, relay.MaxWindow)}
+			}}},
 		}, 1)
 	})
 	return urls[0]
@@ -287,6 +318,73 @@ func testReadSide(t *testing.T, store string) {
 	testReadActions(t, w, url)
 	if strings.Contains(store, "://") {
 		testHeldCommand(t, url, store)
+	}
+}
+
+// TestConsoleShowsAndSteersRelays looks at a relay that has stopped at an event.
+func TestConsoleShowsAndSteersRelays(t *testing.T) {
+	t.Parallel()
+	w := newWorkshop()
+	url := w.start(t, t.TempDir())
+	w.note(t, url, "t1", "good")
+	w.note(t, url, "t1", "bad "+secret)
+	w.note(t, url, "t2", "good")
+	testRelays(t, url)
+}
+
+type relayShown struct {
+	Name, Owner, State, Problem string
+	Position, Lag, Blocked      uint64
+	Paused, Stopped             bool
+}
+
+// testRelays looks at a relay that has stopped at an event, and steers it.
+func testRelays(t *testing.T, url string) {
+	t.Helper()
+	eventually := func(what, token string, want relayShown) {
+		t.Helper()
+		harness.Eventually(t, what, func() error {
+			v, err := view[struct{ Relays []relayShown }](t, url, "relays", token)
+			if err == nil && (len(v.Relays) != 1 || v.Relays[0] != want) {
+				err = fmt.Errorf("%+v, want %+v", v.Relays, want)
+			}
+			return err
+		})
+	}
+	act := func(name, reason string, position int, want string) {
+		t.Helper()
+		code, a := do(t, url, asOperator, name, reason, map[string]any{"name": "orders", "position": position})
+		if code != http.StatusOK || a.Failed || a.Text != want {
+			t.Errorf("%s: %d %+v, want %s", name, code, a, want)
+		}
+	}
+	stopped := relayShown{Name: "orders", Owner: "dev1", State: "stopped", Position: 1, Lag: 2, Blocked: 2, Stopped: true}
+	eventually("a relay that has stopped, without its reason", asViewer, stopped)
+	stopped.Problem = `no queue takes {"text":"bad ` + secret + `"}`
+	eventually("a relay that has stopped", asOperator, stopped)
+	if code, _ := do(t, url, asOperator, "relay_skip", "", map[string]any{"name": "orders", "position": 2}); code != http.StatusBadRequest {
+		t.Errorf("a skip without a reason: %d", code)
+	}
+	act("relay_skip", "a test", 2, "orders: the event at position 2 is skipped")
+	harness.Eventually(t, "the relay continues", func() error {
+		v, err := view[struct{ Relays []relayShown }](t, url, "relays", asOperator)
+		if err == nil && (len(v.Relays) != 1 || v.Relays[0].State != "active" || v.Relays[0].Lag != 0) {
+			err = fmt.Errorf("%+v", v.Relays)
+		}
+		return err
+	})
+	act("relay_rewind", "a test", 0, "orders: begins after position 0")
+	act("relay_pause", "", 0, "orders: paused")
+	harness.Eventually(t, "a paused relay", func() error {
+		v, err := view[struct{ Relays []relayShown }](t, url, "relays", asViewer)
+		if err == nil && (len(v.Relays) != 1 || !v.Relays[0].Paused || v.Relays[0].State != "paused") {
+			err = fmt.Errorf("%+v", v.Relays)
+		}
+		return err
+	})
+	act("relay_resume", "", 0, "orders: resumed")
+	if code, a := do(t, url, asOperator, "relay_pause", "", map[string]any{"name": "none"}); code != http.StatusOK || !a.Failed || !strings.Contains(a.Text, `no relay "none": use orders`) {
+		t.Errorf("an unknown relay: %d %+v", code, a)
 	}
 }
 

@@ -1,4 +1,4 @@
-// Command groups compares consumer groups with rivals, and fails if a ratio misses
+// Command groups compares consumer groups and relays with rivals, and fails if a ratio misses
 // its floor. Run it with "make bench-groups", or with ARGS=--quick for a first look.
 //
 // It starts its own servers, all of which wait for the disk. The systems take turns,
@@ -7,6 +7,7 @@
 //
 //   - deliver: three members of a group get a backlog.
 //   - appends: the rate of commands while ten groups follow.
+//   - relay: the rate at which a relay publishes a backlog to RabbitMQ.
 package main
 
 import (
@@ -57,7 +58,7 @@ func start(ctx context.Context, args []string) error {
 	flags.BoolVar(&o.quick, "quick", false, "smaller backlogs and fewer rounds, with more noise")
 	flags.IntVar(&o.events, "events", 50_000, "`number` of events of a backlog")
 	flags.IntVar(&o.rounds, "rounds", 5, "`number` of rounds")
-	flags.StringVar(&o.only, "only", "", "run only the experiments that match this regular `expression`: deliver, appends")
+	flags.StringVar(&o.only, "only", "", "run only the experiments that match this regular `expression`: deliver, appends, relay")
 	flags.StringVar(&o.cases, "cases", "", "measure only the cases of an experiment that match this regular `expression`")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -118,6 +119,7 @@ func run(ctx context.Context, w io.Writer, o options) (err error) {
 	}{
 		{"deliver", b.deliver},
 		{"appends", b.appends},
+		{"relay", b.relay},
 	} {
 		if !only.MatchString(e.name) {
 			continue

@@ -41,7 +41,7 @@ var mayImport = map[string][]string{
 	// What new products import.
 	"cli/internal/scaffold/product": {"cli", "client/go", "domain/aggregate", "domain/domaintest", "domain/process", "domain/projection", "domain/query", "node", "node/contract"},
 	"cmd/ganglion":                  {"cli", "domain", "examples", "relay", "relay/nats", "relay/rabbitmq"},
-	"bench":                         {"client/go", "domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "engine", "eventstore", "node", "proto", "relay/rabbitmq", "test"},
+	"bench":                         {"client/go", "domain/aggregate", "domain/group", "domain/process", "domain/projection", "domain/query", "engine", "eventstore", "node", "proto", "relay", "relay/rabbitmq", "test"},
 	"test":                          {"cli", "client/go", "domain", "domain/aggregate", "domain/group", "domain/inbox", "domain/process", "engine", "eventstore", "gateway", "node", "node/contract", "proto", "router"},
 	"tools":                         {},
 

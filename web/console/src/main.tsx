@@ -20,6 +20,7 @@ const pages: { name: string; path: string; other?: keyof typeof Others }[] = [
   { name: "Processors", path: "processors", other: "Processors" },
   { name: "Blocked", path: "blocked", other: "Blocked" },
   { name: "Groups", path: "groups", other: "Groups" },
+  { name: "Relays", path: "relays", other: "Relays" },
   { name: "Wake-ups", path: "wakeups", other: "Wakes" },
   { name: "Ring", path: "ring", other: "Ring" },
   { name: "Sessions", path: "sessions", other: "Sessions" },

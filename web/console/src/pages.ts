@@ -2,7 +2,7 @@
 export { Audit } from "./audit.js";
 export { Health } from "./health.js";
 export { Log } from "./log.js";
-export { Blocked, Groups, Processors, Wakes } from "./readside.js";
+export { Blocked, Groups, Processors, Relays, Wakes } from "./readside.js";
 export { Ring } from "./ring.js";
 export { Sessions } from "./sessions.js";
 export { Stream } from "./stream.js";

@@ -288,6 +288,80 @@ export function Groups(): JSX.Element {
   );
 }
 
+interface RelayView {
+  name: string;
+  owner: string;
+  position: number;
+  lag: number;
+  rate?: number;
+  state: string;
+  paused?: boolean;
+  stopped?: boolean;
+  blocked?: number;
+  problem?: string;
+}
+
+/** The place to which a relay is rewound, and the action. */
+function Rewind(p: { relay: RelayView }): JSX.Element {
+  const position = useSignal("");
+  return (
+    <>
+      <input class="count" type="number" min={0} aria-label={`Position to rewind ${p.relay.name} to`} value={position.value} placeholder={String(p.relay.position)} onInput={(e) => (position.value = e.currentTarget.value)} />
+      <Act name="Rewind" action="relay_rewind" args={{ name: p.relay.name, position: Number(position.value || p.relay.position) }} needsReason>
+        The events after position {position.value || p.relay.position} are published again; 0 is the whole log. Consumers drop what they have.
+      </Act>
+    </>
+  );
+}
+
+export function Relays(): JSX.Element {
+  return (
+    <View<{ relays: RelayView[]; silent: string[] }> name="relays">
+      {(v) => (
+        <>
+          {v.silent.length > 0 && <p class="note">{v.silent.join(", ")} did not say what it works on, so owners may be missing.</p>}
+          <Table<RelayView>
+            name="Relays to brokers"
+            rows={v.relays}
+            id={(r) => r.name}
+            tone={tone}
+            empty="No relay has run on this log. One would be here after a node whose configuration has a relay has started."
+            columns={[
+              { title: "Name", cell: (r) => <Data>{r.name}</Data>, text: (r) => r.name },
+              { title: "State", cell: (r) => <Badge tone={r.stopped ? "bad" : r.state === "active" ? "live" : ""} text={r.state} />, text: (r) => r.state },
+              { title: "Owner", cell: (r) => (r.owner ? <Data>{r.owner}</Data> : none), text: (r) => r.owner },
+              { title: "Position", cell: (r) => number(r.position), isNumber: true },
+              { title: "Lag", cell: (r) => number(r.lag), isNumber: true },
+              { title: "Events/s", cell: (r) => rate(r.rate), isNumber: true },
+              { title: "Stopped at", cell: (r) => (r.blocked ? <a href={link(["log"], { position: r.blocked })}>{number(r.blocked)}</a> : none), text: (r) => String(r.blocked ?? "") },
+              { title: "Reason", cell: (r) => (r.problem || r.blocked ? <Long text={r.problem ?? ""} /> : none), text: (r) => r.problem ?? "" },
+              ...actions<RelayView>((r) => (
+                <>
+                  {r.paused || r.blocked ? (
+                    <Act key="Resume" name="Resume" action="relay_resume" args={{ name: r.name }}>
+                      {r.blocked ? `The event at position ${r.blocked} is published again.` : "It continues where it stopped."}
+                    </Act>
+                  ) : (
+                    <Act key="Pause" name="Pause" action="relay_pause" args={{ name: r.name }}>
+                      The broker gets no further events. The log keeps them.
+                    </Act>
+                  )}
+                  {r.blocked && (
+                    <Act name="Skip" action="relay_skip" args={{ name: r.name, position: r.blocked }} needsReason>
+                      The event at position {r.blocked} is never published, also after a rewind. Later ones are.
+                    </Act>
+                  )}
+                  <Rewind relay={r} />
+                </>
+              )),
+            ]}
+          />
+        </>
+      )}
+    </View>
+  );
+}
+
 interface WakesView {
   kinds: string[];
   paused: boolean;
