@@ -131,10 +131,11 @@ type target struct {
 }
 
 func (*target) Open(context.Context, string) (eventstore.Position, bool, error) { return 0, false, nil }
-func (t *target) Confirmed() <-chan eventstore.Position                         { return t.confirmed }
-func (t *target) Err() error                                                    { return t.err }
-func (*target) Stalled() string                                                 { return "" }
-func (t *target) Close()                                                        { t.end.Do(func() { close(t.confirmed) }) }
+
+func (t *target) Confirmed() <-chan eventstore.Position { return t.confirmed }
+func (t *target) Err() error                            { return t.err }
+func (*target) Stalled() string                         { return "" }
+func (t *target) Close()                                { t.end.Do(func() { close(t.confirmed) }) }
 
 func (t *target) Publish(_ context.Context, m relay.Message) error {
 	if t.broken.Load() && strings.Contains(string(m.Data), "bad") {
