@@ -110,8 +110,11 @@ func runRabbitMQ() (err error) {
 		return err
 	}
 	broker, err := rabbitmqtest.Start(ctx, rabbitmqtest.Options{
-		Plugins:  []string{"rabbitmq_web_stomp"},
-		Settings: []string{"listeners.tcp = none", "stomp.listeners.tcp = none", "web_stomp.tcp.ip = 127.0.0.1", "web_stomp.tcp.port = " + port},
+		Plugins: []string{"rabbitmq_web_stomp"},
+		Settings: []string{
+			"listeners.tcp = none", "stomp.listeners.tcp = none", "web_stomp.tcp.ip = 127.0.0.1", "web_stomp.tcp.port = " + port,
+			"web_stomp.ws_opts.idle_timeout = 3600000",
+		}, // ms; other servers take their turns
 	})
 	if err != nil {
 		return err
