@@ -200,9 +200,9 @@ func (s writer) nextPage(sub *subscription) *history.Page {
 	return s.server.Log.Pages().Get(sub, s.client.identity.Client, sub.Topic(), sub.Place)
 }
 
-// appendEntries appends events to a message. It returns true if the message is
-// full. It stops where the window of the subscription is full. An event that this node can't show ends the subscription: none is
-// skipped.
+// appendEntries appends events to a message. It returns true if the message is full. It
+// stops where the window of the subscription is full. An event that this node can't show
+// ends the subscription: none is skipped.
 func (s writer) appendEntries(sub *subscription, d *outbox.Draft, entries []*history.Entry) (isFull bool) {
 	if n := len(entries); n > 0 && !sub.sendsEvents() {
 		sub.Place = entries[n-1].Place()

@@ -81,11 +81,11 @@ func (w *window) append(d *outbox.Draft, head string, e *history.Entry) {
 	}
 }
 
-// find returns the index of an event.
+// find returns the index of an event that the client has not acknowledged.
 func (w *window) find(at eventstore.Position) (i int, ok bool) {
 	for i, e := range w.sent {
 		if e.place.At == at {
-			return i, true
+			return i, !e.isDone
 		}
 	}
 	return 0, false
