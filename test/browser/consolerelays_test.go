@@ -51,6 +51,9 @@ func TestConsoleShowsRelays(t *testing.T) {
 		p.until(cell(relays, "orders", column) + ` === "` + want + `"`)
 	}
 	p.until(cell(relays, "orders", 7) + `.includes("connection refused")`)
+	if value[bool](p, `document.body.innerText.includes("Loading the console")`) {
+		t.Error("the text for the time of loading is still there")
+	}
 	screenshotAll(p, "console-relays")
 	wantAccessible(p)
 	p.setAppearance(390, 844, "light")

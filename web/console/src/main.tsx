@@ -122,4 +122,6 @@ effect(() => {
   const page = pages.find((p) => p.path === (route.value.path[0] ?? ""));
   document.title = `${page?.name ?? "Console"} – ${me.value?.cluster ?? "Ganglion"}`;
 });
-render(<App />, document.getElementById("app")!);
+const app = document.getElementById("app")!;
+app.textContent = ""; // render keeps the text that was shown while this was loaded
+render(<App />, app);
