@@ -38,6 +38,8 @@ type Options struct {
 	// Settings are lines of rabbitmq.conf, among them the listeners of plugins. AMQP is
 	// at Address, unless one of them is "listeners.tcp = none".
 	Settings []string
+	// Streams makes the server speak the stream protocol, at StreamAddress.
+	Streams bool
 }
 
 // Server is a RabbitMQ whose user guest has the password guest. Its methods are for one
@@ -46,6 +48,7 @@ type Server struct {
 	dir                string
 	path               string
 	port, names, peers int // of AMQP, of Erlang's port mapper and of its distribution
+	streams            int // of the stream protocol
 	mapper, broker     *process
 	output             *os.File // of these processes
 }
@@ -70,17 +73,22 @@ func (s *Server) start(ctx context.Context, o Options) (err error) {
 	if s.output, err = os.Create(s.file("output")); err != nil {
 		return err
 	}
-	first, err := ports.Reserve(3) // which the server keeps when it starts again
+	first, err := ports.Reserve(4) // which the server keeps when it starts again
 	if err != nil {
 		return err
 	}
-	s.port, s.names, s.peers = first, first+1, first+2
-	settings := slices.Clone(o.Settings)
+	s.port, s.names, s.peers, s.streams = first, first+1, first+2, first+3
+	settings, plugins := slices.Clone(o.Settings), slices.Clone(o.Plugins)
+	if o.Streams {
+		plugins = append(plugins, "rabbitmq_stream")
+		settings = append(settings, "stream.listeners.tcp.1 = "+s.StreamAddress(),
+			"stream.advertised_host = 127.0.0.1", "stream.advertised_port = "+strconv.Itoa(s.streams))
+	}
 	if !slices.Contains(settings, noAMQP) {
 		settings = append(settings, "listeners.tcp.1 = "+s.Address())
 	}
 	if err := errors.Join(
-		os.WriteFile(s.file("enabled_plugins"), []byte("["+strings.Join(o.Plugins, ",")+"].\n"), 0o600),
+		os.WriteFile(s.file("enabled_plugins"), []byte("["+strings.Join(plugins, ",")+"].\n"), 0o600),
 		os.WriteFile(s.file("rabbitmq.conf"), []byte(strings.Join(settings, "\n")+"\n"), 0o600),
 	); err != nil {
 		return err
@@ -139,6 +147,11 @@ func (s *Server) Restart(ctx context.Context) (err error) {
 // Address is the HOST:PORT of AMQP.
 func (s *Server) Address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
+// StreamAddress is the HOST:PORT of the stream protocol.
+func (s *Server) StreamAddress() string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.streams))
+}
+
 // URL is that of AMQP, with the user guest and the default virtual host.
 func (s *Server) URL() string { return "amqp://guest:guest@" + s.Address() }
 
@@ -158,6 +171,13 @@ func (s *Server) Ctl(ctx context.Context, args ...string) error {
 		return fmt.Errorf("rabbitmqctl %s: %v: %s", strings.Join(args, " "), cmd.ProcessState, &out)
 	}
 	return nil
+}
+
+// Sync writes the names of the server's Raft members to disk. RabbitMQ 3.10 does so only
+// after a while: if it is killed before, it does not find the coordinator of streams again,
+// and no stream has a leader.
+func (s *Server) Sync(ctx context.Context) error {
+	return s.Ctl(ctx, "eval", "[ok = dets:sync(T) || T <- dets:all()].")
 }
 
 // Kill ends the server as a crash does.
