@@ -11,51 +11,33 @@
 package rabbitmq
 
 import (
-	"cmp"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 
 	"github.com/ganglion-es/ganglion/relay"
+	"github.com/ganglion-es/ganglion/relay/rabbitmq/internal/endpoint"
 )
 
 // Broker makes relays to RabbitMQ, and intakes from it, from a configuration file.
 var Broker = relay.Broker{
 	Schemes: []string{"amqp", "amqps"}, Keys: []string{"exchange", "ca-file"}, IntakeKeys: []string{"queue", "ca-file"},
 	Configure: func(s relay.Settings) (string, func() relay.Target, error) {
-		roots, err := readRoots(s.Own["ca-file"])
+		roots, err := endpoint.ReadRoots(s.Own["ca-file"])
 		if err != nil {
 			return "", nil, err
 		}
 		return New(Config{URL: s.URL, Password: s.Password, Exchange: s.Own["exchange"], TLS: roots})
 	},
 	ConfigureIntake: func(s relay.Settings) (string, func() relay.Source, error) {
-		roots, err := readRoots(s.Own["ca-file"])
+		roots, err := endpoint.ReadRoots(s.Own["ca-file"])
 		if err != nil {
 			return "", nil, err
 		}
 		return NewIntake(IntakeConfig{URL: s.URL, Password: s.Password, Queue: s.Own["queue"], TLS: roots})
 	},
-}
-
-// readRoots reads the authorities of the setting ca-file, nil if it is not set.
-func readRoots(file string) (*tls.Config, error) {
-	if file == "" {
-		return nil, nil
-	}
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("ca-file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("ca-file: %s has no certificate in PEM", file)
-	}
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
 }
 
 // Config names an exchange.
@@ -94,31 +76,12 @@ func New(c Config) (where string, target func() relay.Target, err error) {
 }
 
 // check checks how the broker is reached, and sets the password.
-func (c *Config) check() error {
-	var errs []error
-	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	switch {
-	case c.URL == nil || c.URL.Hostname() == "" || c.URL.Scheme != "amqp" && c.URL.Scheme != "amqps":
-		problem("the URL of RabbitMQ is amqp://USER@HOST:PORT/VHOST, or amqps:// for TLS")
-		return errors.Join(errs...)
-	case c.URL.RawQuery != "":
-		problem("the URL has parameters, and RabbitMQ's has none: remove what follows ?")
-	case strings.Contains(strings.TrimPrefix(c.URL.Path, "/"), "/"):
-		problem("the virtual host of the URL has a /: write it as %%2F")
-	}
-	if _, has := c.URL.User.Password(); has && c.Password != "" {
-		problem("the password is in the URL and outside of it: use one place")
-	}
-	if p, has := c.URL.User.Password(); has {
-		c.Password = p
-	}
-	if c.Password == "" && c.user() == "guest" {
-		c.Password = "guest"
-	}
-	return errors.Join(errs...)
+func (c *Config) check() (err error) {
+	c.Password, err = endpoint.Check(c.URL, c.Password, "amqp", "amqps")
+	return err
 }
 
-func (c *Config) user() string { return cmp.Or(c.URL.User.Username(), "guest") }
+func (c *Config) user() string { return endpoint.User(c.URL) }
 
 // where names the exchange or the queue without secrets.
 func (c *Config) where() string { return c.place }

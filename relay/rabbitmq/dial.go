@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +9,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/ganglion-es/ganglion/relay"
+	"github.com/ganglion-es/ganglion/relay/rabbitmq/internal/endpoint"
 )
 
 // dial opens a connection, within ctx. Its name is for the broker's operators.
@@ -20,7 +20,7 @@ func (c *Config) dial(ctx context.Context, name string) (*amqp.Connection, error
 	defer func() { connected() }()
 	conn, err := amqp.DialConfig(u.String(), amqp.Config{
 		SASL:      []amqp.Authentication{&amqp.PlainAuth{Username: c.user(), Password: c.Password}},
-		Heartbeat: relay.Heartbeat, TLSClientConfig: c.clientTLS(), Properties: amqp.Table{"connection_name": name, "product": "ganglion"},
+		Heartbeat: relay.Heartbeat, TLSClientConfig: endpoint.ClientTLS(c.TLS, c.URL), Properties: amqp.Table{"connection_name": name, "product": "ganglion"},
 		Dial: func(network, address string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
 			if err == nil { // the end of ctx ends the handshake
@@ -36,15 +36,6 @@ func (c *Config) dial(ctx context.Context, name string) (*amqp.Connection, error
 		return nil, c.explained(err)
 	}
 	return conn, nil
-}
-
-func (c *Config) clientTLS() *tls.Config {
-	if c.TLS == nil {
-		return nil
-	}
-	own := c.TLS.Clone()
-	own.ServerName = c.URL.Hostname()
-	return own
 }
 
 // explained says where the broker is.

@@ -241,6 +241,7 @@ func TestSettingsAreChecked(t *testing.T) {
 		"a reserved exchange":  {"amqp://mq/", "", map[string]string{"exchange": "amq.topic"}, `exchange "amq.topic" is not allowed`},
 		"no host":              {"amqp:///", "", map[string]string{"exchange": "e"}, "the URL of RabbitMQ is amqp://USER@HOST:PORT/VHOST"},
 		"parameters":           {"amqp://mq/?heartbeat=1", "", map[string]string{"exchange": "e"}, "the URL has parameters"},
+		"an escaped slash":     {"amqp://mq:5672/a%2Fb", "", map[string]string{"exchange": "e"}, ""},
 		"a slash":              {"amqp://mq/a/b", "", map[string]string{"exchange": "e"}, "write it as %2F"},
 		"two passwords":        {"amqp://a:b@mq/", "c", map[string]string{"exchange": "e"}, "use one place"},
 		"no authorities":       {"amqps://mq/", "", map[string]string{"exchange": "e", "ca-file": empty}, "has no certificate in PEM"},
