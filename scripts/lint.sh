@@ -41,8 +41,9 @@ done
 step "the released binary and its size"
 go build -ldflags="-s -w -funcalign=8" -o "$tmp/ganglion" ./cmd/ganglion
 bytes=$(wc -c <"$tmp/ganglion")
-# The console has 0.3 MB of it. The clients of RabbitMQ and NATS have 1.2 MB, which a
-# program that "ganglion new" writes does not have: it is 1.6 MB smaller.
+# The console has 0.3 MB of it. The clients of RabbitMQ and NATS have 1.3 MB, of which
+# streams of RabbitMQ have 0.08 MB. A program that "ganglion new" writes does not have
+# them: it is 1.6 MB smaller.
 [ "$bytes" -lt 33200000 ] || {
 	echo "the binary has $bytes bytes; the limit is 33200000."
 	echo "If the binary grew suddenly, some code may call methods by name, so that the linker keeps every method. Find the code with:"

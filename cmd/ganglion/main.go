@@ -11,10 +11,11 @@ import (
 	"github.com/ganglion-es/ganglion/relay"
 	"github.com/ganglion-es/ganglion/relay/nats"
 	"github.com/ganglion-es/ganglion/relay/rabbitmq"
+	"github.com/ganglion-es/ganglion/relay/rabbitmq/stream"
 )
 
 func main() {
 	os.Exit(cli.Main(&domain.Catalog, cli.Options{
-		Pages: examples.Handler(), Examples: true, Brokers: []relay.Broker{rabbitmq.Broker, nats.Broker},
+		Pages: examples.Handler(), Examples: true, Brokers: []relay.Broker{rabbitmq.Broker, stream.Broker, nats.Broker},
 	}))
 }
