@@ -62,20 +62,22 @@ type world struct {
 	log     *postgres.Store // of the test
 	ops     engine.RelayOperations
 	broker  *rabbitmqtest.Server
+	relay   string // that is harmed and observed
 	config  string
 	seeds   []string
 	listens []string
+	admins  []string
 	nodes   []*harness.Node
 	client  *harness.Client
 }
 
-// newWorld also adds tables to the configuration of the nodes, in which BROKER stands for
-// the broker's URL.
+// newWorld also adds tables to the configuration of the nodes, in which BROKER and STREAMS
+// stand for the broker's URLs.
 func newWorld(t *testing.T, tables ...string) *world {
 	t.Helper()
-	w := &world{T: t, store: postgrestest.URL(t)}
+	w := &world{T: t, store: postgrestest.URL(t), relay: "orders"}
 	var err error
-	if w.broker, err = rabbitmqtest.Start(t.Context(), rabbitmqtest.Options{}); err != nil {
+	if w.broker, err = rabbitmqtest.Start(t.Context(), rabbitmqtest.Options{Streams: true}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.broker.Close() })
@@ -86,12 +88,13 @@ func newWorld(t *testing.T, tables ...string) *world {
 	w.config = filepath.Join(t.TempDir(), "node.toml")
 	file := fmt.Sprintf("cluster = \"relay\"\n[[relay]]\nname = \"orders\"\nurl = \"%s/\"\nexchange = \"events\"\n", w.broker.URL())
 	for _, table := range tables {
-		file += strings.ReplaceAll(table, "BROKER", w.broker.URL()+"/")
+		file += strings.NewReplacer("BROKER", w.broker.URL()+"/", "STREAMS", "rabbitmq-stream://"+w.broker.StreamAddress()).Replace(table)
 	}
 	w.must(os.WriteFile(w.config, []byte(file), 0o600))
 	for range 2 {
 		w.seeds = append(w.seeds, harness.FreeAddress(t))
 		w.listens = append(w.listens, harness.FreeAddress(t))
+		w.admins = append(w.admins, harness.FreeAddress(t))
 		w.nodes = append(w.nodes, nil)
 	}
 	for i := range w.nodes {
@@ -110,7 +113,7 @@ func newWorld(t *testing.T, tables ...string) *world {
 func (w *world) start(i int) {
 	w.Helper()
 	w.nodes[i] = harness.Start(w, binary, 1, "node", "--config", w.config, "--name", fmt.Sprint("n", i+1), "--store", w.store,
-		"--listen", w.listens[i], "--peer-listen", "127.0.0.1:0", "--gossip-listen", w.seeds[i], "--join", strings.Join(w.seeds, ","))
+		"--listen", w.listens[i], "--admin-listen", w.admins[i], "--peer-listen", "127.0.0.1:0", "--gossip-listen", w.seeds[i], "--join", strings.Join(w.seeds, ","))
 }
 
 func (w *world) must(err error) {
@@ -144,10 +147,12 @@ func (w *world) state() engine.RelayState {
 	w.Helper()
 	list, err := w.ops.List(w.Context())
 	w.must(err)
-	if len(list) == 0 {
-		return engine.RelayState{}
+	for _, s := range list {
+		if s.Relay == w.relay {
+			return s
+		}
 	}
-	return list[0]
+	return engine.RelayState{}
 }
 
 // head returns the position of the newest event.
@@ -190,7 +195,7 @@ func (w *world) owner() (owner int) {
 	w.Helper()
 	w.eventually("a node works on the relay", func() bool {
 		for i := range w.nodes {
-			if strings.Contains(w.metrics(i), "ganglion_relay_connected{relay=\"orders\"} 1\n") {
+			if strings.Contains(w.metrics(i), fmt.Sprintf("ganglion_relay_connected{relay=%q} 1\n", w.relay)) {
 				owner = i
 				return true
 			}
@@ -277,10 +282,12 @@ var faults = map[string]func(w *world){
 		w.start(i)
 	},
 	"the broker is killed": func(w *world) {
+		w.must(w.broker.Sync(w.Context()))
 		w.broker.Kill()
 		w.must(w.broker.Restart(w.Context()))
 	},
 	"owner and broker are killed": func(w *world) {
+		w.must(w.broker.Sync(w.Context()))
 		i := w.owner()
 		w.nodes[i].Kill()
 		w.broker.Kill()
@@ -302,19 +309,7 @@ func TestRelayLosesNothingUnderFaults(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	stop := w.load()
-	w.advances()
-	names := []string{"the owner is killed", "the owner is frozen, and wakes as a stale one"}
-	if os.Getenv("GANGLION_FAULTS") == "long" {
-		names = append(names, "the broker is killed", "owner and broker are killed")
-		for range 10 {
-			names = append(names, names[rand.N(4)])
-		}
-	}
-	for _, name := range names {
-		t.Log(name)
-		faults[name](w)
-		w.advances()
-	}
+	w.harm()
 	stop()
 	w.caughtUp()
 	w.check()
@@ -324,6 +319,24 @@ func TestRelayLosesNothingUnderFaults(t *testing.T) {
 	w.eventually("the relay has begun again", func() bool { return w.state().Lag > 0 })
 	w.caughtUp()
 	w.check()
+}
+
+// harm lets the faults happen one after the other.
+func (w *world) harm() {
+	w.Helper()
+	w.advances()
+	names := []string{"the owner is killed", "the owner is frozen, and wakes as a stale one"}
+	if os.Getenv("GANGLION_FAULTS") == "long" {
+		names = append(names, "the broker is killed", "owner and broker are killed")
+		for range 10 {
+			names = append(names, names[rand.N(4)])
+		}
+	}
+	for _, name := range names {
+		w.Log(name)
+		faults[name](w)
+		w.advances()
+	}
 }
 
 // ganglion runs a command for operators and returns what it prints.
