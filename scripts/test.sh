@@ -35,6 +35,9 @@ command -v chromium-headless-shell >/dev/null || { ! command -v apt-get && comma
 # "make check".
 mkdir -p .run
 race="go test -race -vet=off -timeout 40m"
+# Four packages run nodes in processes. Linking takes 10 s, so it is done once.
+export GANGLION_RACE_BINARY=$PWD/.run/race/ganglion
+go build -race -ldflags="-s -w" -o "$GANGLION_RACE_BINARY" ./cmd/ganglion
 each="$PWD/scripts/test-exec.sh" # runs the fuzz targets too
 # These packages run after the others and one at a time: they give servers, processes and
 # browsers deadlines, which a machine busy with another package would miss. The tests of

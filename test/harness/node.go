@@ -31,8 +31,13 @@ const readyWithin = 60 * time.Second
 const RaceOptions = "halt_on_error=1 atexit_sleep_ms=0"
 
 // Build builds the ganglion binary in dir with the given build tags, and with
-// the race detector if race is set.
+// the race detector if race is set. If GANGLION_RACE_BINARY is set, Build returns its
+// path instead of a binary with the race detector and without tags: scripts/test.sh
+// builds it once for all packages.
 func Build(dir string, race bool, tags ...string) (string, error) {
+	if built := os.Getenv("GANGLION_RACE_BINARY"); built != "" && race && len(tags) == 0 {
+		return built, nil
+	}
 	binary := filepath.Join(dir, strings.Join(append([]string{"ganglion"}, tags...), "-"))
 	return binary, BuildProgram(binary, "./cmd/ganglion", race, "-tags", strings.Join(tags, ","))
 }
