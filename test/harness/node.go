@@ -230,17 +230,20 @@ func Status(url string) (node.ClusterStatus, error) {
 	return s, json.NewDecoder(resp.Body).Decode(&s)
 }
 
-// Eventually calls condition every 20 ms until it returns nil. The test fails
-// with the last error after a minute and at least 100 calls, which take longer
+// Eventually calls condition until it returns nil: first every 20 ms, later every
+// 100 ms, since calls take processor time from the nodes that they wait for. The test
+// fails with the last error after a minute and at least 100 calls, which take longer
 // than a minute on a busy machine.
 func Eventually(t testing.TB, what string, condition func() error) {
 	t.Helper()
 	const atLeast = 100 // times
 	var err error
 	deadline := time.Now().Add(time.Minute)
+	pause := 20 * time.Millisecond
 	for times := 0; times < atLeast || time.Now().Before(deadline); times++ {
 		if times > 0 {
-			time.Sleep(20 * time.Millisecond)
+			time.Sleep(pause)
+			pause = min(pause*5/4, 100*time.Millisecond)
 		}
 		if err = condition(); err == nil {
 			return
