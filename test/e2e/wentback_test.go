@@ -28,7 +28,7 @@ func TestImmediatelyAcceptedLossClosesEverySession(t *testing.T) {
 	}
 	defer server.Close()
 	c := startTrio(t, server.URL("postgres"))
-	rounds := 3
+	rounds := 1
 	if long {
 		rounds = 20
 	}
