@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -21,10 +22,6 @@ const (
 	codeStarting  = "57P03" // the server starts or stops
 	codeUnique    = "23505" // unique_violation
 )
-
-// errStandby reports that the server follows a primary.
-var errStandby = errors.New("the server is a standby, and only the primary serves a log: " +
-	"name the primary in the URL, or all servers, as in postgres://host1,host2/database, or promote this server")
 
 // errSilent reports that the server did not answer a read within Config.Patience
 // or Config.Deadline.
@@ -106,15 +103,16 @@ func reason(err error) string {
 	var (
 		e       *pgconn.PgError
 		connect *pgconn.ConnectError
+		search  *driver.SearchError
 	)
 	switch {
-	case errors.As(err, &connect):
+	case errors.As(err, &connect), errors.As(err, &search):
 		text := "can't connect"
-		if all := driver.Attempts(connect); all != "" {
+		if all := driver.Attempts(err); all != "" {
 			text += ": " + all
 		}
 		switch {
-		case errors.Is(err, errStandby): // has its own advice
+		case errors.Is(err, driver.ErrStandby): // has its own advice
 		case errors.As(err, &e):
 			text += advise(e.Code)
 		default:
@@ -156,13 +154,17 @@ func (s *Store) failed(ctx context.Context, op string, err error) error {
 
 // misconfigured reports whether only a change of the configuration helps. A
 // server that is unreachable, starts, stops, has too many connections or is still
-// a standby may recover without an operator.
+// a standby may recover without an operator. If the URL names several hosts, each must
+// need the change: a standby that lags does not have a new database yet.
 func misconfigured(err error) bool {
 	var (
 		e           *pgconn.PgError
 		certificate *tls.CertificateVerificationError
+		search      *driver.SearchError
 	)
 	switch {
+	case errors.As(err, &search):
+		return !slices.ContainsFunc(search.Hosts, func(err error) bool { return !misconfigured(err) })
 	case errors.As(err, &e):
 		switch e.Code {
 		case "3D000", "3F000", "42501", "42883", "42P01", codeIsolation:
@@ -177,5 +179,5 @@ func misconfigured(err error) bool {
 // refused reports whether the server itself refused a connection.
 func refused(err error) bool {
 	var e *pgconn.PgError
-	return errors.As(err, &e) || errors.Is(err, errStandby)
+	return errors.As(err, &e) || errors.Is(err, driver.ErrStandby)
 }

@@ -3,6 +3,8 @@ package postgres_test
 import (
 	"context"
 	"errors"
+	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -246,6 +248,66 @@ func TestFaultStandbyIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	worksAgain(t, func() error { _, err := s.Append(context.WithoutCancel(ctx), unit("a", 1, "l")); return err })
+	if got := logKeys(t, s); got != "k l" {
+		t.Errorf("the log holds %q", got)
+	}
+}
+
+// TestFaultDatabaseThatAStandbyLacks opens a log in a database that was just created. The
+// standby, which the URL names first, does not have the database yet.
+func TestFaultDatabaseThatAStandbyLacks(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	p := newPair(t)
+	p.between.refuse(true)
+	exec(t, p.primary.URL("postgres"), `create database young`)
+	url := "postgres://postgres@" + p.standby.Addr() + "," + p.primary.Addr() + "/young?sslmode=disable"
+	s := openTo(t, postgres.Config{URL: url})
+	if _, err := s.Append(ctx, unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.primary.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := postgres.Open(ctx, postgres.Config{URL: url})
+	wantUnavailable(t, "open while the primary is down", err, "young")
+	var unavailable *eventstore.UnavailableError
+	if errors.As(err, &unavailable) && unavailable.Misconfigured {
+		t.Errorf("got %v, which says that waiting is useless", err)
+	}
+	if err := p.primary.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	_, err = postgres.Open(ctx, postgres.Config{URL: strings.Replace(url, "/young", "/missing", 1)})
+	if !errors.As(err, &unavailable) || !unavailable.Misconfigured {
+		t.Errorf("a database that no server has: %v, want a lasting error", err)
+	}
+}
+
+// TestFaultSilentHostDelaysNothing names a server first that accepts connections and never
+// answers, as a frozen machine does. The limit of a login is an hour, so a store that
+// waits for that server does not open.
+func TestFaultSilentHostDelaysNothing(t *testing.T) {
+	t.Parallel()
+	frozen, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer frozen.Close()
+	p := newPair(t)
+	s := openTo(t, postgres.Config{
+		URL:            "postgres://postgres@" + frozen.Addr().String() + "," + p.standby.Addr() + "," + p.primary.Addr() + "/postgres?sslmode=disable",
+		ConnectTimeout: time.Hour, Deadline: time.Minute,
+	})
+	if _, err := s.Append(t.Context(), unit("a", 0, "k")); err != nil {
+		t.Fatal(err)
+	}
+	// The standby is promoted while the store waits for the silent server.
+	p.caughtUp(t)
+	if err := errors.Join(p.primary.Crash(), p.standby.Promote(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	worksAgain(t, func() error { _, err := s.Append(context.WithoutCancel(t.Context()), unit("a", 1, "l")); return err })
 	if got := logKeys(t, s); got != "k l" {
 		t.Errorf("the log holds %q", got)
 	}

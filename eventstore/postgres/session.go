@@ -15,14 +15,13 @@ import (
 
 // refuseStandby rejects a connection to a standby, whatever target_session_attrs
 // the URL has, because a standby that lags would look like a log that went back.
-// If the URL names several hosts, the driver tries the next one.
 func refuseStandby(ctx context.Context, c *pgconn.PgConn) error {
-	result := c.ExecParams(ctx, `select pg_is_in_recovery()`, nil, nil, nil, nil).Read()
-	if result.Err != nil {
-		return result.Err
+	standby, err := driver.InRecovery(ctx, c)
+	if err != nil {
+		return err
 	}
-	if len(result.Rows) == 1 && string(result.Rows[0][0]) == "t" {
-		return errStandby
+	if standby {
+		return driver.ErrStandby
 	}
 	driver.LoggedIn(c)
 	return nil

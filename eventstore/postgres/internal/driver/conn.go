@@ -28,8 +28,11 @@ func (d *Dialer) ConnectUncancelled(notice func(*pgconn.Notice), prepare func(co
 	limit := d.login.get()
 	ctx, cancel := context.WithTimeout(context.Background(), d.boundWith(limit))
 	defer cancel()
+	config := d.config.ConnConfig.Copy()
+	if err := d.prepare(ctx, config, limit); err != nil {
+		return nil, err
+	}
 	var (
-		config    = d.configWith(limit)
 		dial      = config.DialFunc
 		connected atomic.Bool
 	)
@@ -79,19 +82,35 @@ func (c *Conn) Close() {
 	<-c.PgConn().CleanupDone()
 }
 
-// Attempts describes the failed attempts to connect in one line.
-func Attempts(err *pgconn.ConnectError) string {
-	inner := errors.Unwrap(err)
-	if inner == nil {
-		return ""
+// Attempts describes the failed attempts to connect in one line. It returns "" if the
+// error is of something else.
+func Attempts(err error) string {
+	var lines []string
+	var search *SearchError
+	if errors.As(err, &search) {
+		for _, host := range search.Hosts {
+			lines = append(lines, attempts(host)...)
+		}
+	} else {
+		lines = attempts(err)
 	}
 	var distinct []string
-	for line := range strings.Lines(inner.Error()) {
+	for _, line := range lines {
 		if line = OneLine(line); line != "" && !slices.Contains(distinct, line) {
 			distinct = append(distinct, line)
 		}
 	}
 	return strings.Join(distinct, "; ")
+}
+
+func attempts(err error) []string {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		if err = errors.Unwrap(connect); err == nil {
+			return nil
+		}
+	}
+	return strings.Split(err.Error(), "\n")
 }
 
 // OneLine replaces each run of white space by a space.

@@ -45,6 +45,16 @@
 // Not needed once pgx has two limits and the limit of the login can change.
 // TestFaultLoginsTakeLongerThanTheirLimit shows it.
 //
+// # Several hosts
+//
+// pgx tries the hosts of a URL one after the other, so a frozen primary costs each
+// connection the limit of a login, and it stops at the first host that lacks the database,
+// which may be a standby that lags. [Dialer.BeforeConnect] asks all hosts concurrently and
+// gives pgx the primary alone.
+//
+// Not needed once pgx does the same. TestFaultSilentHostDelaysNothing and
+// TestFaultDatabaseThatAStandbyLacks show it.
+//
 // # Lost packets
 //
 // pgx leaves retransmission to the kernel, which doubles its interval: after an

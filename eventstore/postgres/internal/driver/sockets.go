@@ -43,8 +43,10 @@ func dialRetrying(ctx context.Context, dial pgconn.DialFunc, network, addr strin
 // Dialer opens the connections of one store, and keeps track of their sockets.
 // Use New. It is safe for concurrent use.
 type Dialer struct {
-	config *pgxpool.Config
-	login  loginLimit
+	config  *pgxpool.Config
+	login   loginLimit
+	hosts   []host  // of the URL
+	primary primary // among several hosts
 
 	mu     sync.Mutex
 	open   map[*socket]struct{}
@@ -55,7 +57,8 @@ type Dialer struct {
 // connections, set their timeout and check them. timeout bounds the time to reach
 // a host and is the least limit of a login.
 func New(config *pgxpool.Config, timeout time.Duration) *Dialer {
-	d := &Dialer{config: config, login: loginLimit{least: timeout}, open: make(map[*socket]struct{})}
+	d := &Dialer{config: config, login: loginLimit{least: timeout}, hosts: hostsOf(config.ConnConfig), open: make(map[*socket]struct{})}
+	d.primary.searching = make(chan struct{}, 1)
 	config.ConnConfig.DialFunc = d.dialer(config.ConnConfig.DialFunc)
 	config.BeforeConnect = d.BeforeConnect
 	config.PingTimeout = timeout
@@ -65,38 +68,42 @@ func New(config *pgxpool.Config, timeout time.Duration) *Dialer {
 	return d
 }
 
-// BeforeConnect sets the limit for an attempt to connect to one host.
-func (d *Dialer) BeforeConnect(_ context.Context, c *pgx.ConnConfig) error {
-	c.ConnectTimeout = d.login.get()
-	return nil
+// BeforeConnect selects the primary if the URL names several hosts, and sets the limit
+// for the attempt to connect.
+func (d *Dialer) BeforeConnect(ctx context.Context, c *pgx.ConnConfig) error {
+	return d.prepare(ctx, c, d.login.get())
+}
+
+func (d *Dialer) prepare(ctx context.Context, c *pgx.ConnConfig, limit time.Duration) error {
+	c.ConnectTimeout = limit
+	if len(d.hosts) == 1 {
+		return nil
+	}
+	h, err := d.find(ctx)
+	if err == nil {
+		h.only(c)
+	}
+	return err
 }
 
 // Connect opens a connection outside the pool.
 func (d *Dialer) Connect(ctx context.Context) (*pgx.Conn, error) {
-	return pgx.ConnectConfig(ctx, d.configWith(d.login.get()))
-}
-
-func (d *Dialer) configWith(limit time.Duration) *pgx.ConnConfig {
 	c := d.config.ConnConfig.Copy()
-	c.ConnectTimeout = limit
-	return c
+	if err := d.BeforeConnect(ctx, c); err != nil {
+		return nil, err
+	}
+	return pgx.ConnectConfig(ctx, c)
 }
 
-// Bound returns a limit for Connect followed by the settings of the session: the
-// time to try every host, and the time of one more for the settings.
+// Bound returns a limit for Connect followed by the settings of the session: the time to
+// find the primary, to connect to it, and as much again for the settings.
 func (d *Dialer) Bound() time.Duration { return d.boundWith(d.login.get()) }
 
 func (d *Dialer) boundWith(limit time.Duration) time.Duration {
-	type host struct {
-		name string
-		port uint16
+	if len(d.hosts) == 1 {
+		return 2 * limit
 	}
-	c := d.config.ConnConfig
-	hosts := map[host]struct{}{{c.Host, c.Port}: {}}
-	for _, f := range c.Fallbacks { // also the attempts without TLS
-		hosts[host{f.Host, f.Port}] = struct{}{}
-	}
-	return limit * time.Duration(len(hosts)+1)
+	return 3 * limit
 }
 
 // LoggedIn reports that the server has accepted the login of a connection.
@@ -116,6 +123,7 @@ func (d *Dialer) dialer(dial pgconn.DialFunc) pgconn.DialFunc {
 		defer cancel()
 		c, err := dialRetrying(dialing, dial, network, addr)
 		if err != nil {
+			d.primary.forget()
 			return nil, err
 		}
 		s.Conn = c
@@ -176,6 +184,7 @@ func (s *socket) Close() error {
 	if ranOut {
 		s.dialer.login.ranOut(s.loginLimit)
 	}
+	s.dialer.primary.forget() // the server may have ended the connection
 	return s.Conn.Close()
 }
 
