@@ -1,9 +1,12 @@
 package postgres_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
+	"net"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -99,4 +102,87 @@ func startPooler(t *testing.T, server *postgrestest.Server, settings map[string]
 		}
 	})
 	return pooler.Addr()
+}
+
+// TestOtherProductIsRefusedByName opens a log on a server that names itself as another
+// product does.
+func TestOtherProductIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, postgrestest.Options{})
+	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var actual string
+	if err := conn.QueryRow(t.Context(), `select version()`).Scan(&actual); err != nil {
+		t.Fatal(err)
+	}
+	for product, version := range map[string]string{"CockroachDB": "CockroachDB CCL", "YugabyteDB": "PostgreSQL 15.2-YB-"} {
+		addr := startRewriter(t, server.Addr(), nil, map[string]string{actual[:len(version)]: version})
+		openIsRefused(t, postgres.Config{URL: server.URLAt(addr, "postgres")}, product, "needs PostgreSQL")
+	}
+}
+
+// TestServerWhoseAdvisoryLocksDoNothingIsRefused opens a log on a server that names itself
+// PostgreSQL, but ignores advisory locks.
+func TestServerWhoseAdvisoryLocksDoNothingIsRefused(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, postgrestest.Options{})
+	addr := startRewriter(t, server.Addr(), map[string]string{"pg_advisory_xact_lock(": "num_nulls(            "}, nil)
+	openIsRefused(t, postgres.Config{URL: server.URLAt(addr, "postgres")}, "advisory locks do nothing")
+	conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	var made bool
+	if err := conn.QueryRow(t.Context(), `select exists (select from pg_class where relname = 'commit')`).Scan(&made); err != nil || made {
+		t.Errorf("the refused server has a log: %v, %v", made, err)
+	}
+}
+
+// startRewriter starts a proxy that replaces texts by others of the same length, in what a
+// client sends and in what the server answers.
+func startRewriter(t *testing.T, target string, sent, answered map[string]string) (addr string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() { l.Close(); serving.Wait() })
+	forward := func(to, from net.Conn, texts map[string]string) {
+		defer to.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			part := buf[:n]
+			for old, text := range texts {
+				if len(old) != len(text) {
+					t.Errorf("%q and %q differ in length", old, text)
+				}
+				part = bytes.ReplaceAll(part, []byte(old), []byte(text))
+			}
+			if _, err1 := to.Write(part); err != nil || err1 != nil {
+				return
+			}
+		}
+	}
+	serving.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := new(net.Dialer).DialContext(context.Background(), "tcp", target)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			serving.Go(func() { forward(server, client, sent) })
+			serving.Go(func() { forward(client, server, answered) })
+		}
+	})
+	return l.Addr().String()
 }
