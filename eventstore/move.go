@@ -58,4 +58,8 @@ type Size struct {
 	Log int64
 	// Free is what is left on the disk of an embedded log, -1 if it is not known.
 	Free int64
+	// TransactionAge is the number of transactions since the oldest transaction id that the
+	// database server must still know. At 2^31 the server would store nothing. It is 0 for
+	// an embedded log.
+	TransactionAge int64
 }

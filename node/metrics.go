@@ -22,6 +22,7 @@ func (n *node) metrics() http.Handler {
 	r := registry{prometheus.NewRegistry()}
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	n.stateMetrics(r)
+	n.sizeMetrics(r)
 	n.clusterMetrics(r)
 	n.routerMetrics(r)
 	n.feedMetrics(r)

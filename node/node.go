@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/engine"
+	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/node/internal/observe"
@@ -51,8 +52,9 @@ type node struct {
 	console   *console.Console        // nil if the node serves none
 	moves     ringMoves
 
-	clockAhead     atomic.Int64  // of the database's clock, in nanoseconds, at the last comparison
-	clockAnnounced time.Duration // to the cluster; 0 while the clocks agree
+	size           atomic.Pointer[eventstore.Size] // of the log, nil before it was read
+	clockAhead     atomic.Int64                    // of the database's clock, in nanoseconds, at the last comparison
+	clockAnnounced time.Duration                   // to the cluster; 0 while the clocks agree
 
 	leaving  leaving
 	own      inProcess     // for the program's own clients

@@ -74,6 +74,7 @@ func (n *node) startParts(p *parts) {
 	p.start("isolation", n.watchIsolation)
 	p.start("stored forms", n.reportStoredForms)
 	p.start("clock", n.watchClock)
+	p.start("size", n.watchSize)
 	p.start("peers", n.servePeers)
 	if n.host != nil {
 		p.start("host", n.host.Run)

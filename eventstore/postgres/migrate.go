@@ -34,7 +34,7 @@ type schema struct {
 // startsWithin bounds how long Open waits for a server that is starting.
 const startsWithin = 30 * time.Second
 
-var current = schema{files: migrations, version: 6}
+var current = schema{files: migrations, version: 7}
 
 // migrate brings the schema up to date, or reports that it is newer than this
 // program. Nodes that start together wait for each other.

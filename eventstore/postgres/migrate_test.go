@@ -152,3 +152,17 @@ func TestDefaultSchemaEqualsItsName(t *testing.T) {
 		}
 	}
 }
+
+// TestVacuumOfTheLogFreezesEachCommitOnce inserts more rows than autovacuum waits for, and
+// waits until it has frozen all of them.
+func TestVacuumOfTheLogFreezesEachCommitOnce(t *testing.T) {
+	t.Parallel()
+	server := startServer(t, postgrestest.Options{Settings: map[string]string{"autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "0"}})
+	s := openTo(t, postgres.Config{URL: server.URL("postgres")})
+	size, err := s.Size(t.Context())
+	if err != nil || size.Log == 0 || size.TransactionAge == 0 {
+		t.Errorf("the size is %+v, %v", size, err)
+	}
+	exec(t, server.URL("postgres"), `insert into commit select i, i, now(), 1, '', 'counter', 'a', i::text, '{}', '[]' from generate_series(1, 600000) i`)
+	until(t, server.URL("postgres"), `(select age(relfrozenxid) < 100 and relallvisible > 0 from pg_class where oid = 'commit'::regclass)`)
+}

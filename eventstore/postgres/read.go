@@ -93,12 +93,14 @@ func (s *Store) Clock(ctx context.Context) (time.Time, error) {
 	return at, err
 }
 
-// Size returns the space that the database and the log take. The server does not know
-// what its disk has left.
+// Size returns the space that the database and the log take, and the age of the oldest
+// transaction id of all databases of the server. The server does not know what its disk
+// has left.
 func (s *Store) Size(ctx context.Context) (eventstore.Size, error) {
 	size := eventstore.Size{Free: -1}
 	err := s.readBounded(ctx, "read the size", func(ctx context.Context, c *pgx.Conn) error {
-		return c.QueryRow(ctx, `select pg_database_size(current_database()), pg_total_relation_size('commit')`).Scan(&size.Database, &size.Log)
+		return c.QueryRow(ctx, `select pg_database_size(current_database()), pg_total_relation_size('commit'),
+			(select max(age(datfrozenxid)) from pg_database)`).Scan(&size.Database, &size.Log, &size.TransactionAge)
 	})
 	return size, err
 }

@@ -295,7 +295,7 @@ func TestMetricsAreServedAndExplained(t *testing.T) {
 		"ganglion_ready 1", "ganglion_sessions 1", "ganglion_commands_total 20", "ganglion_cluster_members 2", "go_goroutines [1-9]",
 		"ganglion_host_commits_total [1-9]", `ganglion_commands_routed_total{way="local"} [1-9]`, `ganglion_commands_routed_total{way="forwarded"} [1-9]`,
 		"ganglion_ring_changes_total [1-9]", `ganglion_link_up{member="[^"]+"} 1`, `ganglion_link_silence_seconds{member="[^"]+"} [0-9]`,
-		"ganglion_feed_position [1-9]", `ganglion_state{state="ready"} 1`, `ganglion_state{state="drained"} 0`, "ganglion_store_up 1",
+		"ganglion_feed_position [1-9]", `ganglion_state{state="ready"} 1`, `ganglion_state{state="drained"} 0`, "ganglion_store_up 1", "ganglion_store_database_bytes [1-9]", "ganglion_store_transaction_age 0",
 		`ganglion_limit{limit="sessions"} 65536`, "ganglion_connections [1-9]",
 		`ganglion_projection_builds{projection="listings",state="active"} 1`, `ganglion_projection_lag_events{projection="listings",state="active"} 0`,
 	} {
