@@ -18,6 +18,7 @@ staticcheck=$(go tool -n staticcheck)
 (cd bench && GOWORK=off "$staticcheck" ./...) # not in go.work
 (cd router && go vet -tags grpcnotrace,nopgxregisterdefaulttypes,ganglionnext ./...) # the simulated next version, for tests of upgrades
 go vet -tags grpcnotrace,nopgxregisterdefaulttypes,hostile ./test/e2e
+go vet -tags grpcnotrace,nopgxregisterdefaulttypes,patroni ./test/patroni
 
 step "gofumpt"
 unformatted=$(go tool gofumpt -l $(git ls-files -co --exclude-standard '*.go' | grep -v '\.pb\.go$'))

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs the long fault tests with new seeds: nodes are killed, drained and restored under
-# load; PostgreSQL is killed, cut off, filled up and replaced by its standbys; then follow
+# load; PostgreSQL is killed, cut off, filled up and replaced by its standbys, also by those of
+# a cluster that Patroni manages; then follow
 # the cluster in containers, the fault rig of test/chaos, and guided fuzzing. The long form
 # begins with a dry run of a release.
 # COUNT is the number of repetitions (default 10); GANGLION_FAULTS=long selects the long
-# form of tests. SHORT=1, for CI after make test, takes 7 minutes at most: it omits the tests
+# form of tests. SHORT=1, for CI after make test, takes 10 minutes at most: it omits the tests
 # that make test has just run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -36,6 +37,17 @@ if [ -z "${SHORT:-}" ]; then
 	GUIDED=1 scripts/fuzz.sh 200000x
 else
 	GANGLION_FAULTS=long go test -race -timeout 30m -count 1 -run RollingUpgrade ./test/e2e
+fi
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	# Services that the packages start do not disturb: each server has its own network.
+	missing=()
+	command -v patroni >/dev/null || missing+=(patroni)
+	command -v etcd >/dev/null || missing+=(etcd-server)
+	command -v bridge >/dev/null || missing+=(iproute2)
+	[ ${#missing[@]} = 0 ] || scripts/install.sh "${missing[@]}"
+	go test -race -timeout 40m -count 1 -v -tags patroni -run "$([ -n "${SHORT:-}" ] && echo Failovers || echo .)" ./test/patroni
+else
+	echo "test-faults: not root on Debian: failovers of Patroni are NOT tested" >&2
 fi
 CGO_ENABLED=0 go test -count 1 -v -run 'RandomHistories|Growing' ./router/ring | grep -vE '^=== ' # runs thousands of histories; with the race detector it would run hundreds
 MINUTES=$([ -n "${SHORT:-}" ] && echo 1 || echo 20) ARGS=$([ -n "${SHORT:-}" ] || echo -race) scripts/chaos.sh
