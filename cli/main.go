@@ -142,6 +142,7 @@ func newRoot(p *program) *cobra.Command {
 		groupCommand(p),
 		relaysCommand(p),
 		relayCommand(p),
+		intakesCommand(),
 		wakesCommand(p),
 		wakeCommand(p),
 		logCommand(p),

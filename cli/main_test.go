@@ -70,6 +70,8 @@ func TestFlagsHaveTheirDocumentedNames(t *testing.T) {
 		"processor retry":    "store key",
 		"processor skip":     "store key position",
 		"processor verify":   "store json",
+		"relays":             "store url json",
+		"intakes":            "url json",
 		"wakes":              "store limit json",
 		"wake pause":         "store",
 		"wake resume":        "store",
@@ -152,7 +154,7 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 // the code marks a command that prints tables.
 func TestCommandsThatPrintTablesHaveJSON(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"members", "ring", "sessions", "rebalance-sessions", "verify", "groups", "processors", "processor verify", "wakes", "bench"} {
+	for _, command := range []string{"members", "ring", "sessions", "rebalance-sessions", "verify", "groups", "processors", "processor verify", "relays", "intakes", "wakes", "bench"} {
 		if flags(t, command)["json"] == nil {
 			t.Errorf("%s has no --json", command)
 		}

@@ -454,9 +454,26 @@ type relayView struct {
 	Problem string              `json:"problem,omitempty"`
 }
 
+// intakeView is an intake on a member.
+type intakeView struct {
+	Name   string    `json:"name"`
+	Member string    `json:"member"`
+	State  string    `json:"state"`
+	Since  time.Time `json:"since"`
+	// Queue and Problem are those of operator.Intake, "" for viewers.
+	Queue      string `json:"queue"`
+	Problem    string `json:"problem,omitempty"`
+	Unfinished int    `json:"unfinished"`
+	Executed   uint64 `json:"executed"`
+	Rejected   uint64 `json:"rejected"`
+	Conflicts  uint64 `json:"conflicts"`
+	Dead       uint64 `json:"dead"`
+}
+
 type relaysView struct {
-	Relays []relayView `json:"relays"`
-	Silent []string    `json:"silent"` // members that did not say what they work on
+	Relays  []relayView  `json:"relays"`
+	Intakes []intakeView `json:"intakes"`
+	Silent  []string     `json:"silent"` // members that did not say what they work on
 }
 
 func (n *node) viewRelays(ctx context.Context, r *rates) (whole, masked any, err error) {
@@ -468,13 +485,19 @@ func (n *node) viewRelays(ctx context.Context, r *rates) (whole, masked any, err
 	for i, s := range states {
 		list[i] = OwnedRelay{RelayState: s}
 	}
-	v := relaysView{Relays: []relayView{}, Silent: []string{}}
+	v := relaysView{Relays: []relayView{}, Intakes: []intakeView{}, Silent: []string{}}
 	for _, m := range n.membersWork(ctx) {
 		if m.Projections == nil {
 			v.Silent = append(v.Silent, m.ID)
 			continue
 		}
 		AddRelayOwner(list, m.ID, *m.Projections)
+		for _, in := range m.Projections.Intakes {
+			v.Intakes = append(v.Intakes, intakeView{
+				Name: in.Intake, Member: m.ID, State: in.State, Since: in.Since, Queue: in.Queue, Problem: in.Problem, Unfinished: in.Unfinished,
+				Executed: in.Commands["result"], Rejected: in.Commands["rejected"], Conflicts: in.Commands["conflict"], Dead: in.Commands["dead_letter"],
+			})
+		}
 	}
 	r.begin()
 	for _, s := range list {
@@ -498,9 +521,12 @@ func (n *node) viewRelays(ctx context.Context, r *rates) (whole, masked any, err
 		}
 		v.Relays = append(v.Relays, one)
 	}
-	m := relaysView{Relays: slices.Clone(v.Relays), Silent: v.Silent}
+	m := relaysView{Relays: slices.Clone(v.Relays), Intakes: slices.Clone(v.Intakes), Silent: v.Silent}
 	for i := range m.Relays {
 		m.Relays[i].Problem = ""
+	}
+	for i := range m.Intakes {
+		m.Intakes[i].Queue, m.Intakes[i].Problem = "", ""
 	}
 	return v, m, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ganglion-es/ganglion/gateway"
+	"github.com/ganglion-es/ganglion/node/operator"
 	"github.com/ganglion-es/ganglion/proto/frame"
 	"github.com/ganglion-es/ganglion/relay"
 	"github.com/ganglion-es/ganglion/router/cluster"
@@ -86,11 +87,26 @@ func (n *node) awaitIntakes(ctx context.Context) {
 	}
 }
 
+// servedIntakes describes the node's intakes.
+func (n *node) servedIntakes() []operator.Intake {
+	list := []operator.Intake{}
+	for _, one := range n.intakes {
+		s := one.Stats()
+		list = append(list, operator.Intake{
+			Intake: s.Intake, Queue: s.Where, State: string(s.State), Since: s.Since, Problem: s.Problem, ProblemAt: s.ProblemAt,
+			Unfinished: s.Unfinished, Commands: s.Commands, Retries: s.Retries,
+		})
+	}
+	return list
+}
+
 // intakes collects the metrics of a node's intakes.
 type intakes []*relay.IntakeServer
 
-var intakeMetrics = struct{ connected, unfinished, commands, retries *prometheus.Desc }{
+var intakeMetrics = struct{ connected, away, failures, unfinished, commands, retries *prometheus.Desc }{
 	connected:  intakeMetric("connected", "1 while this node has a connection to the queue; others may consume before it."),
+	away:       intakeMetric("away_seconds", "The time for which this node has lacked a connection to the queue, 0 while it has one. Missing while the node does not serve."),
+	failures:   intakeMetric("failures_total", "Connections of this node that could not be opened, or ended."),
 	unfinished: intakeMetric("unfinished", "Messages that this node has taken and not finished."),
 	commands:   intakeMetric("commands_total", "Messages that this node has finished, by their outcome.", "outcome"),
 	retries:    intakeMetric("retries_total", "Commands that this node has sent again, since their outcome was not final."),
@@ -102,7 +118,7 @@ func intakeMetric(name, help string, labels ...string) *prometheus.Desc {
 
 func (intakes) Describe(descs chan<- *prometheus.Desc) {
 	m := &intakeMetrics
-	for _, d := range []*prometheus.Desc{m.connected, m.unfinished, m.commands, m.retries} {
+	for _, d := range []*prometheus.Desc{m.connected, m.away, m.failures, m.unfinished, m.commands, m.retries} {
 		descs <- d
 	}
 }
@@ -111,7 +127,14 @@ func (list intakes) Collect(metrics chan<- prometheus.Metric) {
 	m := &intakeMetrics
 	for _, one := range list {
 		s := one.Stats()
-		metrics <- prometheus.MustNewConstMetric(m.connected, prometheus.GaugeValue, oneIf[s.Connected], s.Intake)
+		metrics <- prometheus.MustNewConstMetric(m.connected, prometheus.GaugeValue, oneIf[s.Connected()], s.Intake)
+		metrics <- prometheus.MustNewConstMetric(m.failures, prometheus.CounterValue, float64(s.Failures), s.Intake)
+		switch {
+		case s.Connected():
+			metrics <- prometheus.MustNewConstMetric(m.away, prometheus.GaugeValue, 0, s.Intake)
+		case s.State == relay.IntakeAway:
+			metrics <- prometheus.MustNewConstMetric(m.away, prometheus.GaugeValue, time.Since(s.Since).Seconds(), s.Intake)
+		}
 		metrics <- prometheus.MustNewConstMetric(m.unfinished, prometheus.GaugeValue, float64(s.Unfinished), s.Intake)
 		metrics <- prometheus.MustNewConstMetric(m.retries, prometheus.CounterValue, float64(s.Retries), s.Intake)
 		for outcome, count := range s.Commands {

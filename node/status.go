@@ -71,8 +71,8 @@ type MemberStatus struct {
 	// Ring is the signature of the ring that the member announced. While it differs
 	// from this node's, the two disagree about owners.
 	Ring string `json:"ring"`
-	// Projections is what the member works on for projections, at most a second ago,
-	// with ?projections=true. It is missing otherwise, and if the member is too old or
+	// Projections is what the member works on for projections, relays and intakes, at
+	// most a second ago, with ?projections=true. It is missing otherwise, and if the member is too old or
 	// did not answer within 0.3 s.
 	Projections *ProjectionWork `json:"projections,omitempty"`
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sort"
+	"strings"
 
 	"github.com/ganglion-es/ganglion/node/operator"
 	"github.com/ganglion-es/ganglion/proto/peer"
@@ -15,13 +16,13 @@ const maxWorked = 4096
 
 var errNoGateway = errors.New("this member has no sessions: it is not a gateway")
 
-// ProjectionWork is the work of one node on projections.
+// ProjectionWork is the work of one node on projections, relays and intakes.
 type ProjectionWork = operator.Projections
 
 // work returns what this node works on for projections and relays, sorted by
-// projection, build and segment.
+// projection, build and segment, and its intakes.
 func (n *node) work() ProjectionWork {
-	w := ProjectionWork{Segments: []operator.Segment{}, Memories: []operator.Memory{}}
+	w := ProjectionWork{Segments: []operator.Segment{}, Memories: []operator.Memory{}, Intakes: n.servedIntakes()}
 	for _, s := range n.readSide.projections.Stats() {
 		for _, f := range s.Segments {
 			w.Segments = append(w.Segments, operator.Segment{
@@ -63,13 +64,23 @@ func (s peerServer) Projections(context.Context, *peer.ProjectionsRequest) (*pee
 	w, reply := s.node.work(), &peer.ProjectionsReply{}
 	for _, one := range w.Segments {
 		reply.Segments = append(reply.Segments, &peer.WorkedSegment{
-			Projection: one.Projection, Build: one.Build, Segment: uint32(one.Segment), Position: uint64(one.Position), Stopped: one.Stopped,
+			Projection: one.Projection, Build: one.Build, Segment: uint32(one.Segment), Position: uint64(one.Position), Stopped: strings.ToValidUTF8(one.Stopped, "?"),
 		})
 	}
 	for _, one := range w.Memories {
 		reply.Memories = append(reply.Memories, &peer.MemoryProjection{
 			Projection: one.Projection, Position: uint64(one.Position), Current: one.Current, Stopped: one.Stopped,
 		})
+	}
+	for _, in := range w.Intakes {
+		one := &peer.ServedIntake{
+			Intake: in.Intake, Queue: in.Queue, State: in.State, Since: in.Since.UnixMilli(), Problem: strings.ToValidUTF8(in.Problem, "?"),
+			Unfinished: uint32(in.Unfinished), Commands: in.Commands, Retries: in.Retries,
+		}
+		if in.Problem != "" {
+			one.ProblemAt = in.ProblemAt.UnixMilli()
+		}
+		reply.Intakes = append(reply.Intakes, one)
 	}
 	return reply, nil
 }

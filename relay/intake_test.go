@@ -207,7 +207,7 @@ func TestRetriedCommandKeepsItsPlace(t *testing.T) {
 		t.Errorf("sent in the order %s", got)
 	}
 	waitFor(t, func() bool { return s.Stats().Commands["result"] == 3 })
-	if st := s.Stats(); st.Retries != 2 || st.Unfinished != 0 || !st.Connected {
+	if st := s.Stats(); st.Retries != 2 || st.Unfinished != 0 || st.State != relay.IntakeWorking {
 		t.Errorf("got %+v", st)
 	}
 	if got := strings.ReplaceAll(q.noted(), "finish k3, ", ""); got != "finish k1, finish k2" {
@@ -301,5 +301,52 @@ func waitFor(t *testing.T, holds func() bool) {
 		if time.Since(began) > time.Minute {
 			t.Fatal("it never happens")
 		}
+	}
+}
+
+// TestStateOfIntakeSaysWhatItDoes has a broker that is away, one that accepts connections
+// and ends them, and then a queue that is empty until a message arrives.
+func TestStateOfIntakeSaysWhatItDoes(t *testing.T) {
+	t.Parallel()
+	away, ended, good := newQueue(), newQueue(), newQueue()
+	away.err = errors.New("connection refused")
+	close(ended.requests)
+	proceed := make(chan struct{})
+	s, stop := serve(t, func(_ context.Context, c frame.Command, _ string) frame.Frame { <-proceed; return result(c) }, away, ended, good)
+	waitFor(t, func() bool { return s.Stats().State == relay.IntakeWaiting && len(good.opened) == 1 })
+	st := s.Stats()
+	if st.Failures != 2 || st.Problem != "the connection to the broker has ended" || st.ProblemAt.IsZero() || st.Since.Before(st.ProblemAt) || !st.Connected() {
+		t.Errorf("after two failures: %+v", st)
+	}
+	good.put(t, "k1", "order/1")
+	waitFor(t, func() bool { return s.Stats().State == relay.IntakeWorking })
+	if st := s.Stats(); st.Unfinished != 1 || st.Commands["result"] != 0 {
+		t.Errorf("while a command is executed: %+v", st)
+	}
+	close(proceed)
+	waitFor(t, func() bool { return s.Stats().Commands["result"] == 1 })
+	<-stop()
+	if st := s.Stats(); st.State != relay.IntakeStopped || st.Unfinished != 0 || st.Connected() {
+		t.Errorf("at the end: %+v", st)
+	}
+}
+
+// TestConnectionsThatEndSoonDoNotEndTheStateAway has a broker that ends each connection
+// before a message was finished.
+func TestConnectionsThatEndSoonDoNotEndTheStateAway(t *testing.T) {
+	t.Parallel()
+	ended := newQueue()
+	close(ended.requests)
+	s, _ := serve(t, func(_ context.Context, c frame.Command, _ string) frame.Frame { return result(c) }, ended)
+	away := func(failures uint64) (since time.Time) {
+		waitFor(t, func() bool {
+			st := s.Stats()
+			since = st.Since
+			return st.Failures >= failures && st.State == relay.IntakeAway
+		})
+		return since
+	}
+	if first, third := away(1), away(3); !first.Equal(third) {
+		t.Errorf("it is away since %s after one connection, and since %s after three", first, third)
 	}
 }

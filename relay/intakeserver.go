@@ -3,6 +3,7 @@ package relay
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -23,6 +24,8 @@ const (
 	finishWithin = 5 * time.Second
 )
 
+var errEnded = errors.New("the connection to the broker has ended")
+
 // Execute executes a command of a client for which the caller vouches. It returns a
 // frame.Result or a frame.Fault, also when ctx ends.
 type Execute func(ctx context.Context, c frame.Command, client string) frame.Frame
@@ -42,10 +45,34 @@ type IntakeServer struct {
 	execute Execute
 	log     *slog.Logger
 
-	connected  atomic.Bool
 	unfinished atomic.Int64
 	retries    atomic.Uint64
+	failures   atomic.Uint64
 	outcomes   [len(intakeOutcomes)]atomic.Uint64
+
+	opened time.Time // when the connection was opened, zero before; only Run uses it
+
+	mu    sync.Mutex
+	state intakeState
+}
+
+// IntakeState is what an intake does on one node.
+type IntakeState string
+
+// The states.
+const (
+	IntakeStopped IntakeState = "stopped" // the node does not serve it
+	IntakeAway    IntakeState = "away"    // it has no connection to the queue
+	IntakeWaiting IntakeState = "waiting" // it has one, over which no message has arrived: the queue is empty, or another consumer has it
+	IntakeWorking IntakeState = "working" // messages have arrived over the connection
+)
+
+// intakeState is the state of an intake, and the last error.
+type intakeState struct {
+	is        IntakeState
+	since     time.Time
+	problem   string
+	problemAt time.Time
 }
 
 // IntakeOutcome is how a message ended.
@@ -63,25 +90,40 @@ var intakeOutcomes = [...]string{IntakeResult: "result", IntakeRejected: "reject
 
 // IntakeStats are the figures of an intake on one node.
 type IntakeStats struct {
-	Intake     string
-	Connected  bool
+	Intake string
+	Where  string // names the queue
+	State  IntakeState
+	// Since is when the state began. A connection that ends within 10 seconds, before a
+	// message was finished, does not end the state away.
+	Since time.Time
+	// Problem is the last error of a connection, also of one that was replaced, and
+	// ProblemAt its time; zero if there was none.
+	Problem    string
+	ProblemAt  time.Time
 	Unfinished int               // messages that were taken and not finished
 	Retries    uint64            // commands that were sent again
+	Failures   uint64            // connections that could not be opened, or ended
 	Commands   map[string]uint64 // finished messages, by their outcome: result, rejected, conflict, dead_letter
 }
+
+// Connected reports whether the node has a connection to the queue.
+func (s *IntakeStats) Connected() bool { return s.State == IntakeWaiting || s.State == IntakeWorking }
 
 // NewIntakeServer returns a server of a valid intake. The logger gets a line for each
 // message that becomes a dead letter: it should limit lines with the same message.
 func NewIntakeServer(in Intake, execute Execute, log *slog.Logger) *IntakeServer {
 	in.Window = cmp.Or(in.Window, DefaultIntakeWindow)
-	return &IntakeServer{intake: in, execute: execute, log: log.With("intake", in.Name)}
+	return &IntakeServer{intake: in, execute: execute, log: log.With("intake", in.Name), state: intakeState{is: IntakeStopped, since: time.Now()}}
 }
 
 // Stats returns the current figures.
 func (s *IntakeServer) Stats() IntakeStats {
+	s.mu.Lock()
+	now := s.state
+	s.mu.Unlock()
 	stats := IntakeStats{
-		Intake: s.intake.Name, Connected: s.connected.Load(), Unfinished: int(s.unfinished.Load()), Retries: s.retries.Load(),
-		Commands: map[string]uint64{},
+		Intake: s.intake.Name, Where: s.intake.Where, State: now.is, Since: now.since, Problem: now.problem, ProblemAt: now.problemAt,
+		Unfinished: int(s.unfinished.Load()), Retries: s.retries.Load(), Failures: s.failures.Load(), Commands: map[string]uint64{},
 	}
 	for i, name := range intakeOutcomes {
 		stats.Commands[name] = s.outcomes[i].Load()
@@ -93,19 +135,37 @@ func (s *IntakeServer) Stats() IntakeStats {
 // waits up to 5 seconds for the outcomes of commands that were sent, and closes the
 // connection, which returns all other messages to the queue.
 func (s *IntakeServer) Run(ctx context.Context) {
-	pause := backoff{}
+	pause, away := backoff{}, time.Now()
+	s.enter(IntakeAway, away)
+	defer func() { s.enter(IntakeStopped, time.Now()) }()
 	for ctx.Err() == nil {
 		before := s.finished()
 		err := s.serve(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		if s.finished() > before {
-			pause = backoff{}
+		if s.finished() > before || !s.opened.IsZero() && time.Since(s.opened) > retryAtMost {
+			pause, away = backoff{}, time.Now()
 		}
+		s.noteEnd(away, err)
 		s.log.Warn("an intake takes no commands from its broker", "where", s.intake.Where, "err", err)
 		pause.wait(ctx, 0)
 	}
+}
+
+// enter sets the state.
+func (s *IntakeServer) enter(is IntakeState, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state.is, s.state.since = is, since
+}
+
+// noteEnd notes the end of a connection, and since when the intake lacks one that works.
+func (s *IntakeServer) noteEnd(since time.Time, err error) {
+	s.failures.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = intakeState{is: IntakeAway, since: since, problem: err.Error(), problemAt: time.Now()}
 }
 
 func (s *IntakeServer) finished() (n uint64) {
@@ -119,14 +179,15 @@ func (s *IntakeServer) finished() (n uint64) {
 func (s *IntakeServer) serve(ctx context.Context) error {
 	source := s.intake.New()
 	defer source.Close()
+	s.opened = time.Time{}
 	opening, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
 	if err := source.Open(opening, s.intake.Window); err != nil {
 		return err
 	}
-	s.connected.Store(true)
+	s.opened = time.Now()
+	s.enter(IntakeWaiting, s.opened)
 	s.log.Info("an intake takes commands from its broker", "where", s.intake.Where)
-	defer s.connected.Store(false)
 	r := &intakeRun{IntakeServer: s, source: source, stopping: ctx.Done(), waiting: map[eventstore.StreamID][]*Request{}}
 	r.alive, r.fail = context.WithCancelCause(context.WithoutCancel(ctx))
 	var stopSending context.CancelFunc
@@ -137,7 +198,7 @@ func (s *IntakeServer) serve(ctx context.Context) error {
 	source.Close() // it ends calls that wait for the broker
 	r.workers.Wait()
 	s.unfinished.Store(0)
-	return cmp.Or(source.Err(), err)
+	return cmp.Or(source.Err(), err, errEnded)
 }
 
 // An intakeRun is the time from one connection to the next.
@@ -149,8 +210,9 @@ type intakeRun struct {
 	alive    context.Context // ends with the run
 	fail     context.CancelCauseFunc
 	workers  sync.WaitGroup
+	hasTaken bool // only serve uses it
 
-	mu sync.Mutex
+	waitingMu sync.Mutex
 	// waiting has the requests of each aggregate that has a worker, behind the one that
 	// the worker has.
 	waiting map[eventstore.StreamID][]*Request
@@ -174,14 +236,18 @@ func (r *intakeRun) serve() error {
 
 // take gives a request to the worker of its aggregate.
 func (r *intakeRun) take(request *Request) {
+	if !r.hasTaken {
+		r.hasTaken = true
+		r.enter(IntakeWorking, time.Now())
+	}
 	r.unfinished.Add(1)
 	if request.Wrong != nil {
 		r.workers.Go(func() { r.refuse(request, request.Wrong) })
 		return
 	}
 	stream := request.Command.Aggregate
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.waitingMu.Lock()
+	defer r.waitingMu.Unlock()
 	queue, hasWorker := r.waiting[stream]
 	if hasWorker {
 		r.waiting[stream] = append(queue, request)
@@ -202,8 +268,8 @@ func (r *intakeRun) work(request *Request) {
 
 // next returns the next request of an aggregate, nil if its worker must end.
 func (r *intakeRun) next(stream eventstore.StreamID) *Request {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.waitingMu.Lock()
+	defer r.waitingMu.Unlock()
 	queue := r.waiting[stream]
 	if len(queue) == 0 {
 		delete(r.waiting, stream)

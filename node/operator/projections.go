@@ -2,17 +2,37 @@ package operator
 
 import (
 	"context"
+	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
 
-// Projections is the work of one node on projections.
+// Projections is the work of one node on projections, relays and intakes.
 type Projections struct {
 	// Segments are the ones on which it works, at most 4,096.
 	Segments []Segment `json:"segments"`
 	// Memories are the projections in its memory.
 	Memories []Memory `json:"memories"`
+	// Intakes are the queues from which it takes commands.
+	Intakes []Intake `json:"intakes"`
+}
+
+// An Intake takes commands from the queue of a broker on one node, with counters since
+// the start of the node.
+type Intake struct {
+	Intake string `json:"intake"`
+	Queue  string `json:"queue"` // and the broker, without secrets
+	// State is stopped while the node does not serve, away without a connection to the
+	// queue, waiting before the first message over a connection, and then working.
+	State string    `json:"state"`
+	Since time.Time `json:"since"` // when the state began, by the node's clock
+	// Problem is the last error of a connection, also of one that was replaced.
+	Problem    string            `json:"problem,omitempty"`
+	ProblemAt  time.Time         `json:"problem_at,omitzero"`
+	Unfinished int               `json:"unfinished"` // messages that were taken and not finished
+	Commands   map[string]uint64 `json:"commands"`   // finished messages, by their outcome: result, rejected, conflict, dead_letter
+	Retries    uint64            `json:"retries"`    // commands that were sent again
 }
 
 // A Segment is a segment of a build that a node works on.
@@ -55,12 +75,22 @@ func (c *Client) Projections(ctx context.Context, addr string) (p Projections, e
 	if err != nil {
 		return p, err
 	}
-	p = Projections{Segments: []Segment{}, Memories: []Memory{}}
+	p = Projections{Segments: []Segment{}, Memories: []Memory{}, Intakes: []Intake{}}
 	for _, s := range reply.Segments {
 		p.Segments = append(p.Segments, Segment{s.Projection, s.Build, int(s.Segment), eventstore.Position(s.Position), s.Stopped})
 	}
 	for _, m := range reply.Memories {
 		p.Memories = append(p.Memories, Memory{m.Projection, eventstore.Position(m.Position), m.Current, m.Stopped})
+	}
+	for _, in := range reply.Intakes {
+		one := Intake{
+			Intake: in.Intake, Queue: in.Queue, State: in.State, Since: time.UnixMilli(in.Since), Problem: in.Problem,
+			Unfinished: int(in.Unfinished), Commands: in.Commands, Retries: in.Retries,
+		}
+		if in.ProblemAt > 0 {
+			one.ProblemAt = time.UnixMilli(in.ProblemAt)
+		}
+		p.Intakes = append(p.Intakes, one)
 	}
 	return p, nil
 }

@@ -1350,7 +1350,9 @@ type ProjectionsReply struct {
 	// segments are the ones on which the node works, at most 4,096.
 	Segments []*WorkedSegment `protobuf:"bytes,1,rep,name=segments,proto3" json:"segments,omitempty"`
 	// memories are the projections in the node's memory.
-	Memories      []*MemoryProjection `protobuf:"bytes,2,rep,name=memories,proto3" json:"memories,omitempty"`
+	Memories []*MemoryProjection `protobuf:"bytes,2,rep,name=memories,proto3" json:"memories,omitempty"`
+	// intakes are the queues from which the node takes commands.
+	Intakes       []*ServedIntake `protobuf:"bytes,3,rep,name=intakes,proto3" json:"intakes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1395,6 +1397,13 @@ func (x *ProjectionsReply) GetSegments() []*WorkedSegment {
 func (x *ProjectionsReply) GetMemories() []*MemoryProjection {
 	if x != nil {
 		return x.Memories
+	}
+	return nil
+}
+
+func (x *ProjectionsReply) GetIntakes() []*ServedIntake {
+	if x != nil {
+		return x.Intakes
 	}
 	return nil
 }
@@ -1543,6 +1552,115 @@ func (x *MemoryProjection) GetStopped() bool {
 	return false
 }
 
+// ServedIntake has counters since the start of the node.
+type ServedIntake struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Intake        string                 `protobuf:"bytes,1,opt,name=intake,proto3" json:"intake,omitempty"`
+	Queue         string                 `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
+	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`                                                                                  // stopped, away, waiting or working
+	Since         int64                  `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`                                                                                 // when the state began, Unix time in milliseconds
+	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`                                                                              // the last error of a connection, "" if there was none
+	ProblemAt     int64                  `protobuf:"varint,6,opt,name=problem_at,json=problemAt,proto3" json:"problem_at,omitempty"`                                                        // its time, Unix time in milliseconds
+	Unfinished    uint32                 `protobuf:"varint,7,opt,name=unfinished,proto3" json:"unfinished,omitempty"`                                                                       // messages that were taken and not finished
+	Commands      map[string]uint64      `protobuf:"bytes,8,rep,name=commands,proto3" json:"commands,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // finished messages, by their outcome
+	Retries       uint64                 `protobuf:"varint,9,opt,name=retries,proto3" json:"retries,omitempty"`                                                                             // commands that were sent again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServedIntake) Reset() {
+	*x = ServedIntake{}
+	mi := &file_peer_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServedIntake) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServedIntake) ProtoMessage() {}
+
+func (x *ServedIntake) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServedIntake.ProtoReflect.Descriptor instead.
+func (*ServedIntake) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ServedIntake) GetIntake() string {
+	if x != nil {
+		return x.Intake
+	}
+	return ""
+}
+
+func (x *ServedIntake) GetQueue() string {
+	if x != nil {
+		return x.Queue
+	}
+	return ""
+}
+
+func (x *ServedIntake) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ServedIntake) GetSince() int64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ServedIntake) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *ServedIntake) GetProblemAt() int64 {
+	if x != nil {
+		return x.ProblemAt
+	}
+	return 0
+}
+
+func (x *ServedIntake) GetUnfinished() uint32 {
+	if x != nil {
+		return x.Unfinished
+	}
+	return 0
+}
+
+func (x *ServedIntake) GetCommands() map[string]uint64 {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+func (x *ServedIntake) GetRetries() uint64 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
 // Requests is a batch of requests. An empty batch is a heartbeat.
 type Requests struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1555,7 +1673,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1685,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1698,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -1616,7 +1734,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1746,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1759,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Request) GetId() uint64 {
@@ -1726,7 +1844,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1856,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1869,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Command) GetType() string {
@@ -1887,7 +2005,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2017,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2030,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Get) GetType() string {
@@ -1970,7 +2088,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2100,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2113,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -2027,7 +2145,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2039,7 +2157,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2052,7 +2170,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -2131,7 +2249,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2261,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2274,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Result) GetKey() string {
@@ -2205,7 +2323,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2335,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2348,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -2273,7 +2391,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2403,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2416,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{31}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Failure) GetCode() string {
@@ -2387,7 +2505,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2517,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2530,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{32}
+	return file_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FeedRequest) GetNode() string {
@@ -2435,7 +2553,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2447,7 +2565,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2460,7 +2578,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{33}
+	return file_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -2492,7 +2610,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2622,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2635,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{34}
+	return file_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -2603,7 +2721,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2733,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2746,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{35}
+	return file_peer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -2664,7 +2782,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2676,7 +2794,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2689,7 +2807,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{36}
+	return file_peer_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -2725,7 +2843,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2855,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2868,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{37}
+	return file_peer_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Commit) GetType() string {
@@ -2841,7 +2959,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +2971,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +2984,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{38}
+	return file_peer_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Wake) GetAtUs() int64 {
@@ -2892,7 +3010,7 @@ type ProgressRequest struct {
 
 func (x *ProgressRequest) Reset() {
 	*x = ProgressRequest{}
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3022,7 @@ func (x *ProgressRequest) String() string {
 func (*ProgressRequest) ProtoMessage() {}
 
 func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3035,7 @@ func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
 func (*ProgressRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{39}
+	return file_peer_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ProgressRequest) GetNode() string {
@@ -2937,7 +3055,7 @@ type ProgressBatch struct {
 
 func (x *ProgressBatch) Reset() {
 	*x = ProgressBatch{}
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3067,7 @@ func (x *ProgressBatch) String() string {
 func (*ProgressBatch) ProtoMessage() {}
 
 func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3080,7 @@ func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressBatch.ProtoReflect.Descriptor instead.
 func (*ProgressBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{40}
+	return file_peer_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ProgressBatch) GetSegments() []*Segment {
@@ -2985,7 +3103,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2997,7 +3115,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3010,7 +3128,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{41}
+	return file_peer_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Segment) GetProjection() string {
@@ -3056,7 +3174,7 @@ type GroupReport struct {
 
 func (x *GroupReport) Reset() {
 	*x = GroupReport{}
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3068,7 +3186,7 @@ func (x *GroupReport) String() string {
 func (*GroupReport) ProtoMessage() {}
 
 func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3081,7 +3199,7 @@ func (x *GroupReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
 func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{42}
+	return file_peer_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GroupReport) GetGroup() string {
@@ -3140,7 +3258,7 @@ type GroupSession struct {
 
 func (x *GroupSession) Reset() {
 	*x = GroupSession{}
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3152,7 +3270,7 @@ func (x *GroupSession) String() string {
 func (*GroupSession) ProtoMessage() {}
 
 func (x *GroupSession) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3165,7 +3283,7 @@ func (x *GroupSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSession.ProtoReflect.Descriptor instead.
 func (*GroupSession) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{43}
+	return file_peer_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GroupSession) GetId() string {
@@ -3224,7 +3342,7 @@ type GroupTenure struct {
 
 func (x *GroupTenure) Reset() {
 	*x = GroupTenure{}
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3354,7 @@ func (x *GroupTenure) String() string {
 func (*GroupTenure) ProtoMessage() {}
 
 func (x *GroupTenure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3367,7 @@ func (x *GroupTenure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupTenure.ProtoReflect.Descriptor instead.
 func (*GroupTenure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{44}
+	return file_peer_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GroupTenure) GetSegment() string {
@@ -3298,7 +3416,7 @@ type GroupAnswer struct {
 
 func (x *GroupAnswer) Reset() {
 	*x = GroupAnswer{}
-	mi := &file_peer_proto_msgTypes[45]
+	mi := &file_peer_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3310,7 +3428,7 @@ func (x *GroupAnswer) String() string {
 func (*GroupAnswer) ProtoMessage() {}
 
 func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[45]
+	mi := &file_peer_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3323,7 +3441,7 @@ func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAnswer.ProtoReflect.Descriptor instead.
 func (*GroupAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{45}
+	return file_peer_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GroupAnswer) GetAgeUs() int64 {
@@ -3358,7 +3476,7 @@ type GroupHeld struct {
 
 func (x *GroupHeld) Reset() {
 	*x = GroupHeld{}
-	mi := &file_peer_proto_msgTypes[46]
+	mi := &file_peer_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3488,7 @@ func (x *GroupHeld) String() string {
 func (*GroupHeld) ProtoMessage() {}
 
 func (x *GroupHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[46]
+	mi := &file_peer_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3501,7 @@ func (x *GroupHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHeld.ProtoReflect.Descriptor instead.
 func (*GroupHeld) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{46}
+	return file_peer_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GroupHeld) GetSession() string {
@@ -3424,7 +3542,7 @@ type GroupHolding struct {
 
 func (x *GroupHolding) Reset() {
 	*x = GroupHolding{}
-	mi := &file_peer_proto_msgTypes[47]
+	mi := &file_peer_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3436,7 +3554,7 @@ func (x *GroupHolding) String() string {
 func (*GroupHolding) ProtoMessage() {}
 
 func (x *GroupHolding) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[47]
+	mi := &file_peer_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3449,7 +3567,7 @@ func (x *GroupHolding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHolding.ProtoReflect.Descriptor instead.
 func (*GroupHolding) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{47}
+	return file_peer_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GroupHolding) GetSegment() string {
@@ -3526,7 +3644,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[48]
+	mi := &file_peer_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3656,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[48]
+	mi := &file_peer_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3669,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{48}
+	return file_peer_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Event) GetType() string {
@@ -3679,10 +3797,11 @@ const file_peer_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bsegments\x18\x02 \x01(\rR\bsegments\x12\x16\n" +
 	"\x06lowest\x18\x03 \x01(\x04R\x06lowest\"\x14\n" +
-	"\x12ProjectionsRequest\"\x8f\x01\n" +
+	"\x12ProjectionsRequest\"\xc9\x01\n" +
 	"\x10ProjectionsReply\x12;\n" +
 	"\bsegments\x18\x01 \x03(\v2\x1f.ganglion.peer.v1.WorkedSegmentR\bsegments\x12>\n" +
-	"\bmemories\x18\x02 \x03(\v2\".ganglion.peer.v1.MemoryProjectionR\bmemories\"\x95\x01\n" +
+	"\bmemories\x18\x02 \x03(\v2\".ganglion.peer.v1.MemoryProjectionR\bmemories\x128\n" +
+	"\aintakes\x18\x03 \x03(\v2\x1e.ganglion.peer.v1.ServedIntakeR\aintakes\"\x95\x01\n" +
 	"\rWorkedSegment\x12\x1e\n" +
 	"\n" +
 	"projection\x18\x01 \x01(\tR\n" +
@@ -3697,7 +3816,23 @@ const file_peer_proto_rawDesc = "" +
 	"projection\x12\x1a\n" +
 	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x18\n" +
 	"\acurrent\x18\x03 \x01(\bR\acurrent\x12\x18\n" +
-	"\astopped\x18\x04 \x01(\bR\astopped\"O\n" +
+	"\astopped\x18\x04 \x01(\bR\astopped\"\xe2\x02\n" +
+	"\fServedIntake\x12\x16\n" +
+	"\x06intake\x18\x01 \x01(\tR\x06intake\x12\x14\n" +
+	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
+	"\x05since\x18\x04 \x01(\x03R\x05since\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\x12\x1d\n" +
+	"\n" +
+	"problem_at\x18\x06 \x01(\x03R\tproblemAt\x12\x1e\n" +
+	"\n" +
+	"unfinished\x18\a \x01(\rR\n" +
+	"unfinished\x12H\n" +
+	"\bcommands\x18\b \x03(\v2,.ganglion.peer.v1.ServedIntake.CommandsEntryR\bcommands\x12\x18\n" +
+	"\aretries\x18\t \x01(\x04R\aretries\x1a;\n" +
+	"\rCommandsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"O\n" +
 	"\bRequests\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.ganglion.peer.v1.RequestR\x05items\x12\x12\n" +
 	"\x04seen\x18\x02 \x01(\x04R\x04seen\"\x97\x01\n" +
@@ -3882,7 +4017,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_peer_proto_goTypes = []any{
 	(*LogLevelRequest)(nil),     // 0: ganglion.peer.v1.LogLevelRequest
 	(*LogLevelReply)(nil),       // 1: ganglion.peer.v1.LogLevelReply
@@ -3907,32 +4042,34 @@ var file_peer_proto_goTypes = []any{
 	(*ProjectionsReply)(nil),    // 20: ganglion.peer.v1.ProjectionsReply
 	(*WorkedSegment)(nil),       // 21: ganglion.peer.v1.WorkedSegment
 	(*MemoryProjection)(nil),    // 22: ganglion.peer.v1.MemoryProjection
-	(*Requests)(nil),            // 23: ganglion.peer.v1.Requests
-	(*Request)(nil),             // 24: ganglion.peer.v1.Request
-	(*Command)(nil),             // 25: ganglion.peer.v1.Command
-	(*Get)(nil),                 // 26: ganglion.peer.v1.Get
-	(*Replies)(nil),             // 27: ganglion.peer.v1.Replies
-	(*Reply)(nil),               // 28: ganglion.peer.v1.Reply
-	(*Result)(nil),              // 29: ganglion.peer.v1.Result
-	(*State)(nil),               // 30: ganglion.peer.v1.State
-	(*Failure)(nil),             // 31: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil),         // 32: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),           // 33: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),           // 34: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),             // 35: ganglion.peer.v1.Commits
-	(*Skip)(nil),                // 36: ganglion.peer.v1.Skip
-	(*Commit)(nil),              // 37: ganglion.peer.v1.Commit
-	(*Wake)(nil),                // 38: ganglion.peer.v1.Wake
-	(*ProgressRequest)(nil),     // 39: ganglion.peer.v1.ProgressRequest
-	(*ProgressBatch)(nil),       // 40: ganglion.peer.v1.ProgressBatch
-	(*Segment)(nil),             // 41: ganglion.peer.v1.Segment
-	(*GroupReport)(nil),         // 42: ganglion.peer.v1.GroupReport
-	(*GroupSession)(nil),        // 43: ganglion.peer.v1.GroupSession
-	(*GroupTenure)(nil),         // 44: ganglion.peer.v1.GroupTenure
-	(*GroupAnswer)(nil),         // 45: ganglion.peer.v1.GroupAnswer
-	(*GroupHeld)(nil),           // 46: ganglion.peer.v1.GroupHeld
-	(*GroupHolding)(nil),        // 47: ganglion.peer.v1.GroupHolding
-	(*Event)(nil),               // 48: ganglion.peer.v1.Event
+	(*ServedIntake)(nil),        // 23: ganglion.peer.v1.ServedIntake
+	(*Requests)(nil),            // 24: ganglion.peer.v1.Requests
+	(*Request)(nil),             // 25: ganglion.peer.v1.Request
+	(*Command)(nil),             // 26: ganglion.peer.v1.Command
+	(*Get)(nil),                 // 27: ganglion.peer.v1.Get
+	(*Replies)(nil),             // 28: ganglion.peer.v1.Replies
+	(*Reply)(nil),               // 29: ganglion.peer.v1.Reply
+	(*Result)(nil),              // 30: ganglion.peer.v1.Result
+	(*State)(nil),               // 31: ganglion.peer.v1.State
+	(*Failure)(nil),             // 32: ganglion.peer.v1.Failure
+	(*FeedRequest)(nil),         // 33: ganglion.peer.v1.FeedRequest
+	(*FeedBatch)(nil),           // 34: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),           // 35: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),             // 36: ganglion.peer.v1.Commits
+	(*Skip)(nil),                // 37: ganglion.peer.v1.Skip
+	(*Commit)(nil),              // 38: ganglion.peer.v1.Commit
+	(*Wake)(nil),                // 39: ganglion.peer.v1.Wake
+	(*ProgressRequest)(nil),     // 40: ganglion.peer.v1.ProgressRequest
+	(*ProgressBatch)(nil),       // 41: ganglion.peer.v1.ProgressBatch
+	(*Segment)(nil),             // 42: ganglion.peer.v1.Segment
+	(*GroupReport)(nil),         // 43: ganglion.peer.v1.GroupReport
+	(*GroupSession)(nil),        // 44: ganglion.peer.v1.GroupSession
+	(*GroupTenure)(nil),         // 45: ganglion.peer.v1.GroupTenure
+	(*GroupAnswer)(nil),         // 46: ganglion.peer.v1.GroupAnswer
+	(*GroupHeld)(nil),           // 47: ganglion.peer.v1.GroupHeld
+	(*GroupHolding)(nil),        // 48: ganglion.peer.v1.GroupHolding
+	(*Event)(nil),               // 49: ganglion.peer.v1.Event
+	nil,                         // 50: ganglion.peer.v1.ServedIntake.CommandsEntry
 }
 var file_peer_proto_depIdxs = []int32{
 	8,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
@@ -3942,53 +4079,55 @@ var file_peer_proto_depIdxs = []int32{
 	18, // 4: ganglion.peer.v1.StepsReply.followers:type_name -> ganglion.peer.v1.Follower
 	21, // 5: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
 	22, // 6: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
-	24, // 7: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	25, // 8: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	26, // 9: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	28, // 10: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	29, // 11: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	30, // 12: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	31, // 13: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	34, // 14: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	35, // 15: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	36, // 16: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	37, // 17: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	48, // 18: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	38, // 19: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
-	41, // 20: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
-	43, // 21: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
-	44, // 22: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
-	46, // 23: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
-	47, // 24: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
-	23, // 25: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	32, // 26: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	39, // 27: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
-	42, // 28: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
-	6,  // 29: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
-	9,  // 30: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
-	19, // 31: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
-	13, // 32: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
-	15, // 33: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
-	4,  // 34: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
-	0,  // 35: ganglion.peer.v1.Peer.LogLevel:input_type -> ganglion.peer.v1.LogLevelRequest
-	2,  // 36: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
-	27, // 37: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	33, // 38: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	40, // 39: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
-	45, // 40: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
-	7,  // 41: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
-	10, // 42: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
-	20, // 43: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
-	14, // 44: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
-	16, // 45: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
-	5,  // 46: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
-	1,  // 47: ganglion.peer.v1.Peer.LogLevel:output_type -> ganglion.peer.v1.LogLevelReply
-	3,  // 48: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
-	37, // [37:49] is the sub-list for method output_type
-	25, // [25:37] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	23, // 7: ganglion.peer.v1.ProjectionsReply.intakes:type_name -> ganglion.peer.v1.ServedIntake
+	50, // 8: ganglion.peer.v1.ServedIntake.commands:type_name -> ganglion.peer.v1.ServedIntake.CommandsEntry
+	25, // 9: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	26, // 10: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	27, // 11: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	29, // 12: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	30, // 13: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	31, // 14: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	32, // 15: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	35, // 16: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	36, // 17: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	37, // 18: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	38, // 19: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	49, // 20: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	39, // 21: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
+	42, // 22: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
+	44, // 23: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
+	45, // 24: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
+	47, // 25: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
+	48, // 26: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
+	24, // 27: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
+	33, // 28: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
+	40, // 29: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
+	43, // 30: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
+	6,  // 31: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
+	9,  // 32: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
+	19, // 33: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
+	13, // 34: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
+	15, // 35: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
+	4,  // 36: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
+	0,  // 37: ganglion.peer.v1.Peer.LogLevel:input_type -> ganglion.peer.v1.LogLevelRequest
+	2,  // 38: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
+	28, // 39: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
+	34, // 40: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
+	41, // 41: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
+	46, // 42: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
+	7,  // 43: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
+	10, // 44: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
+	20, // 45: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
+	14, // 46: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
+	16, // 47: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
+	5,  // 48: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
+	1,  // 49: ganglion.peer.v1.Peer.LogLevel:output_type -> ganglion.peer.v1.LogLevelReply
+	3,  // 50: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
+	39, // [39:51] is the sub-list for method output_type
+	27, // [27:39] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -3996,18 +4135,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[24].OneofWrappers = []any{
+	file_peer_proto_msgTypes[25].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[25].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[28].OneofWrappers = []any{
+	file_peer_proto_msgTypes[26].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[29].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[31].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[34].OneofWrappers = []any{
+	file_peer_proto_msgTypes[32].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[35].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -4019,7 +4158,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -68,7 +68,8 @@ type PeerClient interface {
 	// FindSessions counts a gateway's sessions, and describes the first ones that match
 	// a text. A node that is not a gateway answers FAILED_PRECONDITION.
 	FindSessions(ctx context.Context, in *FindSessionsRequest, opts ...grpc.CallOption) (*FindSessionsReply, error)
-	// Projections reports what the node works on for projections, to an operator.
+	// Projections reports what the node works on for projections, relays and intakes, to
+	// an operator.
 	Projections(ctx context.Context, in *ProjectionsRequest, opts ...grpc.CallOption) (*ProjectionsReply, error)
 	// Vitals reports the node's counters and its health, to a node that shows them to
 	// operators.
@@ -278,7 +279,8 @@ type PeerServer interface {
 	// FindSessions counts a gateway's sessions, and describes the first ones that match
 	// a text. A node that is not a gateway answers FAILED_PRECONDITION.
 	FindSessions(context.Context, *FindSessionsRequest) (*FindSessionsReply, error)
-	// Projections reports what the node works on for projections, to an operator.
+	// Projections reports what the node works on for projections, relays and intakes, to
+	// an operator.
 	Projections(context.Context, *ProjectionsRequest) (*ProjectionsReply, error)
 	// Vitals reports the node's counters and its health, to a node that shows them to
 	// operators.

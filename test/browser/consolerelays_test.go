@@ -3,11 +3,13 @@ package browser
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/node"
+	"github.com/ganglion-es/ganglion/proto/frame"
 	"github.com/ganglion-es/ganglion/relay"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
@@ -35,10 +37,45 @@ func (unreachable) Err() error                                   { return nil }
 func (unreachable) Stalled() string                              { return "" }
 func (unreachable) Close()                                       {}
 
+// offline is the queue of a broker that cannot be reached.
+type offline struct{ relay.Source }
+
+func (offline) Open(context.Context, int) error {
+	return errors.New(`queue "commands" of RabbitMQ at mq.example.com:5671: dial tcp 203.0.113.7:5671: connection refused`)
+}
+func (offline) Err() error { return nil }
+func (offline) Close()     {}
+
+// calm is a queue in which a bad message and then good ones have arrived.
+type calm struct {
+	relay.Source
+	requests chan *relay.Request
+}
+
+func newCalm() relay.Source {
+	c := calm{requests: make(chan *relay.Request, 8)}
+	c.requests <- &relay.Request{Wrong: &frame.Fault{Code: "bad_request", Message: "the message has no key"}}
+	for i := range 3 {
+		command, wrong := relay.Text{Key: fmt.Sprint("q", i), Aggregate: "task/t2", Command: "note", Data: []byte(`{"text":"good"}`)}.Parse()
+		c.requests <- &relay.Request{Command: command, Client: "amqp:bob", Wrong: wrong}
+	}
+	return c
+}
+
+func (calm) Open(context.Context, int) error                      { return nil }
+func (c calm) Requests() <-chan *relay.Request                    { return c.requests }
+func (calm) Finish(context.Context, *relay.Request, []byte) error { return nil }
+func (calm) Refuse(context.Context, *relay.Request, []byte) error { return nil }
+func (calm) Err() error                                           { return nil }
+func (calm) Close()                                               {}
+
 func TestConsoleShowsRelays(t *testing.T) {
 	catalog, _ := notes(new(atomic.Bool))
 	urls, _ := harness.Serve(t, 1, func(ctx context.Context, ready func(string)) error {
-		return node.RunDev(ctx, node.Config{Catalog: catalog, Listen: "127.0.0.1:0", Store: t.TempDir(), Ready: ready, Relays: []node.Relay{away()}}, 1)
+		return node.RunDev(ctx, node.Config{Catalog: catalog, Listen: "127.0.0.1:0", Store: t.TempDir(), Ready: ready, Relays: []node.Relay{away()}, Intakes: []node.Intake{
+			{Name: "shop", Where: `queue "commands" of RabbitMQ at mq.example.com:5671`, New: func() relay.Source { return offline{} }},
+			{Name: "till", Where: `queue "till" of RabbitMQ at mq.example.com:5671`, New: newCalm},
+		}}, 1)
 	})
 	client := harness.Client{ID: "ada", URLs: []string{harness.WS(urls[0])}}
 	defer client.Leave()
@@ -47,10 +84,18 @@ func TestConsoleShowsRelays(t *testing.T) {
 	}
 	const relays = "Relays to brokers"
 	p := open(t, urls[0]+console+"#/relays")
-	for column, want := range map[int]string{1: "waiting", 2: "dev1", 3: "0", 4: "1"} {
+	for column, want := range map[int]string{1: "waiting", 2: "dev1", 3: "0", 4: "4"} {
 		p.until(cell(relays, "orders", column) + ` === "` + want + `"`)
 	}
 	p.until(cell(relays, "orders", 7) + `.includes("connection refused")`)
+	const intakes = "Intakes from queues"
+	for column, want := range map[int]string{1: "away", 2: "dev1", 5: "0", 8: "0"} {
+		p.until(cell(intakes, "shop", column) + ` === "` + want + `"`)
+	}
+	p.until(cell(intakes, "shop", 10) + `.includes("connection refused")`)
+	for column, want := range map[int]string{1: "working", 4: "0", 5: "3", 6: "0", 8: "1", 10: "–"} {
+		p.until(cell(intakes, "till", column) + ` === "` + want + `"`)
+	}
 	if value[bool](p, `document.body.innerText.includes("Loading the console")`) {
 		t.Error("the text for the time of loading is still there")
 	}

@@ -301,6 +301,20 @@ interface RelayView {
   problem?: string;
 }
 
+interface IntakeView {
+  name: string;
+  member: string;
+  state: string;
+  since: string;
+  queue: string;
+  problem?: string;
+  unfinished: number;
+  executed: number;
+  rejected: number;
+  conflicts: number;
+  dead: number;
+}
+
 /** The place to which a relay is rewound, and the action. */
 function Rewind(p: { relay: RelayView }): JSX.Element {
   const position = useSignal("");
@@ -316,7 +330,7 @@ function Rewind(p: { relay: RelayView }): JSX.Element {
 
 export function Relays(): JSX.Element {
   return (
-    <View<{ relays: RelayView[]; silent: string[] }> name="relays">
+    <View<{ relays: RelayView[]; intakes: IntakeView[]; silent: string[] }> name="relays">
       {(v) => (
         <>
           {v.silent.length > 0 && <p class="note">{v.silent.join(", ")} did not say what it works on, so owners may be missing.</p>}
@@ -354,6 +368,26 @@ export function Relays(): JSX.Element {
                   <Rewind relay={r} />
                 </>
               )),
+            ]}
+          />
+          <Table<IntakeView>
+            name="Intakes from queues"
+            rows={v.intakes}
+            id={(i) => `${i.name} ${i.member}`}
+            tone={(i) => (i.state === "away" ? "doubtful" : undefined)}
+            empty="No member takes commands from a queue. Intakes would be here, with what each member does."
+            columns={[
+              { title: "Name", cell: (i) => <Data>{i.name}</Data>, text: (i) => i.name },
+              { title: "State", cell: (i) => <Badge tone={i.state === "away" ? "bad" : i.state === "working" ? "live" : ""} text={i.state} />, text: (i) => i.state },
+              { title: "Member", cell: (i) => <Data>{i.member}</Data>, text: (i) => i.member },
+              { title: "Since", cell: (i) => moments(v.intakes.map((one) => one.since))(i.since), text: (i) => i.since },
+              { title: "Unfinished", cell: (i) => number(i.unfinished), isNumber: true },
+              { title: "Executed", cell: (i) => number(i.executed), isNumber: true },
+              { title: "Rejected", cell: (i) => number(i.rejected), isNumber: true },
+              { title: "Conflicts", cell: (i) => number(i.conflicts), isNumber: true },
+              { title: "Dead letters", cell: (i) => number(i.dead), isNumber: true },
+              { title: "Queue", cell: (i) => (i.queue ? <Data>{i.queue}</Data> : none), text: (i) => i.queue },
+              { title: "Last error", cell: (i) => (i.problem ? <Long text={i.problem} /> : none), text: (i) => i.problem ?? "" },
             ]}
           />
         </>
