@@ -2,8 +2,11 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +15,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/gateway/internal/stomp"
+	"github.com/ganglion-es/ganglion/gateway/token"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/frame"
 )
@@ -203,6 +207,35 @@ func TestSTOMPClientsIdentifyThemselves(t *testing.T) {
 	c = n.stomp("/v1/stomp", "v12.stomp")
 	c.send("SEND;destination:/topic/a;receipt:1")
 	c.wantEnd(command.CodeBadRequest, frame.CloseBadFrame, "receipt-id", "1")
+}
+
+// TestLargestTokenFitsIntoSTOMPFrames connects with it in both headers, and renews it.
+func TestLargestTokenFitsIntoSTOMPFrames(t *testing.T) {
+	t.Parallel()
+	secrets := filepath.Join(t.TempDir(), "secrets")
+	if err := os.WriteFile(secrets, []byte(strings.Repeat("s", 32)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	auth, err := token.New(t.Context(), token.Config{HMACFile: secrets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	largest, err := "", errors.New("none yet")
+	for pad := 8 << 10; err != nil; pad-- { // Sign refuses longer ones
+		largest, err = token.Sign(secrets, token.Grant{Client: "ada", ExpiresIn: time.Hour, Claims: map[string]any{"pad": strings.Repeat("p", pad)}})
+	}
+	if len(largest) < 8<<10-4 {
+		t.Fatalf("the largest token has %d bytes", len(largest))
+	}
+	n := newWorld(t).node(func(c *gateway.Config) { c.Auth = auth })
+	for _, credentials := range []string{"passcode:", "Authorization:Bearer "} {
+		c := n.stomp("/v1/stomp", "v12.stomp")
+		c.send("CONNECT;accept-version:1.0,1.1,1.2;host:gateway.example.com;heart-beat:10000,10000;login:ada;log:"+strings.Repeat("1", 64)+";"+credentials+largest,
+			"SEND;destination:/app/auth;receipt:1;;"+largest)
+		c.want("CONNECTED", "user-name", "ada")
+		c.decoder.Version = stomp.V12
+		c.want("RECEIPT", "receipt-id", "1")
+	}
 }
 
 func TestSTOMPCommandsAreAnsweredByReceiptsAndReplies(t *testing.T) {

@@ -29,8 +29,9 @@ func Subprotocols() []string { return []string{"v12.stomp", "v11.stomp", "v10.st
 
 // Limits of frames, besides the limit of a message that every session has.
 const (
-	maxHeaders     = 64
-	maxHeaderBytes = 8 << 10
+	maxHeaders = 64
+	// A token of up to 8 KiB must fit into CONNECT, beside its other headers.
+	maxHeaderBytes = 12 << 10
 	// A session may have this many transactions, whose frames together have at most
 	// the bytes of one message.
 	maxTransactions = 16
