@@ -12,6 +12,7 @@ import (
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/relay"
 )
 
 // vitals returns the node's own figures.
@@ -36,6 +37,22 @@ func (n *node) vitals() console.Vitals {
 		s := n.readSide.wakes.Stats()
 		v.Blocked += s.Refused
 		v.LagEvents = max(v.LagEvents, s.Behind)
+	}
+	for _, s := range n.readSide.projections.Relays() {
+		for _, f := range s.Segments {
+			if reason, _ := relayWaits(s, f); reason != "" {
+				v.Relays = append(v.Relays, console.WaitingRelay{Relay: s.Relay, Reason: reason, Lag: f.Stale})
+			}
+		}
+	}
+	for _, one := range n.intakes {
+		s := one.Stats()
+		switch {
+		case s.Connected():
+			v.Intakes = append(v.Intakes, console.Intake{Intake: s.Intake})
+		case s.State == relay.IntakeAway:
+			v.Intakes = append(v.Intakes, console.Intake{Intake: s.Intake, Away: time.Since(s.Since)})
+		}
 	}
 	if n.tls != nil {
 		v.CertificateExpires = n.tls.Expires()
@@ -75,6 +92,12 @@ func (s peerServer) Vitals(context.Context, *peer.VitalsRequest) (*peer.VitalsRe
 		Position: v.Position, LagEvents: v.LagEvents, LagSeconds: v.Lag.Seconds(), Blocked: uint32(v.Blocked), Stopped: uint32(v.Stopped),
 		CpuSeconds: v.CPU.Seconds(), MemoryBytes: v.MemoryBytes, StoreUp: v.StoreUp,
 	}
+	for _, r := range v.Relays {
+		reply.Relays = append(reply.Relays, &peer.WaitingRelay{Relay: r.Relay, Reason: r.Reason, LagSeconds: r.Lag.Seconds()})
+	}
+	for _, in := range v.Intakes {
+		reply.Intakes = append(reply.Intakes, &peer.VitalIntake{Intake: in.Intake, AwaySeconds: in.Away.Seconds()})
+	}
 	if !v.CertificateExpires.IsZero() {
 		reply.CertificateExpires = v.CertificateExpires.Unix()
 	}
@@ -99,6 +122,12 @@ func (n *node) vitalsOf(ctx context.Context, m console.Member) (v console.Vitals
 		Commands: r.Commands, Delivered: r.Delivered, Answered: r.Answered, Bounds: r.Bounds, Sessions: int(r.Sessions), Full: int(r.Full),
 		Position: r.Position, LagEvents: r.LagEvents, Lag: seconds(r.LagSeconds), Blocked: int(r.Blocked), Stopped: int(r.Stopped),
 		CPU: seconds(r.CpuSeconds), MemoryBytes: r.MemoryBytes, StoreUp: r.StoreUp,
+	}
+	for _, one := range r.Relays {
+		v.Relays = append(v.Relays, console.WaitingRelay{Relay: one.Relay, Reason: one.Reason, Lag: seconds(one.LagSeconds)})
+	}
+	for _, one := range r.Intakes {
+		v.Intakes = append(v.Intakes, console.Intake{Intake: one.Intake, Away: seconds(one.AwaySeconds)})
 	}
 	if r.CertificateExpires != 0 {
 		v.CertificateExpires = time.Unix(r.CertificateExpires, 0)

@@ -888,14 +888,16 @@ type VitalsReply struct {
 	Position uint64    `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"` // of the last event that the node has received
 	// The next ones are of the segments of projections and wake-ups that the node works
 	// on.
-	LagEvents          uint64  `protobuf:"varint,8,opt,name=lag_events,json=lagEvents,proto3" json:"lag_events,omitempty"`        // the largest number of events that one is behind
-	LagSeconds         float64 `protobuf:"fixed64,9,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"`    // the longest time for which one has not shown the newest event
-	Blocked            uint32  `protobuf:"varint,10,opt,name=blocked,proto3" json:"blocked,omitempty"`                            // rows and aggregates that wait for an operator
-	Stopped            uint32  `protobuf:"varint,11,opt,name=stopped,proto3" json:"stopped,omitempty"`                            // segments that do not follow the log
-	CpuSeconds         float64 `protobuf:"fixed64,12,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`   // of the process
-	MemoryBytes        uint64  `protobuf:"varint,13,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // that Go's runtime has from the system
-	StoreUp            bool    `protobuf:"varint,14,opt,name=store_up,json=storeUp,proto3" json:"store_up,omitempty"`
-	CertificateExpires int64   `protobuf:"varint,15,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"` // Unix time of the peers' certificate, 0 without one
+	LagEvents          uint64          `protobuf:"varint,8,opt,name=lag_events,json=lagEvents,proto3" json:"lag_events,omitempty"`        // the largest number of events that one is behind
+	LagSeconds         float64         `protobuf:"fixed64,9,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"`    // the longest time for which one has not shown the newest event
+	Blocked            uint32          `protobuf:"varint,10,opt,name=blocked,proto3" json:"blocked,omitempty"`                            // rows and aggregates that wait for an operator
+	Stopped            uint32          `protobuf:"varint,11,opt,name=stopped,proto3" json:"stopped,omitempty"`                            // segments that do not follow the log
+	CpuSeconds         float64         `protobuf:"fixed64,12,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`   // of the process
+	MemoryBytes        uint64          `protobuf:"varint,13,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // that Go's runtime has from the system
+	StoreUp            bool            `protobuf:"varint,14,opt,name=store_up,json=storeUp,proto3" json:"store_up,omitempty"`
+	CertificateExpires int64           `protobuf:"varint,15,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"` // Unix time of the peers' certificate, 0 without one
+	Relays             []*WaitingRelay `protobuf:"bytes,16,rep,name=relays,proto3" json:"relays,omitempty"`                                                    // that the node works on, and that publish nothing
+	Intakes            []*VitalIntake  `protobuf:"bytes,17,rep,name=intakes,proto3" json:"intakes,omitempty"`                                                  // that the node serves
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -1035,6 +1037,132 @@ func (x *VitalsReply) GetCertificateExpires() int64 {
 	return 0
 }
 
+func (x *VitalsReply) GetRelays() []*WaitingRelay {
+	if x != nil {
+		return x.Relays
+	}
+	return nil
+}
+
+func (x *VitalsReply) GetIntakes() []*VitalIntake {
+	if x != nil {
+		return x.Intakes
+	}
+	return nil
+}
+
+type WaitingRelay struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Relay         string                 `protobuf:"bytes,1,opt,name=relay,proto3" json:"relay,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`                             // that of ganglion_relay_waiting
+	LagSeconds    float64                `protobuf:"fixed64,3,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"` // for how long the broker has lacked the newest event
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitingRelay) Reset() {
+	*x = WaitingRelay{}
+	mi := &file_peer_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitingRelay) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitingRelay) ProtoMessage() {}
+
+func (x *WaitingRelay) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitingRelay.ProtoReflect.Descriptor instead.
+func (*WaitingRelay) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *WaitingRelay) GetRelay() string {
+	if x != nil {
+		return x.Relay
+	}
+	return ""
+}
+
+func (x *WaitingRelay) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *WaitingRelay) GetLagSeconds() float64 {
+	if x != nil {
+		return x.LagSeconds
+	}
+	return 0
+}
+
+type VitalIntake struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Intake        string                 `protobuf:"bytes,1,opt,name=intake,proto3" json:"intake,omitempty"`
+	AwaySeconds   float64                `protobuf:"fixed64,2,opt,name=away_seconds,json=awaySeconds,proto3" json:"away_seconds,omitempty"` // for how long it has lacked a connection, 0 with one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VitalIntake) Reset() {
+	*x = VitalIntake{}
+	mi := &file_peer_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VitalIntake) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VitalIntake) ProtoMessage() {}
+
+func (x *VitalIntake) ProtoReflect() protoreflect.Message {
+	mi := &file_peer_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VitalIntake.ProtoReflect.Descriptor instead.
+func (*VitalIntake) Descriptor() ([]byte, []int) {
+	return file_peer_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *VitalIntake) GetIntake() string {
+	if x != nil {
+		return x.Intake
+	}
+	return ""
+}
+
+func (x *VitalIntake) GetAwaySeconds() float64 {
+	if x != nil {
+		return x.AwaySeconds
+	}
+	return 0
+}
+
 type StepsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// type, id and key name a command.
@@ -1047,7 +1175,7 @@ type StepsRequest struct {
 
 func (x *StepsRequest) Reset() {
 	*x = StepsRequest{}
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1187,7 @@ func (x *StepsRequest) String() string {
 func (*StepsRequest) ProtoMessage() {}
 
 func (x *StepsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1200,7 @@ func (x *StepsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepsRequest.ProtoReflect.Descriptor instead.
 func (*StepsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StepsRequest) GetType() string {
@@ -1106,7 +1234,7 @@ type StepsReply struct {
 
 func (x *StepsReply) Reset() {
 	*x = StepsReply{}
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1246,7 @@ func (x *StepsReply) String() string {
 func (*StepsReply) ProtoMessage() {}
 
 func (x *StepsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
+	mi := &file_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1259,7 @@ func (x *StepsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepsReply.ProtoReflect.Descriptor instead.
 func (*StepsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
+	return file_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StepsReply) GetSteps() []*Step {
@@ -1164,7 +1292,7 @@ type Step struct {
 
 func (x *Step) Reset() {
 	*x = Step{}
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1304,7 @@ func (x *Step) String() string {
 func (*Step) ProtoMessage() {}
 
 func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
+	mi := &file_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1317,7 @@ func (x *Step) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Step.ProtoReflect.Descriptor instead.
 func (*Step) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
+	return file_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Step) GetKind() string {
@@ -1260,7 +1388,7 @@ type Follower struct {
 
 func (x *Follower) Reset() {
 	*x = Follower{}
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1400,7 @@ func (x *Follower) String() string {
 func (*Follower) ProtoMessage() {}
 
 func (x *Follower) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
+	mi := &file_peer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1413,7 @@ func (x *Follower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follower.ProtoReflect.Descriptor instead.
 func (*Follower) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
+	return file_peer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Follower) GetName() string {
@@ -1317,7 +1445,7 @@ type ProjectionsRequest struct {
 
 func (x *ProjectionsRequest) Reset() {
 	*x = ProjectionsRequest{}
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1457,7 @@ func (x *ProjectionsRequest) String() string {
 func (*ProjectionsRequest) ProtoMessage() {}
 
 func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
+	mi := &file_peer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1470,7 @@ func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsRequest.ProtoReflect.Descriptor instead.
 func (*ProjectionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
+	return file_peer_proto_rawDescGZIP(), []int{21}
 }
 
 type ProjectionsReply struct {
@@ -1359,7 +1487,7 @@ type ProjectionsReply struct {
 
 func (x *ProjectionsReply) Reset() {
 	*x = ProjectionsReply{}
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1499,7 @@ func (x *ProjectionsReply) String() string {
 func (*ProjectionsReply) ProtoMessage() {}
 
 func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
+	mi := &file_peer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1512,7 @@ func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProjectionsReply.ProtoReflect.Descriptor instead.
 func (*ProjectionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
+	return file_peer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ProjectionsReply) GetSegments() []*WorkedSegment {
@@ -1421,7 +1549,7 @@ type WorkedSegment struct {
 
 func (x *WorkedSegment) Reset() {
 	*x = WorkedSegment{}
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1561,7 @@ func (x *WorkedSegment) String() string {
 func (*WorkedSegment) ProtoMessage() {}
 
 func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
+	mi := &file_peer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1574,7 @@ func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkedSegment.ProtoReflect.Descriptor instead.
 func (*WorkedSegment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
+	return file_peer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WorkedSegment) GetProjection() string {
@@ -1496,7 +1624,7 @@ type MemoryProjection struct {
 
 func (x *MemoryProjection) Reset() {
 	*x = MemoryProjection{}
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1636,7 @@ func (x *MemoryProjection) String() string {
 func (*MemoryProjection) ProtoMessage() {}
 
 func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
+	mi := &file_peer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1649,7 @@ func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryProjection.ProtoReflect.Descriptor instead.
 func (*MemoryProjection) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
+	return file_peer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MemoryProjection) GetProjection() string {
@@ -1570,7 +1698,7 @@ type ServedIntake struct {
 
 func (x *ServedIntake) Reset() {
 	*x = ServedIntake{}
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1582,7 +1710,7 @@ func (x *ServedIntake) String() string {
 func (*ServedIntake) ProtoMessage() {}
 
 func (x *ServedIntake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
+	mi := &file_peer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1595,7 +1723,7 @@ func (x *ServedIntake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServedIntake.ProtoReflect.Descriptor instead.
 func (*ServedIntake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
+	return file_peer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServedIntake) GetIntake() string {
@@ -1673,7 +1801,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1813,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
+	mi := &file_peer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1826,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
+	return file_peer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -1734,7 +1862,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1746,7 +1874,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
+	mi := &file_peer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1759,7 +1887,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
+	return file_peer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Request) GetId() uint64 {
@@ -1844,7 +1972,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1856,7 +1984,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1869,7 +1997,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Command) GetType() string {
@@ -2005,7 +2133,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2145,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2158,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Get) GetType() string {
@@ -2088,7 +2216,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2228,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2241,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -2145,7 +2273,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2285,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2298,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -2249,7 +2377,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2389,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2402,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Result) GetKey() string {
@@ -2323,7 +2451,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2463,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2476,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{31}
+	return file_peer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -2391,7 +2519,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2403,7 +2531,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2416,7 +2544,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{32}
+	return file_peer_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Failure) GetCode() string {
@@ -2505,7 +2633,7 @@ type FeedRequest struct {
 
 func (x *FeedRequest) Reset() {
 	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +2645,7 @@ func (x *FeedRequest) String() string {
 func (*FeedRequest) ProtoMessage() {}
 
 func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +2658,7 @@ func (x *FeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
 func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{33}
+	return file_peer_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *FeedRequest) GetNode() string {
@@ -2553,7 +2681,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2565,7 +2693,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2578,7 +2706,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{34}
+	return file_peer_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -2610,7 +2738,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2750,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[35]
+	mi := &file_peer_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2763,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{35}
+	return file_peer_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -2721,7 +2849,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2861,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2874,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{36}
+	return file_peer_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -2782,7 +2910,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2794,7 +2922,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2807,7 +2935,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{37}
+	return file_peer_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -2843,7 +2971,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2855,7 +2983,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2868,7 +2996,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{38}
+	return file_peer_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Commit) GetType() string {
@@ -2959,7 +3087,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2971,7 +3099,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2984,7 +3112,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{39}
+	return file_peer_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Wake) GetAtUs() int64 {
@@ -3010,7 +3138,7 @@ type ProgressRequest struct {
 
 func (x *ProgressRequest) Reset() {
 	*x = ProgressRequest{}
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3022,7 +3150,7 @@ func (x *ProgressRequest) String() string {
 func (*ProgressRequest) ProtoMessage() {}
 
 func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3035,7 +3163,7 @@ func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
 func (*ProgressRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{40}
+	return file_peer_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ProgressRequest) GetNode() string {
@@ -3055,7 +3183,7 @@ type ProgressBatch struct {
 
 func (x *ProgressBatch) Reset() {
 	*x = ProgressBatch{}
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3195,7 @@ func (x *ProgressBatch) String() string {
 func (*ProgressBatch) ProtoMessage() {}
 
 func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3208,7 @@ func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressBatch.ProtoReflect.Descriptor instead.
 func (*ProgressBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{41}
+	return file_peer_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ProgressBatch) GetSegments() []*Segment {
@@ -3103,7 +3231,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3115,7 +3243,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[42]
+	mi := &file_peer_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3128,7 +3256,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{42}
+	return file_peer_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Segment) GetProjection() string {
@@ -3174,7 +3302,7 @@ type GroupReport struct {
 
 func (x *GroupReport) Reset() {
 	*x = GroupReport{}
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3186,7 +3314,7 @@ func (x *GroupReport) String() string {
 func (*GroupReport) ProtoMessage() {}
 
 func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3199,7 +3327,7 @@ func (x *GroupReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
 func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{43}
+	return file_peer_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GroupReport) GetGroup() string {
@@ -3258,7 +3386,7 @@ type GroupSession struct {
 
 func (x *GroupSession) Reset() {
 	*x = GroupSession{}
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3398,7 @@ func (x *GroupSession) String() string {
 func (*GroupSession) ProtoMessage() {}
 
 func (x *GroupSession) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3411,7 @@ func (x *GroupSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupSession.ProtoReflect.Descriptor instead.
 func (*GroupSession) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{44}
+	return file_peer_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GroupSession) GetId() string {
@@ -3342,7 +3470,7 @@ type GroupTenure struct {
 
 func (x *GroupTenure) Reset() {
 	*x = GroupTenure{}
-	mi := &file_peer_proto_msgTypes[45]
+	mi := &file_peer_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3482,7 @@ func (x *GroupTenure) String() string {
 func (*GroupTenure) ProtoMessage() {}
 
 func (x *GroupTenure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[45]
+	mi := &file_peer_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3495,7 @@ func (x *GroupTenure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupTenure.ProtoReflect.Descriptor instead.
 func (*GroupTenure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{45}
+	return file_peer_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GroupTenure) GetSegment() string {
@@ -3416,7 +3544,7 @@ type GroupAnswer struct {
 
 func (x *GroupAnswer) Reset() {
 	*x = GroupAnswer{}
-	mi := &file_peer_proto_msgTypes[46]
+	mi := &file_peer_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3428,7 +3556,7 @@ func (x *GroupAnswer) String() string {
 func (*GroupAnswer) ProtoMessage() {}
 
 func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[46]
+	mi := &file_peer_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3441,7 +3569,7 @@ func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAnswer.ProtoReflect.Descriptor instead.
 func (*GroupAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{46}
+	return file_peer_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GroupAnswer) GetAgeUs() int64 {
@@ -3476,7 +3604,7 @@ type GroupHeld struct {
 
 func (x *GroupHeld) Reset() {
 	*x = GroupHeld{}
-	mi := &file_peer_proto_msgTypes[47]
+	mi := &file_peer_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3488,7 +3616,7 @@ func (x *GroupHeld) String() string {
 func (*GroupHeld) ProtoMessage() {}
 
 func (x *GroupHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[47]
+	mi := &file_peer_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3501,7 +3629,7 @@ func (x *GroupHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHeld.ProtoReflect.Descriptor instead.
 func (*GroupHeld) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{47}
+	return file_peer_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GroupHeld) GetSession() string {
@@ -3542,7 +3670,7 @@ type GroupHolding struct {
 
 func (x *GroupHolding) Reset() {
 	*x = GroupHolding{}
-	mi := &file_peer_proto_msgTypes[48]
+	mi := &file_peer_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +3682,7 @@ func (x *GroupHolding) String() string {
 func (*GroupHolding) ProtoMessage() {}
 
 func (x *GroupHolding) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[48]
+	mi := &file_peer_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3567,7 +3695,7 @@ func (x *GroupHolding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupHolding.ProtoReflect.Descriptor instead.
 func (*GroupHolding) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{48}
+	return file_peer_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GroupHolding) GetSegment() string {
@@ -3644,7 +3772,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[49]
+	mi := &file_peer_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3656,7 +3784,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[49]
+	mi := &file_peer_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3669,7 +3797,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{49}
+	return file_peer_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Event) GetType() string {
@@ -3755,7 +3883,7 @@ const file_peer_proto_rawDesc = "" +
 	"\fSessionTopic\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06behind\x18\x02 \x01(\x04R\x06behind\"\x0f\n" +
-	"\rVitalsRequest\"\xcb\x03\n" +
+	"\rVitalsRequest\"\xbc\x04\n" +
 	"\vVitalsReply\x12\x1a\n" +
 	"\bcommands\x18\x01 \x01(\x04R\bcommands\x12\x1c\n" +
 	"\tdelivered\x18\x02 \x01(\x04R\tdelivered\x12\x1a\n" +
@@ -3775,7 +3903,17 @@ const file_peer_proto_rawDesc = "" +
 	"cpuSeconds\x12!\n" +
 	"\fmemory_bytes\x18\r \x01(\x04R\vmemoryBytes\x12\x19\n" +
 	"\bstore_up\x18\x0e \x01(\bR\astoreUp\x12/\n" +
-	"\x13certificate_expires\x18\x0f \x01(\x03R\x12certificateExpires\"D\n" +
+	"\x13certificate_expires\x18\x0f \x01(\x03R\x12certificateExpires\x126\n" +
+	"\x06relays\x18\x10 \x03(\v2\x1e.ganglion.peer.v1.WaitingRelayR\x06relays\x127\n" +
+	"\aintakes\x18\x11 \x03(\v2\x1d.ganglion.peer.v1.VitalIntakeR\aintakes\"]\n" +
+	"\fWaitingRelay\x12\x14\n" +
+	"\x05relay\x18\x01 \x01(\tR\x05relay\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vlag_seconds\x18\x03 \x01(\x01R\n" +
+	"lagSeconds\"H\n" +
+	"\vVitalIntake\x12\x16\n" +
+	"\x06intake\x18\x01 \x01(\tR\x06intake\x12!\n" +
+	"\faway_seconds\x18\x02 \x01(\x01R\vawaySeconds\"D\n" +
 	"\fStepsRequest\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
@@ -4017,7 +4155,7 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_peer_proto_goTypes = []any{
 	(*LogLevelRequest)(nil),     // 0: ganglion.peer.v1.LogLevelRequest
 	(*LogLevelReply)(nil),       // 1: ganglion.peer.v1.LogLevelReply
@@ -4034,100 +4172,104 @@ var file_peer_proto_goTypes = []any{
 	(*SessionTopic)(nil),        // 12: ganglion.peer.v1.SessionTopic
 	(*VitalsRequest)(nil),       // 13: ganglion.peer.v1.VitalsRequest
 	(*VitalsReply)(nil),         // 14: ganglion.peer.v1.VitalsReply
-	(*StepsRequest)(nil),        // 15: ganglion.peer.v1.StepsRequest
-	(*StepsReply)(nil),          // 16: ganglion.peer.v1.StepsReply
-	(*Step)(nil),                // 17: ganglion.peer.v1.Step
-	(*Follower)(nil),            // 18: ganglion.peer.v1.Follower
-	(*ProjectionsRequest)(nil),  // 19: ganglion.peer.v1.ProjectionsRequest
-	(*ProjectionsReply)(nil),    // 20: ganglion.peer.v1.ProjectionsReply
-	(*WorkedSegment)(nil),       // 21: ganglion.peer.v1.WorkedSegment
-	(*MemoryProjection)(nil),    // 22: ganglion.peer.v1.MemoryProjection
-	(*ServedIntake)(nil),        // 23: ganglion.peer.v1.ServedIntake
-	(*Requests)(nil),            // 24: ganglion.peer.v1.Requests
-	(*Request)(nil),             // 25: ganglion.peer.v1.Request
-	(*Command)(nil),             // 26: ganglion.peer.v1.Command
-	(*Get)(nil),                 // 27: ganglion.peer.v1.Get
-	(*Replies)(nil),             // 28: ganglion.peer.v1.Replies
-	(*Reply)(nil),               // 29: ganglion.peer.v1.Reply
-	(*Result)(nil),              // 30: ganglion.peer.v1.Result
-	(*State)(nil),               // 31: ganglion.peer.v1.State
-	(*Failure)(nil),             // 32: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil),         // 33: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),           // 34: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),           // 35: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),             // 36: ganglion.peer.v1.Commits
-	(*Skip)(nil),                // 37: ganglion.peer.v1.Skip
-	(*Commit)(nil),              // 38: ganglion.peer.v1.Commit
-	(*Wake)(nil),                // 39: ganglion.peer.v1.Wake
-	(*ProgressRequest)(nil),     // 40: ganglion.peer.v1.ProgressRequest
-	(*ProgressBatch)(nil),       // 41: ganglion.peer.v1.ProgressBatch
-	(*Segment)(nil),             // 42: ganglion.peer.v1.Segment
-	(*GroupReport)(nil),         // 43: ganglion.peer.v1.GroupReport
-	(*GroupSession)(nil),        // 44: ganglion.peer.v1.GroupSession
-	(*GroupTenure)(nil),         // 45: ganglion.peer.v1.GroupTenure
-	(*GroupAnswer)(nil),         // 46: ganglion.peer.v1.GroupAnswer
-	(*GroupHeld)(nil),           // 47: ganglion.peer.v1.GroupHeld
-	(*GroupHolding)(nil),        // 48: ganglion.peer.v1.GroupHolding
-	(*Event)(nil),               // 49: ganglion.peer.v1.Event
-	nil,                         // 50: ganglion.peer.v1.ServedIntake.CommandsEntry
+	(*WaitingRelay)(nil),        // 15: ganglion.peer.v1.WaitingRelay
+	(*VitalIntake)(nil),         // 16: ganglion.peer.v1.VitalIntake
+	(*StepsRequest)(nil),        // 17: ganglion.peer.v1.StepsRequest
+	(*StepsReply)(nil),          // 18: ganglion.peer.v1.StepsReply
+	(*Step)(nil),                // 19: ganglion.peer.v1.Step
+	(*Follower)(nil),            // 20: ganglion.peer.v1.Follower
+	(*ProjectionsRequest)(nil),  // 21: ganglion.peer.v1.ProjectionsRequest
+	(*ProjectionsReply)(nil),    // 22: ganglion.peer.v1.ProjectionsReply
+	(*WorkedSegment)(nil),       // 23: ganglion.peer.v1.WorkedSegment
+	(*MemoryProjection)(nil),    // 24: ganglion.peer.v1.MemoryProjection
+	(*ServedIntake)(nil),        // 25: ganglion.peer.v1.ServedIntake
+	(*Requests)(nil),            // 26: ganglion.peer.v1.Requests
+	(*Request)(nil),             // 27: ganglion.peer.v1.Request
+	(*Command)(nil),             // 28: ganglion.peer.v1.Command
+	(*Get)(nil),                 // 29: ganglion.peer.v1.Get
+	(*Replies)(nil),             // 30: ganglion.peer.v1.Replies
+	(*Reply)(nil),               // 31: ganglion.peer.v1.Reply
+	(*Result)(nil),              // 32: ganglion.peer.v1.Result
+	(*State)(nil),               // 33: ganglion.peer.v1.State
+	(*Failure)(nil),             // 34: ganglion.peer.v1.Failure
+	(*FeedRequest)(nil),         // 35: ganglion.peer.v1.FeedRequest
+	(*FeedBatch)(nil),           // 36: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),           // 37: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),             // 38: ganglion.peer.v1.Commits
+	(*Skip)(nil),                // 39: ganglion.peer.v1.Skip
+	(*Commit)(nil),              // 40: ganglion.peer.v1.Commit
+	(*Wake)(nil),                // 41: ganglion.peer.v1.Wake
+	(*ProgressRequest)(nil),     // 42: ganglion.peer.v1.ProgressRequest
+	(*ProgressBatch)(nil),       // 43: ganglion.peer.v1.ProgressBatch
+	(*Segment)(nil),             // 44: ganglion.peer.v1.Segment
+	(*GroupReport)(nil),         // 45: ganglion.peer.v1.GroupReport
+	(*GroupSession)(nil),        // 46: ganglion.peer.v1.GroupSession
+	(*GroupTenure)(nil),         // 47: ganglion.peer.v1.GroupTenure
+	(*GroupAnswer)(nil),         // 48: ganglion.peer.v1.GroupAnswer
+	(*GroupHeld)(nil),           // 49: ganglion.peer.v1.GroupHeld
+	(*GroupHolding)(nil),        // 50: ganglion.peer.v1.GroupHolding
+	(*Event)(nil),               // 51: ganglion.peer.v1.Event
+	nil,                         // 52: ganglion.peer.v1.ServedIntake.CommandsEntry
 }
 var file_peer_proto_depIdxs = []int32{
 	8,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
 	11, // 1: ganglion.peer.v1.FindSessionsReply.sessions:type_name -> ganglion.peer.v1.SessionDescription
 	12, // 2: ganglion.peer.v1.SessionDescription.topics:type_name -> ganglion.peer.v1.SessionTopic
-	17, // 3: ganglion.peer.v1.StepsReply.steps:type_name -> ganglion.peer.v1.Step
-	18, // 4: ganglion.peer.v1.StepsReply.followers:type_name -> ganglion.peer.v1.Follower
-	21, // 5: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
-	22, // 6: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
-	23, // 7: ganglion.peer.v1.ProjectionsReply.intakes:type_name -> ganglion.peer.v1.ServedIntake
-	50, // 8: ganglion.peer.v1.ServedIntake.commands:type_name -> ganglion.peer.v1.ServedIntake.CommandsEntry
-	25, // 9: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	26, // 10: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	27, // 11: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	29, // 12: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	30, // 13: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	31, // 14: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	32, // 15: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	35, // 16: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	36, // 17: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	37, // 18: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	38, // 19: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	49, // 20: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	39, // 21: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
-	42, // 22: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
-	44, // 23: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
-	45, // 24: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
-	47, // 25: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
-	48, // 26: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
-	24, // 27: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	33, // 28: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	40, // 29: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
-	43, // 30: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
-	6,  // 31: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
-	9,  // 32: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
-	19, // 33: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
-	13, // 34: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
-	15, // 35: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
-	4,  // 36: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
-	0,  // 37: ganglion.peer.v1.Peer.LogLevel:input_type -> ganglion.peer.v1.LogLevelRequest
-	2,  // 38: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
-	28, // 39: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	34, // 40: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	41, // 41: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
-	46, // 42: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
-	7,  // 43: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
-	10, // 44: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
-	20, // 45: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
-	14, // 46: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
-	16, // 47: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
-	5,  // 48: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
-	1,  // 49: ganglion.peer.v1.Peer.LogLevel:output_type -> ganglion.peer.v1.LogLevelReply
-	3,  // 50: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
-	39, // [39:51] is the sub-list for method output_type
-	27, // [27:39] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	15, // 3: ganglion.peer.v1.VitalsReply.relays:type_name -> ganglion.peer.v1.WaitingRelay
+	16, // 4: ganglion.peer.v1.VitalsReply.intakes:type_name -> ganglion.peer.v1.VitalIntake
+	19, // 5: ganglion.peer.v1.StepsReply.steps:type_name -> ganglion.peer.v1.Step
+	20, // 6: ganglion.peer.v1.StepsReply.followers:type_name -> ganglion.peer.v1.Follower
+	23, // 7: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
+	24, // 8: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
+	25, // 9: ganglion.peer.v1.ProjectionsReply.intakes:type_name -> ganglion.peer.v1.ServedIntake
+	52, // 10: ganglion.peer.v1.ServedIntake.commands:type_name -> ganglion.peer.v1.ServedIntake.CommandsEntry
+	27, // 11: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	28, // 12: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	29, // 13: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	31, // 14: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	32, // 15: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	33, // 16: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	34, // 17: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	37, // 18: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	38, // 19: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	39, // 20: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	40, // 21: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	51, // 22: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	41, // 23: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
+	44, // 24: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
+	46, // 25: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
+	47, // 26: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
+	49, // 27: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
+	50, // 28: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
+	26, // 29: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
+	35, // 30: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
+	42, // 31: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
+	45, // 32: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
+	6,  // 33: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
+	9,  // 34: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
+	21, // 35: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
+	13, // 36: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
+	17, // 37: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
+	4,  // 38: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
+	0,  // 39: ganglion.peer.v1.Peer.LogLevel:input_type -> ganglion.peer.v1.LogLevelRequest
+	2,  // 40: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
+	30, // 41: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
+	36, // 42: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
+	43, // 43: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
+	48, // 44: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
+	7,  // 45: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
+	10, // 46: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
+	22, // 47: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
+	14, // 48: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
+	18, // 49: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
+	5,  // 50: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
+	1,  // 51: ganglion.peer.v1.Peer.LogLevel:output_type -> ganglion.peer.v1.LogLevelReply
+	3,  // 52: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
+	41, // [41:53] is the sub-list for method output_type
+	29, // [29:41] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -4135,18 +4277,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[25].OneofWrappers = []any{
+	file_peer_proto_msgTypes[27].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[26].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[29].OneofWrappers = []any{
+	file_peer_proto_msgTypes[28].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[31].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[32].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[35].OneofWrappers = []any{
+	file_peer_proto_msgTypes[34].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[37].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -4158,7 +4300,7 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -105,6 +105,16 @@ func TestConsoleShowsRelays(t *testing.T) {
 	if value[bool](p, `document.documentElement.scrollWidth > innerWidth`) {
 		t.Error("the page is wider than a screen of 390 pixels")
 	}
+	value[bool](p, `location.hash = "#/", true`) // the overview
+	p.until(`[...document.querySelectorAll("#problems li")].some((li) => li.textContent.includes("No member takes commands from the queue of the intake shop") && li.querySelector("a").getAttribute("href") === "#/relays")`)
+	screenshotAll(p, "console-broker-problems")
+	wantAccessible(p)
+	p.setAppearance(390, 844, "light")
+	if value[bool](p, `document.documentElement.scrollWidth > innerWidth`) {
+		t.Error("the overview is wider than a screen of 390 pixels")
+	}
+	click(p, `#problems a[href="#/relays"]`)
+	p.until(cell(relays, "orders", 1) + ` === "waiting"`)
 	press(p, relays, "orders", "Pause", "orders: paused")
 	p.until(cell(relays, "orders", 1) + ` === "paused"`)
 	press(p, relays, "orders", "Resume", "orders: resumed")

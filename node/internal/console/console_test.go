@@ -405,6 +405,46 @@ func TestProblemsAreNamedWithTheirRunbook(t *testing.T) {
 		"a slow projection": {func(_ *State, v map[string]*Vitals) { v["n1"].Lag, v["n1"].LagEvents = time.Minute, 5 }, "A projection on n1 is 5 events and 60 s behind", "GanglionProjectionLags"},
 		"slow sessions":     {func(_ *State, v map[string]*Vitals) { v["n1"].Full, v["n1"].Sessions = 11, 100 }, "11 of 100 sessions on n1", "GanglionSlowClients"},
 		"few slow sessions": {func(_ *State, v map[string]*Vitals) { v["n1"].Full, v["n1"].Sessions = 10, 20 }, "", ""},
+		"a relay that has stopped": {
+			func(_ *State, v map[string]*Vitals) {
+				v["n1"].Relays = []WaitingRelay{{"orders", "blocked", time.Second}}
+				v["n2"].Relays = []WaitingRelay{{"orders", "blocked", time.Second}} // for moments, after a change of owners
+			},
+			"The relay orders has stopped at an event", "GanglionRelayStopped",
+		},
+		"a relay of another log": {
+			func(_ *State, v map[string]*Vitals) { v["n2"].Relays = []WaitingRelay{{"orders", "other_log", 0}} },
+			"The relay orders has stopped, since the log", "GanglionRelayStopped",
+		},
+		"a relay without its broker": {
+			func(_ *State, v map[string]*Vitals) {
+				v["n2"].Relays = []WaitingRelay{{"orders", "broker", time.Minute}}
+			},
+			"The relay orders publishes nothing, and its broker lacks events of 60 s", "GanglionRelayBehind",
+		},
+		"a relay without its broker for moments": {
+			func(_ *State, v map[string]*Vitals) {
+				v["n2"].Relays = []WaitingRelay{{"orders", "broker", time.Second}}
+			}, "", "",
+		},
+		"a paused relay": {
+			func(_ *State, v map[string]*Vitals) { v["n2"].Relays = []WaitingRelay{{"orders", "paused", time.Hour}} }, "", "",
+		},
+		"an intake without its broker": {
+			func(_ *State, v map[string]*Vitals) {
+				v["n1"].Intakes, v["n2"].Intakes = []Intake{{"orders", time.Hour}, {"till", 0}}, []Intake{{"orders", time.Minute}, {"till", 0}}
+			},
+			"No member takes commands from the queue of the intake orders: for 60 s", "GanglionIntakeAway",
+		},
+		"an intake that one member lacks": {
+			func(_ *State, v map[string]*Vitals) {
+				v["n1"].Intakes, v["n2"].Intakes = []Intake{{"orders", time.Hour}}, []Intake{{"orders", 0}}
+			},
+			"1 of 2 members have no connection to the queue of the intake orders", "GanglionIntakeAway",
+		},
+		"an intake without its broker for moments": {
+			func(_ *State, v map[string]*Vitals) { v["n1"].Intakes = []Intake{{"orders", time.Second}} }, "", "",
+		},
 		"an old certificate": {
 			func(_ *State, v map[string]*Vitals) { v["n2"].CertificateExpires = now.Add(time.Hour) },
 			"The certificate of n2 for links between nodes ends at", "GanglionCertificateExpires",

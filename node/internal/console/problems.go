@@ -17,6 +17,8 @@ type problem struct {
 	Do   string `json:"do"`
 	// Runbook is the title of a section of docs/runbooks.md.
 	Runbook string `json:"runbook"`
+	// Page is the path of the console's page that shows more, "" if none does.
+	Page string `json:"page,omitempty"`
 
 	// slow problems appear for a moment in every healthy cluster, for instance while a
 	// member joins. They are shown once they have lasted for settleAfter samples.
@@ -31,8 +33,11 @@ const (
 	certificateDays = 14 * 24 * time.Hour
 	// clockMS is the difference of clocks that is a problem.
 	clockMS = 2000
-	// lag is how long a projection may not have shown the newest event.
+	// lag is how long a projection, or the broker of a relay, may not have shown the
+	// newest event.
 	lag = 30 * time.Second
+	// away is how long an intake may lack a connection to its queue.
+	away = 30 * time.Second
 )
 
 // problems returns what is wrong in a picture, the worst first.
@@ -86,6 +91,7 @@ func problems(p picture, answers []reading, now time.Time) []problem {
 			add(warning, "GanglionSlowClients", true, "Look whether its network or processor is used up.", "%d of %d sessions on %s do not read fast enough.", many, a.Sessions, m.ID)
 		}
 	}
+	list = append(list, brokerProblems(answers)...)
 	if len(versions) > 1 {
 		var parts []string
 		for version, ids := range versions {
@@ -96,6 +102,57 @@ func problems(p picture, answers []reading, now time.Time) []problem {
 		add(warning, "GanglionRingsDiffer", false, "This is normal during an upgrade. Finish it.", "Members run different versions: %s.", strings.Join(parts, "; "))
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Severity < list[j].Severity })
+	return list
+}
+
+// brokerProblems returns what is wrong with relays and intakes. The error of a broker may
+// contain data, and the page Relays shows it to users who may see that.
+func brokerProblems(answers []reading) (list []problem) {
+	add := func(severity, runbook, do, format string, args ...any) {
+		list = append(list, problem{Severity: severity, Text: fmt.Sprintf(format, args...), Do: do, Runbook: runbook, Page: "relays"})
+	}
+	type served struct {
+		members, connected int
+		away               time.Duration // the shortest
+	}
+	intakes, names := map[string]*served{}, []string{}
+	shown := map[string]bool{} // relays: two members can work on one for moments
+	for i := range answers {
+		for _, r := range answers[i].Relays {
+			before := len(list)
+			switch {
+			case shown[r.Relay]:
+			case r.Reason == "blocked":
+				add(bad, "GanglionRelayStopped", "Let the broker take it and resume the relay, or skip the event.", "The relay %s has stopped at an event that its broker does not take.", r.Relay)
+			case r.Reason == "other_log":
+				add(bad, "GanglionRelayStopped", "Decide after which position consumers lack events, and rewind the relay.", "The relay %s has stopped, since the log was restored or copied.", r.Relay)
+			case r.Reason != "paused" && r.Lag > lag:
+				add(warning, "GanglionRelayBehind", "Look at the broker.", "The relay %s publishes nothing, and its broker lacks events of %s.", r.Relay, duration(int64(r.Lag.Seconds())))
+			}
+			shown[r.Relay] = shown[r.Relay] || len(list) > before
+		}
+		for _, in := range answers[i].Intakes {
+			s := intakes[in.Intake]
+			if s == nil {
+				s = &served{away: in.Away}
+				intakes[in.Intake], names = s, append(names, in.Intake)
+			}
+			s.members++
+			s.away = min(s.away, in.Away)
+			if in.Away <= away {
+				s.connected++
+			}
+		}
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		switch s := intakes[name]; {
+		case s.connected == 0:
+			add(bad, "GanglionIntakeAway", "Look at the broker, and at the last error of each member.", "No member takes commands from the queue of the intake %s: for %s none has had a connection.", name, duration(int64(s.away.Seconds())))
+		case s.connected < s.members:
+			add(warning, "GanglionIntakeAway", "Look at the network between them and the broker.", "%d of %s have no connection to the queue of the intake %s. The others take its commands.", s.members-s.connected, count(s.members, "member"), name)
+		}
+	}
 	return list
 }
 

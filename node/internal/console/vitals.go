@@ -61,4 +61,21 @@ type Vitals struct {
 	StoreUp        bool
 	// CertificateExpires is the zero time without a certificate.
 	CertificateExpires time.Time
+	// Relays are those on which the node works and that publish nothing, Intakes all that
+	// it serves.
+	Relays  []WaitingRelay
+	Intakes []Intake
+}
+
+// A WaitingRelay publishes nothing.
+type WaitingRelay struct {
+	Relay  string
+	Reason string        // that of ganglion_relay_waiting
+	Lag    time.Duration // for which the broker has lacked the newest event
+}
+
+// An Intake takes commands from the queue of a broker.
+type Intake struct {
+	Intake string
+	Away   time.Duration // for which it has lacked a connection, 0 with one
 }

@@ -1,5 +1,6 @@
 // What is wrong with the cluster, and what to do.
 import type { JSX } from "preact";
+import { link } from "./route.js";
 import type { Problem } from "./status.js";
 
 const runbooks = "https://github.com/ganglion-es/ganglion/blob/main/docs/runbooks.md";
@@ -16,6 +17,7 @@ export function Problems(p: { list: Problem[] }): JSX.Element {
       {p.list.map((one) => (
         <li class={one.severity} key={one.text}>
           <strong>{one.text}</strong> {one.do}{" "}
+          {one.page && <a href={link([one.page])}>Show</a>}{" "}
           <a href={`${runbooks}#${one.runbook.toLowerCase().replaceAll(" ", "-")}`} target="_blank" rel="noreferrer">
             Runbook
           </a>

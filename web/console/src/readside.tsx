@@ -386,7 +386,7 @@ export function Relays(): JSX.Element {
               { title: "Rejected", cell: (i) => number(i.rejected), isNumber: true },
               { title: "Conflicts", cell: (i) => number(i.conflicts), isNumber: true },
               { title: "Dead letters", cell: (i) => number(i.dead), isNumber: true },
-              { title: "Queue", cell: (i) => (i.queue ? <Data>{i.queue}</Data> : none), text: (i) => i.queue },
+              { title: "Queue", cell: (i) => <Long text={i.queue} />, text: (i) => i.queue },
               { title: "Last error", cell: (i) => (i.problem ? <Long text={i.problem} /> : none), text: (i) => i.problem ?? "" },
             ]}
           />

@@ -43,6 +43,7 @@ export interface Problem {
   text: string;
   do: string;
   runbook: string;
+  page?: string;
 }
 
 export interface Picture {
