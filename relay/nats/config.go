@@ -19,11 +19,11 @@ import (
 
 // Broker makes relays to NATS from a configuration file.
 var Broker = relay.Broker{
-	Schemes: []string{"nats", "tls"}, Keys: []string{"stream", "subject", "ca-file", "credentials-file"},
+	Schemes: []string{"nats", "tls"}, Keys: append([]string{"stream", "subject", "credentials-file"}, relay.TLSKeys...),
 	Configure: func(s relay.Settings) (string, func() relay.Target, error) {
 		return New(Config{
 			URL: s.URL, Password: s.Password, Stream: s.Own["stream"], Subject: s.Own["subject"],
-			CAFile: s.Own["ca-file"], CredentialsFile: s.Own["credentials-file"],
+			TLS: relay.TLSOf(s), CredentialsFile: s.Own["credentials-file"],
 		})
 	},
 }
@@ -40,10 +40,8 @@ type Config struct {
 	//
 	// Defaults to "events".
 	Subject string
-	// CAFile has the authorities of the server's certificate (PEM).
-	//
-	// Defaults to the authorities of the system.
-	CAFile string
+	// TLS is for tls. The files are read for each connection.
+	TLS relay.TLSFiles
 	// CredentialsFile has the user's JWT and seed, instead of a password.
 	CredentialsFile string
 }
@@ -74,6 +72,12 @@ func New(c Config) (where string, target func() relay.Target, err error) {
 	}
 	if c.CredentialsFile != "" && c.URL.User.Username() != "" {
 		problem("the URL has a user, and credentials-file names one too: use one of them")
+	}
+	if c.URL.Scheme == "nats" && c.TLS != (relay.TLSFiles{}) {
+		problem("ca-file, cert-file and key-file are for TLS: write tls:// in the URL")
+	}
+	if _, err := c.TLS.Read(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return "", nil, err

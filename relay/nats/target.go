@@ -63,8 +63,12 @@ func (t *target) dial(ctx context.Context) (err error) {
 	if t.cfg.CredentialsFile != "" {
 		options = append(options, nats.UserCredentials(t.cfg.CredentialsFile))
 	}
-	if t.cfg.CAFile != "" {
-		options = append(options, nats.RootCAs(t.cfg.CAFile))
+	if u.Scheme == "tls" {
+		secure, err := t.cfg.TLS.Read()
+		if err != nil {
+			return err
+		}
+		options = append(options, nats.Secure(secure))
 	}
 	if t.conn, err = nats.Connect(u.String(), options...); err != nil {
 		return err
@@ -232,6 +236,9 @@ func (t *target) explained(err error) error {
 		return fmt.Errorf("%s refused the user %q", t.cfg.where(), t.cfg.URL.User.Username())
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled):
 		return fmt.Errorf("%s: no server answers for JetStream: enable it in the server's configuration, or wait until its cluster has a leader", t.cfg.where())
+	}
+	if t.cfg.URL.Scheme == "tls" {
+		err = relay.ExplainTLS(err)
 	}
 	return fmt.Errorf("%s: %w", t.cfg.where(), err)
 }

@@ -11,7 +11,6 @@
 package rabbitmq
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -23,20 +22,12 @@ import (
 
 // Broker makes relays to RabbitMQ, and intakes from it, from a configuration file.
 var Broker = relay.Broker{
-	Schemes: []string{"amqp", "amqps"}, Keys: []string{"exchange", "ca-file"}, IntakeKeys: []string{"queue", "ca-file"},
+	Schemes: []string{"amqp", "amqps"}, Keys: append([]string{"exchange"}, relay.TLSKeys...), IntakeKeys: append([]string{"queue"}, relay.TLSKeys...),
 	Configure: func(s relay.Settings) (string, func() relay.Target, error) {
-		roots, err := endpoint.ReadRoots(s.Own["ca-file"])
-		if err != nil {
-			return "", nil, err
-		}
-		return New(Config{URL: s.URL, Password: s.Password, Exchange: s.Own["exchange"], TLS: roots})
+		return New(Config{URL: s.URL, Password: s.Password, Exchange: s.Own["exchange"], TLS: relay.TLSOf(s)})
 	},
 	ConfigureIntake: func(s relay.Settings) (string, func() relay.Source, error) {
-		roots, err := endpoint.ReadRoots(s.Own["ca-file"])
-		if err != nil {
-			return "", nil, err
-		}
-		return NewIntake(IntakeConfig{URL: s.URL, Password: s.Password, Queue: s.Own["queue"], TLS: roots})
+		return NewIntake(IntakeConfig{URL: s.URL, Password: s.Password, Queue: s.Own["queue"], TLS: relay.TLSOf(s)})
 	},
 }
 
@@ -49,10 +40,8 @@ type Config struct {
 	// Exchange is the name of the exchange. If there is none, a durable topic exchange is
 	// declared. Required.
 	Exchange string
-	// TLS is for amqps. Its ServerName is that of the URL.
-	//
-	// Defaults to the authorities of the system.
-	TLS *tls.Config
+	// TLS is for amqps. The files are read for each connection.
+	TLS relay.TLSFiles
 
 	place string // see where
 }
@@ -77,7 +66,7 @@ func New(c Config) (where string, target func() relay.Target, err error) {
 
 // check checks how the broker is reached, and sets the password.
 func (c *Config) check() (err error) {
-	c.Password, err = endpoint.Check(c.URL, c.Password, "amqp", "amqps")
+	c.Password, err = endpoint.Check(c.URL, c.Password, c.TLS, "amqp", "amqps")
 	return err
 }
 

@@ -9,18 +9,21 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/ganglion-es/ganglion/relay"
-	"github.com/ganglion-es/ganglion/relay/rabbitmq/internal/endpoint"
 )
 
 // dial opens a connection, within ctx. Its name is for the broker's operators.
 func (c *Config) dial(ctx context.Context, name string) (*amqp.Connection, error) {
 	u := *c.URL
 	u.User = nil
+	secure, err := c.TLS.Read()
+	if err != nil {
+		return nil, c.explained(err)
+	}
 	connected := func() bool { return true }
 	defer func() { connected() }()
 	conn, err := amqp.DialConfig(u.String(), amqp.Config{
 		SASL:      []amqp.Authentication{&amqp.PlainAuth{Username: c.user(), Password: c.Password}},
-		Heartbeat: relay.Heartbeat, TLSClientConfig: endpoint.ClientTLS(c.TLS, c.URL), Properties: amqp.Table{"connection_name": name, "product": "ganglion"},
+		Heartbeat: relay.Heartbeat, TLSClientConfig: secure, Properties: amqp.Table{"connection_name": name, "product": "ganglion"},
 		Dial: func(network, address string) (net.Conn, error) {
 			conn, err := new(net.Dialer).DialContext(ctx, network, address)
 			if err == nil { // the end of ctx ends the handshake
@@ -45,7 +48,15 @@ func (c *Config) explained(err error) error {
 	case errors.As(err, &refused) && refused.Code == amqp.AccessRefused:
 		return fmt.Errorf("%s refused the user %q or what it may do: %s", c.where(), c.user(), refused.Reason)
 	case errors.As(err, &refused):
-		return fmt.Errorf("%s: %d %s", c.where(), refused.Code, refused.Reason)
+		return fmt.Errorf("%s: %w", c.where(), c.advised(fmt.Errorf("%d %s", refused.Code, refused.Reason)))
 	}
-	return fmt.Errorf("%s: %w", c.where(), err)
+	return fmt.Errorf("%s: %w", c.where(), c.advised(err))
+}
+
+// advised says what to do if TLS may have failed.
+func (c *Config) advised(err error) error {
+	if c.URL.Scheme == "amqps" {
+		return relay.ExplainTLS(err)
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package rabbitmq
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/url"
 
@@ -16,7 +15,7 @@ type IntakeConfig struct {
 	// Queue is the name of a durable queue, which exists. Required.
 	Queue string
 	// TLS is that of Config.
-	TLS *tls.Config
+	TLS relay.TLSFiles
 }
 
 // NewIntake returns the Where and the New of a relay.Intake. The error lists everything

@@ -25,7 +25,6 @@
 package stream
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -45,13 +44,9 @@ const maxStream = 255
 
 // Broker makes relays to streams of RabbitMQ from a configuration file.
 var Broker = relay.Broker{
-	Schemes: []string{scheme, secureScheme}, Keys: []string{"stream", "ca-file"},
+	Schemes: []string{scheme, secureScheme}, Keys: append([]string{"stream"}, relay.TLSKeys...),
 	Configure: func(s relay.Settings) (string, func() relay.Target, error) {
-		roots, err := endpoint.ReadRoots(s.Own["ca-file"])
-		if err != nil {
-			return "", nil, err
-		}
-		return New(Config{Relay: s.Name, URL: s.URL, Password: s.Password, Stream: s.Own["stream"], TLS: roots})
+		return New(Config{Relay: s.Name, URL: s.URL, Password: s.Password, Stream: s.Own["stream"], TLS: relay.TLSOf(s)})
 	},
 }
 
@@ -67,16 +62,14 @@ type Config struct {
 	// Stream is the name of the stream. If there is none, one that keeps all messages is
 	// made. Required.
 	Stream string
-	// TLS is for rabbitmq-stream+tls. Its ServerName is the host.
-	//
-	// Defaults to the authorities of the system.
-	TLS *tls.Config
+	// TLS is for rabbitmq-stream+tls. The files are read for each connection.
+	TLS relay.TLSFiles
 }
 
 // New returns the Where and the New of a relay.Relay. The error lists everything that is
 // wrong.
 func New(c Config) (where string, target func() relay.Target, err error) {
-	c.Password, err = endpoint.Check(c.URL, c.Password, scheme, secureScheme)
+	c.Password, err = endpoint.Check(c.URL, c.Password, c.TLS, scheme, secureScheme)
 	errs := []error{err}
 	if c.Relay == "" {
 		errs = append(errs, errors.New("the relay has no name: the broker recognises its messages by it"))

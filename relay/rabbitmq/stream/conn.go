@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/relay"
-	"github.com/ganglion-es/ganglion/relay/rabbitmq/internal/endpoint"
 )
 
 const (
@@ -45,8 +44,12 @@ func (c *Config) dial(ctx context.Context, address string) (opened *conn, releas
 	release = context.AfterFunc(ctx, func() { raw.Close() })
 	o := &conn{Conn: raw, frameMax: maxFrame}
 	if c.secure() {
-		settings := endpoint.ClientTLS(c.TLS, c.URL)
-		if settings.ServerName, _, err = net.SplitHostPort(address); err != nil {
+		settings, err := c.TLS.Read()
+		if err == nil {
+			settings.ServerName, _, err = net.SplitHostPort(address)
+		}
+		if err != nil {
+			release()
 			return nil, nil, errors.Join(err, raw.Close())
 		}
 		o.Conn = tls.Client(raw, settings)
@@ -55,6 +58,9 @@ func (c *Config) dial(ctx context.Context, address string) (opened *conn, releas
 	if err := o.handshake(c); err != nil {
 		release()
 		raw.Close()
+		if c.secure() {
+			err = relay.ExplainTLS(err)
+		}
 		return nil, nil, err
 	}
 	return o, release, nil

@@ -3,18 +3,17 @@ package endpoint
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
+
+	"github.com/ganglion-es/ganglion/relay"
 )
 
-// Check checks a URL with one of two schemes, without and with TLS, and returns the
-// password. The error lists everything that is wrong.
-func Check(u *url.URL, password, plain, secure string) (string, error) {
+// Check checks a URL with one of two schemes, without and with TLS, and the files for TLS,
+// and returns the password. The error lists everything that is wrong.
+func Check(u *url.URL, password string, files relay.TLSFiles, plain, secure string) (string, error) {
 	var errs []error
 	problem := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	switch {
@@ -25,6 +24,11 @@ func Check(u *url.URL, password, plain, secure string) (string, error) {
 		problem("the URL has parameters, and RabbitMQ's has none: remove what follows ?")
 	case strings.Contains(strings.TrimPrefix(u.EscapedPath(), "/"), "/"):
 		problem("the virtual host of the URL has a /: write it as %%2F")
+	case u.Scheme == plain && files != relay.TLSFiles{}:
+		problem("ca-file, cert-file and key-file are for TLS: write %s:// in the URL", secure)
+	}
+	if _, err := files.Read(); err != nil {
+		errs = append(errs, err)
 	}
 	p, has := u.User.Password()
 	switch {
@@ -40,30 +44,3 @@ func Check(u *url.URL, password, plain, secure string) (string, error) {
 
 // User returns the user of a URL.
 func User(u *url.URL) string { return cmp.Or(u.User.Username(), "guest") }
-
-// ReadRoots reads the authorities of the setting ca-file, nil if it is not set.
-func ReadRoots(file string) (*tls.Config, error) {
-	if file == "" {
-		return nil, nil
-	}
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("ca-file: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(raw) {
-		return nil, fmt.Errorf("ca-file: %s has no certificate in PEM", file)
-	}
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
-}
-
-// ClientTLS returns the settings for a connection to the host of a URL, given settings or
-// nil.
-func ClientTLS(c *tls.Config, u *url.URL) *tls.Config {
-	if c == nil {
-		c = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	own := c.Clone()
-	own.ServerName = u.Hostname()
-	return own
-}
