@@ -9,10 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // adminHeaderTimeout bounds the header of an operator's request.
@@ -73,7 +71,7 @@ func setLogLevel(level *slog.LevelVar, log *slog.Logger, text string) (from slog
 func (s peerServer) LogLevel(_ context.Context, req *peer.LogLevelRequest) (*peer.LogLevelReply, error) {
 	from, err := setLogLevel(s.node.cfg.LogLevel, s.log, req.Level)
 	if err != nil {
-		return nil, grpcstatus.Error(codes.InvalidArgument, err.Error())
+		return nil, transport.Errorf(transport.InvalidArgument, "%w", err)
 	}
 	return &peer.LogLevelReply{Before: strings.ToLower(from.String())}, nil
 }

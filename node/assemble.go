@@ -16,7 +16,7 @@ import (
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/feed"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 const (
@@ -156,7 +156,7 @@ func (n *node) makeCluster() error {
 
 func (n *node) makeRouter() (err error) {
 	n.makeCensuses()
-	n.pool = link.NewPool(link.PoolConfig{TLS: n.tls.Client(), Silence: n.cfg.Suspect, Logger: n.log})
+	n.pool = transport.NewPool(transport.PoolConfig{TLS: n.tls.Client(), Silence: n.cfg.Suspect, Logger: n.log})
 	n.opened.add(n.pool.Close)
 	var executor router.Executor
 	if n.host != nil {
@@ -170,7 +170,7 @@ func (n *node) makeRouter() (err error) {
 		return err
 	}
 	n.feed, err = feed.NewSubscriber(feed.SubscriberConfig{
-		Self: n.cfg.Name, Store: n.store, Watch: n.cluster.Watch, Conn: n.pool.Conn, Local: n.publisher,
+		Self: n.cfg.Name, Store: n.store, Watch: n.cluster.Watch, Open: n.pool.Feed, Local: n.publisher,
 		Begin: n.beginDelivery, Deliver: n.deliver, Push: !n.cfg.TailOnly, Silence: n.cfg.Suspect, Logger: n.log,
 	})
 	return err

@@ -10,12 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/router/ring"
+	"github.com/ganglion-es/ganglion/router/transport"
 	"github.com/ganglion-es/ganglion/web"
 )
 
@@ -166,14 +164,14 @@ func (n *node) consoleState() console.State {
 }
 
 // whySilent says why a member has not answered.
-func whySilent(ctx context.Context, s *grpcstatus.Status) error {
+func whySilent(ctx context.Context, err error) error {
 	switch {
-	case ctx.Err() != nil || s.Code() == codes.DeadlineExceeded:
+	case ctx.Err() != nil || transport.CodeOf(err) == transport.Canceled:
 		return errors.New("no answer in time")
-	case s.Code() == codes.Unimplemented:
+	case transport.CodeOf(err) == transport.Unimplemented:
 		return errors.New("it is too old for this: upgrade it")
 	}
-	return errors.New(s.Message())
+	return err
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

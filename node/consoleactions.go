@@ -11,13 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/verify"
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 const (
@@ -184,10 +182,10 @@ func (n *node) onGateways(ctx context.Context, req *peer.SessionsRequest, count 
 
 // sessionsOf makes a gateway close, move or count sessions.
 func (n *node) sessionsOf(ctx context.Context, m console.Member, req *peer.SessionsRequest) (reply *peer.SessionsReply, err error) {
-	err = n.ask(ctx, m, func(s peer.PeerServer) (err error) {
+	err = n.ask(ctx, m, func(s transport.Peer) (err error) {
 		reply, err = s.Sessions(ctx, req)
 		return err
-	}, func(c peer.PeerClient) (err error) {
+	}, func(c transport.Client) (err error) {
 		reply, err = c.Sessions(ctx, req)
 		return err
 	})
@@ -196,20 +194,15 @@ func (n *node) sessionsOf(ctx context.Context, m console.Member, req *peer.Sessi
 
 // ask calls a member over its link, or this node itself without one. The error is
 // written for operators.
-func (n *node) ask(ctx context.Context, m console.Member, own func(peer.PeerServer) error, other func(peer.PeerClient) error) error {
+func (n *node) ask(ctx context.Context, m console.Member, own func(transport.Peer) error, other func(transport.Client) error) error {
 	var err error
 	if m.ID == n.cfg.Name {
 		err = own(n.peerServer())
 	} else {
-		conn, release, connErr := n.pool.Conn(m.Peer)
-		if connErr != nil {
-			return connErr
-		}
-		defer release()
-		err = other(peer.NewPeerClient(conn))
+		err = other(n.pool.Peer(m.Peer))
 	}
 	if err != nil {
-		return whySilent(ctx, grpcstatus.Convert(err))
+		return whySilent(ctx, err)
 	}
 	return nil
 }
@@ -250,10 +243,10 @@ func (n *node) changeLogLevel(ctx context.Context, a actionArgs) (string, error)
 	}
 	req := &peer.LogLevelRequest{Level: a.Level}
 	var reply *peer.LogLevelReply
-	err = n.ask(ctx, m, func(s peer.PeerServer) (err error) {
+	err = n.ask(ctx, m, func(s transport.Peer) (err error) {
 		reply, err = s.LogLevel(ctx, req)
 		return err
-	}, func(c peer.PeerClient) (err error) {
+	}, func(c transport.Client) (err error) {
 		reply, err = c.LogLevel(ctx, req)
 		return err
 	})
@@ -284,7 +277,7 @@ func (n *node) drainMember(ctx context.Context, a actionArgs) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, drainActionTime)
 	defer cancel()
 	var last *peer.DrainProgress
-	err = n.ask(ctx, m, func(peer.PeerServer) error {
+	err = n.ask(ctx, m, func(transport.Peer) error {
 		n.log.Info("an operator drains this node", "shutdown", false)
 		n.leaving.begin()
 		select {
@@ -295,7 +288,7 @@ func (n *node) drainMember(ctx context.Context, a actionArgs) (string, error) {
 			last = &peer.DrainProgress{Sessions: uint32(n.vitals().Sessions)}
 			return ctx.Err()
 		}
-	}, func(c peer.PeerClient) error {
+	}, func(c transport.Client) error {
 		reports, err := c.Drain(ctx, &peer.DrainRequest{})
 		for err == nil {
 			var report *peer.DrainProgress
@@ -306,13 +299,13 @@ func (n *node) drainMember(ctx context.Context, a actionArgs) (string, error) {
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
-		if err == nil && !last.GetLeft() {
-			err = grpcstatus.Error(codes.Aborted, "it stopped before it had left")
+		if err == nil && !(last != nil && last.Left) {
+			err = transport.Errorf(transport.Aborted, "it stopped before it had left")
 		}
 		return err
 	})
 	switch {
-	case last.GetLeft():
+	case (last != nil && last.Left):
 		return m.ID + " has left; stop its process, or restart it to bring the member back", nil
 	case last != nil && ctx.Err() != nil:
 		return fmt.Sprintf("%s drains, and %s are still open", m.ID, counted(int(last.Sessions), "session")), nil

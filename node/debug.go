@@ -14,12 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // debugPiece is the largest part of a file in one message, in bytes.
@@ -27,12 +24,12 @@ const debugPiece = 256 << 10
 
 // Debug sends an operator the node's diagnostics, or one profile of its process; see
 // [operator.Client.Debug].
-func (s peerServer) Debug(req *peer.DebugRequest, stream grpc.ServerStreamingServer[peer.DebugPiece]) error {
+func (s peerServer) Debug(req *peer.DebugRequest, stream transport.Sender[peer.DebugPiece]) error {
 	n := s.node
 	if req.Profile != "" {
 		data, err := n.profileSelf(stream.Context(), req.Profile, time.Duration(req.Seconds)*time.Second)
 		if err != nil {
-			return grpcstatus.Error(codes.FailedPrecondition, err.Error())
+			return transport.Errorf(transport.FailedPrecondition, "%w", err)
 		}
 		return sendFile(stream, req.Profile, data)
 	}
@@ -64,7 +61,7 @@ func (s peerServer) Debug(req *peer.DebugRequest, stream grpc.ServerStreamingSer
 }
 
 // sendFile sends a file in pieces, and at least one.
-func sendFile(stream grpc.ServerStreamingServer[peer.DebugPiece], name string, data []byte) error {
+func sendFile(stream transport.Sender[peer.DebugPiece], name string, data []byte) error {
 	for first := true; first || len(data) > 0; first = false {
 		size := min(len(data), debugPiece)
 		if err := stream.Send(&peer.DebugPiece{File: name, Data: data[:size]}); err != nil {
@@ -100,14 +97,9 @@ func (n *node) profileOf(ctx context.Context, m console.Member, name string, len
 	if m.ID == n.cfg.Name {
 		return n.profileSelf(ctx, name, length)
 	}
-	conn, release, err := n.pool.Conn(m.Peer)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
 	ctx, cancel := context.WithCancel(ctx) // ends the stream
 	defer cancel()
-	pieces, err := peer.NewPeerClient(conn).Debug(ctx, &peer.DebugRequest{Profile: name, Seconds: uint32(length / time.Second)})
+	pieces, err := n.pool.Peer(m.Peer).Debug(ctx, &peer.DebugRequest{Profile: name, Seconds: uint32(length / time.Second)})
 	var data []byte
 	for sent := false; err == nil; {
 		var p *peer.DebugPiece
@@ -123,7 +115,7 @@ func (n *node) profileOf(ctx context.Context, m console.Member, name string, len
 			}
 		}
 	}
-	return nil, whySilent(ctx, grpcstatus.Convert(err))
+	return nil, whySilent(ctx, err)
 }
 
 // page returns a function that writes the node's response to a request for a path.

@@ -6,11 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/node/operator"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 const (
@@ -52,7 +51,7 @@ func (l *leaving) hasLeft() bool {
 func (l *leaving) stopProcess() { l.stoppingOnce.Do(func() { close(l.stopping) }) }
 
 // Drain drains the node for an operator, and reports the progress.
-func (s peerServer) Drain(req *peer.DrainRequest, stream grpc.ServerStreamingServer[peer.DrainProgress]) error {
+func (s peerServer) Drain(req *peer.DrainRequest, stream transport.Sender[peer.DrainProgress]) error {
 	n := s.node
 	n.log.Info("an operator drains this node", "shutdown", req.Shutdown)
 	if req.Shutdown {

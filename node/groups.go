@@ -4,14 +4,12 @@ import (
 	"context"
 	"slices"
 
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/proto/group"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/groups"
 	"github.com/ganglion-es/ganglion/router/placement"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // Types of the operations on consumer groups.
@@ -39,7 +37,7 @@ type consumers struct {
 func (n *node) makeConsumers(ctx context.Context) (err error) {
 	declared := engine.DeclaredGroups(n.cfg.Catalog)
 	places := placement.New(placement.Config{Self: n.cfg.Name, View: n.cluster.View, Reachable: n.router.Reaches})
-	exchange := groups.ExchangerConfig{Self: n.cfg.Name, Owner: places.Coordinator, View: n.cluster.View, Conn: n.pool.Conn}
+	exchange := groups.ExchangerConfig{Self: n.cfg.Name, Owner: places.Coordinator, View: n.cluster.View, Peer: n.pool.Peer}
 	if n.cfg.runsProjections() {
 		if err := engine.EnsureGroups(ctx, n.cfg.Catalog, n.store.Groups()); err != nil {
 			return err
@@ -71,7 +69,7 @@ func (n *node) groupSet() (fingerprints []string) {
 func (s peerServer) Groups(ctx context.Context, req *peer.GroupReport) (*peer.GroupAnswer, error) {
 	c := s.node.consumers.coordinators
 	if c == nil {
-		return nil, grpcstatus.Error(codes.FailedPrecondition, "this node coordinates no consumer groups")
+		return nil, transport.Errorf(transport.FailedPrecondition, "this node coordinates no consumer groups")
 	}
 	return groups.Serve(ctx, c, req)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/feed"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // node is one member of a cluster. assemble.go makes its parts, run.go starts and
@@ -40,7 +40,7 @@ type node struct {
 	publisher *feed.Publisher // nil without the domain role
 	host      *engine.Host    // nil without the domain role
 	cluster   *cluster.Cluster
-	pool      *link.Pool
+	pool      *transport.Pool
 	router    *router.Router
 	feed      *feed.Subscriber
 	readSide  readSide

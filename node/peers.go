@@ -6,15 +6,11 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/feed"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 const (
@@ -27,7 +23,7 @@ const (
 
 // peerServer serves other nodes (commands, events) and operators.
 type peerServer struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	node      *node
 	router    *router.Router
 	publisher *feed.Publisher  // nil without the domain role
@@ -42,8 +38,8 @@ func (n *node) peerServer() peerServer {
 }
 
 func (n *node) servePeers(ctx context.Context) error {
-	server := link.NewServer(link.ServerConfig{TLS: n.tls.Server(), Silence: n.cfg.Suspect})
-	peer.RegisterPeerServer(server, n.peerServer())
+	server := transport.NewServer(transport.ServerConfig{TLS: n.tls.Server(), Silence: n.cfg.Suspect})
+	transport.Register(server, n.peerServer())
 	return serveUntil(ctx, func() error { return server.Serve(n.peers) }, func() {
 		// After a drain the streams end on their own once the last events and the
 		// goodbye are sent.
@@ -53,37 +49,37 @@ func (n *node) servePeers(ctx context.Context) error {
 	})
 }
 
-func (s peerServer) Commands(stream grpc.BidiStreamingServer[peer.Requests, peer.Replies]) error {
+func (s peerServer) Commands(stream transport.CommandsServer) error {
 	return s.router.Commands(stream)
 }
 
-func (s peerServer) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+func (s peerServer) Feed(member string, to transport.Sender[peer.FeedBatch]) error {
 	if s.publisher == nil {
-		return s.UnimplementedPeerServer.Feed(req, stream)
+		return s.UnimplementedPeer.Feed(member, to)
 	}
-	return s.publisher.Feed(req, stream)
+	return s.publisher.Feed(member, to)
 }
 
 // Progress sends the positions of the projections that the node runs.
-func (s peerServer) Progress(req *peer.ProgressRequest, stream grpc.ServerStreamingServer[peer.ProgressBatch]) error {
+func (s peerServer) Progress(to transport.Sender[peer.ProgressBatch]) error {
 	publisher := s.node.readSide.publisher
 	if publisher == nil {
-		return s.UnimplementedPeerServer.Progress(req, stream)
+		return s.UnimplementedPeer.Progress(to)
 	}
-	return publisher.Progress(req, stream)
+	return publisher.Progress(to)
 }
 
 // Sessions counts, moves or closes the gateway's sessions for an operator.
 func (s peerServer) Sessions(ctx context.Context, req *peer.SessionsRequest) (*peer.SessionsReply, error) {
 	g := s.gateway
 	if g == nil {
-		return nil, grpcstatus.Error(codes.FailedPrecondition, "this node has no sessions: it is not a gateway")
+		return nil, transport.Errorf(transport.FailedPrecondition, "this node has no sessions: it is not a gateway")
 	}
 	var asked int
 	switch {
 	case req.Move > 0:
 		if !s.moving.TryLock() {
-			return nil, grpcstatus.Error(codes.Aborted, "sessions of this gateway are already being moved: try again later")
+			return nil, transport.Errorf(transport.Aborted, "sessions of this gateway are already being moved: try again later")
 		}
 		defer s.moving.Unlock()
 		asked = g.Move(ctx, int(req.Move))
@@ -94,10 +90,10 @@ func (s peerServer) Sessions(ctx context.Context, req *peer.SessionsRequest) (*p
 	case req.RevokeClient != "":
 		r, ok := s.node.clientRevoker()
 		if !ok {
-			return nil, grpcstatus.Error(codes.FailedPrecondition, "it has no file of revoked tokens: set Revocations (--jwt-revocations)")
+			return nil, transport.Errorf(transport.FailedPrecondition, "it has no file of revoked tokens: set Revocations (--jwt-revocations)")
 		}
 		if err := r.RevokeClient(req.RevokeClient); err != nil {
-			return nil, grpcstatus.Error(codes.Internal, err.Error())
+			return nil, transport.Errorf(transport.Internal, "%w", err)
 		}
 		s.log.Info("an operator revoked the tokens of a client", "client", req.RevokeClient)
 	}

@@ -62,7 +62,7 @@ func (n *node) makeReadSide() (err error) {
 	n.readSide.head, n.readSide.live = queries.Head, queries.LiveStats
 	n.readSide.queries = observe.NewQueries(queries, n.observer, queryNames(n.cfg.Catalog))
 	n.readSide.progress, err = progress.NewSubscriber(progress.SubscriberConfig{
-		Self: n.cfg.Name, Watch: n.cluster.Watch, Conn: n.pool.Conn, Logger: n.log,
+		Self: n.cfg.Name, Watch: n.cluster.Watch, Open: n.pool.Progress, Logger: n.log,
 		Announce: func(s progress.Segment, position eventstore.Position) {
 			queries.Announce(s.Projection, s.Build, s.Number, position)
 		},

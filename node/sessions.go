@@ -4,11 +4,9 @@ import (
 	"context"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // maxFound bounds the sessions in a reply, which must not exceed 1 MiB.
@@ -19,7 +17,7 @@ const maxFound = 200
 func (s peerServer) FindSessions(_ context.Context, req *peer.FindSessionsRequest) (*peer.FindSessionsReply, error) {
 	g := s.gateway
 	if g == nil {
-		return nil, grpcstatus.Error(codes.FailedPrecondition, "this node has no sessions: it is not a gateway")
+		return nil, transport.Errorf(transport.FailedPrecondition, "this node has no sessions: it is not a gateway")
 	}
 	matching, list := g.Find(req.Text, int(min(req.Most, maxFound)))
 	stats := g.Stats()
@@ -41,10 +39,10 @@ func (s peerServer) FindSessions(_ context.Context, req *peer.FindSessionsReques
 func (n *node) findSessions(ctx context.Context, m console.Member, text string, most int) (found console.Sessions, err error) {
 	var reply *peer.FindSessionsReply
 	req := &peer.FindSessionsRequest{Text: text, Most: uint32(most)}
-	err = n.ask(ctx, m, func(s peer.PeerServer) (err error) {
+	err = n.ask(ctx, m, func(s transport.Peer) (err error) {
 		reply, err = s.FindSessions(ctx, req)
 		return err
-	}, func(c peer.PeerClient) (err error) {
+	}, func(c transport.Client) (err error) {
 		reply, err = c.FindSessions(ctx, req)
 		return err
 	})

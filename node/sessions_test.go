@@ -9,15 +9,15 @@ import (
 
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // oldPeer is a node of a version without calls for the console; a frozenPeer does not
 // answer.
-type oldPeer struct{ peer.UnimplementedPeerServer }
+type oldPeer struct{ transport.UnimplementedPeer }
 
 type frozenPeer struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	asked chan struct{}
 }
 
@@ -29,16 +29,16 @@ func (p frozenPeer) FindSessions(ctx context.Context, _ *peer.FindSessionsReques
 
 func TestMembersWithoutSessionsSayWhy(t *testing.T) {
 	t.Parallel()
-	n := &node{cfg: Config{Name: "n1"}, pool: link.NewPool(link.PoolConfig{})}
+	n := &node{cfg: Config{Name: "n1"}, pool: transport.NewPool(transport.PoolConfig{})}
 	defer n.pool.Close()
 	frozen := frozenPeer{asked: make(chan struct{})}
-	for want, p := range map[string]peer.PeerServer{"it is too old for this: upgrade it": oldPeer{}, "no answer in time": frozen} {
+	for want, p := range map[string]transport.Peer{"it is too old for this: upgrade it": oldPeer{}, "no answer in time": frozen} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		server := link.NewServer(link.ServerConfig{})
-		peer.RegisterPeerServer(server, p)
+		server := transport.NewServer(transport.ServerConfig{})
+		transport.Register(server, p)
 		var serving sync.WaitGroup
 		serving.Go(func() { _ = server.Serve(l) })
 		ctx, cancel := context.WithCancel(t.Context())

@@ -6,6 +6,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/node/internal/console"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // maxSteps bounds the steps in a reply.
@@ -40,10 +41,10 @@ func (s peerServer) Steps(_ context.Context, req *peer.StepsRequest) (*peer.Step
 func (n *node) steps(ctx context.Context, m console.Member, stream eventstore.StreamID, key string) (steps []console.Step, followers []console.Follower, err error) {
 	var reply *peer.StepsReply
 	req := &peer.StepsRequest{Type: stream.Type, Id: stream.ID, Key: key}
-	err = n.ask(ctx, m, func(s peer.PeerServer) (err error) {
+	err = n.ask(ctx, m, func(s transport.Peer) (err error) {
 		reply, err = s.Steps(ctx, req)
 		return err
-	}, func(c peer.PeerClient) (err error) {
+	}, func(c transport.Client) (err error) {
 		reply, err = c.Steps(ctx, req)
 		return err
 	})

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
-	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/ganglion-es/ganglion/engine"
 	"github.com/ganglion-es/ganglion/node/internal/console"
@@ -109,14 +108,9 @@ func (n *node) vitalsOf(ctx context.Context, m console.Member) (v console.Vitals
 	if m.ID == n.cfg.Name {
 		return n.vitals(), nil
 	}
-	conn, release, err := n.pool.Conn(m.Peer)
+	r, err := n.pool.Peer(m.Peer).Vitals(ctx, &peer.VitalsRequest{})
 	if err != nil {
-		return v, err
-	}
-	defer release()
-	r, err := peer.NewPeerClient(conn).Vitals(ctx, &peer.VitalsRequest{})
-	if err != nil {
-		return v, whySilent(ctx, grpcstatus.Convert(err))
+		return v, whySilent(ctx, err)
 	}
 	v = console.Vitals{
 		Commands: r.Commands, Delivered: r.Delivered, Answered: r.Answered, Bounds: r.Bounds, Sessions: int(r.Sessions), Full: int(r.Full),

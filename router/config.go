@@ -11,6 +11,7 @@ import (
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/link"
 	"github.com/ganglion-es/ganglion/router/ring"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // Executor runs the aggregates of a domain node. Package engine has one.
@@ -50,7 +51,7 @@ type Config struct {
 	View func() *cluster.View
 
 	// Pool holds the connections to peers. Required.
-	Pool *link.Pool
+	Pool *transport.Pool
 
 	// OnRing, if not nil, is called with the first ring and with each ring that
 	// differs from the one before. Run's goroutine calls it, after the router has

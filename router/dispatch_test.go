@@ -13,8 +13,8 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/router/cluster"
-	"github.com/ganglion-es/ganglion/router/link"
 	"github.com/ganglion-es/ganglion/router/ring"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 func TestOwnerExecutesCommand(t *testing.T) {
@@ -229,7 +229,7 @@ func TestSearchEndsAfterItsTime(t *testing.T) {
 		views := make(chan *cluster.View)
 		close(views)
 		r, err := New(Config{
-			Self: "g", Pool: link.NewPool(link.PoolConfig{}),
+			Self: "g", Pool: transport.NewPool(transport.PoolConfig{}),
 			Watch: func(context.Context) <-chan *cluster.View { return views },
 		})
 		if err != nil {
@@ -269,7 +269,7 @@ func TestEachRingIsReportedOnce(t *testing.T) {
 	t.Parallel()
 	views, rings := make(chan *cluster.View), make(chan []string, 10)
 	r, err := New(Config{
-		Self: "g", Pool: link.NewPool(link.PoolConfig{}),
+		Self: "g", Pool: transport.NewPool(transport.PoolConfig{}),
 		Watch:  func(context.Context) <-chan *cluster.View { return views },
 		OnRing: func(r *ring.Ring) { rings <- r.Members() },
 	})

@@ -10,7 +10,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // tally is an Executor that keeps a sum in memory.
@@ -46,7 +46,7 @@ func (t *tally) Get(context.Context, command.Get) (command.State, error) {
 // A cluster of one node, which owns everything.
 func Example() {
 	view := &cluster.View{Members: []cluster.Member{{ID: "n1", Domain: true, Gateway: true, State: cluster.Ready}}}
-	pool := link.NewPool(link.PoolConfig{})
+	pool := transport.NewPool(transport.PoolConfig{})
 	defer pool.Close()
 	r, err := router.New(router.Config{
 		Self: "n1", Executor: &tally{}, Pool: pool,

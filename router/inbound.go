@@ -7,13 +7,11 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/internal/lane"
 	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // inbound is a peer's stream of requests to this node.
@@ -41,15 +39,15 @@ type refused struct {
 // every lane are refused until the peer has acted on the newest refusal.
 const maxRefused = 4096
 
-// Commands serves a peer's stream of requests, as [peer.PeerServer] asks for.
-func (r *Router) Commands(stream peer.Peer_CommandsServer) error {
+// Commands serves a peer's stream of requests, as [transport.Peer] asks for.
+func (r *Router) Commands(stream transport.CommandsServer) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 	in := &inbound{router: r, ctx: ctx, cancel: cancel, refused: make(map[laneKey]refused)}
 	r.mu.Lock()
 	if r.stopped {
 		r.mu.Unlock()
-		return status.Error(codes.Unavailable, "this node is stopping")
+		return transport.Errorf(transport.Unavailable, "this node is stopping")
 	}
 	in.link = link.NewInbound(stream, link.InboundConfig{Silence: r.cfg.Suspect, Draining: r.draining.Load(), Go: r.work.Go})
 	r.peers[in] = struct{}{}

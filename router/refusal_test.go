@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/peer"
@@ -165,11 +163,7 @@ func TestConsequentialRefusalIsRememberedToo(t *testing.T) {
 			return nil
 		}
 	})
-	conn, _, err := a.pool.Conn(a.proxy.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := peer.NewPeerClient(conn).Commands(t.Context(), grpc.WaitForReady(true))
+	stream, err := a.pool.Commands(t.Context(), a.proxy.addr, "")
 	if err != nil {
 		t.Fatal(err)
 	}

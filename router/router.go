@@ -135,7 +135,7 @@ func (r *Router) followLinks(ctx context.Context, view *cluster.View, running *s
 		l := old[m.ID]
 		if l == nil || l.Addr() != m.PeerAddr {
 			l = link.New(link.Config{
-				Node: m.ID, Addr: m.PeerAddr, Conn: r.cfg.Pool.Conn,
+				Node: m.ID, Addr: m.PeerAddr, Open: r.cfg.Pool.Commands,
 				Silence: r.cfg.Suspect, Changed: r.retry, Silent: func() { r.count.silences.Add(1) }, Logger: r.cfg.Logger,
 			})
 			opened = append(opened, l)

@@ -12,14 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
-	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
-	"github.com/ganglion-es/ganglion/router/link"
 	"github.com/ganglion-es/ganglion/router/ring"
+	"github.com/ganglion-es/ganglion/router/transport"
 	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
@@ -43,8 +40,8 @@ type node struct {
 	world    *world
 	router   *Router
 	executor *executor
-	server   *grpc.Server
-	pool     *link.Pool
+	server   *transport.Server
+	pool     *transport.Pool
 	proxy    *proxy
 	stop     func() // like kill -9, as closely as one process allows
 }
@@ -106,11 +103,11 @@ func newWorld(t testing.TB, ids []string, opts ...option) *world {
 }
 
 type peerServer struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	router *Router
 }
 
-func (s peerServer) Commands(stream peer.Peer_CommandsServer) error { return s.router.Commands(stream) }
+func (s peerServer) Commands(stream transport.CommandsServer) error { return s.router.Commands(stream) }
 
 func (w *world) start(id string, opts ...option) *node {
 	w.t.Helper()
@@ -120,7 +117,7 @@ func (w *world) start(id string, opts ...option) *node {
 		w.t.Fatal(err)
 	}
 	n.proxy = newProxy(w.t, listener.Addr().String())
-	n.pool = link.NewPool(link.PoolConfig{})
+	n.pool = transport.NewPool(transport.PoolConfig{})
 	cfg := Config{
 		Suspect: 5 * time.Second,  // no false suspicion on a busy machine
 		Search:  30 * time.Second, // a busy machine also dials slowly
@@ -139,8 +136,8 @@ func (w *world) start(id string, opts ...option) *node {
 	if n.router, err = New(cfg); err != nil {
 		w.t.Fatal(err)
 	}
-	n.server = link.NewServer(link.ServerConfig{})
-	peer.RegisterPeerServer(n.server, peerServer{router: n.router})
+	n.server = transport.NewServer(transport.ServerConfig{})
+	transport.Register(n.server, peerServer{router: n.router})
 	running.Go(func() { _ = n.server.Serve(listener) })
 	running.Go(func() { _ = n.router.Run(ctx) })
 	n.stop = sync.OnceFunc(func() {

@@ -6,8 +6,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/peer"
@@ -15,9 +13,7 @@ import (
 )
 
 // This file converts commands, gets and answers to messages between nodes, and
-// back. Messages from peers are checked like any untrusted input. Messages to
-// peers are checked for strings that are not UTF-8: gRPC cannot carry them, and
-// would break the stream for all other requests.
+// back. Messages from peers are checked like any untrusted input.
 
 // maxBudget bounds the time that a peer may give to a command. Clients are
 // limited to 30 seconds.
@@ -38,19 +34,8 @@ func requestOf(c *call, hop uint32, now time.Time) (*peer.Request, *command.Fail
 		}
 		c.claims = claims
 	}
-	for _, text := range []struct{ name, value string }{
-		{"aggregate", cmd.Stream.Type},
-		{"aggregate", cmd.Stream.ID},
-		{"command", cmd.Name},
-		{"key", cmd.Key},
-		{"client", cmd.Client},
-		{"session", cmd.Session},
-		{"trace", cmd.Trace},
-		{"log", cmd.Log},
-	} {
-		if !utf8.ValidString(text.value) {
-			return nil, command.BadRequest("", "the command's %s is not valid UTF-8", text.name)
-		}
+	if f := checkText(cmd); f != nil {
+		return nil, f
 	}
 	msg := &peer.Command{
 		Type: cmd.Stream.Type, Id: cmd.Stream.ID, Name: cmd.Name, Data: cmd.Data,
@@ -62,6 +47,26 @@ func requestOf(c *call, hop uint32, now time.Time) (*peer.Request, *command.Fail
 		msg.Expect = new(uint64(*cmd.Expect))
 	}
 	return &peer.Request{Body: &peer.Request_Command{Command: msg}}, nil
+}
+
+// checkText returns a failure if a text of the command is not valid UTF-8. Neither JSON
+// nor the log can have it.
+func checkText(cmd *command.Command) *command.Failure {
+	for _, text := range []struct{ name, value string }{
+		{"aggregate", cmd.Stream.Type},
+		{"aggregate", cmd.Stream.ID},
+		{"command", cmd.Name},
+		{"key", cmd.Key},
+		{"client", cmd.Client},
+		{"session", cmd.Session},
+		{"trace", cmd.Trace},
+		{"log", cmd.Log},
+	} {
+		if !utf8.ValidString(text.value) {
+			return command.BadRequest("", "the command's %s is not valid UTF-8", text.name)
+		}
+	}
+	return nil
 }
 
 // callOf returns the call of a peer's request.
@@ -90,6 +95,9 @@ func callOf(msg *peer.Command, now time.Time) (*call, *command.Failure) {
 		Key: msg.GetKey(), ClientKey: msg.GetClientKey(), Client: msg.GetClient(), Session: msg.GetSession(),
 		Deadline: deadline, Attempt: int(msg.GetAttempt()), Trace: msg.GetTrace(),
 		System: msg.GetSystem(), Depth: int(msg.GetDepth()), Log: msg.GetLog(),
+	}
+	if f := checkText(&c.Command); f != nil {
+		return nil, f
 	}
 	if f := c.Command.CheckReserved(); f != nil {
 		return nil, f
@@ -147,7 +155,7 @@ func outcomeReply(id uint64, out command.Outcome) (*peer.Reply, int) {
 	reply := &peer.Reply{Id: id, Body: &peer.Reply_Result{Result: &peer.Result{
 		Key: clean(res.Key), Version: uint64(res.Version), Position: uint64(res.Position), Replayed: res.Replayed, Data: res.Data,
 	}}}
-	size := proto.Size(reply)
+	size := reply.SizeVT()
 	if size > link.MaxMessage {
 		f := command.TooLarge("the command was executed (version %d), but its answer has %d bytes, more than a message between nodes may have: read the state with get", res.Version, size)
 		f.Key, f.Replayed = res.Key, res.Replayed
@@ -164,7 +172,7 @@ func stateReply(id uint64, state command.State, f *command.Failure) (*peer.Reply
 	reply := &peer.Reply{Id: id, Body: &peer.Reply_State{State: &peer.State{
 		Version: uint64(state.Version), Position: uint64(state.Position), Data: state.Data,
 	}}}
-	size := proto.Size(reply)
+	size := reply.SizeVT()
 	if size > link.MaxMessage {
 		return failureReply(id, command.TooLarge("the state has %d bytes, more than a message between nodes may have", size))
 	}
@@ -180,7 +188,7 @@ func failureReply(id uint64, f *command.Failure) (*peer.Reply, int) {
 		msg.Version = new(uint64(*f.Version))
 	}
 	reply := &peer.Reply{Id: id, Body: &peer.Reply_Failure{Failure: msg}}
-	return reply, proto.Size(reply)
+	return reply, reply.SizeVT()
 }
 
 // clean cuts s after 4 KiB and replaces bytes that are not valid UTF-8.

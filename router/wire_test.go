@@ -6,10 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/command"
 	"github.com/ganglion-es/ganglion/proto/peer"
@@ -52,8 +48,8 @@ func TestAnswerCrossesWireUnchanged(t *testing.T) {
 		}),
 	} {
 		reply, size := outcomeReply(7, want)
-		if size != proto.Size(reply) || reply.GetId() != 7 {
-			t.Errorf("reply %d of %d bytes, said to be %d", reply.GetId(), proto.Size(reply), size)
+		if size != reply.SizeVT() || reply.GetId() != 7 {
+			t.Errorf("reply %d of %d bytes, said to be %d", reply.GetId(), reply.SizeVT(), size)
 		}
 		if got := outcomeOf(reply); !reflect.DeepEqual(got, want) {
 			t.Errorf("got %+v\nwant %+v", got, want)
@@ -83,12 +79,14 @@ func malformed() map[string]*peer.Request {
 	long := string(make([]byte, 1000))
 	return map[string]*peer.Request{
 		"nothing":           {},
-		"an empty one":      {Body: &peer.Request_Command{}},
-		"an empty get":      {Body: &peer.Request_Get{}},
+		"an empty one":      {Body: &peer.Request_Command{Command: &peer.Command{}}},
+		"an empty get":      {Body: &peer.Request_Get{Get: &peer.Get{}}},
 		"a bad type":        good(func(c *peer.Command) { c.Type = "Counter!" }),
 		"a bad id":          good(func(c *peer.Command) { c.Id = ".." }),
 		"a long id":         good(func(c *peer.Command) { c.Id = long }),
 		"no name":           good(func(c *peer.Command) { c.Name = "" }),
+		"a key not UTF-8":   good(func(c *peer.Command) { c.Key = "\xff" }),
+		"a trace not UTF-8": good(func(c *peer.Command) { c.Trace = "\xff" }),
 		"no key":            good(func(c *peer.Command) { c.Key = "" }),
 		"a long key":        good(func(c *peer.Command) { c.Key = long }),
 		"a long client":     good(func(c *peer.Command) { c.Client = long }),
@@ -112,12 +110,7 @@ func TestMalformedRequestIsAnsweredWithError(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, []string{"a", "g"})
 	a := w.nodes["a"]
-	conn, err := grpc.NewClient(a.proxy.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	stream, err := peer.NewPeerClient(conn).Commands(t.Context())
+	stream, err := a.pool.Commands(t.Context(), a.proxy.addr, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,13 +137,6 @@ func TestMalformedRequestIsAnsweredWithError(t *testing.T) {
 			delete(names, reply.GetId())
 		}
 	}
-	// A message that is too large ends its own stream only.
-	if err := stream.Send(&peer.Requests{Items: []*peer.Request{{Body: &peer.Request_Command{Command: &peer.Command{Data: make([]byte, 2<<20)}}}}}); err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = stream.Recv()
-	}
 	s := w.streamOf("a", "", "a")
 	mustSucceed(t, w.nodes["g"].do(command.Command{Stream: s}))
 	if st := w.nodes["g"].router.Stats(); st.Unknown != 0 {
@@ -161,7 +147,7 @@ func TestMalformedRequestIsAnsweredWithError(t *testing.T) {
 // No request of a peer causes a panic. A request that is accepted can be sent on.
 func FuzzRequest(f *testing.F) {
 	for _, r := range malformed() {
-		b, err := proto.Marshal(r)
+		b, err := r.MarshalVT()
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -170,7 +156,7 @@ func FuzzRequest(f *testing.F) {
 	now := time.Now()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var msg peer.Request
-		if proto.Unmarshal(b, &msg) != nil {
+		if msg.UnmarshalVT(b) != nil {
 			return
 		}
 		if g, fail := getOf(msg.GetGet(), now); fail == nil {
@@ -195,7 +181,7 @@ func FuzzRequest(f *testing.F) {
 		if fail != nil {
 			t.Fatalf("an accepted command cannot be sent on: %v", fail)
 		}
-		if _, err := proto.Marshal(again); err != nil {
+		if _, err := again.MarshalVT(); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -205,7 +191,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzReply(f *testing.F) {
 	for _, out := range []command.Outcome{{Result: command.Result{Key: "k", Data: json.RawMessage("1")}}, command.Failed(command.Busy("full"))} {
 		reply, _ := outcomeReply(1, out)
-		b, err := proto.Marshal(reply)
+		b, err := reply.MarshalVT()
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -213,7 +199,7 @@ func FuzzReply(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var msg peer.Reply
-		if proto.Unmarshal(b, &msg) != nil {
+		if msg.UnmarshalVT(b) != nil {
 			return
 		}
 		_, fail := stateOf(&msg)
@@ -223,7 +209,7 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 		reply, _ := outcomeReply(1, outcomeOf(&msg))
-		if _, err := proto.Marshal(reply); err != nil {
+		if _, err := reply.MarshalVT(); err != nil {
 			t.Fatal(err)
 		}
 	})

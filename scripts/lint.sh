@@ -35,7 +35,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 cp proto/peer/peer.proto "$tmp/"
 go run ./tools/protogen "$tmp/peer.proto"
-for f in peer.pb.go peer_grpc.pb.go; do
+for f in peer.pb.go peer_vtproto.pb.go; do
 	diff -q "$tmp/$f" "proto/peer/$f" >/dev/null || { echo "proto/peer/$f is stale, run 'make generate'"; exit 1; }
 done
 

@@ -14,19 +14,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"regexp"
-	"strings"
 	"time"
-
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/gateway"
 	"github.com/ganglion-es/ganglion/node/trust"
 	"github.com/ganglion-es/ganglion/proto/peer"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 const (
@@ -100,11 +96,14 @@ func (c *Client) KickClient(ctx context.Context, addr, client string) (int, erro
 
 func (c *Client) change(ctx context.Context, addr string, req *peer.SessionsRequest) (int, error) {
 	reply, err := c.sessions(ctx, addr, req)
-	return int(reply.GetAsked()), err
+	if err != nil {
+		return 0, err
+	}
+	return int(reply.Asked), nil
 }
 
 func (c *Client) sessions(ctx context.Context, addr string, req *peer.SessionsRequest) (reply *peer.SessionsReply, err error) {
-	err = c.call(ctx, addr, func(node peer.PeerClient) error {
+	err = c.call(ctx, addr, func(node transport.Client) error {
 		reply, err = node.Sessions(ctx, req)
 		return err
 	})
@@ -120,7 +119,7 @@ func (c *Client) Drain(ctx context.Context, addr string, shutdown bool, progress
 	defer cancel()
 	silent := time.AfterFunc(drainSilence, cancel)
 	defer silent.Stop()
-	return c.call(ctx, addr, func(node peer.PeerClient) error {
+	return c.call(ctx, addr, func(node transport.Client) error {
 		reports, err := node.Drain(ctx, &peer.DrainRequest{Shutdown: shutdown})
 		if err != nil {
 			return err
@@ -129,7 +128,7 @@ func (c *Client) Drain(ctx context.Context, addr string, shutdown bool, progress
 			report, err := reports.Recv()
 			switch {
 			case errors.Is(err, io.EOF):
-				return status.Errorf(codes.Aborted, "the node at %s stopped before it had left", addr)
+				return transport.Errorf(transport.Aborted, "the node at %s stopped before it had left", addr)
 			case err != nil:
 				return err
 			case report.Left:
@@ -159,7 +158,7 @@ var debugName = regexp.MustCompile(`^[a-z][a-z0-9.-]{0,63}$`)
 func (c *Client) Debug(ctx context.Context, addr string) (files []DebugFile, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	err = c.call(ctx, addr, func(node peer.PeerClient) error {
+	err = c.call(ctx, addr, func(node transport.Client) error {
 		pieces, err := node.Debug(ctx, &peer.DebugRequest{})
 		if err != nil {
 			return err
@@ -170,7 +169,7 @@ func (c *Client) Debug(ctx context.Context, addr string) (files []DebugFile, err
 	return files, err
 }
 
-func receiveFiles(addr string, pieces grpc.ServerStreamingClient[peer.DebugPiece]) (files []DebugFile, err error) {
+func receiveFiles(addr string, pieces transport.Receiver[peer.DebugPiece]) (files []DebugFile, err error) {
 	for size := 0; ; {
 		p, err := pieces.Recv()
 		if errors.Is(err, io.EOF) {
@@ -180,7 +179,7 @@ func receiveFiles(addr string, pieces grpc.ServerStreamingClient[peer.DebugPiece
 			return files, err
 		}
 		if size += len(p.Data); size > maxDebugBytes || !debugName.MatchString(p.File) {
-			return files, status.Errorf(codes.ResourceExhausted, "the node at %s sent more than %d MiB, or a file named %.80q", addr, maxDebugBytes>>20, p.File)
+			return files, transport.Errorf(transport.ResourceExhausted, "the node at %s sent more than %d MiB, or a file named %.80q", addr, maxDebugBytes>>20, p.File)
 		}
 		if last := len(files) - 1; last >= 0 && files[last].Name == p.File {
 			files[last].Data = append(files[last].Data, p.Data...)
@@ -190,15 +189,11 @@ func receiveFiles(addr string, pieces grpc.ServerStreamingClient[peer.DebugPiece
 	}
 }
 
-// call connects to a node for one call, and explains its error.
-func (c *Client) call(ctx context.Context, addr string, do func(peer.PeerClient) error) error {
-	pool := link.NewPool(link.PoolConfig{TLS: c.tls})
+// call makes one call to a node, and explains its error.
+func (c *Client) call(ctx context.Context, addr string, do func(transport.Client) error) error {
+	pool := transport.NewPool(transport.PoolConfig{TLS: c.tls})
 	defer pool.Close()
-	conn, _, err := pool.Conn(addr)
-	if err != nil {
-		return err
-	}
-	return explain(ctx, addr, do(peer.NewPeerClient(conn)))
+	return explain(ctx, addr, do(pool.Peer(addr)))
 }
 
 // explain returns an operator's error for the error of a call.
@@ -206,18 +201,18 @@ func explain(ctx context.Context, addr string, err error) error {
 	if err == nil {
 		return nil
 	}
-	message := status.Convert(err).Message()
-	switch code := status.Code(err); {
+	var dial *net.OpError
+	switch code := transport.CodeOf(err); {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s did not answer in time", addr)
-	case code == codes.Unimplemented:
+	case code == transport.Unimplemented:
 		return fmt.Errorf("the node at %s is too old for this command: upgrade it", addr)
-	case code == codes.Unavailable && strings.Contains(err.Error(), "while dialing"):
-		return fmt.Errorf("no node can be reached at %s (%s)", addr, message)
-	case code == codes.Unavailable && (strings.Contains(err.Error(), context.DeadlineExceeded.Error()) || strings.Contains(err.Error(), net.ErrClosed.Error())):
-		return fmt.Errorf("the node at %s accepts connections but does not answer: check whether its process is frozen, paused or short of CPU time (%s)", addr, message)
-	case code == codes.Unavailable:
-		return fmt.Errorf("no node at %s accepts this call: if the nodes use certificates, set the Cert, Key and CA of PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca) to files of the same authority (%s)", addr, message)
+	case code != transport.Unavailable:
+		return err
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fmt.Errorf("no node can be reached at %s (%w)", addr, err)
+	case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the node at %s accepts connections but does not answer: check whether its process is frozen, paused or short of CPU time (%w)", addr, err)
 	}
-	return errors.New(message)
+	return fmt.Errorf("no node at %s accepts this call: if the nodes use certificates, set the Cert, Key and CA of PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca) to files of the same authority (%w)", addr, err)
 }

@@ -8,23 +8,19 @@ import (
 	"sync"
 	"testing"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/proto/peer"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // fakeNode sends its reports or pieces, and then its error, if any.
 type fakeNode struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	progress []*peer.DrainProgress
 	pieces   []*peer.DebugPiece
 	err      error
 }
 
-func (n *fakeNode) Drain(_ *peer.DrainRequest, stream grpc.ServerStreamingServer[peer.DrainProgress]) error {
+func (n *fakeNode) Drain(_ *peer.DrainRequest, stream transport.Sender[peer.DrainProgress]) error {
 	for _, p := range n.progress {
 		if err := stream.Send(p); err != nil {
 			return err
@@ -33,7 +29,7 @@ func (n *fakeNode) Drain(_ *peer.DrainRequest, stream grpc.ServerStreamingServer
 	return n.err
 }
 
-func (n *fakeNode) Debug(_ *peer.DebugRequest, stream grpc.ServerStreamingServer[peer.DebugPiece]) error {
+func (n *fakeNode) Debug(_ *peer.DebugRequest, stream transport.Sender[peer.DebugPiece]) error {
 	for _, p := range n.pieces {
 		if err := stream.Send(p); err != nil {
 			return err
@@ -49,8 +45,8 @@ func serve(t *testing.T, n *fakeNode) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := link.NewServer(link.ServerConfig{})
-	peer.RegisterPeerServer(server, n)
+	server := transport.NewServer(transport.ServerConfig{})
+	transport.Register(server, n)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
 	t.Cleanup(func() { server.Stop(); serving.Wait() })
@@ -91,7 +87,7 @@ func TestDebugJoinsPiecesAndRejectsInvalidFiles(t *testing.T) {
 	}{
 		"valid files":       {fakeNode{pieces: []*peer.DebugPiece{piece("log.txt", "a"), piece("log.txt", "b")}}, ""},
 		"a path":            {fakeNode{pieces: []*peer.DebugPiece{piece("log.txt", "ab"), piece("../passwd", "")}}, `a file named "../passwd"`},
-		"an error half-way": {fakeNode{pieces: []*peer.DebugPiece{piece("log.txt", "ab")}, err: status.Error(codes.Internal, "boom")}, "boom"},
+		"an error half-way": {fakeNode{pieces: []*peer.DebugPiece{piece("log.txt", "ab")}, err: transport.Errorf(transport.Internal, "boom")}, "boom"},
 	} {
 		files, err := WithTLS(nil).Debug(t.Context(), serve(t, &c.node))
 		if !hasText(err, c.want) || len(files) != 1 || files[0].Name != "log.txt" || string(files[0].Data) != "ab" {

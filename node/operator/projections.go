@@ -6,6 +6,7 @@ import (
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // Projections is the work of one node on projections, relays and intakes.
@@ -68,7 +69,7 @@ func (m Memory) State() string {
 // Projections returns what a node works on for projections.
 func (c *Client) Projections(ctx context.Context, addr string) (p Projections, err error) {
 	var reply *peer.ProjectionsReply
-	err = c.call(ctx, addr, func(node peer.PeerClient) error {
+	err = c.call(ctx, addr, func(node transport.Client) error {
 		reply, err = node.Projections(ctx, &peer.ProjectionsRequest{})
 		return err
 	})

@@ -17,14 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	grpcstatus "google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/ganglion-es/ganglion/gateway/watched"
 	"github.com/ganglion-es/ganglion/proto/peer"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // lines keeps log lines.
@@ -103,9 +98,9 @@ func (p PeerTLS) copyTo(t *testing.T, to PeerTLS) {
 }
 
 // domainNode serves an empty feed.
-type domainNode struct{ peer.UnimplementedPeerServer }
+type domainNode struct{ transport.UnimplementedPeer }
 
-func (domainNode) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+func (domainNode) Feed(_ string, stream transport.Sender[peer.FeedBatch]) error {
 	return stream.Send(&peer.FeedBatch{})
 }
 
@@ -121,8 +116,8 @@ func serveLinks(t *testing.T, files PeerTLS, log *slog.Logger) (addr string) {
 
 func serveLinksWith(t *testing.T, f *PeerCredentials) (addr string) {
 	t.Helper()
-	g := link.NewServer(link.ServerConfig{TLS: f.Server()})
-	peer.RegisterPeerServer(g, domainNode{})
+	g := transport.NewServer(transport.ServerConfig{TLS: f.Server()})
+	transport.Register(g, domainNode{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -136,16 +131,12 @@ func serveLinksWith(t *testing.T, f *PeerCredentials) (addr string) {
 // call connects and returns nil if the node answers.
 func call(t *testing.T, addr string, client *tls.Config) error {
 	t.Helper()
-	pool := link.NewPool(link.PoolConfig{TLS: client})
+	pool := transport.NewPool(transport.PoolConfig{TLS: client})
 	defer pool.Close()
-	conn, _, err := pool.Conn(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
-		stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{})
+		stream, err := pool.Feed(ctx, addr, "n1")
 		if err == nil {
 			_, err = stream.Recv()
 		}
@@ -243,27 +234,15 @@ func TestPeerPortRejectsMalformedInput(t *testing.T) {
 	}
 	t.Run("a node's message of 16 MB", func(t *testing.T) {
 		t.Parallel()
-		pool := link.NewPool(link.PoolConfig{TLS: clientOf(t, files)})
+		pool := transport.NewPool(transport.PoolConfig{TLS: clientOf(t, files)})
 		defer pool.Close()
-		conn, _, err := pool.Conn(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req := &peer.FeedRequest{}
-		req.ProtoReflect().SetUnknown(protowire.AppendBytes(protowire.AppendTag(nil, 1000, protowire.BytesType), make([]byte, 16<<20)))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		feed := func(req *peer.FeedRequest) error {
-			stream, err := peer.NewPeerClient(conn).Feed(ctx, req, grpc.WaitForReady(true))
-			if err == nil {
-				_, err = stream.Recv()
-			}
-			return err
-		}
-		if err := feed(req); grpcstatus.Code(err) != codes.ResourceExhausted {
+		req := &peer.SessionsRequest{KickClient: strings.Repeat("x", 16<<20)}
+		if _, err := pool.Peer(addr).Sessions(ctx, req); transport.CodeOf(err) != transport.ResourceExhausted {
 			t.Errorf("answered %v", err)
 		}
-		if err := feed(&peer.FeedRequest{}); err != nil {
+		if _, err := pool.Feed(ctx, addr, "n1"); err != nil {
 			t.Errorf("a valid message: %v", err)
 		}
 	})

@@ -1,4 +1,4 @@
-// Messages between nodes, over gRPC.
+// Messages between nodes, on the streams of package router/transport.
 //
 // Each node has one Commands stream to each domain node. It carries requests to
 // the owner and replies back, multiplexed by id, in batches of at most 64
@@ -31,1764 +31,6 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-type LogLevelRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Level         string                 `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"` // debug, info, warn or error
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LogLevelRequest) Reset() {
-	*x = LogLevelRequest{}
-	mi := &file_peer_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LogLevelRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LogLevelRequest) ProtoMessage() {}
-
-func (x *LogLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LogLevelRequest.ProtoReflect.Descriptor instead.
-func (*LogLevelRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *LogLevelRequest) GetLevel() string {
-	if x != nil {
-		return x.Level
-	}
-	return ""
-}
-
-type LogLevelReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Before        string                 `protobuf:"bytes,1,opt,name=before,proto3" json:"before,omitempty"` // the level before
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LogLevelReply) Reset() {
-	*x = LogLevelReply{}
-	mi := &file_peer_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LogLevelReply) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LogLevelReply) ProtoMessage() {}
-
-func (x *LogLevelReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LogLevelReply.ProtoReflect.Descriptor instead.
-func (*LogLevelReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *LogLevelReply) GetBefore() string {
-	if x != nil {
-		return x.Before
-	}
-	return ""
-}
-
-type DebugRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// profile asks for one file alone, a profile of the process: cpu.pb.gz, heap.pb.gz or
-	// goroutines.txt. Members that do not know this field send all files but cpu.pb.gz.
-	Profile       string `protobuf:"bytes,1,opt,name=profile,proto3" json:"profile,omitempty"`
-	Seconds       uint32 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"` // the length of cpu.pb.gz, 1 to 60
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DebugRequest) Reset() {
-	*x = DebugRequest{}
-	mi := &file_peer_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DebugRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DebugRequest) ProtoMessage() {}
-
-func (x *DebugRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DebugRequest.ProtoReflect.Descriptor instead.
-func (*DebugRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *DebugRequest) GetProfile() string {
-	if x != nil {
-		return x.Profile
-	}
-	return ""
-}
-
-func (x *DebugRequest) GetSeconds() uint32 {
-	if x != nil {
-		return x.Seconds
-	}
-	return 0
-}
-
-// DebugPiece is a part of a file. The pieces of one file follow each other.
-type DebugPiece struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	File          string                 `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"` // name, without a folder
-	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DebugPiece) Reset() {
-	*x = DebugPiece{}
-	mi := &file_peer_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DebugPiece) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DebugPiece) ProtoMessage() {}
-
-func (x *DebugPiece) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DebugPiece.ProtoReflect.Descriptor instead.
-func (*DebugPiece) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *DebugPiece) GetFile() string {
-	if x != nil {
-		return x.File
-	}
-	return ""
-}
-
-func (x *DebugPiece) GetData() []byte {
-	if x != nil {
-		return x.Data
-	}
-	return nil
-}
-
-type DrainRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// shutdown also ends the process, once the node has left.
-	Shutdown      bool `protobuf:"varint,1,opt,name=shutdown,proto3" json:"shutdown,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DrainRequest) Reset() {
-	*x = DrainRequest{}
-	mi := &file_peer_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DrainRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DrainRequest) ProtoMessage() {}
-
-func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
-func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *DrainRequest) GetShutdown() bool {
-	if x != nil {
-		return x.Shutdown
-	}
-	return false
-}
-
-type DrainProgress struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sessions      uint32                 `protobuf:"varint,1,opt,name=sessions,proto3" json:"sessions,omitempty"` // open
-	Commands      uint32                 `protobuf:"varint,2,opt,name=commands,proto3" json:"commands,omitempty"` // in flight
-	Left          bool                   `protobuf:"varint,3,opt,name=left,proto3" json:"left,omitempty"`         // the node has left; no message follows
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DrainProgress) Reset() {
-	*x = DrainProgress{}
-	mi := &file_peer_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DrainProgress) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DrainProgress) ProtoMessage() {}
-
-func (x *DrainProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DrainProgress.ProtoReflect.Descriptor instead.
-func (*DrainProgress) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *DrainProgress) GetSessions() uint32 {
-	if x != nil {
-		return x.Sessions
-	}
-	return 0
-}
-
-func (x *DrainProgress) GetCommands() uint32 {
-	if x != nil {
-		return x.Commands
-	}
-	return 0
-}
-
-func (x *DrainProgress) GetLeft() bool {
-	if x != nil {
-		return x.Left
-	}
-	return false
-}
-
-type SessionsRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// move is a number of sessions. The gateway picks that many at random and asks
-	// them to connect to another gateway. It replies when it has asked all.
-	Move uint32 `protobuf:"varint,1,opt,name=move,proto3" json:"move,omitempty"`
-	// kick_session closes the session with that id, kick_client all sessions of
-	// that client. The clients do not reconnect.
-	KickSession string `protobuf:"bytes,2,opt,name=kick_session,json=kickSession,proto3" json:"kick_session,omitempty"`
-	KickClient  string `protobuf:"bytes,3,opt,name=kick_client,json=kickClient,proto3" json:"kick_client,omitempty"`
-	// slow is the largest number of sessions with a full socket to list.
-	Slow uint32 `protobuf:"varint,4,opt,name=slow,proto3" json:"slow,omitempty"`
-	// revoke_client revokes the tokens of that client in the gateway's file of
-	// revocations.
-	RevokeClient  string `protobuf:"bytes,5,opt,name=revoke_client,json=revokeClient,proto3" json:"revoke_client,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SessionsRequest) Reset() {
-	*x = SessionsRequest{}
-	mi := &file_peer_proto_msgTypes[6]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SessionsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SessionsRequest) ProtoMessage() {}
-
-func (x *SessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[6]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SessionsRequest.ProtoReflect.Descriptor instead.
-func (*SessionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *SessionsRequest) GetMove() uint32 {
-	if x != nil {
-		return x.Move
-	}
-	return 0
-}
-
-func (x *SessionsRequest) GetKickSession() string {
-	if x != nil {
-		return x.KickSession
-	}
-	return ""
-}
-
-func (x *SessionsRequest) GetKickClient() string {
-	if x != nil {
-		return x.KickClient
-	}
-	return ""
-}
-
-func (x *SessionsRequest) GetSlow() uint32 {
-	if x != nil {
-		return x.Slow
-	}
-	return 0
-}
-
-func (x *SessionsRequest) GetRevokeClient() string {
-	if x != nil {
-		return x.RevokeClient
-	}
-	return ""
-}
-
-type SessionsReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Open          uint32                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
-	Full          uint32                 `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"`   // sessions whose socket is full
-	Asked         uint32                 `protobuf:"varint,3,opt,name=asked,proto3" json:"asked,omitempty"` // sessions that were asked to move, or were kicked
-	Slow          []*Session             `protobuf:"bytes,4,rep,name=slow,proto3" json:"slow,omitempty"`
-	Revoked       bool                   `protobuf:"varint,5,opt,name=revoked,proto3" json:"revoked,omitempty"` // the tokens of revoke_client are revoked
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SessionsReply) Reset() {
-	*x = SessionsReply{}
-	mi := &file_peer_proto_msgTypes[7]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SessionsReply) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SessionsReply) ProtoMessage() {}
-
-func (x *SessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[7]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SessionsReply.ProtoReflect.Descriptor instead.
-func (*SessionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{7}
-}
-
-func (x *SessionsReply) GetOpen() uint32 {
-	if x != nil {
-		return x.Open
-	}
-	return 0
-}
-
-func (x *SessionsReply) GetFull() uint32 {
-	if x != nil {
-		return x.Full
-	}
-	return 0
-}
-
-func (x *SessionsReply) GetAsked() uint32 {
-	if x != nil {
-		return x.Asked
-	}
-	return 0
-}
-
-func (x *SessionsReply) GetSlow() []*Session {
-	if x != nil {
-		return x.Slow
-	}
-	return nil
-}
-
-func (x *SessionsReply) GetRevoked() bool {
-	if x != nil {
-		return x.Revoked
-	}
-	return false
-}
-
-type Session struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
-	Subscriptions uint32                 `protobuf:"varint,3,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`
-	WaitingBytes  uint64                 `protobuf:"varint,4,opt,name=waiting_bytes,json=waitingBytes,proto3" json:"waiting_bytes,omitempty"` // not written to its socket
-	Behind        uint64                 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`                                 // positions between the head and its last subscription
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Session) Reset() {
-	*x = Session{}
-	mi := &file_peer_proto_msgTypes[8]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Session) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Session) ProtoMessage() {}
-
-func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[8]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Session.ProtoReflect.Descriptor instead.
-func (*Session) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{8}
-}
-
-func (x *Session) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *Session) GetClient() string {
-	if x != nil {
-		return x.Client
-	}
-	return ""
-}
-
-func (x *Session) GetSubscriptions() uint32 {
-	if x != nil {
-		return x.Subscriptions
-	}
-	return 0
-}
-
-func (x *Session) GetWaitingBytes() uint64 {
-	if x != nil {
-		return x.WaitingBytes
-	}
-	return 0
-}
-
-func (x *Session) GetBehind() uint64 {
-	if x != nil {
-		return x.Behind
-	}
-	return 0
-}
-
-type FindSessionsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Text          string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`  // in the session's id or the client id; empty matches all
-	Most          uint32                 `protobuf:"varint,2,opt,name=most,proto3" json:"most,omitempty"` // to describe
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FindSessionsRequest) Reset() {
-	*x = FindSessionsRequest{}
-	mi := &file_peer_proto_msgTypes[9]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FindSessionsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FindSessionsRequest) ProtoMessage() {}
-
-func (x *FindSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[9]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FindSessionsRequest.ProtoReflect.Descriptor instead.
-func (*FindSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{9}
-}
-
-func (x *FindSessionsRequest) GetText() string {
-	if x != nil {
-		return x.Text
-	}
-	return ""
-}
-
-func (x *FindSessionsRequest) GetMost() uint32 {
-	if x != nil {
-		return x.Most
-	}
-	return 0
-}
-
-type FindSessionsReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Open          uint32                 `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
-	Full          uint32                 `protobuf:"varint,2,opt,name=full,proto3" json:"full,omitempty"` // sessions whose socket is full
-	Matching      uint32                 `protobuf:"varint,3,opt,name=matching,proto3" json:"matching,omitempty"`
-	Sessions      []*SessionDescription  `protobuf:"bytes,4,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FindSessionsReply) Reset() {
-	*x = FindSessionsReply{}
-	mi := &file_peer_proto_msgTypes[10]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FindSessionsReply) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FindSessionsReply) ProtoMessage() {}
-
-func (x *FindSessionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[10]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FindSessionsReply.ProtoReflect.Descriptor instead.
-func (*FindSessionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{10}
-}
-
-func (x *FindSessionsReply) GetOpen() uint32 {
-	if x != nil {
-		return x.Open
-	}
-	return 0
-}
-
-func (x *FindSessionsReply) GetFull() uint32 {
-	if x != nil {
-		return x.Full
-	}
-	return 0
-}
-
-func (x *FindSessionsReply) GetMatching() uint32 {
-	if x != nil {
-		return x.Matching
-	}
-	return 0
-}
-
-func (x *FindSessionsReply) GetSessions() []*SessionDescription {
-	if x != nil {
-		return x.Sessions
-	}
-	return nil
-}
-
-type SessionDescription struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
-	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Opened        int64                  `protobuf:"varint,4,opt,name=opened,proto3" json:"opened,omitempty"`                                 // Unix time in seconds
-	WaitingBytes  uint64                 `protobuf:"varint,5,opt,name=waiting_bytes,json=waitingBytes,proto3" json:"waiting_bytes,omitempty"` // not written to its socket
-	Full          bool                   `protobuf:"varint,6,opt,name=full,proto3" json:"full,omitempty"`                                     // its socket is full
-	Subscriptions uint32                 `protobuf:"varint,7,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"`
-	Topics        []*SessionTopic        `protobuf:"bytes,8,rep,name=topics,proto3" json:"topics,omitempty"` // of the first subscriptions, sorted by name
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SessionDescription) Reset() {
-	*x = SessionDescription{}
-	mi := &file_peer_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SessionDescription) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SessionDescription) ProtoMessage() {}
-
-func (x *SessionDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SessionDescription.ProtoReflect.Descriptor instead.
-func (*SessionDescription) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *SessionDescription) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *SessionDescription) GetClient() string {
-	if x != nil {
-		return x.Client
-	}
-	return ""
-}
-
-func (x *SessionDescription) GetProtocol() string {
-	if x != nil {
-		return x.Protocol
-	}
-	return ""
-}
-
-func (x *SessionDescription) GetOpened() int64 {
-	if x != nil {
-		return x.Opened
-	}
-	return 0
-}
-
-func (x *SessionDescription) GetWaitingBytes() uint64 {
-	if x != nil {
-		return x.WaitingBytes
-	}
-	return 0
-}
-
-func (x *SessionDescription) GetFull() bool {
-	if x != nil {
-		return x.Full
-	}
-	return false
-}
-
-func (x *SessionDescription) GetSubscriptions() uint32 {
-	if x != nil {
-		return x.Subscriptions
-	}
-	return 0
-}
-
-func (x *SessionDescription) GetTopics() []*SessionTopic {
-	if x != nil {
-		return x.Topics
-	}
-	return nil
-}
-
-type SessionTopic struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`      // TYPE/ID, TYPE/*, "query NAME" or "group NAME"
-	Behind        uint64                 `protobuf:"varint,2,opt,name=behind,proto3" json:"behind,omitempty"` // positions from its cursor to the head
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SessionTopic) Reset() {
-	*x = SessionTopic{}
-	mi := &file_peer_proto_msgTypes[12]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SessionTopic) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SessionTopic) ProtoMessage() {}
-
-func (x *SessionTopic) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[12]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SessionTopic.ProtoReflect.Descriptor instead.
-func (*SessionTopic) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{12}
-}
-
-func (x *SessionTopic) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *SessionTopic) GetBehind() uint64 {
-	if x != nil {
-		return x.Behind
-	}
-	return 0
-}
-
-type VitalsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *VitalsRequest) Reset() {
-	*x = VitalsRequest{}
-	mi := &file_peer_proto_msgTypes[13]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VitalsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VitalsRequest) ProtoMessage() {}
-
-func (x *VitalsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[13]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VitalsRequest.ProtoReflect.Descriptor instead.
-func (*VitalsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{13}
-}
-
-// VitalsReply has counters since the start of the node, and figures of this moment.
-type VitalsReply struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	Commands  uint64                 `protobuf:"varint,1,opt,name=commands,proto3" json:"commands,omitempty"`   // that the gateway has received from clients
-	Delivered uint64                 `protobuf:"varint,2,opt,name=delivered,proto3" json:"delivered,omitempty"` // event frames written to sockets
-	// answered has the commands that the gateway has answered, by how long that took:
-	// up to each of bounds, in seconds and ascending, and last those above all of them.
-	Answered []uint64  `protobuf:"varint,3,rep,packed,name=answered,proto3" json:"answered,omitempty"`
-	Bounds   []float64 `protobuf:"fixed64,4,rep,packed,name=bounds,proto3" json:"bounds,omitempty"`
-	Sessions uint32    `protobuf:"varint,5,opt,name=sessions,proto3" json:"sessions,omitempty"` // open
-	Full     uint32    `protobuf:"varint,6,opt,name=full,proto3" json:"full,omitempty"`         // sessions whose socket is full
-	Position uint64    `protobuf:"varint,7,opt,name=position,proto3" json:"position,omitempty"` // of the last event that the node has received
-	// The next ones are of the segments of projections and wake-ups that the node works
-	// on.
-	LagEvents          uint64          `protobuf:"varint,8,opt,name=lag_events,json=lagEvents,proto3" json:"lag_events,omitempty"`        // the largest number of events that one is behind
-	LagSeconds         float64         `protobuf:"fixed64,9,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"`    // the longest time for which one has not shown the newest event
-	Blocked            uint32          `protobuf:"varint,10,opt,name=blocked,proto3" json:"blocked,omitempty"`                            // rows and aggregates that wait for an operator
-	Stopped            uint32          `protobuf:"varint,11,opt,name=stopped,proto3" json:"stopped,omitempty"`                            // segments that do not follow the log
-	CpuSeconds         float64         `protobuf:"fixed64,12,opt,name=cpu_seconds,json=cpuSeconds,proto3" json:"cpu_seconds,omitempty"`   // of the process
-	MemoryBytes        uint64          `protobuf:"varint,13,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // that Go's runtime has from the system
-	StoreUp            bool            `protobuf:"varint,14,opt,name=store_up,json=storeUp,proto3" json:"store_up,omitempty"`
-	CertificateExpires int64           `protobuf:"varint,15,opt,name=certificate_expires,json=certificateExpires,proto3" json:"certificate_expires,omitempty"` // Unix time of the peers' certificate, 0 without one
-	Relays             []*WaitingRelay `protobuf:"bytes,16,rep,name=relays,proto3" json:"relays,omitempty"`                                                    // that the node works on, and that publish nothing
-	Intakes            []*VitalIntake  `protobuf:"bytes,17,rep,name=intakes,proto3" json:"intakes,omitempty"`                                                  // that the node serves
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
-}
-
-func (x *VitalsReply) Reset() {
-	*x = VitalsReply{}
-	mi := &file_peer_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VitalsReply) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VitalsReply) ProtoMessage() {}
-
-func (x *VitalsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VitalsReply.ProtoReflect.Descriptor instead.
-func (*VitalsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *VitalsReply) GetCommands() uint64 {
-	if x != nil {
-		return x.Commands
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetDelivered() uint64 {
-	if x != nil {
-		return x.Delivered
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetAnswered() []uint64 {
-	if x != nil {
-		return x.Answered
-	}
-	return nil
-}
-
-func (x *VitalsReply) GetBounds() []float64 {
-	if x != nil {
-		return x.Bounds
-	}
-	return nil
-}
-
-func (x *VitalsReply) GetSessions() uint32 {
-	if x != nil {
-		return x.Sessions
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetFull() uint32 {
-	if x != nil {
-		return x.Full
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetPosition() uint64 {
-	if x != nil {
-		return x.Position
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetLagEvents() uint64 {
-	if x != nil {
-		return x.LagEvents
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetLagSeconds() float64 {
-	if x != nil {
-		return x.LagSeconds
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetBlocked() uint32 {
-	if x != nil {
-		return x.Blocked
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetStopped() uint32 {
-	if x != nil {
-		return x.Stopped
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetCpuSeconds() float64 {
-	if x != nil {
-		return x.CpuSeconds
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetMemoryBytes() uint64 {
-	if x != nil {
-		return x.MemoryBytes
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetStoreUp() bool {
-	if x != nil {
-		return x.StoreUp
-	}
-	return false
-}
-
-func (x *VitalsReply) GetCertificateExpires() int64 {
-	if x != nil {
-		return x.CertificateExpires
-	}
-	return 0
-}
-
-func (x *VitalsReply) GetRelays() []*WaitingRelay {
-	if x != nil {
-		return x.Relays
-	}
-	return nil
-}
-
-func (x *VitalsReply) GetIntakes() []*VitalIntake {
-	if x != nil {
-		return x.Intakes
-	}
-	return nil
-}
-
-type WaitingRelay struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Relay         string                 `protobuf:"bytes,1,opt,name=relay,proto3" json:"relay,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`                             // that of ganglion_relay_waiting
-	LagSeconds    float64                `protobuf:"fixed64,3,opt,name=lag_seconds,json=lagSeconds,proto3" json:"lag_seconds,omitempty"` // for how long the broker has lacked the newest event
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WaitingRelay) Reset() {
-	*x = WaitingRelay{}
-	mi := &file_peer_proto_msgTypes[15]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WaitingRelay) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WaitingRelay) ProtoMessage() {}
-
-func (x *WaitingRelay) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[15]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WaitingRelay.ProtoReflect.Descriptor instead.
-func (*WaitingRelay) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{15}
-}
-
-func (x *WaitingRelay) GetRelay() string {
-	if x != nil {
-		return x.Relay
-	}
-	return ""
-}
-
-func (x *WaitingRelay) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *WaitingRelay) GetLagSeconds() float64 {
-	if x != nil {
-		return x.LagSeconds
-	}
-	return 0
-}
-
-type VitalIntake struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Intake        string                 `protobuf:"bytes,1,opt,name=intake,proto3" json:"intake,omitempty"`
-	AwaySeconds   float64                `protobuf:"fixed64,2,opt,name=away_seconds,json=awaySeconds,proto3" json:"away_seconds,omitempty"` // for how long it has lacked a connection, 0 with one
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *VitalIntake) Reset() {
-	*x = VitalIntake{}
-	mi := &file_peer_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VitalIntake) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VitalIntake) ProtoMessage() {}
-
-func (x *VitalIntake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VitalIntake.ProtoReflect.Descriptor instead.
-func (*VitalIntake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *VitalIntake) GetIntake() string {
-	if x != nil {
-		return x.Intake
-	}
-	return ""
-}
-
-func (x *VitalIntake) GetAwaySeconds() float64 {
-	if x != nil {
-		return x.AwaySeconds
-	}
-	return 0
-}
-
-type StepsRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// type, id and key name a command.
-	Type          string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Id            string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	Key           string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StepsRequest) Reset() {
-	*x = StepsRequest{}
-	mi := &file_peer_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StepsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StepsRequest) ProtoMessage() {}
-
-func (x *StepsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StepsRequest.ProtoReflect.Descriptor instead.
-func (*StepsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *StepsRequest) GetType() string {
-	if x != nil {
-		return x.Type
-	}
-	return ""
-}
-
-func (x *StepsRequest) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *StepsRequest) GetKey() string {
-	if x != nil {
-		return x.Key
-	}
-	return ""
-}
-
-type StepsReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Steps         []*Step                `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`         // at most 64
-	Followers     []*Follower            `protobuf:"bytes,2,rep,name=followers,proto3" json:"followers,omitempty"` // projections and process managers that the node works on
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StepsReply) Reset() {
-	*x = StepsReply{}
-	mi := &file_peer_proto_msgTypes[18]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StepsReply) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StepsReply) ProtoMessage() {}
-
-func (x *StepsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[18]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StepsReply.ProtoReflect.Descriptor instead.
-func (*StepsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{18}
-}
-
-func (x *StepsReply) GetSteps() []*Step {
-	if x != nil {
-		return x.Steps
-	}
-	return nil
-}
-
-func (x *StepsReply) GetFollowers() []*Follower {
-	if x != nil {
-		return x.Followers
-	}
-	return nil
-}
-
-type Step struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`                    // "command", "execute", "append" or "deliver"
-	Command       string                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"`              // its name, if the node saw it
-	Position      uint64                 `protobuf:"varint,3,opt,name=position,proto3" json:"position,omitempty"`           // of the command's last event, 0 if unknown
-	Began         int64                  `protobuf:"varint,4,opt,name=began,proto3" json:"began,omitempty"`                 // Unix time in microseconds, by the node's clock
-	Took          int64                  `protobuf:"varint,5,opt,name=took,proto3" json:"took,omitempty"`                   // microseconds
-	Outcome       string                 `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`              // a failure's code, "replayed", or ""
-	Attempt       uint32                 `protobuf:"varint,7,opt,name=attempt,proto3" json:"attempt,omitempty"`             // the number of nodes that the command was sent to
-	Subscriptions uint32                 `protobuf:"varint,8,opt,name=subscriptions,proto3" json:"subscriptions,omitempty"` // live ones that got the events
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Step) Reset() {
-	*x = Step{}
-	mi := &file_peer_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Step) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Step) ProtoMessage() {}
-
-func (x *Step) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Step.ProtoReflect.Descriptor instead.
-func (*Step) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *Step) GetKind() string {
-	if x != nil {
-		return x.Kind
-	}
-	return ""
-}
-
-func (x *Step) GetCommand() string {
-	if x != nil {
-		return x.Command
-	}
-	return ""
-}
-
-func (x *Step) GetPosition() uint64 {
-	if x != nil {
-		return x.Position
-	}
-	return 0
-}
-
-func (x *Step) GetBegan() int64 {
-	if x != nil {
-		return x.Began
-	}
-	return 0
-}
-
-func (x *Step) GetTook() int64 {
-	if x != nil {
-		return x.Took
-	}
-	return 0
-}
-
-func (x *Step) GetOutcome() string {
-	if x != nil {
-		return x.Outcome
-	}
-	return ""
-}
-
-func (x *Step) GetAttempt() uint32 {
-	if x != nil {
-		return x.Attempt
-	}
-	return 0
-}
-
-func (x *Step) GetSubscriptions() uint32 {
-	if x != nil {
-		return x.Subscriptions
-	}
-	return 0
-}
-
-// Follower is a build of a projection or of a process manager.
-type Follower struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Segments      uint32                 `protobuf:"varint,2,opt,name=segments,proto3" json:"segments,omitempty"` // on which the node works
-	Lowest        uint64                 `protobuf:"varint,3,opt,name=lowest,proto3" json:"lowest,omitempty"`     // the position that all of them have reached
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Follower) Reset() {
-	*x = Follower{}
-	mi := &file_peer_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Follower) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Follower) ProtoMessage() {}
-
-func (x *Follower) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Follower.ProtoReflect.Descriptor instead.
-func (*Follower) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *Follower) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *Follower) GetSegments() uint32 {
-	if x != nil {
-		return x.Segments
-	}
-	return 0
-}
-
-func (x *Follower) GetLowest() uint64 {
-	if x != nil {
-		return x.Lowest
-	}
-	return 0
-}
-
-type ProjectionsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ProjectionsRequest) Reset() {
-	*x = ProjectionsRequest{}
-	mi := &file_peer_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ProjectionsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ProjectionsRequest) ProtoMessage() {}
-
-func (x *ProjectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ProjectionsRequest.ProtoReflect.Descriptor instead.
-func (*ProjectionsRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{21}
-}
-
-type ProjectionsReply struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// segments are the ones on which the node works, at most 4,096.
-	Segments []*WorkedSegment `protobuf:"bytes,1,rep,name=segments,proto3" json:"segments,omitempty"`
-	// memories are the projections in the node's memory.
-	Memories []*MemoryProjection `protobuf:"bytes,2,rep,name=memories,proto3" json:"memories,omitempty"`
-	// intakes are the queues from which the node takes commands.
-	Intakes       []*ServedIntake `protobuf:"bytes,3,rep,name=intakes,proto3" json:"intakes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ProjectionsReply) Reset() {
-	*x = ProjectionsReply{}
-	mi := &file_peer_proto_msgTypes[22]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ProjectionsReply) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ProjectionsReply) ProtoMessage() {}
-
-func (x *ProjectionsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[22]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ProjectionsReply.ProtoReflect.Descriptor instead.
-func (*ProjectionsReply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{22}
-}
-
-func (x *ProjectionsReply) GetSegments() []*WorkedSegment {
-	if x != nil {
-		return x.Segments
-	}
-	return nil
-}
-
-func (x *ProjectionsReply) GetMemories() []*MemoryProjection {
-	if x != nil {
-		return x.Memories
-	}
-	return nil
-}
-
-func (x *ProjectionsReply) GetIntakes() []*ServedIntake {
-	if x != nil {
-		return x.Intakes
-	}
-	return nil
-}
-
-type WorkedSegment struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Projection    string                 `protobuf:"bytes,1,opt,name=projection,proto3" json:"projection,omitempty"`
-	Build         int64                  `protobuf:"varint,2,opt,name=build,proto3" json:"build,omitempty"`
-	Segment       uint32                 `protobuf:"varint,3,opt,name=segment,proto3" json:"segment,omitempty"`
-	Position      uint64                 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"` // up to which its rows show the log
-	Stopped       string                 `protobuf:"bytes,5,opt,name=stopped,proto3" json:"stopped,omitempty"`    // why it does not follow the log, "" if it does
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *WorkedSegment) Reset() {
-	*x = WorkedSegment{}
-	mi := &file_peer_proto_msgTypes[23]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *WorkedSegment) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*WorkedSegment) ProtoMessage() {}
-
-func (x *WorkedSegment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[23]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use WorkedSegment.ProtoReflect.Descriptor instead.
-func (*WorkedSegment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{23}
-}
-
-func (x *WorkedSegment) GetProjection() string {
-	if x != nil {
-		return x.Projection
-	}
-	return ""
-}
-
-func (x *WorkedSegment) GetBuild() int64 {
-	if x != nil {
-		return x.Build
-	}
-	return 0
-}
-
-func (x *WorkedSegment) GetSegment() uint32 {
-	if x != nil {
-		return x.Segment
-	}
-	return 0
-}
-
-func (x *WorkedSegment) GetPosition() uint64 {
-	if x != nil {
-		return x.Position
-	}
-	return 0
-}
-
-func (x *WorkedSegment) GetStopped() string {
-	if x != nil {
-		return x.Stopped
-	}
-	return ""
-}
-
-type MemoryProjection struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Projection    string                 `protobuf:"bytes,1,opt,name=projection,proto3" json:"projection,omitempty"`
-	Position      uint64                 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"` // up to which its state shows the log
-	Current       bool                   `protobuf:"varint,3,opt,name=current,proto3" json:"current,omitempty"`   // the state can be read
-	Stopped       bool                   `protobuf:"varint,4,opt,name=stopped,proto3" json:"stopped,omitempty"`   // an event cannot be folded
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MemoryProjection) Reset() {
-	*x = MemoryProjection{}
-	mi := &file_peer_proto_msgTypes[24]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MemoryProjection) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MemoryProjection) ProtoMessage() {}
-
-func (x *MemoryProjection) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[24]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MemoryProjection.ProtoReflect.Descriptor instead.
-func (*MemoryProjection) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{24}
-}
-
-func (x *MemoryProjection) GetProjection() string {
-	if x != nil {
-		return x.Projection
-	}
-	return ""
-}
-
-func (x *MemoryProjection) GetPosition() uint64 {
-	if x != nil {
-		return x.Position
-	}
-	return 0
-}
-
-func (x *MemoryProjection) GetCurrent() bool {
-	if x != nil {
-		return x.Current
-	}
-	return false
-}
-
-func (x *MemoryProjection) GetStopped() bool {
-	if x != nil {
-		return x.Stopped
-	}
-	return false
-}
-
-// ServedIntake has counters since the start of the node.
-type ServedIntake struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Intake        string                 `protobuf:"bytes,1,opt,name=intake,proto3" json:"intake,omitempty"`
-	Queue         string                 `protobuf:"bytes,2,opt,name=queue,proto3" json:"queue,omitempty"`
-	State         string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`                                                                                  // stopped, away, waiting or working
-	Since         int64                  `protobuf:"varint,4,opt,name=since,proto3" json:"since,omitempty"`                                                                                 // when the state began, Unix time in milliseconds
-	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`                                                                              // the last error of a connection, "" if there was none
-	ProblemAt     int64                  `protobuf:"varint,6,opt,name=problem_at,json=problemAt,proto3" json:"problem_at,omitempty"`                                                        // its time, Unix time in milliseconds
-	Unfinished    uint32                 `protobuf:"varint,7,opt,name=unfinished,proto3" json:"unfinished,omitempty"`                                                                       // messages that were taken and not finished
-	Commands      map[string]uint64      `protobuf:"bytes,8,rep,name=commands,proto3" json:"commands,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // finished messages, by their outcome
-	Retries       uint64                 `protobuf:"varint,9,opt,name=retries,proto3" json:"retries,omitempty"`                                                                             // commands that were sent again
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ServedIntake) Reset() {
-	*x = ServedIntake{}
-	mi := &file_peer_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ServedIntake) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ServedIntake) ProtoMessage() {}
-
-func (x *ServedIntake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ServedIntake.ProtoReflect.Descriptor instead.
-func (*ServedIntake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *ServedIntake) GetIntake() string {
-	if x != nil {
-		return x.Intake
-	}
-	return ""
-}
-
-func (x *ServedIntake) GetQueue() string {
-	if x != nil {
-		return x.Queue
-	}
-	return ""
-}
-
-func (x *ServedIntake) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
-func (x *ServedIntake) GetSince() int64 {
-	if x != nil {
-		return x.Since
-	}
-	return 0
-}
-
-func (x *ServedIntake) GetProblem() string {
-	if x != nil {
-		return x.Problem
-	}
-	return ""
-}
-
-func (x *ServedIntake) GetProblemAt() int64 {
-	if x != nil {
-		return x.ProblemAt
-	}
-	return 0
-}
-
-func (x *ServedIntake) GetUnfinished() uint32 {
-	if x != nil {
-		return x.Unfinished
-	}
-	return 0
-}
-
-func (x *ServedIntake) GetCommands() map[string]uint64 {
-	if x != nil {
-		return x.Commands
-	}
-	return nil
-}
-
-func (x *ServedIntake) GetRetries() uint64 {
-	if x != nil {
-		return x.Retries
-	}
-	return 0
-}
-
 // Requests is a batch of requests. An empty batch is a heartbeat.
 type Requests struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1801,7 +43,7 @@ type Requests struct {
 
 func (x *Requests) Reset() {
 	*x = Requests{}
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1813,7 +55,7 @@ func (x *Requests) String() string {
 func (*Requests) ProtoMessage() {}
 
 func (x *Requests) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[26]
+	mi := &file_peer_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1826,7 +68,7 @@ func (x *Requests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Requests.ProtoReflect.Descriptor instead.
 func (*Requests) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{26}
+	return file_peer_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Requests) GetItems() []*Request {
@@ -1862,7 +104,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1874,7 +116,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[27]
+	mi := &file_peer_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1887,7 +129,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{27}
+	return file_peer_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Request) GetId() uint64 {
@@ -1972,7 +214,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +226,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[28]
+	mi := &file_peer_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +239,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{28}
+	return file_peer_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Command) GetType() string {
@@ -2133,7 +375,7 @@ type Get struct {
 
 func (x *Get) Reset() {
 	*x = Get{}
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +387,7 @@ func (x *Get) String() string {
 func (*Get) ProtoMessage() {}
 
 func (x *Get) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[29]
+	mi := &file_peer_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +400,7 @@ func (x *Get) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Get.ProtoReflect.Descriptor instead.
 func (*Get) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{29}
+	return file_peer_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Get) GetType() string {
@@ -2216,7 +458,7 @@ type Replies struct {
 
 func (x *Replies) Reset() {
 	*x = Replies{}
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +470,7 @@ func (x *Replies) String() string {
 func (*Replies) ProtoMessage() {}
 
 func (x *Replies) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[30]
+	mi := &file_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +483,7 @@ func (x *Replies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replies.ProtoReflect.Descriptor instead.
 func (*Replies) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{30}
+	return file_peer_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Replies) GetItems() []*Reply {
@@ -2273,7 +515,7 @@ type Reply struct {
 
 func (x *Reply) Reset() {
 	*x = Reply{}
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +527,7 @@ func (x *Reply) String() string {
 func (*Reply) ProtoMessage() {}
 
 func (x *Reply) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[31]
+	mi := &file_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +540,7 @@ func (x *Reply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reply.ProtoReflect.Descriptor instead.
 func (*Reply) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{31}
+	return file_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Reply) GetId() uint64 {
@@ -2377,7 +619,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +631,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[32]
+	mi := &file_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +644,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{32}
+	return file_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Result) GetKey() string {
@@ -2451,7 +693,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +705,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[33]
+	mi := &file_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +718,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{33}
+	return file_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *State) GetVersion() uint64 {
@@ -2519,7 +761,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +773,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[34]
+	mi := &file_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +786,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{34}
+	return file_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Failure) GetCode() string {
@@ -2624,50 +866,6 @@ func (x *Failure) GetCause() string {
 	return ""
 }
 
-type FeedRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // id of the subscriber, for the log
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FeedRequest) Reset() {
-	*x = FeedRequest{}
-	mi := &file_peer_proto_msgTypes[35]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FeedRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FeedRequest) ProtoMessage() {}
-
-func (x *FeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[35]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FeedRequest.ProtoReflect.Descriptor instead.
-func (*FeedRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{35}
-}
-
-func (x *FeedRequest) GetNode() string {
-	if x != nil {
-		return x.Node
-	}
-	return ""
-}
-
 // FeedBatch is a batch of frames. It is never empty: a head is the heartbeat.
 type FeedBatch struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -2681,7 +879,7 @@ type FeedBatch struct {
 
 func (x *FeedBatch) Reset() {
 	*x = FeedBatch{}
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2693,7 +891,7 @@ func (x *FeedBatch) String() string {
 func (*FeedBatch) ProtoMessage() {}
 
 func (x *FeedBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[36]
+	mi := &file_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2706,7 +904,7 @@ func (x *FeedBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedBatch.ProtoReflect.Descriptor instead.
 func (*FeedBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{36}
+	return file_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *FeedBatch) GetFrames() []*FeedFrame {
@@ -2738,7 +936,7 @@ type FeedFrame struct {
 
 func (x *FeedFrame) Reset() {
 	*x = FeedFrame{}
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2750,7 +948,7 @@ func (x *FeedFrame) String() string {
 func (*FeedFrame) ProtoMessage() {}
 
 func (x *FeedFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[37]
+	mi := &file_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2763,7 +961,7 @@ func (x *FeedFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FeedFrame.ProtoReflect.Descriptor instead.
 func (*FeedFrame) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{37}
+	return file_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *FeedFrame) GetBody() isFeedFrame_Body {
@@ -2849,7 +1047,7 @@ type Commits struct {
 
 func (x *Commits) Reset() {
 	*x = Commits{}
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2861,7 +1059,7 @@ func (x *Commits) String() string {
 func (*Commits) ProtoMessage() {}
 
 func (x *Commits) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[38]
+	mi := &file_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2874,7 +1072,7 @@ func (x *Commits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commits.ProtoReflect.Descriptor instead.
 func (*Commits) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{38}
+	return file_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Commits) GetFrom() uint64 {
@@ -2910,7 +1108,7 @@ type Skip struct {
 
 func (x *Skip) Reset() {
 	*x = Skip{}
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2922,7 +1120,7 @@ func (x *Skip) String() string {
 func (*Skip) ProtoMessage() {}
 
 func (x *Skip) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[39]
+	mi := &file_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2935,7 +1133,7 @@ func (x *Skip) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Skip.ProtoReflect.Descriptor instead.
 func (*Skip) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{39}
+	return file_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Skip) GetFrom() uint64 {
@@ -2971,7 +1169,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +1181,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[40]
+	mi := &file_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +1194,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{40}
+	return file_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Commit) GetType() string {
@@ -3087,7 +1285,7 @@ type Wake struct {
 
 func (x *Wake) Reset() {
 	*x = Wake{}
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3099,7 +1297,7 @@ func (x *Wake) String() string {
 func (*Wake) ProtoMessage() {}
 
 func (x *Wake) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[41]
+	mi := &file_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3112,7 +1310,7 @@ func (x *Wake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wake.ProtoReflect.Descriptor instead.
 func (*Wake) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{41}
+	return file_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Wake) GetAtUs() int64 {
@@ -3129,50 +1327,6 @@ func (x *Wake) GetRevision() int32 {
 	return 0
 }
 
-type ProgressRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // id of the subscriber, for the log
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ProgressRequest) Reset() {
-	*x = ProgressRequest{}
-	mi := &file_peer_proto_msgTypes[42]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ProgressRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ProgressRequest) ProtoMessage() {}
-
-func (x *ProgressRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[42]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ProgressRequest.ProtoReflect.Descriptor instead.
-func (*ProgressRequest) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{42}
-}
-
-func (x *ProgressRequest) GetNode() string {
-	if x != nil {
-		return x.Node
-	}
-	return ""
-}
-
 // ProgressBatch is empty as a heartbeat, every second.
 type ProgressBatch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3183,7 +1337,7 @@ type ProgressBatch struct {
 
 func (x *ProgressBatch) Reset() {
 	*x = ProgressBatch{}
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3195,7 +1349,7 @@ func (x *ProgressBatch) String() string {
 func (*ProgressBatch) ProtoMessage() {}
 
 func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[43]
+	mi := &file_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3208,7 +1362,7 @@ func (x *ProgressBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProgressBatch.ProtoReflect.Descriptor instead.
 func (*ProgressBatch) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{43}
+	return file_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProgressBatch) GetSegments() []*Segment {
@@ -3231,7 +1385,7 @@ type Segment struct {
 
 func (x *Segment) Reset() {
 	*x = Segment{}
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +1397,7 @@ func (x *Segment) String() string {
 func (*Segment) ProtoMessage() {}
 
 func (x *Segment) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[44]
+	mi := &file_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +1410,7 @@ func (x *Segment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Segment.ProtoReflect.Descriptor instead.
 func (*Segment) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{44}
+	return file_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Segment) GetProjection() string {
@@ -3287,480 +1441,6 @@ func (x *Segment) GetPosition() uint64 {
 	return 0
 }
 
-// GroupReport replaces the gateway's earlier reports.
-type GroupReport struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	Gateway       string                 `protobuf:"bytes,2,opt,name=gateway,proto3" json:"gateway,omitempty"` // id of the node
-	Boot          string                 `protobuf:"bytes,3,opt,name=boot,proto3" json:"boot,omitempty"`       // unique to this run of the gateway
-	Number        uint64                 `protobuf:"varint,4,opt,name=number,proto3" json:"number,omitempty"`  // raised with each report
-	Sessions      []*GroupSession        `protobuf:"bytes,5,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	Seen          uint64                 `protobuf:"varint,6,opt,name=seen,proto3" json:"seen,omitempty"` // digest of the last answer
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupReport) Reset() {
-	*x = GroupReport{}
-	mi := &file_peer_proto_msgTypes[45]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupReport) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupReport) ProtoMessage() {}
-
-func (x *GroupReport) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[45]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupReport.ProtoReflect.Descriptor instead.
-func (*GroupReport) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{45}
-}
-
-func (x *GroupReport) GetGroup() string {
-	if x != nil {
-		return x.Group
-	}
-	return ""
-}
-
-func (x *GroupReport) GetGateway() string {
-	if x != nil {
-		return x.Gateway
-	}
-	return ""
-}
-
-func (x *GroupReport) GetBoot() string {
-	if x != nil {
-		return x.Boot
-	}
-	return ""
-}
-
-func (x *GroupReport) GetNumber() uint64 {
-	if x != nil {
-		return x.Number
-	}
-	return 0
-}
-
-func (x *GroupReport) GetSessions() []*GroupSession {
-	if x != nil {
-		return x.Sessions
-	}
-	return nil
-}
-
-func (x *GroupReport) GetSeen() uint64 {
-	if x != nil {
-		return x.Seen
-	}
-	return 0
-}
-
-type GroupSession struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // unique
-	Client        string                 `protobuf:"bytes,2,opt,name=client,proto3" json:"client,omitempty"`
-	Member        string                 `protobuf:"bytes,3,opt,name=member,proto3" json:"member,omitempty"`  // unique within group and client
-	Closed        bool                   `protobuf:"varint,4,opt,name=closed,proto3" json:"closed,omitempty"` // it has ended
-	Tenures       []*GroupTenure         `protobuf:"bytes,5,rep,name=tenures,proto3" json:"tenures,omitempty"`
-	Known         bool                   `protobuf:"varint,6,opt,name=known,proto3" json:"known,omitempty"` // a coordinator has answered for it before
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupSession) Reset() {
-	*x = GroupSession{}
-	mi := &file_peer_proto_msgTypes[46]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupSession) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupSession) ProtoMessage() {}
-
-func (x *GroupSession) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[46]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupSession.ProtoReflect.Descriptor instead.
-func (*GroupSession) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{46}
-}
-
-func (x *GroupSession) GetId() string {
-	if x != nil {
-		return x.Id
-	}
-	return ""
-}
-
-func (x *GroupSession) GetClient() string {
-	if x != nil {
-		return x.Client
-	}
-	return ""
-}
-
-func (x *GroupSession) GetMember() string {
-	if x != nil {
-		return x.Member
-	}
-	return ""
-}
-
-func (x *GroupSession) GetClosed() bool {
-	if x != nil {
-		return x.Closed
-	}
-	return false
-}
-
-func (x *GroupSession) GetTenures() []*GroupTenure {
-	if x != nil {
-		return x.Tenures
-	}
-	return nil
-}
-
-func (x *GroupSession) GetKnown() bool {
-	if x != nil {
-		return x.Known
-	}
-	return false
-}
-
-// GroupTenure says something about a segment that a session holds.
-type GroupTenure struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Segment       string                 `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	First         uint64                 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`       // the first event that was sent and is not acknowledged, 0 if none
-	Last          uint64                 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`         // the last one that was sent
-	Released      bool                   `protobuf:"varint,5,opt,name=released,proto3" json:"released,omitempty"` // the session gives the revoking segment back
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupTenure) Reset() {
-	*x = GroupTenure{}
-	mi := &file_peer_proto_msgTypes[47]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupTenure) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupTenure) ProtoMessage() {}
-
-func (x *GroupTenure) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[47]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupTenure.ProtoReflect.Descriptor instead.
-func (*GroupTenure) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{47}
-}
-
-func (x *GroupTenure) GetSegment() string {
-	if x != nil {
-		return x.Segment
-	}
-	return ""
-}
-
-func (x *GroupTenure) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *GroupTenure) GetFirst() uint64 {
-	if x != nil {
-		return x.First
-	}
-	return 0
-}
-
-func (x *GroupTenure) GetLast() uint64 {
-	if x != nil {
-		return x.Last
-	}
-	return 0
-}
-
-func (x *GroupTenure) GetReleased() bool {
-	if x != nil {
-		return x.Released
-	}
-	return false
-}
-
-type GroupAnswer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AgeUs         int64                  `protobuf:"varint,1,opt,name=age_us,json=ageUs,proto3" json:"age_us,omitempty"` // since the coordinator confirmed that it is the coordinator
-	Digest        uint64                 `protobuf:"varint,2,opt,name=digest,proto3" json:"digest,omitempty"`            // of everything but age and positions
-	Sessions      []*GroupHeld           `protobuf:"bytes,3,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupAnswer) Reset() {
-	*x = GroupAnswer{}
-	mi := &file_peer_proto_msgTypes[48]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupAnswer) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupAnswer) ProtoMessage() {}
-
-func (x *GroupAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[48]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupAnswer.ProtoReflect.Descriptor instead.
-func (*GroupAnswer) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{48}
-}
-
-func (x *GroupAnswer) GetAgeUs() int64 {
-	if x != nil {
-		return x.AgeUs
-	}
-	return 0
-}
-
-func (x *GroupAnswer) GetDigest() uint64 {
-	if x != nil {
-		return x.Digest
-	}
-	return 0
-}
-
-func (x *GroupAnswer) GetSessions() []*GroupHeld {
-	if x != nil {
-		return x.Sessions
-	}
-	return nil
-}
-
-type GroupHeld struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
-	Replaced      bool                   `protobuf:"varint,2,opt,name=replaced,proto3" json:"replaced,omitempty"` // by a newer session of the member
-	Holdings      []*GroupHolding        `protobuf:"bytes,3,rep,name=holdings,proto3" json:"holdings,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupHeld) Reset() {
-	*x = GroupHeld{}
-	mi := &file_peer_proto_msgTypes[49]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupHeld) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupHeld) ProtoMessage() {}
-
-func (x *GroupHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[49]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupHeld.ProtoReflect.Descriptor instead.
-func (*GroupHeld) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{49}
-}
-
-func (x *GroupHeld) GetSession() string {
-	if x != nil {
-		return x.Session
-	}
-	return ""
-}
-
-func (x *GroupHeld) GetReplaced() bool {
-	if x != nil {
-		return x.Replaced
-	}
-	return false
-}
-
-func (x *GroupHeld) GetHoldings() []*GroupHolding {
-	if x != nil {
-		return x.Holdings
-	}
-	return nil
-}
-
-type GroupHolding struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Segment       string                 `protobuf:"bytes,1,opt,name=segment,proto3" json:"segment,omitempty"` // a number, or "~" and a stream
-	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Segments      uint32                 `protobuf:"varint,3,opt,name=segments,proto3" json:"segments,omitempty"` // of the group
-	Position      uint64                 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"` // up to which the segment is acknowledged
-	Log           string                 `protobuf:"bytes,5,opt,name=log,proto3" json:"log,omitempty"`
-	Window        uint32                 `protobuf:"varint,6,opt,name=window,proto3" json:"window,omitempty"` // 0: the member's own
-	Revoking      bool                   `protobuf:"varint,7,opt,name=revoking,proto3" json:"revoking,omitempty"`
-	Halt          string                 `protobuf:"bytes,8,opt,name=halt,proto3" json:"halt,omitempty"`         // why nothing may be sent, "" if it may
-	Sequence      string                 `protobuf:"bytes,9,opt,name=sequence,proto3" json:"sequence,omitempty"` // under retry
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupHolding) Reset() {
-	*x = GroupHolding{}
-	mi := &file_peer_proto_msgTypes[50]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupHolding) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupHolding) ProtoMessage() {}
-
-func (x *GroupHolding) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[50]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupHolding.ProtoReflect.Descriptor instead.
-func (*GroupHolding) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{50}
-}
-
-func (x *GroupHolding) GetSegment() string {
-	if x != nil {
-		return x.Segment
-	}
-	return ""
-}
-
-func (x *GroupHolding) GetEpoch() uint64 {
-	if x != nil {
-		return x.Epoch
-	}
-	return 0
-}
-
-func (x *GroupHolding) GetSegments() uint32 {
-	if x != nil {
-		return x.Segments
-	}
-	return 0
-}
-
-func (x *GroupHolding) GetPosition() uint64 {
-	if x != nil {
-		return x.Position
-	}
-	return 0
-}
-
-func (x *GroupHolding) GetLog() string {
-	if x != nil {
-		return x.Log
-	}
-	return ""
-}
-
-func (x *GroupHolding) GetWindow() uint32 {
-	if x != nil {
-		return x.Window
-	}
-	return 0
-}
-
-func (x *GroupHolding) GetRevoking() bool {
-	if x != nil {
-		return x.Revoking
-	}
-	return false
-}
-
-func (x *GroupHolding) GetHalt() string {
-	if x != nil {
-		return x.Halt
-	}
-	return ""
-}
-
-func (x *GroupHolding) GetSequence() string {
-	if x != nil {
-		return x.Sequence
-	}
-	return ""
-}
-
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
@@ -3772,7 +1452,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_peer_proto_msgTypes[51]
+	mi := &file_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +1464,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_peer_proto_msgTypes[51]
+	mi := &file_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +1477,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_peer_proto_rawDescGZIP(), []int{51}
+	return file_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Event) GetType() string {
@@ -3826,151 +1506,7 @@ var File_peer_proto protoreflect.FileDescriptor
 const file_peer_proto_rawDesc = "" +
 	"\n" +
 	"\n" +
-	"peer.proto\x12\x10ganglion.peer.v1\"'\n" +
-	"\x0fLogLevelRequest\x12\x14\n" +
-	"\x05level\x18\x01 \x01(\tR\x05level\"'\n" +
-	"\rLogLevelReply\x12\x16\n" +
-	"\x06before\x18\x01 \x01(\tR\x06before\"B\n" +
-	"\fDebugRequest\x12\x18\n" +
-	"\aprofile\x18\x01 \x01(\tR\aprofile\x12\x18\n" +
-	"\aseconds\x18\x02 \x01(\rR\aseconds\"4\n" +
-	"\n" +
-	"DebugPiece\x12\x12\n" +
-	"\x04file\x18\x01 \x01(\tR\x04file\x12\x12\n" +
-	"\x04data\x18\x02 \x01(\fR\x04data\"*\n" +
-	"\fDrainRequest\x12\x1a\n" +
-	"\bshutdown\x18\x01 \x01(\bR\bshutdown\"[\n" +
-	"\rDrainProgress\x12\x1a\n" +
-	"\bsessions\x18\x01 \x01(\rR\bsessions\x12\x1a\n" +
-	"\bcommands\x18\x02 \x01(\rR\bcommands\x12\x12\n" +
-	"\x04left\x18\x03 \x01(\bR\x04left\"\xa2\x01\n" +
-	"\x0fSessionsRequest\x12\x12\n" +
-	"\x04move\x18\x01 \x01(\rR\x04move\x12!\n" +
-	"\fkick_session\x18\x02 \x01(\tR\vkickSession\x12\x1f\n" +
-	"\vkick_client\x18\x03 \x01(\tR\n" +
-	"kickClient\x12\x12\n" +
-	"\x04slow\x18\x04 \x01(\rR\x04slow\x12#\n" +
-	"\rrevoke_client\x18\x05 \x01(\tR\frevokeClient\"\x96\x01\n" +
-	"\rSessionsReply\x12\x12\n" +
-	"\x04open\x18\x01 \x01(\rR\x04open\x12\x12\n" +
-	"\x04full\x18\x02 \x01(\rR\x04full\x12\x14\n" +
-	"\x05asked\x18\x03 \x01(\rR\x05asked\x12-\n" +
-	"\x04slow\x18\x04 \x03(\v2\x19.ganglion.peer.v1.SessionR\x04slow\x12\x18\n" +
-	"\arevoked\x18\x05 \x01(\bR\arevoked\"\x94\x01\n" +
-	"\aSession\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06client\x18\x02 \x01(\tR\x06client\x12$\n" +
-	"\rsubscriptions\x18\x03 \x01(\rR\rsubscriptions\x12#\n" +
-	"\rwaiting_bytes\x18\x04 \x01(\x04R\fwaitingBytes\x12\x16\n" +
-	"\x06behind\x18\x05 \x01(\x04R\x06behind\"=\n" +
-	"\x13FindSessionsRequest\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
-	"\x04most\x18\x02 \x01(\rR\x04most\"\x99\x01\n" +
-	"\x11FindSessionsReply\x12\x12\n" +
-	"\x04open\x18\x01 \x01(\rR\x04open\x12\x12\n" +
-	"\x04full\x18\x02 \x01(\rR\x04full\x12\x1a\n" +
-	"\bmatching\x18\x03 \x01(\rR\bmatching\x12@\n" +
-	"\bsessions\x18\x04 \x03(\v2$.ganglion.peer.v1.SessionDescriptionR\bsessions\"\x87\x02\n" +
-	"\x12SessionDescription\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06client\x18\x02 \x01(\tR\x06client\x12\x1a\n" +
-	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x16\n" +
-	"\x06opened\x18\x04 \x01(\x03R\x06opened\x12#\n" +
-	"\rwaiting_bytes\x18\x05 \x01(\x04R\fwaitingBytes\x12\x12\n" +
-	"\x04full\x18\x06 \x01(\bR\x04full\x12$\n" +
-	"\rsubscriptions\x18\a \x01(\rR\rsubscriptions\x126\n" +
-	"\x06topics\x18\b \x03(\v2\x1e.ganglion.peer.v1.SessionTopicR\x06topics\":\n" +
-	"\fSessionTopic\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06behind\x18\x02 \x01(\x04R\x06behind\"\x0f\n" +
-	"\rVitalsRequest\"\xbc\x04\n" +
-	"\vVitalsReply\x12\x1a\n" +
-	"\bcommands\x18\x01 \x01(\x04R\bcommands\x12\x1c\n" +
-	"\tdelivered\x18\x02 \x01(\x04R\tdelivered\x12\x1a\n" +
-	"\banswered\x18\x03 \x03(\x04R\banswered\x12\x16\n" +
-	"\x06bounds\x18\x04 \x03(\x01R\x06bounds\x12\x1a\n" +
-	"\bsessions\x18\x05 \x01(\rR\bsessions\x12\x12\n" +
-	"\x04full\x18\x06 \x01(\rR\x04full\x12\x1a\n" +
-	"\bposition\x18\a \x01(\x04R\bposition\x12\x1d\n" +
-	"\n" +
-	"lag_events\x18\b \x01(\x04R\tlagEvents\x12\x1f\n" +
-	"\vlag_seconds\x18\t \x01(\x01R\n" +
-	"lagSeconds\x12\x18\n" +
-	"\ablocked\x18\n" +
-	" \x01(\rR\ablocked\x12\x18\n" +
-	"\astopped\x18\v \x01(\rR\astopped\x12\x1f\n" +
-	"\vcpu_seconds\x18\f \x01(\x01R\n" +
-	"cpuSeconds\x12!\n" +
-	"\fmemory_bytes\x18\r \x01(\x04R\vmemoryBytes\x12\x19\n" +
-	"\bstore_up\x18\x0e \x01(\bR\astoreUp\x12/\n" +
-	"\x13certificate_expires\x18\x0f \x01(\x03R\x12certificateExpires\x126\n" +
-	"\x06relays\x18\x10 \x03(\v2\x1e.ganglion.peer.v1.WaitingRelayR\x06relays\x127\n" +
-	"\aintakes\x18\x11 \x03(\v2\x1d.ganglion.peer.v1.VitalIntakeR\aintakes\"]\n" +
-	"\fWaitingRelay\x12\x14\n" +
-	"\x05relay\x18\x01 \x01(\tR\x05relay\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
-	"\vlag_seconds\x18\x03 \x01(\x01R\n" +
-	"lagSeconds\"H\n" +
-	"\vVitalIntake\x12\x16\n" +
-	"\x06intake\x18\x01 \x01(\tR\x06intake\x12!\n" +
-	"\faway_seconds\x18\x02 \x01(\x01R\vawaySeconds\"D\n" +
-	"\fStepsRequest\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\"t\n" +
-	"\n" +
-	"StepsReply\x12,\n" +
-	"\x05steps\x18\x01 \x03(\v2\x16.ganglion.peer.v1.StepR\x05steps\x128\n" +
-	"\tfollowers\x18\x02 \x03(\v2\x1a.ganglion.peer.v1.FollowerR\tfollowers\"\xd4\x01\n" +
-	"\x04Step\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\tR\acommand\x12\x1a\n" +
-	"\bposition\x18\x03 \x01(\x04R\bposition\x12\x14\n" +
-	"\x05began\x18\x04 \x01(\x03R\x05began\x12\x12\n" +
-	"\x04took\x18\x05 \x01(\x03R\x04took\x12\x18\n" +
-	"\aoutcome\x18\x06 \x01(\tR\aoutcome\x12\x18\n" +
-	"\aattempt\x18\a \x01(\rR\aattempt\x12$\n" +
-	"\rsubscriptions\x18\b \x01(\rR\rsubscriptions\"R\n" +
-	"\bFollower\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
-	"\bsegments\x18\x02 \x01(\rR\bsegments\x12\x16\n" +
-	"\x06lowest\x18\x03 \x01(\x04R\x06lowest\"\x14\n" +
-	"\x12ProjectionsRequest\"\xc9\x01\n" +
-	"\x10ProjectionsReply\x12;\n" +
-	"\bsegments\x18\x01 \x03(\v2\x1f.ganglion.peer.v1.WorkedSegmentR\bsegments\x12>\n" +
-	"\bmemories\x18\x02 \x03(\v2\".ganglion.peer.v1.MemoryProjectionR\bmemories\x128\n" +
-	"\aintakes\x18\x03 \x03(\v2\x1e.ganglion.peer.v1.ServedIntakeR\aintakes\"\x95\x01\n" +
-	"\rWorkedSegment\x12\x1e\n" +
-	"\n" +
-	"projection\x18\x01 \x01(\tR\n" +
-	"projection\x12\x14\n" +
-	"\x05build\x18\x02 \x01(\x03R\x05build\x12\x18\n" +
-	"\asegment\x18\x03 \x01(\rR\asegment\x12\x1a\n" +
-	"\bposition\x18\x04 \x01(\x04R\bposition\x12\x18\n" +
-	"\astopped\x18\x05 \x01(\tR\astopped\"\x82\x01\n" +
-	"\x10MemoryProjection\x12\x1e\n" +
-	"\n" +
-	"projection\x18\x01 \x01(\tR\n" +
-	"projection\x12\x1a\n" +
-	"\bposition\x18\x02 \x01(\x04R\bposition\x12\x18\n" +
-	"\acurrent\x18\x03 \x01(\bR\acurrent\x12\x18\n" +
-	"\astopped\x18\x04 \x01(\bR\astopped\"\xe2\x02\n" +
-	"\fServedIntake\x12\x16\n" +
-	"\x06intake\x18\x01 \x01(\tR\x06intake\x12\x14\n" +
-	"\x05queue\x18\x02 \x01(\tR\x05queue\x12\x14\n" +
-	"\x05state\x18\x03 \x01(\tR\x05state\x12\x14\n" +
-	"\x05since\x18\x04 \x01(\x03R\x05since\x12\x18\n" +
-	"\aproblem\x18\x05 \x01(\tR\aproblem\x12\x1d\n" +
-	"\n" +
-	"problem_at\x18\x06 \x01(\x03R\tproblemAt\x12\x1e\n" +
-	"\n" +
-	"unfinished\x18\a \x01(\rR\n" +
-	"unfinished\x12H\n" +
-	"\bcommands\x18\b \x03(\v2,.ganglion.peer.v1.ServedIntake.CommandsEntryR\bcommands\x12\x18\n" +
-	"\aretries\x18\t \x01(\x04R\aretries\x1a;\n" +
-	"\rCommandsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"O\n" +
+	"peer.proto\x12\x10ganglion.peer.v1\"O\n" +
 	"\bRequests\x12/\n" +
 	"\x05items\x18\x01 \x03(\v2\x19.ganglion.peer.v1.RequestR\x05items\x12\x12\n" +
 	"\x04seen\x18\x02 \x01(\x04R\x04seen\"\x97\x01\n" +
@@ -4041,9 +1577,7 @@ const file_peer_proto_rawDesc = "" +
 	" \x01(\bR\telsewhere\x12\x14\n" +
 	"\x05cause\x18\v \x01(\tR\x05causeB\n" +
 	"\n" +
-	"\b_version\"!\n" +
-	"\vFeedRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"R\n" +
+	"\b_version\"R\n" +
 	"\tFeedBatch\x123\n" +
 	"\x06frames\x18\x01 \x03(\v2\x1b.ganglion.peer.v1.FeedFrameR\x06frames\x12\x10\n" +
 	"\x03log\x18\x02 \x01(\tR\x03log\"\xa2\x01\n" +
@@ -4075,9 +1609,7 @@ const file_peer_proto_rawDesc = "" +
 	"\x04wake\x18\v \x01(\v2\x16.ganglion.peer.v1.WakeR\x04wake\"7\n" +
 	"\x04Wake\x12\x13\n" +
 	"\x05at_us\x18\x01 \x01(\x03R\x04atUs\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x05R\brevision\"%\n" +
-	"\x0fProgressRequest\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\tR\x04node\"F\n" +
+	"\brevision\x18\x02 \x01(\x05R\brevision\"F\n" +
 	"\rProgressBatch\x125\n" +
 	"\bsegments\x18\x01 \x03(\v2\x19.ganglion.peer.v1.SegmentR\bsegments\"s\n" +
 	"\aSegment\x12\x1e\n" +
@@ -4086,62 +1618,11 @@ const file_peer_proto_rawDesc = "" +
 	"projection\x12\x14\n" +
 	"\x05build\x18\x02 \x01(\x03R\x05build\x12\x16\n" +
 	"\x06number\x18\x03 \x01(\rR\x06number\x12\x1a\n" +
-	"\bposition\x18\x04 \x01(\x04R\bposition\"\xb9\x01\n" +
-	"\vGroupReport\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
-	"\agateway\x18\x02 \x01(\tR\agateway\x12\x12\n" +
-	"\x04boot\x18\x03 \x01(\tR\x04boot\x12\x16\n" +
-	"\x06number\x18\x04 \x01(\x04R\x06number\x12:\n" +
-	"\bsessions\x18\x05 \x03(\v2\x1e.ganglion.peer.v1.GroupSessionR\bsessions\x12\x12\n" +
-	"\x04seen\x18\x06 \x01(\x04R\x04seen\"\xb5\x01\n" +
-	"\fGroupSession\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
-	"\x06client\x18\x02 \x01(\tR\x06client\x12\x16\n" +
-	"\x06member\x18\x03 \x01(\tR\x06member\x12\x16\n" +
-	"\x06closed\x18\x04 \x01(\bR\x06closed\x127\n" +
-	"\atenures\x18\x05 \x03(\v2\x1d.ganglion.peer.v1.GroupTenureR\atenures\x12\x14\n" +
-	"\x05known\x18\x06 \x01(\bR\x05known\"\x83\x01\n" +
-	"\vGroupTenure\x12\x18\n" +
-	"\asegment\x18\x01 \x01(\tR\asegment\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05first\x18\x03 \x01(\x04R\x05first\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\x04R\x04last\x12\x1a\n" +
-	"\breleased\x18\x05 \x01(\bR\breleased\"u\n" +
-	"\vGroupAnswer\x12\x15\n" +
-	"\x06age_us\x18\x01 \x01(\x03R\x05ageUs\x12\x16\n" +
-	"\x06digest\x18\x02 \x01(\x04R\x06digest\x127\n" +
-	"\bsessions\x18\x03 \x03(\v2\x1b.ganglion.peer.v1.GroupHeldR\bsessions\"}\n" +
-	"\tGroupHeld\x12\x18\n" +
-	"\asession\x18\x01 \x01(\tR\asession\x12\x1a\n" +
-	"\breplaced\x18\x02 \x01(\bR\breplaced\x12:\n" +
-	"\bholdings\x18\x03 \x03(\v2\x1e.ganglion.peer.v1.GroupHoldingR\bholdings\"\xec\x01\n" +
-	"\fGroupHolding\x12\x18\n" +
-	"\asegment\x18\x01 \x01(\tR\asegment\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsegments\x18\x03 \x01(\rR\bsegments\x12\x1a\n" +
-	"\bposition\x18\x04 \x01(\x04R\bposition\x12\x10\n" +
-	"\x03log\x18\x05 \x01(\tR\x03log\x12\x16\n" +
-	"\x06window\x18\x06 \x01(\rR\x06window\x12\x1a\n" +
-	"\brevoking\x18\a \x01(\bR\brevoking\x12\x12\n" +
-	"\x04halt\x18\b \x01(\tR\x04halt\x12\x1a\n" +
-	"\bsequence\x18\t \x01(\tR\bsequence\"C\n" +
+	"\bposition\x18\x04 \x01(\x04R\bposition\"C\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04form\x18\x02 \x01(\rR\x04form\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data2\xa8\a\n" +
-	"\x04Peer\x12E\n" +
-	"\bCommands\x12\x1a.ganglion.peer.v1.Requests\x1a\x19.ganglion.peer.v1.Replies(\x010\x01\x12D\n" +
-	"\x04Feed\x12\x1d.ganglion.peer.v1.FeedRequest\x1a\x1b.ganglion.peer.v1.FeedBatch0\x01\x12P\n" +
-	"\bProgress\x12!.ganglion.peer.v1.ProgressRequest\x1a\x1f.ganglion.peer.v1.ProgressBatch0\x01\x12F\n" +
-	"\x06Groups\x12\x1d.ganglion.peer.v1.GroupReport\x1a\x1d.ganglion.peer.v1.GroupAnswer\x12N\n" +
-	"\bSessions\x12!.ganglion.peer.v1.SessionsRequest\x1a\x1f.ganglion.peer.v1.SessionsReply\x12Z\n" +
-	"\fFindSessions\x12%.ganglion.peer.v1.FindSessionsRequest\x1a#.ganglion.peer.v1.FindSessionsReply\x12W\n" +
-	"\vProjections\x12$.ganglion.peer.v1.ProjectionsRequest\x1a\".ganglion.peer.v1.ProjectionsReply\x12H\n" +
-	"\x06Vitals\x12\x1f.ganglion.peer.v1.VitalsRequest\x1a\x1d.ganglion.peer.v1.VitalsReply\x12E\n" +
-	"\x05Steps\x12\x1e.ganglion.peer.v1.StepsRequest\x1a\x1c.ganglion.peer.v1.StepsReply\x12J\n" +
-	"\x05Drain\x12\x1e.ganglion.peer.v1.DrainRequest\x1a\x1f.ganglion.peer.v1.DrainProgress0\x01\x12N\n" +
-	"\bLogLevel\x12!.ganglion.peer.v1.LogLevelRequest\x1a\x1f.ganglion.peer.v1.LogLevelReply\x12G\n" +
-	"\x05Debug\x12\x1e.ganglion.peer.v1.DebugRequest\x1a\x1c.ganglion.peer.v1.DebugPiece0\x01B,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
+	"\x04data\x18\x03 \x01(\fR\x04dataB,Z*github.com/ganglion-es/ganglion/proto/peerb\x06proto3"
 
 var (
 	file_peer_proto_rawDescOnce sync.Once
@@ -4155,121 +1636,47 @@ func file_peer_proto_rawDescGZIP() []byte {
 	return file_peer_proto_rawDescData
 }
 
-var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_peer_proto_goTypes = []any{
-	(*LogLevelRequest)(nil),     // 0: ganglion.peer.v1.LogLevelRequest
-	(*LogLevelReply)(nil),       // 1: ganglion.peer.v1.LogLevelReply
-	(*DebugRequest)(nil),        // 2: ganglion.peer.v1.DebugRequest
-	(*DebugPiece)(nil),          // 3: ganglion.peer.v1.DebugPiece
-	(*DrainRequest)(nil),        // 4: ganglion.peer.v1.DrainRequest
-	(*DrainProgress)(nil),       // 5: ganglion.peer.v1.DrainProgress
-	(*SessionsRequest)(nil),     // 6: ganglion.peer.v1.SessionsRequest
-	(*SessionsReply)(nil),       // 7: ganglion.peer.v1.SessionsReply
-	(*Session)(nil),             // 8: ganglion.peer.v1.Session
-	(*FindSessionsRequest)(nil), // 9: ganglion.peer.v1.FindSessionsRequest
-	(*FindSessionsReply)(nil),   // 10: ganglion.peer.v1.FindSessionsReply
-	(*SessionDescription)(nil),  // 11: ganglion.peer.v1.SessionDescription
-	(*SessionTopic)(nil),        // 12: ganglion.peer.v1.SessionTopic
-	(*VitalsRequest)(nil),       // 13: ganglion.peer.v1.VitalsRequest
-	(*VitalsReply)(nil),         // 14: ganglion.peer.v1.VitalsReply
-	(*WaitingRelay)(nil),        // 15: ganglion.peer.v1.WaitingRelay
-	(*VitalIntake)(nil),         // 16: ganglion.peer.v1.VitalIntake
-	(*StepsRequest)(nil),        // 17: ganglion.peer.v1.StepsRequest
-	(*StepsReply)(nil),          // 18: ganglion.peer.v1.StepsReply
-	(*Step)(nil),                // 19: ganglion.peer.v1.Step
-	(*Follower)(nil),            // 20: ganglion.peer.v1.Follower
-	(*ProjectionsRequest)(nil),  // 21: ganglion.peer.v1.ProjectionsRequest
-	(*ProjectionsReply)(nil),    // 22: ganglion.peer.v1.ProjectionsReply
-	(*WorkedSegment)(nil),       // 23: ganglion.peer.v1.WorkedSegment
-	(*MemoryProjection)(nil),    // 24: ganglion.peer.v1.MemoryProjection
-	(*ServedIntake)(nil),        // 25: ganglion.peer.v1.ServedIntake
-	(*Requests)(nil),            // 26: ganglion.peer.v1.Requests
-	(*Request)(nil),             // 27: ganglion.peer.v1.Request
-	(*Command)(nil),             // 28: ganglion.peer.v1.Command
-	(*Get)(nil),                 // 29: ganglion.peer.v1.Get
-	(*Replies)(nil),             // 30: ganglion.peer.v1.Replies
-	(*Reply)(nil),               // 31: ganglion.peer.v1.Reply
-	(*Result)(nil),              // 32: ganglion.peer.v1.Result
-	(*State)(nil),               // 33: ganglion.peer.v1.State
-	(*Failure)(nil),             // 34: ganglion.peer.v1.Failure
-	(*FeedRequest)(nil),         // 35: ganglion.peer.v1.FeedRequest
-	(*FeedBatch)(nil),           // 36: ganglion.peer.v1.FeedBatch
-	(*FeedFrame)(nil),           // 37: ganglion.peer.v1.FeedFrame
-	(*Commits)(nil),             // 38: ganglion.peer.v1.Commits
-	(*Skip)(nil),                // 39: ganglion.peer.v1.Skip
-	(*Commit)(nil),              // 40: ganglion.peer.v1.Commit
-	(*Wake)(nil),                // 41: ganglion.peer.v1.Wake
-	(*ProgressRequest)(nil),     // 42: ganglion.peer.v1.ProgressRequest
-	(*ProgressBatch)(nil),       // 43: ganglion.peer.v1.ProgressBatch
-	(*Segment)(nil),             // 44: ganglion.peer.v1.Segment
-	(*GroupReport)(nil),         // 45: ganglion.peer.v1.GroupReport
-	(*GroupSession)(nil),        // 46: ganglion.peer.v1.GroupSession
-	(*GroupTenure)(nil),         // 47: ganglion.peer.v1.GroupTenure
-	(*GroupAnswer)(nil),         // 48: ganglion.peer.v1.GroupAnswer
-	(*GroupHeld)(nil),           // 49: ganglion.peer.v1.GroupHeld
-	(*GroupHolding)(nil),        // 50: ganglion.peer.v1.GroupHolding
-	(*Event)(nil),               // 51: ganglion.peer.v1.Event
-	nil,                         // 52: ganglion.peer.v1.ServedIntake.CommandsEntry
+	(*Requests)(nil),      // 0: ganglion.peer.v1.Requests
+	(*Request)(nil),       // 1: ganglion.peer.v1.Request
+	(*Command)(nil),       // 2: ganglion.peer.v1.Command
+	(*Get)(nil),           // 3: ganglion.peer.v1.Get
+	(*Replies)(nil),       // 4: ganglion.peer.v1.Replies
+	(*Reply)(nil),         // 5: ganglion.peer.v1.Reply
+	(*Result)(nil),        // 6: ganglion.peer.v1.Result
+	(*State)(nil),         // 7: ganglion.peer.v1.State
+	(*Failure)(nil),       // 8: ganglion.peer.v1.Failure
+	(*FeedBatch)(nil),     // 9: ganglion.peer.v1.FeedBatch
+	(*FeedFrame)(nil),     // 10: ganglion.peer.v1.FeedFrame
+	(*Commits)(nil),       // 11: ganglion.peer.v1.Commits
+	(*Skip)(nil),          // 12: ganglion.peer.v1.Skip
+	(*Commit)(nil),        // 13: ganglion.peer.v1.Commit
+	(*Wake)(nil),          // 14: ganglion.peer.v1.Wake
+	(*ProgressBatch)(nil), // 15: ganglion.peer.v1.ProgressBatch
+	(*Segment)(nil),       // 16: ganglion.peer.v1.Segment
+	(*Event)(nil),         // 17: ganglion.peer.v1.Event
 }
 var file_peer_proto_depIdxs = []int32{
-	8,  // 0: ganglion.peer.v1.SessionsReply.slow:type_name -> ganglion.peer.v1.Session
-	11, // 1: ganglion.peer.v1.FindSessionsReply.sessions:type_name -> ganglion.peer.v1.SessionDescription
-	12, // 2: ganglion.peer.v1.SessionDescription.topics:type_name -> ganglion.peer.v1.SessionTopic
-	15, // 3: ganglion.peer.v1.VitalsReply.relays:type_name -> ganglion.peer.v1.WaitingRelay
-	16, // 4: ganglion.peer.v1.VitalsReply.intakes:type_name -> ganglion.peer.v1.VitalIntake
-	19, // 5: ganglion.peer.v1.StepsReply.steps:type_name -> ganglion.peer.v1.Step
-	20, // 6: ganglion.peer.v1.StepsReply.followers:type_name -> ganglion.peer.v1.Follower
-	23, // 7: ganglion.peer.v1.ProjectionsReply.segments:type_name -> ganglion.peer.v1.WorkedSegment
-	24, // 8: ganglion.peer.v1.ProjectionsReply.memories:type_name -> ganglion.peer.v1.MemoryProjection
-	25, // 9: ganglion.peer.v1.ProjectionsReply.intakes:type_name -> ganglion.peer.v1.ServedIntake
-	52, // 10: ganglion.peer.v1.ServedIntake.commands:type_name -> ganglion.peer.v1.ServedIntake.CommandsEntry
-	27, // 11: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
-	28, // 12: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
-	29, // 13: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
-	31, // 14: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
-	32, // 15: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
-	33, // 16: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
-	34, // 17: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
-	37, // 18: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
-	38, // 19: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
-	39, // 20: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
-	40, // 21: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
-	51, // 22: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
-	41, // 23: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
-	44, // 24: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
-	46, // 25: ganglion.peer.v1.GroupReport.sessions:type_name -> ganglion.peer.v1.GroupSession
-	47, // 26: ganglion.peer.v1.GroupSession.tenures:type_name -> ganglion.peer.v1.GroupTenure
-	49, // 27: ganglion.peer.v1.GroupAnswer.sessions:type_name -> ganglion.peer.v1.GroupHeld
-	50, // 28: ganglion.peer.v1.GroupHeld.holdings:type_name -> ganglion.peer.v1.GroupHolding
-	26, // 29: ganglion.peer.v1.Peer.Commands:input_type -> ganglion.peer.v1.Requests
-	35, // 30: ganglion.peer.v1.Peer.Feed:input_type -> ganglion.peer.v1.FeedRequest
-	42, // 31: ganglion.peer.v1.Peer.Progress:input_type -> ganglion.peer.v1.ProgressRequest
-	45, // 32: ganglion.peer.v1.Peer.Groups:input_type -> ganglion.peer.v1.GroupReport
-	6,  // 33: ganglion.peer.v1.Peer.Sessions:input_type -> ganglion.peer.v1.SessionsRequest
-	9,  // 34: ganglion.peer.v1.Peer.FindSessions:input_type -> ganglion.peer.v1.FindSessionsRequest
-	21, // 35: ganglion.peer.v1.Peer.Projections:input_type -> ganglion.peer.v1.ProjectionsRequest
-	13, // 36: ganglion.peer.v1.Peer.Vitals:input_type -> ganglion.peer.v1.VitalsRequest
-	17, // 37: ganglion.peer.v1.Peer.Steps:input_type -> ganglion.peer.v1.StepsRequest
-	4,  // 38: ganglion.peer.v1.Peer.Drain:input_type -> ganglion.peer.v1.DrainRequest
-	0,  // 39: ganglion.peer.v1.Peer.LogLevel:input_type -> ganglion.peer.v1.LogLevelRequest
-	2,  // 40: ganglion.peer.v1.Peer.Debug:input_type -> ganglion.peer.v1.DebugRequest
-	30, // 41: ganglion.peer.v1.Peer.Commands:output_type -> ganglion.peer.v1.Replies
-	36, // 42: ganglion.peer.v1.Peer.Feed:output_type -> ganglion.peer.v1.FeedBatch
-	43, // 43: ganglion.peer.v1.Peer.Progress:output_type -> ganglion.peer.v1.ProgressBatch
-	48, // 44: ganglion.peer.v1.Peer.Groups:output_type -> ganglion.peer.v1.GroupAnswer
-	7,  // 45: ganglion.peer.v1.Peer.Sessions:output_type -> ganglion.peer.v1.SessionsReply
-	10, // 46: ganglion.peer.v1.Peer.FindSessions:output_type -> ganglion.peer.v1.FindSessionsReply
-	22, // 47: ganglion.peer.v1.Peer.Projections:output_type -> ganglion.peer.v1.ProjectionsReply
-	14, // 48: ganglion.peer.v1.Peer.Vitals:output_type -> ganglion.peer.v1.VitalsReply
-	18, // 49: ganglion.peer.v1.Peer.Steps:output_type -> ganglion.peer.v1.StepsReply
-	5,  // 50: ganglion.peer.v1.Peer.Drain:output_type -> ganglion.peer.v1.DrainProgress
-	1,  // 51: ganglion.peer.v1.Peer.LogLevel:output_type -> ganglion.peer.v1.LogLevelReply
-	3,  // 52: ganglion.peer.v1.Peer.Debug:output_type -> ganglion.peer.v1.DebugPiece
-	41, // [41:53] is the sub-list for method output_type
-	29, // [29:41] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	1,  // 0: ganglion.peer.v1.Requests.items:type_name -> ganglion.peer.v1.Request
+	2,  // 1: ganglion.peer.v1.Request.command:type_name -> ganglion.peer.v1.Command
+	3,  // 2: ganglion.peer.v1.Request.get:type_name -> ganglion.peer.v1.Get
+	5,  // 3: ganglion.peer.v1.Replies.items:type_name -> ganglion.peer.v1.Reply
+	6,  // 4: ganglion.peer.v1.Reply.result:type_name -> ganglion.peer.v1.Result
+	7,  // 5: ganglion.peer.v1.Reply.state:type_name -> ganglion.peer.v1.State
+	8,  // 6: ganglion.peer.v1.Reply.failure:type_name -> ganglion.peer.v1.Failure
+	10, // 7: ganglion.peer.v1.FeedBatch.frames:type_name -> ganglion.peer.v1.FeedFrame
+	11, // 8: ganglion.peer.v1.FeedFrame.commits:type_name -> ganglion.peer.v1.Commits
+	12, // 9: ganglion.peer.v1.FeedFrame.skip:type_name -> ganglion.peer.v1.Skip
+	13, // 10: ganglion.peer.v1.Commits.commits:type_name -> ganglion.peer.v1.Commit
+	17, // 11: ganglion.peer.v1.Commit.events:type_name -> ganglion.peer.v1.Event
+	14, // 12: ganglion.peer.v1.Commit.wake:type_name -> ganglion.peer.v1.Wake
+	16, // 13: ganglion.peer.v1.ProgressBatch.segments:type_name -> ganglion.peer.v1.Segment
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_peer_proto_init() }
@@ -4277,18 +1684,18 @@ func file_peer_proto_init() {
 	if File_peer_proto != nil {
 		return
 	}
-	file_peer_proto_msgTypes[27].OneofWrappers = []any{
+	file_peer_proto_msgTypes[1].OneofWrappers = []any{
 		(*Request_Command)(nil),
 		(*Request_Get)(nil),
 	}
-	file_peer_proto_msgTypes[28].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[31].OneofWrappers = []any{
+	file_peer_proto_msgTypes[2].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[5].OneofWrappers = []any{
 		(*Reply_Result)(nil),
 		(*Reply_State)(nil),
 		(*Reply_Failure)(nil),
 	}
-	file_peer_proto_msgTypes[34].OneofWrappers = []any{}
-	file_peer_proto_msgTypes[37].OneofWrappers = []any{
+	file_peer_proto_msgTypes[8].OneofWrappers = []any{}
+	file_peer_proto_msgTypes[10].OneofWrappers = []any{
 		(*FeedFrame_Commits)(nil),
 		(*FeedFrame_Skip)(nil),
 		(*FeedFrame_Head)(nil),
@@ -4300,9 +1707,9 @@ func file_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_peer_proto_rawDesc), len(file_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   18,
 			NumExtensions: 0,
-			NumServices:   1,
+			NumServices:   0,
 		},
 		GoTypes:           file_peer_proto_goTypes,
 		DependencyIndexes: file_peer_proto_depIdxs,

@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
@@ -30,7 +28,7 @@ func BenchmarkFeed(b *testing.B) {
 				subs[i] = start(b, SubscriberConfig{
 					Self: fmt.Sprintf("g%d", i), Store: log, Push: true, Watch: members.watch,
 					// Connections as between nodes: one per subscriber.
-					Conn: newNetwork(b, true).conn,
+					Open: newNetwork(b, true).open,
 					Deliver: func(cs []eventstore.Commit) {
 						last := cs[len(cs)-1].Position
 						if g := eventstore.Position(goal.Load()); w < g && last >= g {
@@ -103,7 +101,7 @@ func BenchmarkFrame(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			var m peer.FeedBatch
-			if err := proto.Unmarshal(wire, &m); err != nil {
+			if err := m.UnmarshalVT(wire); err != nil {
 				b.Fatal(err)
 			}
 			var a arrival

@@ -12,12 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // Three nodes commit to one log, over real connections that are cut, and
@@ -52,7 +51,7 @@ func TestEverySubscriberDeliversTheLog(t *testing.T) {
 			subscribe := func(cfg SubscriberConfig) {
 				w := newWitness()
 				cfg.Begin, cfg.Deliver = w.begin, w.deliver
-				cfg.Push, cfg.Watch, cfg.Conn = push, members.watch, net.conn
+				cfg.Push, cfg.Watch, cfg.Open = push, members.watch, net.open
 				got, subs = append(got, w), append(subs, start(t, cfg))
 			}
 			for i := range nodes {
@@ -164,7 +163,7 @@ type scrambler struct {
 	streams atomic.Uint64 // each sends other frames
 }
 
-func (s *scrambler) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+func (s *scrambler) Feed(_ string, stream transport.Sender[peer.FeedBatch]) error {
 	rng := rand.New(rand.NewPCG(s.seed, s.streams.Add(1)))
 	for {
 		wire := encodeLog(s.id)
@@ -203,7 +202,7 @@ func TestScrambledFramesComeOutInOrder(t *testing.T) {
 			log := newMemory(begin)
 			net, members, got := newNetwork(t, true), new(views), newWitness()
 			s := start(t, SubscriberConfig{
-				Store: log, Push: true, Watch: members.watch, Conn: net.conn, Begin: got.begin, Deliver: got.deliver,
+				Store: log, Push: true, Watch: members.watch, Open: net.open, Begin: got.begin, Deliver: got.deliver,
 			})
 			waitStarted(t, s)
 			log.append(rest...)
@@ -236,14 +235,9 @@ func TestStreamsEndWithTheirSubscriber(t *testing.T) {
 	net := newNetwork(t, true)
 	p := NewPublisher(PublisherConfig{})
 	addr := net.serve(p)
-	conn, release, err := net.conn(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{Node: "gateway"})
+	stream, err := net.open(ctx, addr, "gateway")
 	if err != nil {
 		t.Fatal(err)
 	}

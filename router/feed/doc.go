@@ -92,12 +92,11 @@ var headChecksAfterEnd = [...]time.Duration{0, 50 * time.Millisecond, 200 * time
 
 // The bounds of the package comment.
 const (
-	ringFrames   = 4096
-	ringBytes    = 8 << 20
-	frameBytes   = 256 << 10
-	batchFrames  = 64
-	batchBytes   = 64 << 10
-	receiveBytes = 1 << 20 // a message larger than this ends its stream
+	ringFrames  = 4096
+	ringBytes   = 8 << 20
+	frameBytes  = 256 << 10
+	batchFrames = 64
+	batchBytes  = 64 << 10
 
 	arrivals     = 32
 	parkedEvents = 8192

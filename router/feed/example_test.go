@@ -10,7 +10,7 @@ import (
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/feed"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // alone is the view of a single node.
@@ -22,7 +22,7 @@ func alone(ctx context.Context) <-chan *cluster.View {
 }
 
 // A single node delivers the commits of its own store. With peers, set Watch to
-// the cluster's Watch and Conn to the link pool's Conn.
+// the cluster's Watch and Open to the pool's Feed.
 func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -57,7 +57,7 @@ func Example() {
 		Push:  true,
 		Local: publisher,
 		Watch: alone,
-		Conn:  new(link.Pool).Conn, // not used by a single node
+		Open:  new(transport.Pool).Feed, // not used by a single node
 	})
 	if err != nil {
 		fmt.Println(err)

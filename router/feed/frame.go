@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
@@ -81,16 +79,11 @@ func weight(c *eventstore.Commit) int {
 // encodings are the encoding of a FeedBatch with all their frames.
 func (f *frame) encoded() []byte {
 	f.encode.Do(func() {
-		if f.commits != nil {
-			wire, err := proto.Marshal(batchOf(&peer.FeedFrame{Body: &peer.FeedFrame_Commits{Commits: message(f)}}))
-			if err == nil {
-				f.wire = wire
-				return
-			}
-			// Text that is not UTF-8 cannot be pushed. Subscribers read it from
-			// the log.
+		if f.commits == nil {
+			f.wire = encodeSkip(f.from, f.to)
+		} else {
+			f.wire = mustEncode(&peer.FeedFrame{Body: &peer.FeedFrame_Commits{Commits: message(f)}})
 		}
-		f.wire = encodeSkip(f.from, f.to)
 	})
 	return f.wire
 }
@@ -148,9 +141,9 @@ func encodeLog(log string) []byte { return marshal(&peer.FeedBatch{Log: log}) }
 
 func mustEncode(f *peer.FeedFrame) []byte { return marshal(batchOf(f)) }
 
-// marshal encodes a batch that has only numbers and ids, so encoding cannot fail.
+// marshal encodes a batch, which cannot fail: no part is nil.
 func marshal(m *peer.FeedBatch) []byte {
-	b, err := proto.Marshal(m)
+	b, err := m.MarshalVT()
 	if err != nil {
 		panic("feed: " + err.Error())
 	}

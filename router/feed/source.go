@@ -8,10 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
-	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
 )
 
@@ -141,13 +138,7 @@ func (s *Subscriber) receive(ctx context.Context, src *source) error {
 	watchdog := time.AfterFunc(giveUp, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 
-	conn, release, err := s.cfg.Conn(src.member.PeerAddr)
-	if err != nil {
-		return err
-	}
-	defer release()
-	stream, err := peer.NewPeerClient(conn).Feed(ctx, &peer.FeedRequest{Node: s.cfg.Self},
-		grpc.MaxCallRecvMsgSize(receiveBytes))
+	stream, err := s.cfg.Open(ctx, src.member.PeerAddr, s.cfg.Self)
 	if err != nil {
 		return err
 	}

@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
+	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // SubscriberConfig configures a Subscriber.
@@ -41,9 +41,9 @@ type SubscriberConfig struct {
 	// ends: (*cluster.Cluster).Watch. Required if Push is set.
 	Watch func(ctx context.Context) <-chan *cluster.View
 
-	// Conn returns the connection to a peer's address and a function that
-	// releases it: (*link.Pool).Conn. Required if Push is set.
-	Conn func(addr string) (conn *grpc.ClientConn, release func(), err error)
+	// Open opens a stream to a peer's address, for the subscriber with an id:
+	// (*transport.Pool).Feed. Required if Push is set.
+	Open func(ctx context.Context, addr, member string) (transport.Receiver[peer.FeedBatch], error)
 
 	// Local is this node's own publisher, read without a connection; nil on a
 	// node without the domain role.
@@ -70,7 +70,7 @@ func (c SubscriberConfig) withDefaults() (SubscriberConfig, error) {
 	require(c.Store != nil, "Store is required")
 	require(c.Deliver != nil, "Deliver is required")
 	require(!c.Push || c.Watch != nil, "Watch is required with Push")
-	require(!c.Push || c.Conn != nil, "Conn is required with Push")
+	require(!c.Push || c.Open != nil, "Open is required with Push")
 	require(c.Silence >= 0, "Silence must not be negative")
 	if c.Silence == 0 {
 		c.Silence = silence

@@ -9,11 +9,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // bed is a subscriber with publishers, in a synctest bubble: time passes only
@@ -51,7 +50,7 @@ func (b *bed) publisher() (*Publisher, string) {
 
 func (b *bed) config() SubscriberConfig {
 	return SubscriberConfig{
-		Self: "gateway", Store: b.log, Push: true, Watch: b.views.watch, Conn: b.net.conn,
+		Self: "gateway", Store: b.log, Push: true, Watch: b.views.watch, Open: b.net.open,
 		Begin: b.got.begin, Deliver: b.got.deliver,
 	}
 }
@@ -266,7 +265,7 @@ type mute struct {
 	streams atomic.Int32 // that were opened
 }
 
-func (m *mute) Feed(_ *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
+func (m *mute) Feed(_ string, stream transport.Sender[peer.FeedBatch]) error {
 	m.streams.Add(1)
 	for {
 		select {
@@ -454,7 +453,7 @@ func TestFeedStartsWhenStoreAnswers(t *testing.T) {
 func TestConfigReportsEveryProblem(t *testing.T) {
 	t.Parallel()
 	_, err := NewSubscriber(SubscriberConfig{Push: true, Silence: -1})
-	for _, want := range []string{"Self", "Store", "Deliver", "Watch", "Conn", "Silence"} {
+	for _, want := range []string{"Self", "Store", "Deliver", "Watch", "Open", "Silence"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s: %v", want, err)
 		}

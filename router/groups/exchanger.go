@@ -7,14 +7,11 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/group"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // ExchangerConfig configures an Exchanger. All fields but Local are required.
@@ -28,9 +25,8 @@ type ExchangerConfig struct {
 	Owner func(group string) string
 	// View returns the newest view of the cluster.
 	View func() *cluster.View
-	// Conn returns the connection to a peer's address and a function that releases it:
-	// (*link.Pool).Conn.
-	Conn func(addr string) (conn *grpc.ClientConn, release func(), err error)
+	// Peer returns the calls to a peer's address: (*transport.Pool).Peer.
+	Peer func(addr string) transport.Client
 }
 
 // Exchanger carries reports to the coordinators of groups. It asks the member that
@@ -87,12 +83,7 @@ func (e *Exchanger) remote(ctx context.Context, to string, r group.Report) (grou
 		if m.ID != to {
 			continue
 		}
-		conn, release, err := e.cfg.Conn(m.PeerAddr)
-		if err != nil {
-			return group.Answer{}, err
-		}
-		defer release()
-		a, err := peer.NewPeerClient(conn).Groups(ctx, reportToPeer(r))
+		a, err := e.cfg.Peer(m.PeerAddr).Groups(ctx, reportToPeer(r))
 		if err != nil {
 			return group.Answer{}, err
 		}
@@ -101,13 +92,13 @@ func (e *Exchanger) remote(ctx context.Context, to string, r group.Report) (grou
 	return group.Answer{}, fmt.Errorf("groups: the coordinator %q has left", to)
 }
 
-// Serve answers a report of another node with a coordinator. The error is a status of
-// gRPC.
+// Serve answers a report of another node with a coordinator. The error is one of
+// package transport.
 func Serve(ctx context.Context, c group.Coordinator, req *peer.GroupReport) (*peer.GroupAnswer, error) {
 	a, err := c.Exchange(ctx, reportFromPeer(req))
 	switch {
 	case errors.Is(err, group.ErrNotCoordinator):
-		return nil, status.Error(codes.FailedPrecondition, err.Error())
+		return nil, transport.Errorf(transport.FailedPrecondition, "%w", err)
 	case err != nil:
 		return nil, err
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/ganglion-es/ganglion/proto/group"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
@@ -56,7 +56,7 @@ func (c *coordinator) Exchange(_ context.Context, r group.Report) (group.Answer,
 
 // server is a member of the cluster.
 type server struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	coordinator *coordinator
 }
 
@@ -71,22 +71,22 @@ func serve(t *testing.T) (c *coordinator, addr string) {
 		t.Fatal(err)
 	}
 	c = new(coordinator)
-	s := link.NewServer(link.ServerConfig{})
-	peer.RegisterPeerServer(s, server{coordinator: c})
+	s := transport.NewServer(transport.ServerConfig{})
+	transport.Register(s, server{coordinator: c})
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 	return c, l.Addr().String()
 }
 
 func TestReportsReachTheOwnerAndThenTheNodeThatAnswered(t *testing.T) {
-	pool := link.NewPool(link.PoolConfig{Logger: slog.New(slog.DiscardHandler), Silence: time.Second})
+	pool := transport.NewPool(transport.PoolConfig{Logger: slog.New(slog.DiscardHandler), Silence: time.Second})
 	t.Cleanup(pool.Close)
 	first, firstAddr := serve(t)
 	second, secondAddr := serve(t)
 	local := new(coordinator)
 	owner := "n2"
 	e := NewExchanger(ExchangerConfig{
-		Self: "n1", Local: local, Owner: func(string) string { return owner }, Conn: pool.Conn,
+		Self: "n1", Local: local, Owner: func(string) string { return owner }, Peer: pool.Peer,
 		View: func() *cluster.View {
 			return &cluster.View{Members: []cluster.Member{{ID: "n2", PeerAddr: firstAddr}, {ID: "n3", PeerAddr: secondAddr}}}
 		},

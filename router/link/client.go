@@ -3,6 +3,7 @@ package link
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
@@ -12,12 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 var (
@@ -39,9 +36,8 @@ var (
 type Config struct {
 	// Node and Addr are the peer's id and address. Required.
 	Node, Addr string
-	// Conn returns a connection to an address and a function that releases
-	// it, as Pool.Conn does. Required.
-	Conn func(addr string) (conn *grpc.ClientConn, release func(), err error)
+	// Open opens a stream to an address: (*transport.Pool).Commands. Required.
+	Open func(ctx context.Context, addr, id string) (transport.CommandsClient, error)
 	// Silence is how long the peer may send nothing before its stream is
 	// abandoned.
 	//
@@ -60,6 +56,7 @@ type Config struct {
 // Link is a stream of requests to one peer. It is safe for concurrent use.
 type Link struct {
 	cfg     Config
+	id      string        // of all its streams
 	heard   atomic.Int64  // time of the last batch, in Unix nanoseconds; 0: none
 	batches atomic.Uint64 // batches received on this stream
 	seen    atomic.Uint64 // replies of this stream whose callbacks have returned
@@ -74,7 +71,7 @@ type Link struct {
 	finishing bool
 	stop      context.CancelFunc // ends Run
 	nextID    uint64
-	queue     []*request // not passed to gRPC
+	queue     []*request // not written
 	queued    int        // bytes in queue
 	pending   map[uint64]*request
 }
@@ -100,6 +97,7 @@ func New(cfg Config) *Link {
 	}
 	return &Link{
 		cfg:     cfg,
+		id:      rand.Text(),
 		wake:    make(chan struct{}, 1),
 		pending: make(map[uint64]*request),
 	}
@@ -149,7 +147,7 @@ func (l *Link) Status() Status {
 // minTrust is the lowest trust that the link may have. With Trusted, a link on
 // trial accepts one request, and the next only when that one is answered.
 func (l *Link) Send(msg *peer.Request, minTrust Trust, done Done) error {
-	size := proto.Size(msg) + 32 // id, seen, and the batch around them
+	size := msg.SizeVT() + 32 // id, seen, and the batch around them
 	if size > MaxMessage {
 		return ErrTooLarge
 	}
@@ -209,21 +207,13 @@ func (l *Link) Run(ctx context.Context) {
 	l.mu.Lock()
 	l.stop = cancel
 	l.mu.Unlock()
-	// All streams use one connection, so requests on a new stream arrive after
-	// those on the previous one.
-	conn, release, err := l.cfg.Conn(l.cfg.Addr)
-	if err != nil {
-		l.cfg.Logger.Error("no connection to a peer", "member", l.cfg.Node, "addr", l.cfg.Addr, "err", err)
-		return
-	}
-	defer release()
 	pause, refusalLogged := shortest, false
 	for ctx.Err() == nil && !l.finished() {
-		heard, err := l.stream(ctx, conn)
+		heard, err := l.stream(ctx)
 		if ctx.Err() != nil || l.finished() {
 			return
 		}
-		if status.Code(err) == codes.FailedPrecondition && !refusalLogged {
+		if transport.CodeOf(err) == transport.FailedPrecondition && !refusalLogged {
 			refusalLogged = true
 			l.cfg.Logger.Error("a peer refuses this node's commands", "member", l.cfg.Node, "addr", l.cfg.Addr, "err", err)
 		}
@@ -246,11 +236,10 @@ func (l *Link) Run(ctx context.Context) {
 
 // stream opens one stream and serves it until it ends. heard reports whether a
 // batch was received on it.
-func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (heard bool, err error) {
+func (l *Link) stream(ctx context.Context) (heard bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// The pool's backoff decides how often to connect.
-	stream, err := peer.NewPeerClient(conn).Commands(ctx, grpc.WaitForReady(true))
+	stream, err := l.cfg.Open(ctx, l.cfg.Addr, l.id)
 	if err != nil {
 		return false, err
 	}
@@ -273,7 +262,7 @@ func (l *Link) stream(ctx context.Context, conn *grpc.ClientConn) (heard bool, e
 		received = errSilent
 	}
 	heard = l.batches.Load() > 0
-	if silent || status.Code(received) == codes.Aborted { // Aborted: the peer reports a silence
+	if silent || transport.CodeOf(received) == transport.Aborted { // Aborted: the peer reports a silence
 		if heard { // else the peer may just have been starting
 			l.beginTrial()
 		}
@@ -318,7 +307,7 @@ func (l *Link) waitSilence(ended <-chan struct{}) (silent bool) {
 
 // receive passes replies to the callbacks of their requests until the stream
 // ends.
-func (l *Link) receive(stream grpc.BidiStreamingClient[peer.Requests, peer.Replies]) error {
+func (l *Link) receive(stream transport.CommandsClient) error {
 	for {
 		batch, err := stream.Recv()
 		if err != nil {
@@ -375,8 +364,8 @@ func (l *Link) complete(id uint64) Done {
 	return r.done
 }
 
-// send passes batches to gRPC until the stream ends.
-func (l *Link) send(ctx context.Context, stream grpc.BidiStreamingClient[peer.Requests, peer.Replies]) {
+// send writes batches until the stream ends.
+func (l *Link) send(ctx context.Context, stream transport.CommandsClient) {
 	beat := time.NewTicker(Heartbeat)
 	defer beat.Stop()
 	for {
@@ -397,7 +386,7 @@ func (l *Link) send(ctx context.Context, stream grpc.BidiStreamingClient[peer.Re
 }
 
 // batch moves at most one batch of requests from the queue to pending, and
-// reports whether more wait. The caller passes the batch to gRPC, so its requests
+// reports whether more wait. The caller writes the batch, so its requests
 // count as sent.
 func (l *Link) batch() (batch *peer.Requests, more bool) {
 	l.mu.Lock()

@@ -8,10 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // InboundConfig configures an Inbound stream.
@@ -24,7 +22,7 @@ type InboundConfig struct {
 	// Draining asks the peer from the start to send no requests.
 	Draining bool
 	// Go starts the goroutine that reads requests. The goroutine ends only after
-	// the caller of Serve has returned to gRPC. To wait for it, set Go to the
+	// the stream has ended. To wait for it, set Go to the
 	// method of that name of a sync.WaitGroup.
 	//
 	// Defaults to a go statement.
@@ -34,14 +32,14 @@ type InboundConfig struct {
 // Inbound is the receiving half of a peer's stream of requests. It is safe for
 // concurrent use.
 type Inbound struct {
-	stream  peer.Peer_CommandsServer
+	stream  transport.CommandsServer
 	silence time.Duration
 	wake    chan struct{} // something to send; buffers one
 	room    chan struct{} // something was sent; buffers one
 	start   func(func())
 
 	mu       sync.Mutex
-	sent     time.Time // when gRPC had accepted the last batch
+	sent     time.Time // when the last batch was written
 	heard    uint64    // batches received
 	draining bool
 	closing  bool // end the stream once the queue is empty
@@ -49,11 +47,11 @@ type Inbound struct {
 	queue    []*peer.Reply
 	sizes    []int
 	replies  uint64 // calls of Reply
-	open     int    // requests whose reply gRPC has not accepted yet
+	open     int    // requests whose reply was not written yet
 }
 
 // NewInbound wraps a stream; Serve serves it.
-func NewInbound(stream peer.Peer_CommandsServer, cfg InboundConfig) *Inbound {
+func NewInbound(stream transport.CommandsServer, cfg InboundConfig) *Inbound {
 	if cfg.Silence == 0 {
 		cfg.Silence = DefaultSilence
 	}
@@ -111,9 +109,9 @@ func (in *Inbound) Close() {
 }
 
 var (
-	errPaused  = status.Error(codes.Aborted, "this node was paused for so long that its peer has abandoned the stream")
-	errQuiet   = status.Error(codes.Aborted, "this node received nothing from its peer for too long")
-	errAborted = status.Error(codes.Unavailable, "this node is stopping")
+	errPaused  = transport.Errorf(transport.Aborted, "this node was paused for so long that its peer has abandoned the stream")
+	errQuiet   = transport.Errorf(transport.Aborted, "this node received nothing from its peer for too long")
+	errAborted = transport.Errorf(transport.Unavailable, "this node is stopping")
 	errClosed  = errors.New("link: the stream is closing")
 )
 
@@ -130,7 +128,7 @@ func (in *Inbound) Serve(ctx context.Context, handle func(*peer.Request), acted 
 		in.queue, in.sizes = nil, nil
 		signal(in.room)
 	}()
-	// gRPC ends Recv when the method returns, and not before.
+	// Recv ends when the handler of the stream returns, and not before.
 	received := make(chan error, 1)
 	in.start(func() { received <- in.receive(handle, acted) })
 
@@ -199,7 +197,7 @@ func (in *Inbound) batch() (batch *peer.Replies, more, end bool) {
 	return batch, len(in.queue) > 0, false
 }
 
-// send passes a batch to gRPC.
+// send writes a batch.
 func (in *Inbound) send(batch *peer.Replies) error {
 	if err := in.checkPause(); err != nil {
 		return err

@@ -7,12 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // pipe is an inbound stream in memory. A synctest bubble cannot use sockets.
@@ -20,7 +16,6 @@ type pipe struct {
 	ctx context.Context
 	in  chan *peer.Requests
 	out chan *peer.Replies
-	grpc.ServerStream
 }
 
 func (p *pipe) Context() context.Context { return p.ctx }
@@ -46,10 +41,6 @@ func (p *pipe) Send(batch *peer.Replies) error {
 	}
 }
 
-func (p *pipe) SetHeader(metadata.MD) error  { return nil }
-func (p *pipe) SendHeader(metadata.MD) error { return nil }
-func (p *pipe) SetTrailer(metadata.MD)       {}
-
 // serve runs an Inbound on a pipe and collects the requests that it handles.
 func serve(t *testing.T) (p *pipe, in *Inbound, handled chan *peer.Request, ended chan error) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -59,7 +50,7 @@ func serve(t *testing.T) (p *pipe, in *Inbound, handled chan *peer.Request, ende
 	handled, ended = make(chan *peer.Request, 100), make(chan error, 1)
 	go func() {
 		ended <- in.Serve(ctx, func(r *peer.Request) { handled <- r }, func(uint64) {})
-		cancel() // as gRPC does when the method returns
+		cancel() // as the server does when the method returns
 	}()
 	return p, in, handled, ended
 }
@@ -77,7 +68,7 @@ func TestThawedNodeBeginsNoOldRequest(t *testing.T) {
 		time.Sleep(600 * time.Millisecond)
 		p.in <- &peer.Requests{Items: []*peer.Request{get("old")}}
 		<-p.out
-		if err := <-ended; status.Code(err) != codes.Aborted {
+		if err := <-ended; transport.CodeOf(err) != transport.Aborted {
 			t.Errorf("the stream ended with %v, want the code Aborted", err)
 		}
 		synctest.Wait()
@@ -98,7 +89,7 @@ func TestInboundStreamOfSilentPeerIsAbandoned(t *testing.T) {
 				beats++
 				continue
 			case err := <-ended:
-				if took := time.Since(start); status.Code(err) != codes.Aborted || took < DefaultSilence || took > DefaultSilence+2*Heartbeat {
+				if took := time.Since(start); transport.CodeOf(err) != transport.Aborted || took < DefaultSilence || took > DefaultSilence+2*Heartbeat {
 					t.Errorf("ended after %v with %v", took, err)
 				}
 			}

@@ -1,13 +1,10 @@
 // Package link connects a node to its peers.
 //
-// A node has one gRPC server (NewServer) and one Pool, which holds one
-// connection per peer address; command links and feeds share it.
-//
 // A [Link] is this node's stream of commands to one domain node, and an
 // [Inbound] is the receiving half. Run opens a Link's stream, and opens it again
 // whenever it ends, so a peer that returns is found within half a second.
-// Requests are multiplexed by id. Requests that are queued while gRPC accepts a
-// batch form the next one, of at most 64 requests or 64 KiB. No request waits
+// Requests are multiplexed by id. Requests that are queued while a batch is
+// written form the next one, of at most 64 requests or 64 KiB. No request waits
 // for a batch to fill.
 //
 // # The fate of a request
@@ -18,8 +15,8 @@
 //   - NotExecuted: the peer certainly did not begin the request. It was still in
 //     this node's queue, or the peer ended the stream cleanly, which it does only
 //     after it has answered every request that it accepted.
-//   - Unknown: the request was passed to gRPC, and the stream broke. gRPC does
-//     not report whether it sent a message.
+//   - Unknown: the request was written, and the stream broke. What was written
+//     may or may not have been sent.
 //
 // # Signs of life
 //
@@ -49,33 +46,32 @@
 // A link queues at most 4,096 requests or 4 MiB, and has at most 16,384
 // unanswered ones; past that Send returns ErrFull. An Inbound stops reading at
 // 16,384 unanswered requests. A message of more than MaxMessage bytes is
-// refused, because gRPC would break the stream.
+// refused, because it would break the stream.
 package link
 
 import (
 	"time"
 
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 const (
 	// MaxMessage bounds one request or reply, in encoded bytes: the receive limit
 	// of 1 MiB less 4 KiB for the batch around it.
-	MaxMessage = receiveLimit - 4<<10
+	MaxMessage = transport.MaxMessage - 4<<10
 
 	// Heartbeat is how often each side of a stream sends something.
 	Heartbeat = 100 * time.Millisecond
 
 	// DefaultSilence is how long a peer may send nothing before its stream is
-	// abandoned. The longest measured silence between heartbeats was 108 ms on
-	// an idle machine and 271 ms on a badly loaded one.
-	DefaultSilence = 500 * time.Millisecond
+	// abandoned, 500 ms.
+	DefaultSilence = transport.DefaultSilence
 
 	// trialSilences is the length of a trial without requests, in multiples of
 	// Config.Silence.
 	trialSilences = 10
 
-	receiveLimit  = 1 << 20
 	batchMessages = 64
 	batchBytes    = 64 << 10
 	maxQueued     = 4096

@@ -11,10 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
@@ -22,13 +20,13 @@ func TestMain(m *testing.M) { leaks.Main(m) }
 
 // server is a peer whose side of the stream the test plays.
 type server struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	addr    string
-	streams chan peer.Peer_CommandsServer
+	streams chan transport.CommandsServer
 	end     chan error // what the method returns
 }
 
-func (s *server) Commands(stream peer.Peer_CommandsServer) error {
+func (s *server) Commands(stream transport.CommandsServer) error {
 	select {
 	case s.streams <- stream:
 	case <-stream.Context().Done():
@@ -47,9 +45,9 @@ func newServer(t testing.TB) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{addr: l.Addr().String(), streams: make(chan peer.Peer_CommandsServer), end: make(chan error)}
-	g := NewServer(ServerConfig{})
-	peer.RegisterPeerServer(g, s)
+	s := &server{addr: l.Addr().String(), streams: make(chan transport.CommandsServer), end: make(chan error)}
+	g := transport.NewServer(transport.ServerConfig{})
+	transport.Register(g, s)
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.Serve(l) })
 	t.Cleanup(func() { g.Stop(); running.Wait() })
@@ -58,9 +56,9 @@ func newServer(t testing.TB) *server {
 
 // newLink runs a link to an address. changes receives when it goes up or down.
 func newLink(t testing.TB, addr string, silence time.Duration) (l *Link, changes chan struct{}) {
-	pool := NewPool(PoolConfig{})
+	pool := transport.NewPool(transport.PoolConfig{})
 	changes = make(chan struct{}, 100)
-	l = New(Config{Node: "p", Addr: addr, Conn: pool.Conn, Silence: silence, Changed: func() { changes <- struct{}{} }})
+	l = New(Config{Node: "p", Addr: addr, Open: pool.Commands, Silence: silence, Changed: func() { changes <- struct{}{} }})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { l.Run(ctx) })
@@ -68,7 +66,7 @@ func newLink(t testing.TB, addr string, silence time.Duration) (l *Link, changes
 	return l, changes
 }
 
-func say(t *testing.T, stream peer.Peer_CommandsServer, batch *peer.Replies) {
+func say(t *testing.T, stream transport.CommandsServer, batch *peer.Replies) {
 	t.Helper()
 	if err := stream.Send(batch); err != nil {
 		t.Fatal(err)
@@ -76,7 +74,7 @@ func say(t *testing.T, stream peer.Peer_CommandsServer, batch *peer.Replies) {
 }
 
 // hear returns the next n requests.
-func hear(t *testing.T, stream peer.Peer_CommandsServer, n int) (items []*peer.Request, batches int) {
+func hear(t *testing.T, stream transport.CommandsServer, n int) (items []*peer.Request, batches int) {
 	t.Helper()
 	for len(items) < n {
 		batch, err := stream.Recv()
@@ -89,6 +87,15 @@ func hear(t *testing.T, stream peer.Peer_CommandsServer, n int) (items []*peer.R
 		items = append(items, batch.GetItems()...)
 	}
 	return items, batches
+}
+
+// gone returns when the link has abandoned a stream.
+func gone(stream transport.CommandsServer) {
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return
+		}
+	}
 }
 
 func get(id string) *peer.Request {
@@ -150,7 +157,7 @@ func TestBrokenStreamReportsFateOfEachRequest(t *testing.T) {
 		end  error
 		want Fate
 	}{
-		"broken":    {status.Error(codes.Unavailable, "gone"), Unknown},
+		"broken":    {transport.Errorf(transport.Unavailable, "gone"), Unknown},
 		"clean end": {nil, NotExecuted},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -183,7 +190,7 @@ func TestBrokenStreamReportsFateOfEachRequest(t *testing.T) {
 	}
 }
 
-// The peer reads nothing, so gRPC's window fills, and then the link's queue.
+// The peer reads nothing, so the kernel's buffers fill, and then the link's queue.
 func TestQueuedRequestsWereNotExecuted(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -206,7 +213,7 @@ func TestQueuedRequestsWereNotExecuted(t *testing.T) {
 		}
 		ends = append(ends, done)
 	}
-	s.end <- status.Error(codes.Unavailable, "gone")
+	s.end <- transport.Errorf(transport.Unavailable, "gone")
 	count := make(map[Fate]int)
 	last := Unknown
 	for i, e := range ends {
@@ -261,7 +268,7 @@ func TestSilentPeersStreamIsAbandoned(t *testing.T) {
 	if got := <-sent; got.fate != Unknown {
 		t.Errorf("sent to a peer that fell silent: %v, want unknown", got.fate)
 	}
-	<-stream.Context().Done()
+	gone(stream)
 	if l.Trust() == Trusted {
 		t.Error("the link is usable before the peer has sent a batch again")
 	}
@@ -289,7 +296,7 @@ func TestDrainingPeerAndFinishedLinkAcceptNoRequests(t *testing.T) {
 	if got := <-open; got.fate != Answered {
 		t.Errorf("the unanswered request is %v", got.fate)
 	}
-	<-stream.Context().Done() // then the link ends
+	gone(stream) // then the link ends
 }
 
 func TestBrokenStreamIsAWarningUnlessThePeerWasDraining(t *testing.T) {
@@ -297,9 +304,9 @@ func TestBrokenStreamIsAWarningUnlessThePeerWasDraining(t *testing.T) {
 	for _, draining := range []bool{false, true} {
 		s := newServer(t)
 		var log bytes.Buffer
-		pool := NewPool(PoolConfig{})
+		pool := transport.NewPool(transport.PoolConfig{})
 		l := New(Config{
-			Node: "p", Addr: s.addr, Conn: pool.Conn, Silence: time.Minute,
+			Node: "p", Addr: s.addr, Open: pool.Commands, Silence: time.Minute,
 			Changed: func() {}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		})
 		ctx, cancel := context.WithCancel(context.Background())
@@ -307,7 +314,7 @@ func TestBrokenStreamIsAWarningUnlessThePeerWasDraining(t *testing.T) {
 		running.Go(func() { l.Run(ctx) })
 		stream := <-s.streams
 		say(t, stream, &peer.Replies{Draining: draining})
-		s.end <- status.Error(codes.Unavailable, "the connection broke")
+		s.end <- transport.Errorf(transport.Unavailable, "the connection broke")
 		<-s.streams // the link has dealt with the first one
 		cancel()
 		running.Wait()
@@ -332,7 +339,7 @@ func TestTooLargeRequestIsRefused(t *testing.T) {
 		t.Errorf("past the limit: %v, want ErrTooLarge", err)
 	}
 	mustSend(t, l, sized(MaxMessage-100))
-	hear(t, stream, 1) // gRPC carries a request of the largest size
+	hear(t, stream, 1) // a stream carries a request of the largest size
 }
 
 func newPipe(ctx context.Context) *pipe {
@@ -340,7 +347,7 @@ func newPipe(ctx context.Context) *pipe {
 }
 
 // heartbeats sends empty batches on a stream until the test ends.
-func heartbeats(t *testing.T, stream peer.Peer_CommandsServer) {
+func heartbeats(t *testing.T, stream transport.CommandsServer) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -358,7 +365,7 @@ func TestPeerThatStartsLateIsNotDoubted(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	l, changed := newLink(t, s.addr, 2*time.Second)
-	<-(<-s.streams).Context().Done() // abandoned before the first batch
+	gone(<-s.streams) // abandoned before the first batch
 	stream := <-s.streams
 	say(t, stream, &peer.Replies{})
 	<-changed
@@ -374,7 +381,7 @@ func TestTrialOfIdleLinkEnds(t *testing.T) {
 	stream := <-s.streams
 	say(t, stream, &peer.Replies{})
 	<-changed
-	<-stream.Context().Done()
+	gone(stream)
 	<-changed // down
 	stream = <-s.streams
 	say(t, stream, &peer.Replies{})

@@ -8,13 +8,11 @@ import (
 	"sync"
 	"testing"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest/ports"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 	"github.com/ganglion-es/ganglion/test/leaks"
 )
 
@@ -22,14 +20,14 @@ func TestMain(m *testing.M) { leaks.Main(m) }
 
 // server is a member that runs projections.
 type server struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	*Publisher
-	grpc *grpc.Server
+	*transport.Server
 	addr string
 }
 
-func (s server) Progress(req *peer.ProgressRequest, stream grpc.ServerStreamingServer[peer.ProgressBatch]) error {
-	return s.Publisher.Progress(req, stream)
+func (s server) Progress(to transport.Sender[peer.ProgressBatch]) error {
+	return s.Publisher.Progress(to)
 }
 
 func serve(t *testing.T, p *Publisher, addr string) server {
@@ -38,10 +36,10 @@ func serve(t *testing.T, p *Publisher, addr string) server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := server{Publisher: p, grpc: link.NewServer(link.ServerConfig{}), addr: l.Addr().String()}
-	peer.RegisterPeerServer(s.grpc, s)
-	go func() { _ = s.grpc.Serve(l) }()
-	t.Cleanup(s.grpc.Stop)
+	s := server{Publisher: p, Server: transport.NewServer(transport.ServerConfig{}), addr: l.Addr().String()}
+	transport.Register(s.Server, s)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
 	return s
 }
 
@@ -87,9 +85,9 @@ func subscribe(t *testing.T, addrs ...string) (*received, chan *cluster.View) {
 	views := make(chan *cluster.View, 1)
 	views <- viewOf(addrs...)
 	r := &received{newest: map[Segment]eventstore.Position{}, changed: make(chan struct{}, 1)}
-	pool := link.NewPool(link.PoolConfig{})
+	pool := transport.NewPool(transport.PoolConfig{})
 	s, err := NewSubscriber(SubscriberConfig{
-		Self: "gateway", Conn: pool.Conn, Announce: r.announce, Logger: slog.New(slog.DiscardHandler),
+		Self: "gateway", Open: pool.Progress, Announce: r.announce, Logger: slog.New(slog.DiscardHandler),
 		Watch: func(ctx context.Context) <-chan *cluster.View {
 			context.AfterFunc(ctx, func() { close(views) })
 			return views
@@ -137,7 +135,7 @@ func TestStreamIsOpenedAgain(t *testing.T) {
 	got, _ := subscribe(t, first.addr)
 	p.Publish(one, 1)
 	got.wait(t, one, 1)
-	first.grpc.Stop()
+	first.Stop()
 	p.Publish(one, 2)
 	serve(t, p, first.addr)
 	got.wait(t, one, 2)
@@ -183,14 +181,9 @@ func TestPublisherKeepsNewestSegments(t *testing.T) {
 func TestCloseEndsStreams(t *testing.T) {
 	p := NewPublisher()
 	s := serve(t, p, "127.0.0.1:0")
-	pool := link.NewPool(link.PoolConfig{})
+	pool := transport.NewPool(transport.PoolConfig{})
 	defer pool.Close()
-	conn, release, err := pool.Conn(s.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer release()
-	stream, err := peer.NewPeerClient(conn).Progress(t.Context(), &peer.ProgressRequest{})
+	stream, err := pool.Progress(t.Context(), s.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,5 +195,5 @@ func TestCloseEndsStreams(t *testing.T) {
 	for err == nil {
 		_, err = stream.Recv()
 	}
-	s.grpc.GracefulStop() // returns, since the stream has ended
+	s.GracefulStop() // returns, since the stream has ended
 }

@@ -19,10 +19,9 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 const (
@@ -132,7 +131,7 @@ func (p *Publisher) after(change uint64) (moved []*peer.Segment, newest uint64, 
 
 // Progress serves a stream of another node: it sends what moves until the stream
 // or the publisher ends.
-func (p *Publisher) Progress(_ *peer.ProgressRequest, stream grpc.ServerStreamingServer[peer.ProgressBatch]) error {
+func (p *Publisher) Progress(stream transport.Sender[peer.ProgressBatch]) error {
 	ctx := stream.Context()
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()

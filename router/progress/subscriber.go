@@ -9,11 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	"github.com/ganglion-es/ganglion/router/cluster"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
 
 // errSilent ends a stream on which nothing was received.
@@ -26,9 +25,8 @@ type SubscriberConfig struct {
 	// Watch returns the views of the cluster, the newest immediately, until ctx
 	// ends: (*cluster.Cluster).Watch.
 	Watch func(ctx context.Context) <-chan *cluster.View
-	// Conn returns the connection to a peer's address and a function that releases
-	// it: (*link.Pool).Conn.
-	Conn func(addr string) (conn *grpc.ClientConn, release func(), err error)
+	// Open opens a stream to a peer's address: (*transport.Pool).Progress.
+	Open func(ctx context.Context, addr string) (transport.Receiver[peer.ProgressBatch], error)
 	// Announce is called with each position received, by several goroutines. It
 	// must not block.
 	Announce func(Segment, eventstore.Position)
@@ -49,7 +47,7 @@ func NewSubscriber(cfg SubscriberConfig) (*Subscriber, error) {
 	}
 	require(cfg.Self != "", "Self")
 	require(cfg.Watch != nil, "Watch")
-	require(cfg.Conn != nil, "Conn")
+	require(cfg.Open != nil, "Open")
 	require(cfg.Announce != nil, "Announce")
 	require(cfg.Logger != nil, "Logger")
 	return &Subscriber{cfg}, errors.Join(errs...)
@@ -113,12 +111,7 @@ func (s *Subscriber) receive(ctx context.Context, addr string) (received bool, e
 	defer cancel(nil)
 	watchdog := time.AfterFunc(silence, func() { cancel(errSilent) })
 	defer watchdog.Stop()
-	conn, release, err := s.cfg.Conn(addr)
-	if err != nil {
-		return false, err
-	}
-	defer release()
-	stream, err := peer.NewPeerClient(conn).Progress(ctx, &peer.ProgressRequest{Node: s.cfg.Self})
+	stream, err := s.cfg.Open(ctx, addr)
 	if err != nil {
 		return false, err
 	}

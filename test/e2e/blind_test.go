@@ -13,14 +13,13 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"google.golang.org/grpc"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/postgres/postgrestest"
 	"github.com/ganglion-es/ganglion/proto/peer"
 	gossip "github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/feed"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 	"github.com/ganglion-es/ganglion/test/harness"
 )
 
@@ -91,12 +90,12 @@ func TestGatewayWithoutLogAndOwnersClosesSessions(t *testing.T) {
 // feeder is a domain node that executes no commands and publishes the events of
 // a test.
 type feeder struct {
-	peer.UnimplementedPeerServer
+	transport.UnimplementedPeer
 	*feed.Publisher
 }
 
-func (f feeder) Feed(req *peer.FeedRequest, stream grpc.ServerStreamingServer[peer.FeedBatch]) error {
-	return f.Publisher.Feed(req, stream)
+func (f feeder) Feed(member string, to transport.Sender[peer.FeedBatch]) error {
+	return f.Publisher.Feed(member, to)
 }
 
 // join adds the feeder to the cluster until the test ends.
@@ -106,8 +105,8 @@ func (f feeder) join(t *testing.T, cluster string, seeds []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := link.NewServer(link.ServerConfig{})
-	peer.RegisterPeerServer(server, f)
+	server := transport.NewServer(transport.ServerConfig{})
+	transport.Register(server, f)
 	c, err := gossip.New(gossip.Config{
 		ID: "feeder", Cluster: cluster, BindAddr: "127.0.0.1", Join: seeds,
 		Self: gossip.Member{Domain: true, State: gossip.Ready, PeerAddr: l.Addr().String()},

@@ -1,7 +1,8 @@
 // Command protogen generates Go from .proto files. It replaces protoc, so that
 // generating code needs only Go and make. The package protocompile parses the
-// files, and the pinned protoc-gen-go and protoc-gen-go-grpc generate the code,
-// which protogen writes into the folder of the .proto file.
+// files, and the pinned protoc-gen-go and protoc-gen-go-vtproto generate the code,
+// which protogen writes into the folder of the .proto file. The methods of vtproto
+// encode and decode without reflection.
 //
 // Usage: go tool protogen FILE.proto …
 package main
@@ -41,16 +42,19 @@ func generate(file string) error {
 	}
 	request := &pluginpb.CodeGeneratorRequest{
 		FileToGenerate: []string{name},
-		Parameter:      proto.String("paths=source_relative"),
 	}
 	for _, f := range files {
 		request.ProtoFile = append(request.ProtoFile, protoutil.ProtoFromFileDescriptor(f))
 	}
-	in, err := proto.Marshal(request)
-	if err != nil {
-		return err
-	}
-	for _, plugin := range []string{"protoc-gen-go", "protoc-gen-go-grpc"} {
+	for plugin, parameter := range map[string]string{
+		"protoc-gen-go":         "paths=source_relative",
+		"protoc-gen-go-vtproto": "paths=source_relative,features=marshal+unmarshal+size",
+	} {
+		request.Parameter = proto.String(parameter)
+		in, err := proto.Marshal(request)
+		if err != nil {
+			return err
+		}
 		cmd := exec.Command("go", "tool", plugin)
 		cmd.Stdin, cmd.Stderr = bytes.NewReader(in), os.Stderr
 		out, err := cmd.Output()

@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 PREPARE
 npm --prefix web install --no-fund --no-audit --loglevel=error
 npm --prefix web run --silent build
-# The tags omit what a node does not use: grpcnotrace the trace pages of gRPC (3.6 MB),
+# The tags omit what a node does not use: grpcnotrace pages of gRPC, which the exporter of traces imports (3.6 MB),
 # nopgxregisterdefaulttypes generic types of pgx (1.4 MB). Remove the second if your code
 # connects to PostgreSQL with pgx itself, or uses pgtype.Array or pgtype.FlatArray.
 CGO_ENABLED=0 go build -tags grpcnotrace,nopgxregisterdefaulttypes -trimpath \

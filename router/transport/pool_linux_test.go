@@ -1,4 +1,4 @@
-package link_test
+package transport
 
 import (
 	"context"
@@ -8,10 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 
 	"github.com/ganglion-es/ganglion/proto/peer"
-	"github.com/ganglion-es/ganglion/router/link"
 )
 
 func TestUnacknowledgedDataIsBoundedByTheSilence(t *testing.T) {
@@ -25,34 +23,29 @@ func TestUnacknowledgedDataIsBoundedByTheSilence(t *testing.T) {
 			t.Fatal(err)
 		}
 		accepted := make(chan net.Conn, 1)
-		g := link.NewServer(link.ServerConfig{Silence: c.silence})
-		peer.RegisterPeerServer(g, peer.UnimplementedPeerServer{})
+		g := NewServer(ServerConfig{Silence: c.silence})
+		Register(g, UnimplementedPeer{})
 		var running sync.WaitGroup
 		running.Go(func() { _ = g.Serve(tapped{l, accepted}) })
 
 		dialled := make(chan net.Conn, 1)
-		pool := link.NewPool(link.PoolConfig{Silence: c.silence, Options: []grpc.DialOption{
-			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-				conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
-				if err == nil {
-					dialled <- conn
-				}
-				return conn, err
-			}),
+		pool := NewPool(PoolConfig{Silence: c.silence, Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			if err == nil {
+				dialled <- conn
+			}
+			return conn, err
 		}})
-		conn, release, err := pool.Conn(l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
 		// The answer, "unimplemented", shows that both ends are set up.
-		_, _ = peer.NewPeerClient(conn).Sessions(t.Context(), &peer.SessionsRequest{}, grpc.WaitForReady(true))
+		if _, err := pool.Peer(l.Addr().String()).Sessions(t.Context(), &peer.SessionsRequest{}); CodeOf(err) != Unimplemented {
+			t.Errorf("a server without calls answers %v", err)
+		}
 		if got := userTimeout(t, <-dialled); got != c.client {
 			t.Errorf("silence %v: the client's connection has %v, want %v", c.silence, got, c.client)
 		}
 		if got := userTimeout(t, <-accepted); got != c.server {
 			t.Errorf("silence %v: the server's connection has %v, want %v", c.silence, got, c.server)
 		}
-		release()
 		g.Stop()
 		running.Wait()
 		pool.Close()

@@ -1,54 +1,19 @@
-package link_test
+package router_test
 
 import (
 	"context"
-	"errors"
 	"net"
 	"sync"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc/connectivity"
 
 	"github.com/ganglion-es/ganglion/eventstore"
 	"github.com/ganglion-es/ganglion/eventstore/sqlite"
 	"github.com/ganglion-es/ganglion/router"
 	"github.com/ganglion-es/ganglion/router/cluster"
 	"github.com/ganglion-es/ganglion/router/feed"
-	"github.com/ganglion-es/ganglion/router/link"
+	"github.com/ganglion-es/ganglion/router/transport"
 )
-
-func TestPoolClosesAConnectionWithItsLastUser(t *testing.T) {
-	t.Parallel()
-	p := link.NewPool(link.PoolConfig{})
-	const addr = "127.0.0.1:1"
-	first, releaseFirst, err := p.Conn(addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, releaseSecond, err := p.Conn(addr)
-	if err != nil || second != first {
-		t.Errorf("a second user gets another connection (%v)", err)
-	}
-	releaseFirst()
-	releaseFirst()
-	if first.GetState() == connectivity.Shutdown {
-		t.Error("the connection is closed although it has a user")
-	}
-	releaseSecond()
-	if first.GetState() != connectivity.Shutdown || p.Open() != 0 {
-		t.Errorf("the connection without users is %v, the pool has %d", first.GetState(), p.Open())
-	}
-	third, releaseThird, err := p.Conn(addr)
-	if err != nil || third == first {
-		t.Errorf("after the release: %v, the same connection: %v", err, third == first)
-	}
-	p.Close()
-	releaseThird()
-	if _, _, err := p.Conn(addr); !errors.Is(err, link.ErrPoolClosed) {
-		t.Errorf("after Close: %v, want ErrPoolClosed", err)
-	}
-}
 
 // views are what a cluster reports to its router and its feed.
 type views struct {
@@ -110,7 +75,7 @@ func TestDepartedMembersAreNotDialledAgain(t *testing.T) {
 	addr, accepted := hangUp(t)
 	self := cluster.Member{ID: "g", Gateway: true, State: cluster.Ready}
 	members := &views{now: &cluster.View{Members: []cluster.Member{{ID: "d", Domain: true, State: cluster.Ready, PeerAddr: addr}, self}}}
-	pool := link.NewPool(link.PoolConfig{})
+	pool := transport.NewPool(transport.PoolConfig{})
 	defer pool.Close()
 
 	r, err := router.New(router.Config{Self: "g", Pool: pool, Watch: members.watch})
@@ -119,7 +84,7 @@ func TestDepartedMembersAreNotDialledAgain(t *testing.T) {
 	}
 	delivering, goOn := make(chan struct{}), make(chan struct{})
 	f, err := feed.NewSubscriber(feed.SubscriberConfig{
-		Self: "g", Store: store, Push: true, Watch: members.watch, Conn: pool.Conn,
+		Self: "g", Store: store, Push: true, Watch: members.watch, Open: pool.Feed,
 		Deliver: func([]eventstore.Commit) { close(delivering); <-goOn },
 	})
 	if err != nil {
@@ -150,7 +115,6 @@ func TestDepartedMembersAreNotDialledAgain(t *testing.T) {
 	}
 	close(goOn)
 	until(t, "the feed has no stream", func() bool { return len(f.Stats().Streams) == 0 })
-	until(t, "the pool has no connection", func() bool { return pool.Open() == 0 })
 }
 
 func await(t *testing.T, signal <-chan struct{}) {

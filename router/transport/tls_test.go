@@ -1,4 +1,4 @@
-package link
+package transport
 
 import (
 	"context"
@@ -12,9 +12,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/ganglion-es/ganglion/proto/peer"
 )
@@ -52,11 +49,11 @@ func TestMutualTLSServesOnlyClusterMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{streams: make(chan peer.Peer_CommandsServer, 1), end: make(chan error)}
+	s := &commandsServer{streams: make(chan CommandsServer, 1)}
 	g := NewServer(ServerConfig{TLS: &tls.Config{
 		Certificates: []tls.Certificate{own}, ClientCAs: authorities, ClientAuth: tls.RequireAndVerifyClientCert,
 	}})
-	peer.RegisterPeerServer(g, s)
+	Register(g, s)
 	var running sync.WaitGroup
 	running.Go(func() { _ = g.Serve(l) })
 	t.Cleanup(func() { g.Stop(); running.Wait() })
@@ -71,12 +68,8 @@ func TestMutualTLSServesOnlyClusterMembers(t *testing.T) {
 		"one without TLS":         {nil, false},
 	} {
 		pool := NewPool(PoolConfig{TLS: c.tls})
-		conn, _, err := pool.Conn(l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
 		ctx, cancel := context.WithCancel(t.Context())
-		stream, err := peer.NewPeerClient(conn).Commands(ctx)
+		stream, err := pool.Commands(ctx, l.Addr().String(), "")
 		if c.served {
 			if err == nil {
 				err = stream.Send(&peer.Requests{})
@@ -90,7 +83,7 @@ func TestMutualTLSServesOnlyClusterMembers(t *testing.T) {
 			if err == nil {
 				_, err = stream.Recv()
 			}
-			if status.Code(err) != codes.Unavailable {
+			if CodeOf(err) != Unavailable {
 				t.Errorf("%s was served: %v", name, err)
 			}
 		}
