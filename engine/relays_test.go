@@ -55,7 +55,9 @@ func (q *queue) release(t *queueTarget) {
 	defer q.mu.Unlock()
 	q.holds = false
 	for _, p := range t.held {
-		t.confirmed <- p
+		if !t.closed { // its owner may have ended the run by itself
+			t.confirmed <- p
+		}
 	}
 	t.held = nil
 }
@@ -358,6 +360,28 @@ func TestBrokerThatIsAwayCostsLagAlone(t *testing.T) {
 		if got := q.positions(); !slices.IsSorted(got) || len(got) != 21 {
 			w.Errorf("the queue has %v", got)
 		}
+	})
+}
+
+// Its alert and the console's problem are about these figures.
+func TestLagOfRelayGrowsIfItsBrokerIsNeverReached(t *testing.T) {
+	t.Parallel()
+	eachRelayWorld(t, func(w *relayWorld) {
+		q := &queue{away: true}
+		w.commit("order", 3)
+		p, _ := w.run(q, always)
+		works := func(holds func(SegmentFigures) bool) func() bool {
+			return func() bool {
+				list := p.Relays()[0].Segments
+				return len(list) == 1 && holds(list[0])
+			}
+		}
+		w.eventually("lag and reason are shown", works(func(f SegmentFigures) bool {
+			return f.Behind == 3 && f.Stale > 0 && f.Stopped == "broker"
+		}))
+		q.set(func(q *queue) { q.away = false })
+		w.stands(3)
+		w.eventually("the lag has ended", works(func(f SegmentFigures) bool { return f.Behind == 0 && f.Stopped == "" }))
 	})
 }
 

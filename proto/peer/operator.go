@@ -140,7 +140,7 @@ type WaitingRelay struct {
 	LagSeconds float64 `json:"lag_seconds,omitempty"` // for how long the broker has lacked the newest event
 }
 
-// VitalIntake says whether an intake has a connection.
+// VitalIntake is the connection of an intake.
 type VitalIntake struct {
 	Intake      string  `json:"intake,omitempty"`
 	AwaySeconds float64 `json:"away_seconds,omitempty"` // for how long it has lacked a connection, 0 with one

@@ -114,6 +114,7 @@ func (p *Processor) relayOnce(ctx context.Context, w *worker, table rows.Table, 
 	if err != nil {
 		return err
 	}
+	w.stats.began(r.from.Position, len(blocks)) // the lag counts also if the broker is never reached
 	if len(blocks) > 0 {
 		w.stats.moved(r.from.Position, len(blocks))
 		return p.cfg.Tail.Wait(ctx, math.MaxInt64, r.resets) // an operator's decision restarts the worker

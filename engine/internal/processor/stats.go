@@ -69,15 +69,23 @@ type SegmentStats struct {
 	cause     atomic.Pointer[Retry]     // why it does not follow
 }
 
-// moved records where the checkpoint is.
-func (s *SegmentStats) moved(at eventstore.Position, blocked int) {
+// began records where the checkpoint is when work on the segment begins. Why the segment
+// does not follow stays, until it moves.
+func (s *SegmentStats) began(at eventstore.Position, blocked int) {
 	if s == nil {
 		return
 	}
 	s.position.Store(uint64(at))
 	s.blocked.Store(int64(blocked))
-	s.cause.Store(nil)
 	s.currentAt.CompareAndSwap(nil, new(time.Now()))
+}
+
+// moved records where the checkpoint is, and that the segment follows.
+func (s *SegmentStats) moved(at eventstore.Position, blocked int) {
+	if s != nil {
+		s.began(at, blocked)
+		s.cause.Store(nil)
+	}
 }
 
 // current records that the rows show the head of a moment.
