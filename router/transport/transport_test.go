@@ -141,7 +141,6 @@ func TestStreamEndsWithItsContexts(t *testing.T) {
 	if _, err := st.Recv(); CodeOf(err) != Unavailable {
 		t.Errorf("the server receives %v", err)
 	}
-	srv.end <- nil
 	client, err = pool.Commands(t.Context(), addr, "")
 	if err != nil {
 		t.Fatal(err)
