@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -91,7 +92,10 @@ func otherProduct(version string) string {
 // lockExcludes reports whether a lock that one session holds keeps another from taking it,
 // as for the locks of appends.
 func lockExcludes(ctx context.Context, c, other *pgx.Conn) (bool, error) {
-	key := rand.Int32() // of this probe alone, so that nodes that start together do not wait
+	// Of this probe alone, so that nodes that start together do not wait. It is text, since
+	// release builds omit the types with which the driver would encode a number before the
+	// connection is set up.
+	key := strconv.Itoa(int(rand.Int32()))
 	if _, err := c.Exec(ctx, `begin`); err != nil {
 		return false, err
 	}
