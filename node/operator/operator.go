@@ -14,8 +14,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"github.com/ganglion-es/ganglion/eventstore"
@@ -191,18 +191,25 @@ func receiveFiles(addr string, pieces transport.Receiver[peer.DebugPiece]) (file
 
 // call makes one call to a node, and explains its error.
 func (c *Client) call(ctx context.Context, addr string, do func(transport.Client) error) error {
-	pool := transport.NewPool(transport.PoolConfig{TLS: c.tls})
+	var connected atomic.Bool
+	pool := transport.NewPool(transport.PoolConfig{TLS: c.tls, Dial: func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		connected.Store(err == nil)
+		return conn, err
+	}})
 	defer pool.Close()
-	return explain(ctx, addr, do(pool.Peer(addr)))
+	return explain(ctx, addr, connected.Load, do(pool.Peer(addr)))
 }
 
 // explain returns an operator's error for the error of a call.
-func explain(ctx context.Context, addr string, err error) error {
+func explain(ctx context.Context, addr string, connected func() bool, err error) error {
 	if err == nil {
 		return nil
 	}
 	var dial *net.OpError
 	switch code := transport.CodeOf(err); {
+	case ctx.Err() != nil && connected():
+		return fmt.Errorf("the node at %s accepts connections but does not answer: check whether its process is frozen, paused or short of CPU time", addr)
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s did not answer in time", addr)
 	case code == transport.Unimplemented:
@@ -211,8 +218,6 @@ func explain(ctx context.Context, addr string, err error) error {
 		return err
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return fmt.Errorf("no node can be reached at %s (%w)", addr, err)
-	case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("the node at %s accepts connections but does not answer: check whether its process is frozen, paused or short of CPU time (%w)", addr, err)
 	}
 	return fmt.Errorf("no node at %s accepts this call: if the nodes use certificates, set the Cert, Key and CA of PeerTLS (--peer-tls-cert, --peer-tls-key and --peer-tls-ca) to files of the same authority (%w)", addr, err)
 }
