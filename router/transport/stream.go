@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -69,6 +70,7 @@ type stream struct {
 	reading sync.Mutex
 	in      []byte // the buffer of frames that are received
 	ended   bool   // nothing is received any more
+	ending  atomic.Bool
 }
 
 var errEnded = Errorf(Canceled, "the stream has ended")
@@ -98,6 +100,9 @@ func (s *stream) write(frame []byte) error {
 
 // broken returns the error of a stream whose connection has failed, and ends its context.
 func (s *stream) broken(err error) error {
+	if s.ending.Load() {
+		return errEnded // the connection stays, so that the client gets the end
+	}
 	defer s.cancel(errEnded)
 	if cause := context.Cause(s.ctx); cause != nil {
 		return cause
@@ -193,6 +198,7 @@ func (s *stream) end(failure error) {
 	if failure != nil {
 		content, _ = json.Marshal(wire(failure))
 	}
+	s.ending.Store(true)
 	deadline := time.Now().Add(lingers)
 	_ = s.conn.SetWriteDeadline(deadline)
 	_ = s.conn.SetReadDeadline(time.Now()) // ends a call of Recv

@@ -104,6 +104,48 @@ func TestStreamCarriesMessagesBothWaysAndItsEnd(t *testing.T) {
 	}
 }
 
+// receiver ends each stream while another goroutine receives, as nodes that drain do.
+type receiver struct{ UnimplementedPeer }
+
+func (receiver) Commands(st CommandsServer) error {
+	first := make(chan struct{}, 1)
+	go func() {
+		for {
+			if _, err := st.Recv(); err != nil {
+				return
+			}
+			select {
+			case first <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	<-first
+	return nil
+}
+
+func TestEndReachesTheClientWhileTheServerReceives(t *testing.T) {
+	t.Parallel()
+	addr, _ := start(t, receiver{})
+	pool := dial(t)
+	for range 100 {
+		client, err := pool.Commands(t.Context(), addr, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sending sync.WaitGroup
+		sending.Go(func() {
+			for client.Send(&peer.Requests{Seen: 1}) == nil {
+			}
+		})
+		if _, err := client.Recv(); !errors.Is(err, io.EOF) {
+			t.Fatalf("a stream that ended in order is %v", err)
+		}
+		client.(typed[peer.Requests, peer.Replies, *peer.Requests, *peer.Replies]).cancel(nil)
+		sending.Wait()
+	}
+}
+
 func TestBrokenConnectionIsNoEnd(t *testing.T) {
 	t.Parallel()
 	srv := &commandsServer{streams: make(chan CommandsServer, 1), end: make(chan error)}
